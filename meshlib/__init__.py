@@ -1,0 +1,1 @@
+"""Replicas that share state without a store."""

@@ -1,0 +1,217 @@
+"""Every error of the package, split by whose fault it is.
+
+    MeshError
+    ├── LocalError                 the caller's fault; nothing was changed
+    │   ├── InvalidValueError      (ValueError) a value that cannot be kept or replicated
+    │   ├── InvalidTypeError       (TypeError) a value of a type that cannot be kept
+    │   ├── ConfigError            (ValueError) a setting that cannot hold
+    │   ├── LimitError             (ValueError) the caller would cross one of `meshlib.limits`
+    │   ├── StateError             (RuntimeError) a call that does not fit the state of the object
+    │   ├── NameConflictError      (RuntimeError) the node's name is taken by a live node
+    │   ├── DocumentTypeError      (TypeError) a document exists with another type
+    │   ├── UnknownKeyError        (KeyError) nothing is kept under that name
+    │   ├── EmptyRingError         (LookupError) a ring without nodes has no owners
+    │   └── InsufficientRights     (ValueError) a bounded counter cannot spend what it does not hold
+    ├── RemoteError                a peer's fault; what it sent was dropped and nothing was changed
+    │   ├── DecodeError            bytes that are not what they claim to be
+    │   ├── VersionMismatch        a wire or format version this node does not speak
+    │   ├── ClusterMismatch        a frame of another cluster
+    │   ├── LimitExceeded          more than one of `meshlib.limits` allows
+    │   └── ClockSkewError         a timestamp too far ahead of this node's clock
+    └── InternalError              a broken invariant of this package: please report it
+
+Errors carry typed fields; `reason` is a `RejectReason` and doubles as the label of a metric.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "ClockSkewError",
+    "ClusterMismatch",
+    "ConfigError",
+    "DecodeError",
+    "DocumentTypeError",
+    "EmptyRingError",
+    "InsufficientRights",
+    "InternalError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "LimitError",
+    "LimitExceeded",
+    "LocalError",
+    "MeshError",
+    "NameConflictError",
+    "RejectReason",
+    "RemoteError",
+    "StateError",
+    "UnknownKeyError",
+    "VersionMismatch",
+]
+
+
+class RejectReason(StrEnum):
+    """Why something a peer sent was dropped. The value is the metric label."""
+
+    MALFORMED = "malformed"
+    CHECKSUM = "checksum"
+    VERSION = "version"
+    CLUSTER = "cluster"
+    LIMIT = "limit"
+    CLOCK = "clock"
+    IDENTITY = "identity"
+    TYPE = "type"
+
+
+class MeshError(Exception):
+    """Root of every error raised by this package."""
+
+
+class LocalError(MeshError):
+    """The caller's fault. Raised before anything was changed."""
+
+
+class InvalidValueError(LocalError, ValueError):
+    """A value that cannot be kept, ordered or replicated. State unchanged."""
+
+
+class InvalidTypeError(LocalError, TypeError):
+    """A value of a type that cannot be kept or replicated. State unchanged."""
+
+
+class ConfigError(LocalError, ValueError):
+    """A setting that cannot hold. Nothing was started."""
+
+
+class LimitError(LocalError, ValueError):
+    """The call would cross a limit. State unchanged.
+
+    Args:
+        what: the name of the limit.
+        size: what the call would have needed.
+        limit: what is allowed.
+    """
+
+    def __init__(self, what: str, *, size: int, limit: int) -> None:
+        super().__init__(f"{what}: {size:,} is over the limit of {limit:,}")
+        self.what = what
+        self.size = size
+        self.limit = limit
+
+
+class StateError(LocalError, RuntimeError):
+    """A call that does not fit the state of the object. State unchanged."""
+
+
+class NameConflictError(LocalError, RuntimeError):
+    """The node's name is already taken by a live node. The node has not joined.
+
+    Args:
+        name: the name that both claim.
+        address: where the live node of that name is reached.
+    """
+
+    def __init__(self, name: str, *, address: str) -> None:
+        super().__init__(f"the name {name!r} is already taken by a live node at {address}")
+        self.name = name
+        self.address = address
+
+
+class DocumentTypeError(LocalError, TypeError):
+    """A document of that name exists with another type. State unchanged."""
+
+    def __init__(self, document: str, *, held: str, wanted: str) -> None:
+        super().__init__(f"document {document!r} is a {held}, not a {wanted}")
+        self.document = document
+        self.held = held
+        self.wanted = wanted
+
+
+class UnknownKeyError(LocalError, KeyError):
+    """Nothing is kept under that name. State unchanged."""
+
+    def __init__(self, what: str, key: object) -> None:
+        super().__init__(f"no {what} {key!r}")
+        self.what = what
+        self.key = key
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class EmptyRingError(LocalError, LookupError):
+    """A ring without nodes has no owners. State unchanged."""
+
+
+class InsufficientRights(LocalError, ValueError):  # noqa: N818 - the literature's name
+    """A bounded counter cannot spend or transfer what it does not hold. State unchanged."""
+
+    def __init__(self, *, wanted: int, held: int) -> None:
+        super().__init__(f"wanted to use {wanted} rights and holds {held}")
+        self.wanted = wanted
+        self.held = held
+
+
+class RemoteError(MeshError):
+    """A peer's fault. What it sent was dropped; state unchanged."""
+
+    reason: RejectReason = RejectReason.MALFORMED
+
+
+class DecodeError(RemoteError):
+    """Bytes that are not what they claim to be. State unchanged."""
+
+    def __init__(self, detail: str, *, reason: RejectReason = RejectReason.MALFORMED) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.reason = reason
+
+
+class VersionMismatch(RemoteError):  # noqa: N818 - reads as what happened
+    """A wire or format version this node does not speak. State unchanged."""
+
+    reason = RejectReason.VERSION
+
+    def __init__(self, what: str, *, ours: int, theirs: int) -> None:
+        super().__init__(f"{what}: this node speaks version {ours}, the peer sent {theirs}")
+        self.ours = ours
+        self.theirs = theirs
+
+
+class ClusterMismatch(RemoteError):  # noqa: N818 - reads as what happened
+    """A frame of another cluster. State unchanged."""
+
+    reason = RejectReason.CLUSTER
+
+    def __init__(self, *, ours: str, theirs: str) -> None:
+        super().__init__(f"the frame is of cluster {theirs!r}, this is {ours!r}")
+        self.ours = ours
+        self.theirs = theirs
+
+
+class LimitExceeded(RemoteError):  # noqa: N818 - reads as what happened
+    """A peer sent more than a limit allows. State unchanged."""
+
+    reason = RejectReason.LIMIT
+
+    def __init__(self, what: str, *, size: int, limit: int) -> None:
+        super().__init__(f"{what}: {size:,} is over the limit of {limit:,}")
+        self.what = what
+        self.size = size
+        self.limit = limit
+
+
+class ClockSkewError(RemoteError):
+    """A timestamp too far ahead of this node's clock. State unchanged."""
+
+    reason = RejectReason.CLOCK
+
+    def __init__(self, *, ahead_s: float, max_skew_s: float) -> None:
+        super().__init__(f"{ahead_s:.3f} s ahead of this clock, {max_skew_s:.3f} s are allowed")
+        self.ahead_s = ahead_s
+        self.max_skew_s = max_skew_s
+
+
+class InternalError(MeshError):
+    """A broken invariant of this package. Please report it, with the state it shows."""

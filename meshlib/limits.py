@@ -1,0 +1,115 @@
+"""Every bound of the package, with its unit and its reason.
+
+Crossing one is a `LimitError` for the caller or a `LimitExceeded` for a peer; nothing is ever
+truncated. A number that bounds something from outside must live in this file.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "ACTORS_MAX",
+    "CLOUD_DOTS_MAX",
+    "CLUSTER_NAME_BYTES_MAX",
+    "DECODE_DEPTH_MAX",
+    "DOCUMENTS_MAX",
+    "DOCUMENT_NAME_BYTES_MAX",
+    "ENTRY_BYTES_MAX",
+    "EVENTS_QUEUED_MAX",
+    "FRAME_BYTES_MAX",
+    "GAP_BUFFER_BYTES_MAX",
+    "JSON_BODY_BYTES_MAX",
+    "KEY_BYTES_MAX",
+    "LOG_BYTES_MAX",
+    "MEMBERS_MAX",
+    "NODE_NAME_BYTES_MAX",
+    "PEER_QUEUE_BYTES_MAX",
+    "RATE_KEYS_MAX",
+    "SNAPSHOT_PAGE_BYTES_MAX",
+    "SUBSCRIPTION_QUEUE_MAX",
+    "TENANTS_MAX",
+    "TEXT_CHARACTERS_MAX",
+    "TREE_CHARACTERS_MAX",
+    "VALUE_BYTES_MAX",
+    "VIRTUAL_NODES_MAX",
+    "WINDOWS_MAX",
+]
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+FRAME_BYTES_MAX: Final = 1 * MIB
+"""One frame between peers. memberlist allows 20 MiB, gRPC 4 MiB; ours pages what is larger."""
+
+SNAPSHOT_PAGE_BYTES_MAX: Final = 256 * KIB
+"""One page of a state transfer: small enough that probes are not held up behind it."""
+
+ENTRY_BYTES_MAX: Final = 512 * KIB
+"""The delta of one log entry: one value at its limit, and a group of small ones, fit a frame."""
+
+KEY_BYTES_MAX: Final = 1 * KIB
+"""One key or element, in its canonical bytes. etcd and Consul keys are far below this."""
+
+VALUE_BYTES_MAX: Final = 256 * KIB
+"""One value, in its canonical bytes. etcd allows 1.5 MiB, Consul 512 KiB, serf 512 B."""
+
+NODE_NAME_BYTES_MAX: Final = 255
+"""A node's name, in UTF-8: a DNS name fits."""
+
+CLUSTER_NAME_BYTES_MAX: Final = 255
+"""The cluster's name, in UTF-8."""
+
+DOCUMENT_NAME_BYTES_MAX: Final = 1 * KIB + 64
+"""A document's name, in UTF-8: a key at its limit behind a prefix such as `tree:`."""
+
+DECODE_DEPTH_MAX: Final = 32
+"""Nesting of a decoded value: deeper ones are refused before they are walked."""
+
+MEMBERS_MAX: Final = 4096
+"""Nodes of one cluster that a node keeps, Down ones included."""
+
+ACTORS_MAX: Final = 65_536
+"""Writers in one version vector: every start of every node is one until it is forgotten."""
+
+DOCUMENTS_MAX: Final = 65_536
+"""Documents of one replica."""
+
+CLOUD_DOTS_MAX: Final = 65_536
+"""Dots above a gap in one causal context; a peer that sends more is asked for its state."""
+
+LOG_BYTES_MAX: Final = 32 * MIB
+"""The replication log; what a peer misses beyond it comes as a snapshot."""
+
+GAP_BUFFER_BYTES_MAX: Final = 8 * MIB
+"""Entries held back behind a gap or a clock that is ahead; the rest is asked for again."""
+
+PEER_QUEUE_BYTES_MAX: Final = 8 * MIB
+"""What waits for one peer's link; beyond it frames are dropped, counted, and repaired later."""
+
+EVENTS_QUEUED_MAX: Final = 65_536
+"""Events that nobody has drained yet; the oldest is dropped and counted beyond it."""
+
+SUBSCRIPTION_QUEUE_MAX: Final = 65_536
+"""Changes that one subscriber has not read yet; it is told how many it missed beyond it."""
+
+TENANTS_MAX: Final = 65_536
+"""Tenants (workers) of one prefix cache, removed ones included."""
+
+TEXT_CHARACTERS_MAX: Final = 262_144
+"""Characters of one text in a prefix tree: about 64 Ki tokens."""
+
+TREE_CHARACTERS_MAX: Final = 67_108_864
+"""Characters held by one prefix tree over all tenants: upstream's command-line default."""
+
+VIRTUAL_NODES_MAX: Final = 4096
+"""Points of one node on a hash ring; the specification's default is 150."""
+
+RATE_KEYS_MAX: Final = 100_000
+"""Rate-limit keys with a bucket on this node; gubernator's cache default is 50,000."""
+
+WINDOWS_MAX: Final = 64
+"""Windows kept by one window counter."""
+
+JSON_BODY_BYTES_MAX: Final = 1 * MIB
+"""One HTTP request body."""

@@ -1,0 +1,1 @@
+"""meshlib behind a documented HTTP API."""
