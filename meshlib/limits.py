@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "ACCEPTED_CONNECTIONS_MAX",
     "ACTORS_MAX",
     "CLOUD_DOTS_MAX",
     "CLUSTER_NAME_BYTES_MAX",
@@ -19,6 +20,8 @@ __all__ = [
     "EVENTS_QUEUED_MAX",
     "FRAME_BYTES_MAX",
     "GAP_BUFFER_BYTES_MAX",
+    "HELLO_BYTES_MAX",
+    "INBOX_BYTES_MAX",
     "JSON_BODY_BYTES_MAX",
     "KEY_BYTES_MAX",
     "LOG_BYTES_MAX",
@@ -86,6 +89,15 @@ GAP_BUFFER_BYTES_MAX: Final = 8 * MIB
 
 PEER_QUEUE_BYTES_MAX: Final = 8 * MIB
 """What waits for one peer's link; beyond it frames are dropped, counted, and repaired later."""
+
+INBOX_BYTES_MAX: Final = 8 * MIB
+"""Frames received and not handled yet; beyond it a node stops reading its connections."""
+
+HELLO_BYTES_MAX: Final = 1 * KIB
+"""The first frame of a connection, which carries a token: nobody unknown may fill a buffer."""
+
+ACCEPTED_CONNECTIONS_MAX: Final = 4_608
+"""Connections that one listener holds: each member at its limit, and an eighth to spare."""
 
 EVENTS_QUEUED_MAX: Final = 65_536
 """Events that nobody has drained yet; the oldest is dropped and counted beyond it."""
