@@ -1,1 +1,51 @@
-"""To be filled: gossip."""
+"""The gossip engine: membership news and replicated entries between nodes, without IO."""
+
+from meshlib.gossip.config import GossipConfig
+from meshlib.gossip.context import Counters, Packet
+from meshlib.gossip.engine import Engine
+from meshlib.gossip.events import (
+    EntryHeld,
+    EntryRejected,
+    Event,
+    IdentityRenewed,
+    LocalPause,
+    MemberDown,
+    MemberForgotten,
+    MemberJoined,
+    MemberLeft,
+    MemberRecovered,
+    MemberSuspected,
+    NameConflict,
+    PacketRejected,
+    Refuted,
+    StateDiverged,
+    StateRestored,
+    WritesLost,
+)
+from meshlib.gossip.wire import FORMAT_VERSION, decode_frame
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Counters",
+    "Engine",
+    "EntryHeld",
+    "EntryRejected",
+    "Event",
+    "GossipConfig",
+    "IdentityRenewed",
+    "LocalPause",
+    "MemberDown",
+    "MemberForgotten",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberRecovered",
+    "MemberSuspected",
+    "NameConflict",
+    "Packet",
+    "PacketRejected",
+    "Refuted",
+    "StateDiverged",
+    "StateRestored",
+    "WritesLost",
+    "decode_frame",
+]

@@ -1,0 +1,322 @@
+"""How what was lost is repaired: clocks are compared, then the log or a snapshot fills in.
+
+Rules this file owns:
+- An exchange between equals costs one hash each way.
+- A snapshot's clock is the sender's as it was before the first page, and is joined only when the
+  last page is in; a transfer that breaks off leaves nothing claimed that was not received.
+- At most one transfer comes in at a time, and at most one goes out to each peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from attrs import define, field
+
+from meshlib.errors import RemoteError
+from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.dissemination import Dissemination, batches
+from meshlib.gossip.events import EntryRejected, StateDiverged, StateRestored
+from meshlib.gossip.messages import (
+    ClockExchange,
+    EntriesMessage,
+    SnapshotAvailable,
+    SnapshotNext,
+    SnapshotPageMessage,
+    SnapshotRequest,
+    SyncEqual,
+    SyncRequest,
+)
+from meshlib.gossip.wire import FrameHeader
+from meshlib.identity import ActorId
+from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
+from meshlib.membership import ProbeOrder
+from meshlib.replication import SnapshotPage
+
+__all__ = ["AntiEntropy"]
+
+EXCHANGE_BYTES_MAX = 1 << 20
+"""Entries sent in answer to one clock; the rest follows in answer to the next."""
+
+TRANSFER_TRIES_MAX = 3
+"""How often a page is asked for again before a transfer is given up."""
+
+
+@define(slots=True)
+class _Incoming:
+    """A state transfer that this node receives."""
+
+    session: int
+    peer: str
+    next_index: int = 0
+    tries: int = 0
+
+
+@define(slots=True)
+class _Outgoing:
+    """A state transfer that this node sends: the clock is from before the first page."""
+
+    session: int
+    pages: Iterator[SnapshotPage]
+    clock: Mapping[ActorId, int]
+    index: int = -1
+    following: SnapshotPage | None = None
+    current: SnapshotPageMessage | None = field(default=None)
+
+
+class AntiEntropy:
+    """Compare clocks with one peer after another, and repair the difference.
+
+    Args:
+        context: the engine's shared state.
+        dissemination: reports what entries and pages do.
+        table_hash: returns the hash of the member table for the request.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        dissemination: Dissemination,
+        *,
+        table_hash: Callable[[float], int],
+    ) -> None:
+        self._context = context
+        self._dissemination = dissemination
+        self._table_hash = table_hash
+        self._order = ProbeOrder(context.rng)
+        self._round = 0
+        self._incoming: _Incoming | None = None
+        self._outgoing: dict[str, _Outgoing] = {}
+        self._catching_up: set[str] = set()
+        self._goal: Mapping[ActorId, int] | None = None
+        self.is_synced = False
+        self.diverged_from: dict[str, float] = {}
+
+    def start(self, now: float) -> None:
+        """Begin to exchange, at a random time within the first interval."""
+        wait_s = self._context.rng.random() * self._context.config.sync_interval_s
+        self._context.timers.set(now + wait_s, Timer("sync"))
+
+    def on_sync_timer(self, now: float) -> None:
+        """Begin an exchange with the next neighbour."""
+        context = self._context
+        if not context.is_leaving:
+            name = self._order.pick(context.neighbours())
+            if name is not None:
+                self._round += 1
+                self.begin(
+                    name, now, check_content=self._round % context.config.content_check_period == 0
+                )
+        wait_s = context.config.sync_interval_s * (0.75 + 0.5 * context.rng.random())
+        context.timers.set(now + wait_s, Timer("sync"))
+
+    def begin(self, name: str, now: float, *, check_content: bool = False) -> None:
+        """Begin an exchange with one member."""
+        context = self._context
+        if self._dissemination.is_busy(name):
+            return
+        self._dissemination.publish(now)
+        context.counters.syncs_started += 1
+        digest = context.replica.content_digest() if check_content else None
+        request = SyncRequest(context.replica.clock_hash(), self._table_hash(now), digest)
+        context.send_to_member(name, request)
+
+    def on_sync_request(self, message: SyncRequest, header: FrameHeader, now: float) -> None:
+        """Answer with one hash when the clocks are equal, with the clock when they are not."""
+        context = self._context
+        replica = context.replica
+        self._dissemination.publish(now)
+        if message.clock_hash != replica.clock_hash():
+            context.send(header.address, ClockExchange(dict(replica.version_vector), True))
+            return
+        context.counters.syncs_equal += 1
+        self._learn_equal(header.name)
+        context.send(header.address, SyncEqual(message.clock_hash))
+        digest = message.content_digest
+        if digest is not None:
+            if digest == replica.content_digest():
+                self.diverged_from.pop(header.name, None)
+            else:
+                self.diverged_from[header.name] = now
+                context.emit(StateDiverged(peer=header.name))
+                self._request_snapshot(header.name, now)
+
+    def on_sync_equal(self, message: SyncEqual, header: FrameHeader) -> None:
+        """Take note that a peer has what this node has, if nothing has changed meanwhile."""
+        if message.clock_hash == self._context.replica.clock_hash():
+            self._learn_equal(header.name)
+
+    def _learn_equal(self, name: str) -> None:
+        self._context.tracker.observe(name, self._context.replica.version_vector)
+        self.is_synced = True
+
+    def on_clock(self, message: ClockExchange, header: FrameHeader, now: float) -> None:
+        """Send a peer what it lacks, and let it know what this node lacks."""
+        context = self._context
+        replica = context.replica
+        context.tracker.observe(header.name, message.clock)
+        if message.is_partial:
+            if header.name in self._catching_up:
+                self._send_lacking(context.tracker.clock_of(header.name), header)
+            return
+        self._dissemination.publish(now)
+        vector = replica.version_vector
+        ahead = any(number > vector.get(actor, 0) for actor, number in message.clock.items())
+        if self._goal is None and not self.is_synced:
+            self._goal = dict(message.clock)
+        self._send_lacking(message.clock, header)
+        if message.wants_reply and ahead:
+            context.send(header.address, ClockExchange(dict(vector)))
+        self.check_goal()
+
+    def _send_lacking(self, clock: Mapping[ActorId, int], header: FrameHeader) -> None:
+        context = self._context
+        lacking = context.replica.lacking(clock, bytes_max=EXCHANGE_BYTES_MAX)
+        groups = list(batches(lacking.entries, context.config.packet_bytes_max))
+        self._catching_up.discard(header.name)
+        for place, batch in enumerate(groups, 1):
+            goes_on = place == len(groups) and not lacking.is_complete
+            if goes_on:
+                self._catching_up.add(header.name)
+            context.send(header.address, EntriesMessage(batch, goes_on))
+        context.counters.entries_sent += len(lacking.entries)
+        if lacking.needs_snapshot:
+            context.send(header.address, SnapshotAvailable())
+
+    def check_goal(self) -> None:
+        """Become synchronised once the first peer's clock has been reached."""
+        if self._goal is not None:
+            vector = self._context.replica.version_vector
+            if all(vector.get(actor, 0) >= number for actor, number in self._goal.items()):
+                self._goal = None
+                self.is_synced = True
+
+    # State transfers
+
+    def on_snapshot_available(self, header: FrameHeader, now: float) -> None:
+        """Ask for a peer's state: its log no longer reaches back to what this node has."""
+        self._request_snapshot(header.name, now)
+
+    def _request_snapshot(self, name: str, now: float) -> None:
+        if self._incoming is not None:
+            return
+        context = self._context
+        session = context.rng.getrandbits(48)
+        self._incoming = _Incoming(session, name)
+        request = SnapshotRequest(session, context.replica.snapshot_offer())
+        context.send_to_member(name, request)
+        wait_s = context.config.snapshot_timeout_s
+        context.timers.set(now + wait_s, Timer("snapshot_in", name, session))
+
+    def on_snapshot_request(
+        self, message: SnapshotRequest, header: FrameHeader, now: float
+    ) -> None:
+        """Begin to send the parts of the state that differ."""
+        context = self._context
+        self._dissemination.publish(now)
+        clock = dict(context.replica.version_vector)
+        page_bytes_max = min(SNAPSHOT_PAGE_BYTES_MAX, context.config.packet_bytes_max)
+        pages = context.replica.snapshot_pages(message.offer, page_bytes_max=page_bytes_max)
+        outgoing = _Outgoing(message.session, pages, clock, following=next(pages, None))
+        self._outgoing[header.name] = outgoing
+        context.counters.snapshots_sent += 1
+        self._send_page(outgoing, header, now)
+
+    def _send_page(self, outgoing: _Outgoing, header: FrameHeader, now: float) -> None:
+        """Make the next page and send it; the last one carries the clock."""
+        page, outgoing.following = outgoing.following, next(outgoing.pages, None)
+        outgoing.index += 1
+        outgoing.current = SnapshotPageMessage(
+            outgoing.session,
+            outgoing.index,
+            page.document if page is not None else "",
+            page.state if page is not None else b"",
+            outgoing.clock if outgoing.following is None else None,
+        )
+        self._context.send(header.address, outgoing.current)
+        wait_s = (TRANSFER_TRIES_MAX + 1) * self._context.config.snapshot_timeout_s
+        token = outgoing.session + outgoing.index
+        self._context.timers.set(now + wait_s, Timer("snapshot_out", header.name, token))
+
+    def on_snapshot_next(self, message: SnapshotNext, header: FrameHeader, now: float) -> None:
+        """Send the next page, or the current one again."""
+        outgoing = self._outgoing.get(header.name)
+        if outgoing is None or outgoing.session != message.session or outgoing.current is None:
+            return
+        if message.index == outgoing.index:
+            self._context.send(header.address, outgoing.current)
+        elif message.index == outgoing.index + 1 and outgoing.current.clock is None:
+            self._send_page(outgoing, header, now)
+
+    def on_snapshot_out_timer(self, name: str, token: int) -> None:
+        """Drop a transfer whose receiver has fallen silent."""
+        outgoing = self._outgoing.get(name)
+        if outgoing is not None and outgoing.session + outgoing.index == token:
+            del self._outgoing[name]
+
+    def on_snapshot_page(
+        self, message: SnapshotPageMessage, header: FrameHeader, now: float
+    ) -> None:
+        """Absorb a page; with the last one, the clock."""
+        incoming = self._incoming
+        if (
+            incoming is None
+            or incoming.session != message.session
+            or incoming.peer != header.name
+            or incoming.next_index != message.index
+        ):
+            return
+        context = self._context
+        if message.document:
+            try:
+                context.replica.absorb_page(SnapshotPage(message.document, message.state))
+            except RemoteError as error:
+                self._incoming = None
+                self._report_page(message, header, error)
+                return
+        incoming.next_index += 1
+        incoming.tries = 0
+        if message.clock is None:
+            context.send(header.address, SnapshotNext(message.session, incoming.next_index))
+            return
+        self._incoming = None
+        self._dissemination.report(context.replica.complete_snapshot(message.clock))
+        context.counters.snapshots_received += 1
+        context.emit(StateRestored(peer=header.name, page_count=incoming.next_index))
+        self.check_goal()
+        self.begin(header.name, now)
+
+    def _report_page(
+        self, message: SnapshotPageMessage, header: FrameHeader, error: RemoteError
+    ) -> None:
+        self._context.emit(
+            EntryRejected(
+                document=message.document,
+                actor=header.actor,
+                sequence=message.index,
+                reason=error.reason,
+                detail=str(error),
+            )
+        )
+
+    def on_snapshot_in_timer(self, name: str, session: int, now: float) -> None:
+        """Ask for the awaited page again, or give the transfer up."""
+        incoming = self._incoming
+        if incoming is None or incoming.session != session:
+            return
+        incoming.tries += 1
+        member = self._context.members.get(name)
+        if incoming.tries > TRANSFER_TRIES_MAX or member is None or not member.is_reachable:
+            self._incoming = None
+            return
+        self._context.send_to_member(name, SnapshotNext(session, incoming.next_index))
+        wait_s = self._context.config.snapshot_timeout_s
+        self._context.timers.set(now + wait_s, Timer("snapshot_in", name, session))
+
+    def forget(self, name: str) -> None:
+        """Drop what is kept about a member that is gone."""
+        self._outgoing.pop(name, None)
+        self._catching_up.discard(name)
+        self.diverged_from.pop(name, None)
+        if self._incoming is not None and self._incoming.peer == name:
+            self._incoming = None

@@ -1,0 +1,121 @@
+"""Settings of the gossip engine, with profiles for three kinds of network."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from attrs import evolve, frozen
+
+from meshlib.errors import ConfigError
+from meshlib.limits import FRAME_BYTES_MAX
+
+__all__ = ["GossipConfig"]
+
+
+@frozen(slots=True, kw_only=True)
+class GossipConfig:
+    """How often a node probes, gossips and repairs. Durations are seconds.
+
+    Args:
+        probe_interval_s: between two probes; detection takes about 1.6 of these. LAN 0.5.
+        probe_timeout_s: longest wait for a direct answer before others are asked; must be
+            below `probe_interval_s`. The measured round trips shorten it.
+        probe_timeout_min_s: shortest wait, however fast the network is.
+        indirect_probe_count: members asked to probe in our stead. 3 in SWIM and memberlist.
+        suspicion_multiplier: probe intervals that a suspicion lasts at the shortest.
+        local_health_max: most that a sick node slows its own probes, plus one.
+        pause_threshold_s: a timer that fires this much too late means that this process was
+            stopped: it then accuses nobody.
+        gossip_interval_s: between two rounds of membership news.
+        gossip_fanout: peers that a node pushes news to at once, in a sparse topology.
+        retransmit_multiplier: times `ln(n + 1)`: how often one piece of membership news is sent.
+        sync_interval_s: between two anti-entropy exchanges.
+        content_check_period: every how many exchanges the true content digest is compared.
+        join_retry_s: between two tries to reach a seed before anyone is known.
+        heal_interval_s: between two dials of a seed or Down member, for ever; cluster-wide the
+            rate stays constant because each node dials with probability 1/n for each target.
+        forget_after_s: how long a Down member is kept before it is forgotten. A node away for
+            longer than half of this comes back as a new writer.
+        leave_forget_s: how long a member that left is still shown as Leaving.
+        snapshot_timeout_s: how long a page of a state transfer may be awaited before it is
+            asked for again; after three tries the transfer is given up.
+        packet_bytes_max: a frame is closed at this size, unless one message needs more.
+    """
+
+    probe_interval_s: float = 0.5
+    probe_timeout_s: float = 0.25
+    probe_timeout_min_s: float = 0.1
+    indirect_probe_count: int = 3
+    suspicion_multiplier: float = 3.0
+    local_health_max: int = 8
+    pause_threshold_s: float = 1.0
+    gossip_interval_s: float = 0.2
+    gossip_fanout: int = 3
+    retransmit_multiplier: float = 3.0
+    sync_interval_s: float = 1.0
+    content_check_period: int = 16
+    join_retry_s: float = 0.5
+    heal_interval_s: float = 2.0
+    forget_after_s: float = 14_400.0
+    leave_forget_s: float = 30.0
+    snapshot_timeout_s: float = 2.0
+    packet_bytes_max: int = 262_144
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the settings can hold together.
+
+        Raises:
+            ConfigError: names the setting and what it must be.
+        """
+        for name in (
+            "probe_interval_s", "probe_timeout_s", "probe_timeout_min_s", "suspicion_multiplier",
+            "pause_threshold_s", "gossip_interval_s", "retransmit_multiplier", "sync_interval_s",
+            "join_retry_s", "heal_interval_s", "forget_after_s", "leave_forget_s",
+            "snapshot_timeout_s",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{name} must be over 0 and finite, got {value}")
+        for name in ("indirect_probe_count", "gossip_fanout", "local_health_max",
+                     "content_check_period"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.probe_timeout_s >= self.probe_interval_s:
+            raise ConfigError("probe_timeout_s must be below probe_interval_s")
+        if self.probe_timeout_min_s > self.probe_timeout_s:
+            raise ConfigError("probe_timeout_min_s must not be over probe_timeout_s")
+        if not 1024 <= self.packet_bytes_max <= FRAME_BYTES_MAX:
+            raise ConfigError(f"packet_bytes_max must be 1,024 to {FRAME_BYTES_MAX:,}")
+
+    @classmethod
+    def lan(cls) -> Self:
+        """One data centre: the defaults."""
+        return cls()
+
+    @classmethod
+    def wan(cls) -> Self:
+        """Several data centres: slower to accuse, and fewer messages."""
+        return cls(
+            probe_interval_s=2.0,
+            probe_timeout_s=1.5,
+            probe_timeout_min_s=0.3,
+            suspicion_multiplier=4.0,
+            pause_threshold_s=2.0,
+            gossip_interval_s=0.5,
+            gossip_fanout=4,
+            sync_interval_s=3.0,
+            heal_interval_s=10.0,
+            snapshot_timeout_s=10.0,
+        )
+
+    @classmethod
+    def local(cls) -> Self:
+        """One machine: for tests and demonstrations."""
+        return evolve(
+            cls(),
+            probe_interval_s=0.3,
+            probe_timeout_s=0.2,
+            gossip_interval_s=0.1,
+            sync_interval_s=0.5,
+            heal_interval_s=1.0,
+        )

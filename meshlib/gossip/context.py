@@ -1,0 +1,226 @@
+"""What the parts of one engine share: identity, members, timers, what is to be sent and told.
+
+Rule: timers are values. A part sets one with a key and a token; when it fires the part looks
+whether the token still means something. Nothing is ever cancelled.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+
+from attrs import define, evolve, field, frozen
+
+from meshlib.gossip.config import GossipConfig
+from meshlib.gossip.events import Event
+from meshlib.gossip.messages import Message, encode_message
+from meshlib.gossip.wire import FrameHeader, FrameWriter
+from meshlib.identity import ActorId
+from meshlib.limits import EVENTS_QUEUED_MAX, PEER_QUEUE_BYTES_MAX
+from meshlib.membership import MemberRecord, MemberTable, PartitionDetector, TopologyManager
+from meshlib.replication import Replica, StabilityTracker
+
+__all__ = ["Context", "Counters", "Outbox", "Packet", "Timer", "TimerQueue"]
+
+
+@frozen(slots=True)
+class Packet:
+    """A frame and where it goes."""
+
+    destination: str
+    data: bytes
+
+
+@frozen(slots=True)
+class Timer:
+    """One deadline.
+
+    Args:
+        kind: what is due; the engine's table of handlers is keyed by it.
+        key: what it is due for: a name, a session; empty when there is only one.
+        token: what it was set for; a stale one is ignored by its handler.
+    """
+
+    kind: str
+    key: str = ""
+    token: int = 0
+
+
+class TimerQueue:
+    """Deadlines in order. Push and pop O(log n)."""
+
+    __slots__ = ("_heap", "_order")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def set(self, due: float, timer: Timer) -> None:
+        """Let a timer fire at `due` (monotonic seconds)."""
+        self._order += 1
+        heapq.heappush(self._heap, (due, self._order, timer))
+
+    def next_deadline(self) -> float | None:
+        """Return the earliest deadline, or None."""
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now: float) -> Timer | None:
+        """Return the next timer that is due, or None."""
+        if self._heap and self._heap[0][0] <= now:
+            return heapq.heappop(self._heap)[2]
+        return None
+
+
+class Outbox:
+    """Messages that wait for the driver, by destination; bounded for each."""
+
+    __slots__ = ("_bytes", "_waiting", "dropped_count")
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[bytes]] = {}
+        self._bytes: dict[str, int] = {}
+        self.dropped_count = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, address: str, data: bytes) -> bool:
+        """Queue one packed message. O(1).
+
+        Returns:
+            False when the destination's queue is full: the message was dropped and counted;
+            anti-entropy repairs what it carried.
+        """
+        size = self._bytes.get(address, 0) + len(data)
+        if size > PEER_QUEUE_BYTES_MAX:
+            self.dropped_count += 1
+            return False
+        self._bytes[address] = size
+        self._waiting.setdefault(address, []).append(data)
+        return True
+
+    def drain(self, header: FrameHeader, *, bytes_max: int) -> list[Packet]:
+        """Pack everything that waits into frames. O(size)."""
+        packets: list[Packet] = []
+        for address, messages in self._waiting.items():
+            writer = FrameWriter(header, bytes_max=bytes_max)
+            for message in messages:
+                if not writer.add(message):
+                    self.dropped_count += 1
+            packets += (Packet(address, frame) for frame in writer.frames())
+        self._waiting = {}
+        self._bytes = {}
+        return packets
+
+
+@define(slots=True)
+class Counters:
+    """What happened, as plain numbers for metrics. Each only grows."""
+
+    frames_received: int = 0
+    frames_rejected: int = 0
+    frames_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    probes_sent: int = 0
+    probes_failed: int = 0
+    indirect_probes_saved: int = 0
+    suspicions_raised: int = 0
+    refutations: int = 0
+    local_pauses: int = 0
+    syncs_started: int = 0
+    syncs_equal: int = 0
+    gaps_requested: int = 0
+    snapshots_sent: int = 0
+    snapshots_received: int = 0
+    entries_sent: int = 0
+    entries_received: int = 0
+    events_dropped: int = 0
+
+
+@define(slots=True, kw_only=True)
+class Context:
+    """The state that the parts of one engine share.
+
+    Args:
+        cluster: the cluster's name.
+        config: the settings.
+        rng: all chance of this engine.
+        replica: the replicated documents.
+        tracker: the peers' clocks.
+        record: this node's own record; the one place where its identity is kept.
+    """
+
+    cluster: str
+    config: GossipConfig
+    rng: random.Random
+    replica: Replica
+    tracker: StabilityTracker
+    record: MemberRecord
+    topology: TopologyManager
+    members: MemberTable = field(factory=MemberTable)
+    detector: PartitionDetector = field(factory=PartitionDetector)
+    timers: TimerQueue = field(factory=TimerQueue)
+    outbox: Outbox = field(factory=Outbox)
+    events: deque[Event] = field(factory=deque)
+    counters: Counters = field(factory=Counters)
+    is_leaving: bool = False
+
+    @property
+    def name(self) -> str:
+        """This node's name."""
+        return self.record.name
+
+    @property
+    def actor(self) -> ActorId:
+        """The writer that this node is."""
+        return self.record.actor
+
+    def emit(self, event: Event) -> None:
+        """Tell the driver. The oldest event goes, counted, when nobody drains them."""
+        if len(self.events) >= EVENTS_QUEUED_MAX:
+            self.events.popleft()
+            self.counters.events_dropped += 1
+        self.events.append(event)
+
+    def send(self, address: str, message: Message) -> bool:
+        """Queue one message for an address. O(size)."""
+        return self.outbox.put(address, encode_message(message))
+
+    def send_to_member(self, name: str, message: Message) -> bool:
+        """Queue one message for a member; False when it is not known or its queue is full."""
+        member = self.members.get(name)
+        if member is None or name == self.name:
+            return False
+        return self.send(member.address, message)
+
+    def header(self) -> FrameHeader:
+        """Return the header of this node's frames."""
+        record = self.record
+        return FrameHeader(
+            self.cluster, record.name, record.incarnation, record.actor, record.address
+        )
+
+    def peers(self) -> list[MemberRecord]:
+        """Return the members in reach but this one, sorted by name. O(n)."""
+        name = self.name
+        return [m for m in self.members if m.is_reachable and m.name != name]
+
+    def reachable_count(self) -> int:
+        """Return how many members are in reach, this node included. O(n)."""
+        return sum(member.is_reachable for member in self.members)
+
+    def neighbours(self) -> tuple[str, ...]:
+        """Return the names this node exchanges state with, sorted."""
+        return self.topology.neighbours(self.members, revision=self.members.revision)
+
+    def update_own_record(self, **changes: object) -> MemberRecord:
+        """Change this node's own record, count the change, and keep it in the table."""
+        known = self.members.get(self.name)
+        version = max(self.record.version, known.version if known else 0)
+        self.record = evolve(self.record, version=version + 1, **changes)  # type: ignore[arg-type]
+        return self.record

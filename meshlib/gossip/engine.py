@@ -1,0 +1,342 @@
+"""The gossip engine: bytes, timers and local verbs in; packets and events out.
+
+Contract, which everything that drives an engine relies on:
+- `receive` never raises on remote bytes; what it rejects becomes a `PacketRejected` event and
+  leaves the state as it was.
+- `now` is monotonic seconds, given by the caller; nothing in here reads a clock.
+- After any call the driver drains `packets_to_send` and `events` and arms one timer for
+  `next_deadline`. Timers are never cancelled, and a late one is how a pause is noticed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from meshlib.errors import RejectReason, RemoteError
+from meshlib.gossip.anti_entropy import AntiEntropy
+from meshlib.gossip.config import GossipConfig
+from meshlib.gossip.context import Context, Counters, Packet, Timer
+from meshlib.gossip.dissemination import Dissemination
+from meshlib.gossip.events import Event, PacketRejected
+from meshlib.gossip.messages import (
+    ClockExchange,
+    ConflictNotice,
+    EntriesMessage,
+    GapRequest,
+    IndirectPingFailed,
+    IndirectPingRequest,
+    JoinRequest,
+    JoinResponse,
+    MemberUpdates,
+    Message,
+    PingRequest,
+    PingResponse,
+    SnapshotAvailable,
+    SnapshotNext,
+    SnapshotPageMessage,
+    SnapshotRequest,
+    SyncEqual,
+    SyncRequest,
+    VolatileMessage,
+)
+from meshlib.gossip.roster import Roster
+from meshlib.gossip.wire import FrameHeader, decode_frame
+from meshlib.limits import EVENTS_QUEUED_MAX
+from meshlib.membership import MemberRecord, PartitionView, TopologyManager
+from meshlib.replication import Replica, StabilityTracker
+
+__all__ = ["Engine"]
+
+MAINTENANCE_S = 1.0
+"""Between two rounds of trimming and collecting."""
+
+
+class Engine:
+    """Membership and replication of one node, without IO.
+
+    Args:
+        cluster: the cluster's name: frames of another are refused.
+        record: this node's own record.
+        config: the settings.
+        replica: the documents.
+        tracker: keeps the peers' clocks.
+        topology: who talks to whom.
+        rng: all chance of this engine.
+        now: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        record: MemberRecord,
+        config: GossipConfig,
+        replica: Replica,
+        tracker: StabilityTracker,
+        topology: TopologyManager,
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self._context = Context(
+            cluster=cluster,
+            config=config,
+            rng=rng,
+            replica=replica,
+            tracker=tracker,
+            record=record,
+            topology=topology,
+        )
+        self._now = now
+        self.roster = Roster(self._context, on_member_met=self._on_member_met)
+        self.dissemination = Dissemination(self._context)
+        self.anti_entropy = AntiEntropy(
+            self._context, self.dissemination, table_hash=self.roster.table_hash
+        )
+        self._volatile: deque[tuple[str, str, bytes]] = deque()
+        self._timer_handlers = self._make_timer_handlers()
+        self._message_handlers = self._make_message_handlers()
+        self.roster.start(now)
+        self.anti_entropy.start(now)
+        self._context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
+
+    def _make_timer_handlers(self) -> dict[str, Callable[[Timer, float], Any]]:
+        roster, detector = self.roster, self.roster.detector
+        repair, spread = self.anti_entropy, self.dissemination
+        return {
+            "probe": lambda _, now: detector.on_probe_timer(now),
+            "probe_direct": lambda timer, now: detector.on_direct_timer(timer.token, now),
+            "probe_final": lambda timer, now: detector.on_final_timer(timer.token, now),
+            "relay": lambda timer, now: detector.on_relay_timer(timer.token, now),
+            "suspicion": lambda t, now: detector.on_suspicion_timer(t.key, t.token, now),
+            "join": lambda _, now: roster.on_join_timer(now),
+            "heal": lambda _, now: roster.on_heal_timer(now),
+            "claim": lambda timer, now: roster.on_claim_timer(timer.key, timer.token, now),
+            "gossip": lambda _, now: roster.on_gossip_timer(now),
+            "forget": lambda timer, _: self._on_forget_timer(timer),
+            "gap": lambda timer, _: spread.on_gap_timer(timer.key),
+            "sync": lambda _, now: repair.on_sync_timer(now),
+            "snapshot_in": lambda t, now: repair.on_snapshot_in_timer(t.key, t.token, now),
+            "snapshot_out": lambda timer, _: repair.on_snapshot_out_timer(timer.key, timer.token),
+            "maintenance": lambda _, now: self._on_maintenance_timer(now),
+        }
+
+    def _make_message_handlers(self) -> dict[type, Callable[[Any, FrameHeader, float], Any]]:
+        roster, detector = self.roster, self.roster.detector
+        repair, spread = self.anti_entropy, self.dissemination
+        return {
+            PingRequest: self._on_ping,
+            PingResponse: self._on_ping_response,
+            IndirectPingRequest: lambda m, h, now: detector.on_indirect_request(m, h.address, now),
+            IndirectPingFailed: lambda m, h, now: detector.on_indirect_failed(
+                m.sequence, h.name, now
+            ),
+            JoinRequest: lambda message, _, now: roster.on_join_request(message, now),
+            JoinResponse: roster.on_join_response,
+            ConflictNotice: lambda message, _, __: roster.on_conflict_notice(message),
+            MemberUpdates: roster.on_updates,
+            EntriesMessage: self._on_entries,
+            GapRequest: self._on_gap_request,
+            SyncRequest: self._on_sync_request,
+            SyncEqual: lambda message, header, _: repair.on_sync_equal(message, header),
+            ClockExchange: repair.on_clock,
+            SnapshotAvailable: lambda _, header, now: repair.on_snapshot_available(header, now),
+            SnapshotRequest: repair.on_snapshot_request,
+            SnapshotPageMessage: repair.on_snapshot_page,
+            SnapshotNext: repair.on_snapshot_next,
+            VolatileMessage: self._on_volatile,
+        }
+
+    # What the driver calls
+
+    @property
+    def record(self) -> MemberRecord:
+        """This node's own record."""
+        return self._context.record
+
+    @property
+    def counters(self) -> Counters:
+        """What happened so far, as numbers that only grow."""
+        return self._context.counters
+
+    @property
+    def members_revision(self) -> int:
+        """Grows with every change of the member table."""
+        return self._context.members.revision
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Return every known member, this node included, sorted by name. O(n)."""
+        return tuple(self._context.members)
+
+    def partition(self) -> PartitionView:
+        """Judge whether this node reaches a majority. O(n)."""
+        return self._context.detector.judge(self._context.members)
+
+    def join(self, seeds: Iterable[str], *, now: float) -> None:
+        """Ask seeds to let this node in, until one does; dial them for ever after.
+
+        Args:
+            seeds: addresses, `host:port`; this node's own is skipped.
+            now: monotonic seconds.
+        """
+        self._enter(now)
+        self.roster.join(seeds, now)
+
+    def leave(self, *, now: float) -> None:
+        """Flush what was written and say goodbye to every peer."""
+        self._enter(now)
+        if not self._context.is_leaving:
+            self.dissemination.publish(now)
+            self.roster.leave(now)
+
+    def receive(self, data: bytes, *, sender: str, now: float) -> None:
+        """Take in one frame. Never raises on what a peer sent. O(size).
+
+        Args:
+            data: the frame.
+            sender: where it came from, for events.
+            now: monotonic seconds.
+        """
+        self._enter(now)
+        counters = self._context.counters
+        counters.frames_received += 1
+        counters.bytes_received += len(data)
+        try:
+            frame = decode_frame(data, cluster=self._context.cluster)
+        except RemoteError as error:
+            self._reject(error.reason, sender, len(data), str(error))
+            return
+        header = frame.header
+        is_current = self.roster.on_header(header, now)
+        for message in frame.messages:
+            if is_current or isinstance(message, JoinRequest):
+                self._handle(message, header, now)
+        if not is_current and not any(isinstance(m, JoinRequest) for m in frame.messages):
+            detail = f"{header.name} in an incarnation that is over"
+            self._reject(RejectReason.IDENTITY, sender, len(data), detail)
+
+    def _handle(self, message: Message, header: FrameHeader, now: float) -> None:
+        self._message_handlers[type(message)](message, header, now)
+
+    def _reject(self, reason: RejectReason, sender: str, size: int, detail: str) -> None:
+        self._context.counters.frames_rejected += 1
+        self._context.emit(PacketRejected(reason=reason, sender=sender, size=size, detail=detail))
+
+    def handle_timer(self, now: float) -> None:
+        """Do everything that is due. O(due log timers)."""
+        self._enter(now)
+        timers = self._context.timers
+        while (timer := timers.pop_due(now)) is not None:
+            self._timer_handlers[timer.kind](timer, now)
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timer` is to be called next, in monotonic seconds."""
+        return self._context.timers.next_deadline()
+
+    def packets_to_send(self) -> list[Packet]:
+        """Return the frames to send, local writes flushed; drains. O(size)."""
+        context = self._context
+        self.dissemination.publish(self._now)
+        if not len(context.outbox):
+            return []
+        packets = context.outbox.drain(context.header(), bytes_max=context.config.packet_bytes_max)
+        context.counters.frames_sent += len(packets)
+        context.counters.bytes_sent += sum(len(packet.data) for packet in packets)
+        return packets
+
+    def events(self) -> list[Event]:
+        """Return what happened since the last call; drains."""
+        events = list(self._context.events)
+        self._context.events.clear()
+        return events
+
+    def volatile(self) -> list[tuple[str, str, bytes]]:
+        """Return received volatile messages as (sender, document, payload); drains."""
+        messages = list(self._volatile)
+        self._volatile.clear()
+        return messages
+
+    def send_volatile(self, name: str, document: str, payload: bytes) -> bool:
+        """Send part of a volatile document to one member.
+
+        Returns:
+            False when the member is not known or its queue is full.
+        """
+        return self._context.send_to_member(name, VolatileMessage(document, payload))
+
+    def connection_lost(self, address: str, *, now: float) -> None:
+        """Learn that a link broke or a dial was refused: the member is probed at once."""
+        self._enter(now)
+        if not self._context.is_leaving:
+            self.roster.detector.on_connection_lost(address, now)
+
+    def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
+        """Learn that a link has more to carry than it takes, or is free again."""
+        self._enter(now)
+        for name in self.dissemination.on_link_state(address, is_busy=is_busy):
+            self.anti_entropy.begin(name, now)
+
+    # Inside
+
+    def _enter(self, now: float) -> None:
+        """Note the time; a timer that is far too late means that this process was stopped."""
+        self._now = max(self._now, now)
+        deadline = self._context.timers.next_deadline()
+        late_s = 0.0 if deadline is None else now - deadline
+        if late_s > self._context.config.pause_threshold_s:
+            self.roster.detector.on_pause(late_s, now)
+            # Whatever is overdue now is done by the timer that follows, without accusing.
+            while (timer := self._context.timers.pop_due(now)) is not None:
+                self._timer_handlers[timer.kind](timer, now)
+
+    def _on_member_met(self, name: str, now: float) -> None:
+        self.dissemination.forget(name)
+        self.anti_entropy.forget(name)
+        self.anti_entropy.begin(name, now)
+
+    def _on_forget_timer(self, timer: Timer) -> None:
+        self.roster.on_forget_timer(timer.key, timer.token)
+        if self._context.members.get(timer.key) is None:
+            self.dissemination.forget(timer.key)
+            self.anti_entropy.forget(timer.key)
+
+    def _on_ping(self, message: PingRequest, header: FrameHeader, now: float) -> None:
+        if message.sender.name == header.name:
+            self.roster.on_ping_from(message.sender, header.address, now)
+        self.roster.detector.on_ping(message, header.address)
+
+    def _on_ping_response(self, message: PingResponse, header: FrameHeader, now: float) -> None:
+        self.roster.on_claim_answered(message.sequence, header)
+        self.roster.detector.on_ping_response(message.sequence, header.name, now)
+
+    def _on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
+        self.dissemination.on_entries(message, header, now)
+        self.anti_entropy.check_goal()
+
+    def _on_gap_request(self, message: GapRequest, header: FrameHeader, now: float) -> None:
+        if not self.dissemination.on_gap_request(message, header):
+            self.anti_entropy.begin(header.name, now)
+
+    def _on_sync_request(self, message: SyncRequest, header: FrameHeader, now: float) -> None:
+        self.roster.compare_table(message.table_hash, header.address, now)
+        self.anti_entropy.on_sync_request(message, header, now)
+
+    def _on_volatile(self, message: VolatileMessage, header: FrameHeader, _now: float) -> None:
+        if len(self._volatile) < EVENTS_QUEUED_MAX:
+            self._volatile.append((header.name, message.document, message.payload))
+
+    def _on_maintenance_timer(self, now: float) -> None:
+        context = self._context
+        self.dissemination.report(context.replica.release())
+        reachable = [member.name for member in context.peers()]
+        context.replica.trim(context.tracker.stable(reachable))
+        everyone = [member.name for member in context.members if member.name != context.name]
+        context.replica.collect_tombstones(context.tracker, everyone, now=now)
+        context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
+
+    def _check(self) -> None:
+        """Assert the invariants of everything inside."""
+        self.roster._check()  # noqa: SLF001 - invariants reach inside on purpose
+        self._context.replica._check()  # noqa: SLF001 - likewise

@@ -1,0 +1,188 @@
+"""What a node tells its driver. Drained, never called back."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from meshlib.errors import RejectReason
+from meshlib.identity import ActorId
+from meshlib.membership import MemberRecord
+
+__all__ = [
+    "EntryHeld",
+    "EntryRejected",
+    "Event",
+    "IdentityRenewed",
+    "LocalPause",
+    "MemberDown",
+    "MemberForgotten",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberRecovered",
+    "MemberSuspected",
+    "NameConflict",
+    "PacketRejected",
+    "Refuted",
+    "StateDiverged",
+    "StateRestored",
+    "WritesLost",
+]
+
+
+@frozen(slots=True, kw_only=True)
+class MemberJoined:
+    """A member was met for the first time, or came back from Down or Leaving."""
+
+    member: MemberRecord
+
+
+@frozen(slots=True, kw_only=True)
+class MemberSuspected:
+    """A member did not answer, or others say so. It may still refute."""
+
+    member: MemberRecord
+    suspector: str
+
+
+@frozen(slots=True, kw_only=True)
+class MemberRecovered:
+    """A suspected member refuted."""
+
+    member: MemberRecord
+
+
+@frozen(slots=True, kw_only=True)
+class MemberDown:
+    """A member did not refute in time."""
+
+    member: MemberRecord
+
+
+@frozen(slots=True, kw_only=True)
+class MemberLeft:
+    """A member said that it leaves."""
+
+    member: MemberRecord
+
+
+@frozen(slots=True, kw_only=True)
+class MemberForgotten:
+    """A member that was Down or had left is no longer kept."""
+
+    member: MemberRecord
+
+
+@frozen(slots=True, kw_only=True)
+class NameConflict:
+    """A live node of this node's name answered: this node has not joined.
+
+    Args:
+        name: the name that both claim.
+        address: where the other one is reached.
+    """
+
+    name: str
+    address: str
+
+
+@frozen(slots=True, kw_only=True)
+class Refuted:
+    """This node was accused and refuted by raising its incarnation."""
+
+    incarnation: int
+
+
+@frozen(slots=True, kw_only=True)
+class LocalPause:
+    """This node's own timer fired late: it was stopped, and accuses nobody for it."""
+
+    late_s: float
+
+
+@frozen(slots=True, kw_only=True)
+class PacketRejected:
+    """A frame was dropped, with nothing changed.
+
+    Args:
+        reason: why; the metric label.
+        sender: where it came from, as the transport knows it.
+        size: its bytes.
+        detail: for the log.
+    """
+
+    reason: RejectReason
+    sender: str
+    size: int
+    detail: str
+
+
+@frozen(slots=True, kw_only=True)
+class EntryRejected:
+    """One replicated entry was refused, with nothing changed."""
+
+    document: str
+    actor: ActorId
+    sequence: int
+    reason: RejectReason
+    detail: str
+
+
+@frozen(slots=True, kw_only=True)
+class EntryHeld:
+    """Entries of a writer whose clock is ahead wait until they are plausible."""
+
+    actor: ActorId
+    ahead_s: float
+
+
+@frozen(slots=True, kw_only=True)
+class IdentityRenewed:
+    """This node writes under a new actor from now on."""
+
+    old: ActorId
+    new: ActorId
+
+
+@frozen(slots=True, kw_only=True)
+class StateRestored:
+    """A state transfer from a peer is complete."""
+
+    peer: str
+    page_count: int
+
+
+@frozen(slots=True, kw_only=True)
+class StateDiverged:
+    """A peer with an equal clock holds other content: an invariant is broken.
+
+    The peers exchange their whole state; please report it.
+    """
+
+    peer: str
+
+
+@frozen(slots=True, kw_only=True)
+class WritesLost:
+    """Acknowledged writes of this node that could not be kept when it came back."""
+
+    documents: tuple[str, ...]
+
+
+Event = (
+    MemberJoined
+    | MemberSuspected
+    | MemberRecovered
+    | MemberDown
+    | MemberLeft
+    | MemberForgotten
+    | NameConflict
+    | Refuted
+    | LocalPause
+    | PacketRejected
+    | EntryRejected
+    | EntryHeld
+    | IdentityRenewed
+    | StateRestored
+    | StateDiverged
+    | WritesLost
+)

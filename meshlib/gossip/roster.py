@@ -1,0 +1,477 @@
+"""Joining, leaving, refuting, healing: how membership news is applied and spread.
+
+Rules this file owns:
+- Every change of the member table passes through `Roster.apply`, which tells the driver, starts
+  or ends suspicions, and spreads what was new.
+- News about this node itself is never applied: an accusation is refuted by a higher
+  incarnation, and a foreign claim to this node's name is verified before anyone gives way.
+- Down members and seeds are dialled for ever, at a rate that does not grow with the cluster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from attrs import define, evolve
+
+from meshlib.codec import pack
+from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.events import (
+    MemberDown,
+    MemberForgotten,
+    MemberJoined,
+    MemberLeft,
+    MemberRecovered,
+    MemberSuspected,
+    NameConflict,
+    Refuted,
+)
+from meshlib.gossip.failure_detector import FailureDetector
+from meshlib.gossip.messages import (
+    ConflictNotice,
+    JoinRequest,
+    JoinResponse,
+    MemberNews,
+    MemberUpdates,
+    PingRequest,
+)
+from meshlib.gossip.wire import FrameHeader
+from meshlib.hashing import hash64
+from meshlib.membership import MemberRecord, MemberStatus
+
+__all__ = ["Roster"]
+
+NEWS_PER_MESSAGE_MAX = 64
+"""Pieces of news in one message: about 8 KiB."""
+
+CLAIMS_MAX = 256
+"""Claims to a living name that are verified at a time."""
+
+QUIET_S = 3.0
+"""Tables are compared only when they have been still for this long: news is not yet everywhere."""
+
+
+@define(slots=True)
+class _Broadcast:
+    """One piece of news and how often it is still to be sent."""
+
+    news: MemberNews
+    sends_left: int
+
+
+@define(slots=True)
+class _Claim:
+    """A claim to a name that a live node holds, while that one is asked."""
+
+    sequence: int
+    claimant: MemberRecord
+    holder: MemberRecord
+
+
+class Roster:
+    """Apply and spread membership news.
+
+    Args:
+        context: the engine's shared state.
+        on_member_met: called with the name of a member that has just come into reach, so that
+            state is exchanged with it.
+    """
+
+    def __init__(self, context: Context, *, on_member_met: Callable[[str, float], None]) -> None:
+        self._context = context
+        self._on_member_met = on_member_met
+        self.detector = FailureDetector(context, announce=self._announce)
+        self._broadcasts: dict[str, _Broadcast] = {}
+        self._is_gossip_armed = False
+        self._seeds: tuple[str, ...] = ()
+        self._claims: dict[str, _Claim] = {}
+        self._changed_at = -math.inf
+        self.has_joined = False
+        self.has_conflict = False
+
+    def start(self, now: float) -> None:
+        """Enter this node's own record and begin to probe and to heal."""
+        context = self._context
+        context.members.apply(context.record, now=now)
+        self.detector.start(now)
+        context.timers.set(now + self._jitter(context.config.heal_interval_s), Timer("heal"))
+
+    def _jitter(self, duration_s: float) -> float:
+        return duration_s * (0.75 + 0.5 * self._context.rng.random())
+
+    # Joining and healing
+
+    def join(self, seeds: Iterable[str], now: float) -> None:
+        """Ask the seeds to let this node in, again and again until one does."""
+        own = self._context.record.address
+        self._seeds = tuple(dict.fromkeys(seed for seed in seeds if seed != own))
+        self.has_joined = self.has_joined or not self._seeds
+        self.on_join_timer(now)
+
+    def on_join_timer(self, now: float) -> None:
+        """Dial every seed while nobody is known."""
+        if self._context.peers() or self._context.is_leaving or not self._seeds:
+            return
+        for seed in self._seeds:
+            self._context.send(seed, JoinRequest(self._context.record))
+        wait_s = self._jitter(self._context.config.join_retry_s)
+        self._context.timers.set(now + wait_s, Timer("join"))
+
+    def on_heal_timer(self, now: float) -> None:
+        """Dial some of the seeds and members out of reach: an island finds the others."""
+        context = self._context
+        wait_s = self._jitter(context.config.heal_interval_s)
+        context.timers.set(now + wait_s, Timer("heal"))
+        if context.is_leaving:
+            return
+        peers = context.peers()
+        if not peers:
+            self.on_join_timer(now)
+        reached = {member.address for member in peers}
+        reached.add(context.record.address)
+        lost = [m.address for m in context.members if m.status is MemberStatus.DOWN]
+        targets = dict.fromkeys(
+            address for address in (*self._seeds, *lost) if address not in reached
+        )
+        for address in targets:
+            # Each of n nodes with probability 1/n: one dial for a target in each interval.
+            if context.rng.random() * (len(peers) + 1) < 1:
+                context.send(address, JoinRequest(context.record))
+
+    def on_join_request(self, message: JoinRequest, now: float) -> None:
+        """Let a node in, unless its name is held by a live node elsewhere."""
+        context = self._context
+        claimant = message.sender
+        if claimant.name == context.name:
+            if claimant.actor != context.actor:
+                self._send_conflict(claimant, context.record)
+            return
+        holder = context.members.get(claimant.name)
+        if holder is None or holder.actor == claimant.actor or not holder.is_reachable:
+            self._admit(claimant, now)
+        elif holder.address == claimant.address:
+            # The same address: the one before it is gone, or it could not listen there.
+            self._admit(claimant, now)
+        elif len(self._claims) < CLAIMS_MAX:
+            sequence = context.rng.getrandbits(48)
+            self._claims[claimant.name] = _Claim(sequence, claimant, holder)
+            context.send(holder.address, PingRequest(sequence, holder.name, context.record))
+            wait_s = 2 * context.config.probe_timeout_s
+            context.timers.set(now + wait_s, Timer("claim", claimant.name, sequence))
+
+    def on_claim_answered(self, sequence: int, header: FrameHeader) -> None:
+        """Refuse a claim: the holder of the name has just answered."""
+        claim = self._claims.get(header.name)
+        if claim is None or claim.sequence != sequence or header.actor != claim.holder.actor:
+            return
+        del self._claims[header.name]
+        if header.name == self._context.name:
+            self._lose_name(claim.holder)
+        else:
+            self._send_conflict(claim.claimant, claim.holder)
+
+    def on_claim_timer(self, name: str, sequence: int, now: float) -> None:
+        """Let a claimant in: the holder of the name did not answer."""
+        claim = self._claims.get(name)
+        if claim is None or claim.sequence != sequence:
+            return
+        del self._claims[name]
+        if name == self._context.name:
+            self._refute(claim.holder, now)
+            return
+        holder = self._context.members.get(name)
+        if holder is not None and holder.actor == claim.holder.actor and holder.is_reachable:
+            down = evolve(holder, status=MemberStatus.DOWN, version=holder.version + 1)
+            self.apply(MemberNews(down), now)
+        self._admit(claim.claimant, now)
+
+    def _send_conflict(self, claimant: MemberRecord, holder: MemberRecord) -> None:
+        notice = ConflictNotice(claimant.name, holder.address, claimant.incarnation)
+        self._context.send(claimant.address, notice)
+
+    def on_conflict_notice(self, message: ConflictNotice) -> None:
+        """Learn that a live node has this node's name, if the notice means this start."""
+        record = self._context.record
+        if message.name == record.name and message.incarnation == record.incarnation:
+            self._lose_name(evolve(record, address=message.address))
+
+    def _lose_name(self, holder: MemberRecord) -> None:
+        if not self.has_conflict:
+            self.has_conflict = True
+            self._context.emit(NameConflict(name=holder.name, address=holder.address))
+
+    def _admit(self, claimant: MemberRecord, now: float) -> None:
+        context = self._context
+        self.apply(MemberNews(claimant), now)
+        known = context.members.get(claimant.name)
+        if known is None or known.precedence() != claimant.precedence():
+            # Older than what is known of the name: it learns so and moves above it.
+            stale = known or evolve(claimant, status=MemberStatus.DOWN)
+            context.send(claimant.address, MemberUpdates((MemberNews(stale),)))
+            return
+        context.send(claimant.address, JoinResponse(tuple(context.members)))
+
+    def on_join_response(self, message: JoinResponse, header: FrameHeader, now: float) -> None:
+        """Take over a peer's table, and tell it what is newer here."""
+        context = self._context
+        self.has_joined = True
+        for record in message.members:
+            self.apply(MemberNews(record, header.name), now)
+        theirs = {record.name: record.precedence() for record in message.members}
+        newer = [
+            MemberNews(record, context.name)
+            for record in context.members
+            if record.precedence() > theirs.get(record.name, (-1, 0))
+        ]
+        for start in range(0, len(newer), NEWS_PER_MESSAGE_MAX):
+            batch = tuple(newer[start : start + NEWS_PER_MESSAGE_MAX])
+            context.send(header.address, MemberUpdates(batch))
+
+    def leave(self, now: float) -> None:
+        """Say goodbye to every peer at once."""
+        context = self._context
+        record = context.update_own_record(status=MemberStatus.LEAVING)
+        context.members.apply(record, now=now)
+        context.is_leaving = True
+        for member in context.peers():
+            context.send(member.address, MemberUpdates((MemberNews(record),)))
+
+    # News
+
+    def apply(self, news: MemberNews, now: float) -> None:
+        """Apply one piece of news: the one way into the table."""
+        record = news.record
+        context = self._context
+        if record.name == context.name:
+            self._hear_of_self(record, now)
+            return
+        before = context.members.get(record.name)
+        if (
+            record.status is MemberStatus.DOWN
+            and before is not None
+            and before.incarnation == record.incarnation
+            and before.status is MemberStatus.ALIVE
+            and news.suspector
+        ):
+            # Others gave up a member that answers here: it is to have its chance to refute,
+            # or two halves that meet again would declare each other's members Down.
+            record = evolve(record, status=MemberStatus.SUSPECTED)
+        if (
+            record.status is MemberStatus.SUSPECTED
+            and before is not None
+            and before.precedence() == record.precedence()
+        ):
+            self.detector.suspect(before, news.suspector, now)
+        applied = context.members.apply(record, now=now)
+        if applied is None:
+            return
+        self._changed_at = now
+        if before is None or before.precedence() != applied.precedence():
+            self._tell(before, applied, news.suspector, now)
+            self._spread(MemberNews(applied, news.suspector), now)
+            self.has_joined = self.has_joined or applied.is_reachable
+
+    def _announce(self, record: MemberRecord, suspector: str, now: float) -> None:
+        """Apply and spread what the failure detector found."""
+        known = self._context.members.get(record.name)
+        if known is not None and known.precedence() == record.precedence():
+            self._spread(MemberNews(known, suspector), now)
+        else:
+            self.apply(MemberNews(record, suspector), now)
+
+    def _tell(
+        self, before: MemberRecord | None, member: MemberRecord, suspector: str, now: float
+    ) -> None:
+        """Tell the driver of a change, and start or end what depends on it."""
+        context = self._context
+        status = member.status
+        if status is MemberStatus.SUSPECTED:
+            if before is None or not before.is_reachable:
+                context.emit(MemberJoined(member=member))
+            context.emit(MemberSuspected(member=member, suspector=suspector))
+            self.detector.on_suspected(member, suspector or context.name, now)
+            return
+        self.detector.on_settled(member.name)
+        if status is MemberStatus.ALIVE:
+            if before is not None and before.status is MemberStatus.SUSPECTED:
+                context.emit(MemberRecovered(member=member))
+            elif before is None or not before.is_reachable:
+                context.emit(MemberJoined(member=member))
+            if before is None or not before.is_reachable or before.actor != member.actor:
+                context.tracker.forget_peer(member.name)
+                self._on_member_met(member.name, now)
+            return
+        if status is MemberStatus.DOWN:
+            context.emit(MemberDown(member=member))
+            wait_s = context.config.forget_after_s
+        else:
+            context.emit(MemberLeft(member=member))
+            wait_s = context.config.leave_forget_s
+        context.timers.set(now + wait_s, Timer("forget", member.name, member.incarnation))
+
+    def on_forget_timer(self, name: str, incarnation: int) -> None:
+        """Forget a member that has been gone for long."""
+        member = self._context.members.get(name)
+        if member is None or member.incarnation != incarnation or member.is_reachable:
+            return
+        self._context.members.forget(name)
+        self._context.tracker.forget_peer(name)
+        self._context.emit(MemberForgotten(member=member))
+
+    def _hear_of_self(self, record: MemberRecord, now: float) -> None:
+        context = self._context
+        own = context.record
+        if context.is_leaving or record.precedence() <= own.precedence():
+            if record.version > own.version:
+                self._take_version(record, now)
+            return
+        if record.actor == own.actor or record.address == own.address:
+            self._refute(record, now)
+        elif record.status is MemberStatus.ALIVE and record.name not in self._claims:
+            # Old news of an earlier start with a faster clock, or another live node? Ask it.
+            sequence = context.rng.getrandbits(48)
+            self._claims[own.name] = _Claim(sequence, own, record)
+            context.send(record.address, PingRequest(sequence, own.name, own))
+            wait_s = 2 * context.config.probe_timeout_s
+            context.timers.set(now + wait_s, Timer("claim", own.name, sequence))
+        elif record.status is not MemberStatus.ALIVE:
+            self._refute(record, now)
+
+    def _take_version(self, record: MemberRecord, now: float) -> None:
+        """Count on from what others have counted, or an earlier start of this node had."""
+        context = self._context
+        context.record = evolve(context.record, version=record.version)
+        if record.actor != context.actor:
+            context.update_own_record()
+            self._spread(MemberNews(context.record), now)
+        context.members.apply(context.record, now=now)
+
+    def _refute(self, accusation: MemberRecord, now: float) -> None:
+        """Rise above an accusation. Source: SWIM section 4.2."""
+        context = self._context
+        own = context.record
+        incarnation = max(own.incarnation, accusation.incarnation) + 1
+        context.record = evolve(own, version=max(own.version, accusation.version))
+        record = context.update_own_record(incarnation=incarnation)
+        context.members.apply(record, now=now)
+        context.counters.refutations += 1
+        self.detector.health.adjust(1)
+        self._changed_at = now
+        context.emit(Refuted(incarnation=incarnation))
+        self._spread(MemberNews(record), now)
+
+    def on_updates(self, message: MemberUpdates, header: FrameHeader, now: float) -> None:
+        """Apply membership news from a peer; answer one that held this node for lost."""
+        incarnation = self._context.record.incarnation
+        for piece in message.news:
+            self.apply(MemberNews(piece.record, piece.suspector or header.name), now)
+        if self._context.record.incarnation != incarnation:
+            self._context.send(header.address, JoinRequest(self._context.record))
+
+    def _spread(self, news: MemberNews, now: float) -> None:
+        """Send news at once, and again for a few rounds in case it is lost."""
+        context = self._context
+        count = context.reachable_count()
+        sends = math.ceil(context.config.retransmit_multiplier * math.log(count + 1))
+        self._broadcasts[news.record.name] = _Broadcast(news, sends)
+        peers = context.peers()
+        if not context.topology.is_full_mesh(count):
+            peers = context.rng.sample(peers, min(context.config.gossip_fanout, len(peers)))
+        for member in peers:
+            context.send(member.address, MemberUpdates((news,)))
+        record = news.record
+        if record.status is MemberStatus.SUSPECTED and all(m.name != record.name for m in peers):
+            context.send(record.address, MemberUpdates((news,)))
+        if not self._is_gossip_armed:
+            self._is_gossip_armed = True
+            context.timers.set(now + context.config.gossip_interval_s, Timer("gossip"))
+
+    def on_gossip_timer(self, now: float) -> None:
+        """Send the news that still has to be repeated, the least repeated first."""
+        context = self._context
+        self._is_gossip_armed = False
+        peers = context.peers()
+        chosen = context.rng.sample(peers, min(context.config.gossip_fanout, len(peers)))
+        waiting = sorted(self._broadcasts.items(), key=lambda item: (-item[1].sends_left, item[0]))[
+            :NEWS_PER_MESSAGE_MAX
+        ]
+        if chosen and waiting:
+            message = MemberUpdates(tuple(broadcast.news for _, broadcast in waiting))
+            for member in chosen:
+                context.send(member.address, message)
+        for name, broadcast in waiting:
+            broadcast.sends_left -= len(chosen) or 1
+            if broadcast.sends_left <= 0:
+                del self._broadcasts[name]
+        if self._broadcasts:
+            self._is_gossip_armed = True
+            context.timers.set(now + context.config.gossip_interval_s, Timer("gossip"))
+
+    # Evidence in frames
+
+    def on_header(self, header: FrameHeader, now: float) -> bool:
+        """Take the evidence of a frame's header.
+
+        Returns:
+            Whether the frame's messages are to be read; only join requests are otherwise.
+        """
+        context = self._context
+        if header.name == context.name:
+            # Another start of this node, or its own packet come back; a claim's answer is both.
+            return header.actor != context.actor and header.name in self._claims
+        known = context.members.get(header.name)
+        if known is None or header.incarnation == known.incarnation:
+            return True
+        if header.actor != known.actor:
+            return header.incarnation > known.incarnation
+        if header.incarnation > known.incarnation and known.status is not MemberStatus.LEAVING:
+            record = evolve(
+                known,
+                incarnation=header.incarnation,
+                status=MemberStatus.ALIVE,
+                address=header.address,
+                version=known.version + 1,
+            )
+            self.apply(MemberNews(record), now)
+        return True
+
+    def on_ping_from(self, sender: MemberRecord, address: str, now: float) -> None:
+        """Learn of a node by its probe; tell one that is accused here, so that it refutes."""
+        context = self._context
+        known = context.members.get(sender.name)
+        if known is None or sender.precedence() > known.precedence():
+            if known is None or known.actor == sender.actor or not known.is_reachable:
+                self.apply(MemberNews(sender), now)
+        elif known.precedence() > sender.precedence():
+            context.send(address, MemberUpdates((MemberNews(known, context.name),)))
+
+    # Comparison of tables
+
+    def table_hash(self, now: float) -> int:
+        """Hash the members in reach; 0 while news may still be on its way. O(n)."""
+        if now - self._changed_at < QUIET_S:
+            return 0
+        rows = [
+            (member.name, member.incarnation, member.status.value, member.version)
+            for member in self._context.members
+            if member.is_reachable
+        ]
+        return hash64(pack(rows)) or 1
+
+    def compare_table(self, their_hash: int, address: str, now: float) -> None:
+        """Send the whole table to a peer whose quiet table differs from this quiet one."""
+        own_hash = self.table_hash(now)
+        if their_hash and own_hash and their_hash != own_hash:
+            self._context.send(address, JoinResponse(tuple(self._context.members)))
+
+    def _check(self) -> None:
+        """Assert the invariants of the roster."""
+        context = self._context
+        own = context.members.get(context.name)
+        assert own is not None
+        assert own == context.record, (own, context.record)
+        assert context.is_leaving or own.status is MemberStatus.ALIVE, own
+        assert len(self._claims) <= CLAIMS_MAX + 1
+        context.members._check()  # noqa: SLF001 - invariants reach inside on purpose
+        self.detector._check()  # noqa: SLF001 - likewise

@@ -1,0 +1,189 @@
+"""The table of members: who is in the cluster, and in which state.
+
+Rule: a record changes only by `MemberTable.apply`, which joins. For each name the order is
+(incarnation, status), with Alive < Suspected < Down < Leaving within one incarnation; versions
+are joined by maximum. Two tables that were given the same records in any order are therefore
+equal, and Down is final for one incarnation: only a higher one brings a name back.
+Source: Das, Gupta, Motivala, "SWIM", DSN 2002, section 4.2, with Down kept apart from Leaving.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from enum import StrEnum
+
+from attrs import evolve, field, frozen
+from sortedcontainers import SortedDict
+
+from meshlib.identity import ActorId, NodeId
+from meshlib.limits import MEMBERS_MAX
+
+__all__ = ["MemberRecord", "MemberStatus", "MemberTable"]
+
+
+class MemberStatus(StrEnum):
+    """What this node believes of a member. The values are the specification's words."""
+
+    ALIVE = "Alive"
+    SUSPECTED = "Suspected"
+    DOWN = "Down"
+    LEAVING = "Leaving"
+
+
+_RANK = {
+    MemberStatus.ALIVE: 0,
+    MemberStatus.SUSPECTED: 1,
+    MemberStatus.DOWN: 2,
+    MemberStatus.LEAVING: 3,
+}
+
+FORGOTTEN_MAX = 4096
+"""Names that are remembered after they were forgotten, so that old news cannot bring them back."""
+
+
+@frozen(slots=True, kw_only=True)
+class MemberRecord:
+    """What is known of one member.
+
+    Args:
+        name: the node's name, unique in the cluster.
+        incarnation: minted at its start, raised by one for each refuted suspicion.
+        status: Alive, Suspected, Down or Leaving.
+        address: where it is reached, `host:port`.
+        actor: the writer it is in this start; 16 bytes.
+        region: for the sparse topology; may be empty.
+        zone: availability zone inside the region; may be empty.
+        version: counts the changes of this record, from 1; the same on every node.
+    """
+
+    name: str
+    incarnation: int
+    status: MemberStatus = MemberStatus.ALIVE
+    address: str
+    actor: ActorId
+    region: str = ""
+    zone: str = ""
+    version: int = field(default=1)
+
+    @property
+    def node_id(self) -> NodeId:
+        """The name and the incarnation together."""
+        return NodeId(self.name, self.incarnation)
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the member takes part: Alive, or merely Suspected."""
+        return self.status in (MemberStatus.ALIVE, MemberStatus.SUSPECTED)
+
+    def precedence(self) -> tuple[int, int]:
+        """Return the record's place in the order of one name's records."""
+        return (self.incarnation, _RANK[self.status])
+
+
+class MemberTable:
+    """All members by name, joined; bounded; remembers the forgotten.
+
+    Args:
+        members_max: how many names are kept; at least 1.
+    """
+
+    __slots__ = ("_by_name", "_forgotten", "_members_max", "_revision", "_since")
+
+    def __init__(self, *, members_max: int = MEMBERS_MAX) -> None:
+        self._by_name: SortedDict = SortedDict()
+        self._since: dict[str, float] = {}
+        self._forgotten: OrderedDict[str, tuple[int, ActorId]] = OrderedDict()
+        self._members_max = members_max
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change: for caches that are built from the table."""
+        return self._revision
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def __iter__(self) -> Iterator[MemberRecord]:
+        """Iterate over the records, sorted by name."""
+        return iter(self._by_name.values())
+
+    def get(self, name: str) -> MemberRecord | None:
+        """Return the record of a name, or None. O(1)."""
+        record: MemberRecord | None = self._by_name.get(name)
+        return record
+
+    def since(self, name: str) -> float:
+        """Return since when (monotonic seconds) the member is in its status."""
+        return self._since[name]
+
+    def is_forgotten(self, record: MemberRecord) -> bool:
+        """Tell whether a record is old news of a name that was forgotten."""
+        forgotten = self._forgotten.get(record.name)
+        return (
+            forgotten is not None
+            and record.name not in self._by_name
+            and record.incarnation <= forgotten[0]
+        )
+
+    def apply(self, record: MemberRecord, *, now: float) -> MemberRecord | None:
+        """Join a record into the table. O(log n).
+
+        Args:
+            record: news of one member, from itself or from a peer.
+            now: monotonic seconds.
+
+        Returns:
+            The record now kept, when it changed; None when the news was old, the table is
+            full, or the name was forgotten at this incarnation or a later one.
+        """
+        known = self.get(record.name)
+        if known is None:
+            if self.is_forgotten(record) or len(self._by_name) >= self._members_max:
+                return None
+            self._forgotten.pop(record.name, None)
+            return self._store(record, now, is_new_status=True)
+        version = max(known.version, record.version)
+        if record.precedence() > known.precedence():
+            is_new_status = record.status is not known.status
+            return self._store(evolve(record, version=version), now, is_new_status=is_new_status)
+        if version > known.version:
+            return self._store(evolve(known, version=version), now, is_new_status=False)
+        return None
+
+    def _store(self, record: MemberRecord, now: float, *, is_new_status: bool) -> MemberRecord:
+        self._by_name[record.name] = record
+        if is_new_status:
+            self._since[record.name] = now
+        self._revision += 1
+        return record
+
+    def forget(self, name: str) -> MemberRecord | None:
+        """Drop a member and remember its incarnation, so that old news cannot bring it back.
+
+        Returns:
+            The record that was dropped, or None when the name is not kept.
+        """
+        record: MemberRecord | None = self._by_name.pop(name, None)
+        if record is None:
+            return None
+        del self._since[name]
+        self._forgotten[name] = (record.incarnation, record.actor)
+        while len(self._forgotten) > FORGOTTEN_MAX:
+            self._forgotten.popitem(last=False)
+        self._revision += 1
+        return record
+
+    def _check(self) -> None:
+        """Assert the invariants of the table."""
+        assert len(self._by_name) <= self._members_max
+        assert set(self._since) == set(self._by_name)
+        assert len(self._forgotten) <= FORGOTTEN_MAX
+        for name, record in self._by_name.items():
+            assert record.name == name
+            assert record.version >= 1
+            assert len(record.actor) == 16

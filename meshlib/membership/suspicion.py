@@ -1,0 +1,98 @@
+"""How long a suspected member may refute before it is declared Down.
+
+The wait starts long and shortens with each independent confirmation, so that one slow observer
+cannot kill a healthy member while a real crash is confirmed quickly by many.
+Source: Dadgar, Phillips, Currey, "Lifeguard: Local Health Awareness for More Accurate Failure
+Detection", 2017, section IV-B; HashiCorp memberlist's constants for comparison.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["Suspicion", "suspicion_bounds_s"]
+
+TIMEOUT_RATIO_MAX = 6
+"""The unconfirmed wait over the fully confirmed one, as in memberlist."""
+
+
+def suspicion_bounds_s(
+    member_count: int, *, multiplier: float, probe_interval_s: float
+) -> tuple[float, float]:
+    """Return the shortest and the longest wait for a cluster's size, in seconds.
+
+    Args:
+        member_count: members that take part, this node included; at least 1.
+        multiplier: probe intervals in the shortest wait of a cluster of ten or fewer.
+        probe_interval_s: seconds between two probes of one node.
+    """
+    shortest_s = multiplier * max(1.0, math.log10(max(1, member_count))) * probe_interval_s
+    return shortest_s, TIMEOUT_RATIO_MAX * shortest_s
+
+
+class Suspicion:
+    """One suspicion of one incarnation of one member, and who shares it.
+
+    Args:
+        incarnation: the incarnation that is suspected.
+        suspector: the name of the first node that suspects it.
+        started: monotonic seconds.
+        bounds_s: the shortest and the longest wait.
+        confirmations_wanted: independent confirmations after which the wait is the shortest;
+            0 when the cluster is too small to have any.
+        token: names this suspicion to its timer; a later one has another.
+    """
+
+    __slots__ = (
+        "_suspectors",
+        "bounds_s",
+        "confirmations_wanted",
+        "incarnation",
+        "started",
+        "token",
+    )
+
+    def __init__(
+        self,
+        *,
+        incarnation: int,
+        suspector: str,
+        started: float,
+        bounds_s: tuple[float, float],
+        confirmations_wanted: int,
+        token: int,
+    ) -> None:
+        self.incarnation = incarnation
+        self.started = started
+        self.bounds_s = bounds_s
+        self.confirmations_wanted = confirmations_wanted
+        self.token = token
+        self._suspectors = {suspector}
+
+    @property
+    def confirmation_count(self) -> int:
+        """Independent confirmations so far, the first suspector not counted."""
+        return len(self._suspectors) - 1
+
+    def confirm(self, suspector: str) -> bool:
+        """Count another node's suspicion. O(1).
+
+        Returns:
+            Whether it was news that shortens the wait, and so is worth telling others.
+        """
+        if self.confirmation_count >= self.confirmations_wanted or suspector in self._suspectors:
+            return False
+        self._suspectors.add(suspector)
+        return True
+
+    def timeout_s(self) -> float:
+        """Return the wait from the start, in seconds, with the confirmations so far."""
+        shortest_s, longest_s = self.bounds_s
+        if self.confirmations_wanted <= 0:
+            return shortest_s
+        share = math.log(self.confirmation_count + 1) / math.log(self.confirmations_wanted + 1)
+        return max(shortest_s, longest_s - share * (longest_s - shortest_s))
+
+    def deadline(self) -> float:
+        """Return when the member is to be declared Down, in monotonic seconds."""
+        return self.started + self.timeout_s()
