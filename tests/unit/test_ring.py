@@ -77,7 +77,8 @@ def test_the_first_owner_is_the_owner() -> None:
 
 def test_keys_spread_evenly() -> None:
     """With 150 virtual nodes no node of ten owns less than half or more than double its part."""
-    counts = Counter(ConsistentHashRing([f"n{i}" for i in range(10)]).owner(key) for key in KEYS)
+    ring = ConsistentHashRing([f"n{i}" for i in range(10)])
+    counts = Counter(ring.owner(key) for key in KEYS)
     assert len(counts) == 10
     assert len(KEYS) / 20 < min(counts.values())
     assert max(counts.values()) < len(KEYS) / 5

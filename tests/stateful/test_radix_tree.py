@@ -1,0 +1,135 @@
+"""The radix tree against a plain dict, step by step."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from meshlib.errors import LimitError
+from meshlib.hashing import hash64_text
+from meshlib.prefix import RadixTree
+
+TENANTS = st.sampled_from(["v", "w", "ẅ"])
+TEXTS = st.one_of(
+    st.text(alphabet="ab", min_size=1, max_size=7),
+    st.text(alphabet="a\N{EURO SIGN}\U0001f600\ud800", min_size=1, max_size=5),
+    st.integers(60, 70).map(lambda length: "ab" * length),
+)
+ACCESSES = st.integers(0, 12)
+
+
+def shared_length(one: str, other: str) -> int:
+    length = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        length += 1
+    return length
+
+
+class RadixTreeMachine(RuleBasedStateMachine):
+    """Every step is made on the tree and on a dict of (text, tenant) to access."""
+
+    @initialize(characters_max=st.sampled_from([200, 10_000]))
+    def make(self, characters_max: int) -> None:
+        self.tree = RadixTree(characters_max=characters_max)
+        self.model: dict[tuple[str, str], int] = {}
+
+    def characters(self, texts: set[str]) -> int:
+        return len({text[:length] for text in texts for length in range(1, len(text) + 1)})
+
+    def of(self, tenant: str) -> dict[str, int]:
+        return {text: access for (text, owner), access in self.model.items() if owner == tenant}
+
+    @rule(text=TEXTS, tenant=TENANTS, access=ACCESSES)
+    def insert(self, text: str, tenant: str, access: int) -> None:
+        previous = self.model.get((text, tenant))
+        texts = {known for known, _ in self.model} | {text}
+        if self.characters(texts) > self.tree.characters_max:
+            try:
+                self.tree.insert(text, tenant=tenant, access=access)
+            except LimitError:
+                return
+            raise AssertionError("the tree grew over its size")
+        is_new = previous is None or previous < access
+        assert is_new == self.tree.insert(text, tenant=tenant, access=access)
+        if is_new:
+            self.model[text, tenant] = access
+
+    @rule(data=st.data(), text=TEXTS, tenant=TENANTS)
+    def remove(self, data: st.DataObject, text: str, tenant: str) -> None:
+        if self.model and data.draw(st.booleans()):
+            text, tenant = data.draw(st.sampled_from(sorted(self.model)))
+        expected = self.model.pop((text, tenant), None) is not None
+        assert expected == self.tree.remove(text, tenant=tenant)
+
+    @rule(tenant=TENANTS, floor=ACCESSES)
+    def evict(self, tenant: str, floor: int) -> None:
+        expected = [
+            (hash64_text(text), access)
+            for text, access in self.of(tenant).items()
+            if access <= floor
+        ]
+        expected.sort(key=lambda pair: (pair[1], pair[0]))
+        assert expected == self.tree.evict(tenant, floor=floor)
+        self.model = {
+            key: access for key, access in self.model.items() if key[1] != tenant or access > floor
+        }
+
+    @rule(tenant=TENANTS)
+    def remove_tenant(self, tenant: str) -> None:
+        assert len(self.of(tenant)) == self.tree.remove_tenant(tenant)
+        self.model = {key: access for key, access in self.model.items() if key[1] != tenant}
+
+    @rule()
+    def go_on_with_a_copy(self) -> None:
+        original = self.tree
+        self.tree = original.copy()
+        original.remove_tenant("w")
+        original._check()
+
+    @rule(text=TEXTS, data=st.data())
+    def match(self, text: str, data: st.DataObject) -> None:
+        if self.model and data.draw(st.booleans()):
+            text = data.draw(st.sampled_from(sorted(self.model)))[0] + text
+        reached: dict[str, int] = {}
+        for known, tenant in self.model:
+            length = shared_length(known, text)
+            if length:
+                reached[tenant] = max(length, reached.get(tenant, 0))
+        longest = max(reached.values(), default=0)
+        holders = tuple(sorted(tenant for tenant in reached if reached[tenant] == longest))
+        assert (holders, longest) == self.tree.match(text)
+        assert reached == self.tree.match_each(text)
+        for tenant in ("v", "w", "ẅ"):
+            assert reached.get(tenant, 0) == self.tree.match_tenant(text, tenant=tenant)
+
+    @rule(tenant=TENANTS)
+    def oldest(self, tenant: str) -> None:
+        accesses = self.of(tenant)
+        found = self.tree.oldest(tenant)
+        if not accesses:
+            assert found is None
+        else:
+            assert found is not None
+            assert accesses[found.text] == found.access == min(accesses.values())
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        self.tree._check()
+        assert len(self.model) == len(self.tree)
+        assert self.characters({text for text, _ in self.model}) == self.tree.characters_total
+        for tenant in ("v", "w", "ẅ"):
+            accesses = self.of(tenant)
+            assert accesses == dict(self.tree.entries(tenant))
+            assert len(accesses) == self.tree.entry_count(tenant)
+            assert self.characters(set(accesses)) == self.tree.characters(tenant)
+            for text, access in accesses.items():
+                assert access == self.tree.access(text, tenant=tenant)
+
+
+RadixTreeMachine.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
+TestRadixTree = RadixTreeMachine.TestCase

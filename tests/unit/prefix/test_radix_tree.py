@@ -1,0 +1,381 @@
+"""The radix tree finds the longest prefix, counts exactly and forgets what it is told to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
+from meshlib.hashing import hash64_text
+from meshlib.limits import TEXT_CHARACTERS_MAX, TREE_CHARACTERS_MAX
+from meshlib.prefix import ACCESS_MAX, Entry, Match, Placement, RadixTree
+from meshlib.prefix.nodes import common_length
+
+
+def tree_of(*entries: tuple[str, str, int]) -> RadixTree:
+    tree = RadixTree()
+    for text, tenant, access in entries:
+        tree.insert(text, tenant=tenant, access=access)
+    tree._check()
+    return tree
+
+
+def entries_of(tree: RadixTree) -> dict[tuple[str, str], int]:
+    return {
+        (text, tenant): access for tenant in tree.tenants() for text, access in tree.entries(tenant)
+    }
+
+
+# Matching
+
+
+def test_an_empty_tree_matches_nothing() -> None:
+    """Nobody holds anything."""
+    assert Match((), 0) == RadixTree().match("Hello")
+
+
+def test_the_specification_s_example_matches() -> None:
+    """The request "Hello world" finds the worker that has "Hello"."""
+    tree = tree_of(("Hello", "worker1", 1), ("Help", "worker2", 2))
+    assert Match(("worker1",), 5) == tree.match("Hello world")
+
+
+def test_a_match_may_end_inside_an_edge() -> None:
+    """A request that is shorter than the entry, or parts from it, matches what they share."""
+    tree = tree_of(("Hello world", "worker1", 1))
+    assert Match(("worker1",), 5) == tree.match("Hello")
+    assert Match(("worker1",), 8) == tree.match("Hello woman")
+
+
+def test_a_shared_prefix_belongs_to_all_who_hold_it() -> None:
+    """All tenants of the deepest matched point are named, sorted."""
+    tree = tree_of(("Help", "worker2", 2), ("Hello", "worker1", 1), ("Halo", "worker3", 1))
+    assert Match(("worker1", "worker2"), 3) == tree.match("Hel")
+    assert Match(("worker1", "worker2", "worker3"), 1) == tree.match("H")
+
+
+def test_nothing_in_common_is_no_match() -> None:
+    """Then nobody is named either."""
+    assert Match((), 0) == tree_of(("Hello", "worker1", 1)).match("World")
+    assert Match((), 0) == tree_of(("Hello", "worker1", 1)).match("")
+
+
+def test_each_tenant_has_a_match_of_its_own() -> None:
+    """`match_each` says how far each one comes, `match_tenant` how far one does."""
+    tree = tree_of(("Hello world", "a", 1), ("Hello", "b", 1), ("Help", "c", 1), ("x", "d", 1))
+    assert tree.match_each("Hello woods") == {"a": 8, "b": 5, "c": 3}
+    assert [tree.match_tenant("Hello woods", tenant=tenant) for tenant in "abcde"] == [
+        8,
+        5,
+        3,
+        0,
+        0,
+    ]
+
+
+@given(
+    shared=st.text(alphabet="ab\N{EURO SIGN}", max_size=600).map("x".__add__),
+    one=st.text(alphabet="ab\U0001f600", max_size=3),
+    other=st.text(alphabet="ab\U0001f600", max_size=3),
+)
+def test_the_point_of_a_mismatch_is_found_exactly(shared: str, one: str, other: str) -> None:
+    """Wherever two texts part, whatever their width in memory."""
+    edge, text = shared + one, "before" + shared + other
+    expected = next(
+        (
+            index
+            for index, pair in enumerate(zip(edge, text[6:], strict=False))
+            if pair[0] != pair[1]
+        ),
+        min(len(edge), len(text) - 6),
+    )
+    assert expected == common_length(edge, text, 6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\0b", "\ud800\udfff", "e\u0301", "\U0001f468\u200d\U0001f469", "ßẞ", "\u202e\ufeff", " "],
+)
+def test_any_unicode_is_text(text: str) -> None:
+    """Characters are code points; nothing is normalised or refused."""
+    tree = tree_of((text, "w", 1), (text + "tail", "v", 1))
+    assert Match(("v", "w"), len(text)) == tree.match(text + "other")
+    assert {(text, "w"): 1, (text + "tail", "v"): 1} == entries_of(tree)
+
+
+def test_composed_and_decomposed_letters_differ() -> None:
+    """The tree compares code points, as the tokeniser that fills the cache does."""
+    assert Match((), 0) == tree_of(("\u00e9", "w", 1)).match("e\u0301")
+
+
+# Inserting
+
+
+def test_an_entry_keeps_its_highest_access() -> None:
+    """Accesses may arrive in any order."""
+    tree = RadixTree()
+    assert [True, False, False, True] == [
+        tree.insert("Hello", tenant="w", access=access) for access in (5, 3, 5, 7)
+    ]
+    assert tree.access("Hello", tenant="w") == 7
+
+
+def test_only_exact_entries_have_an_access() -> None:
+    """A prefix of an entry is held, and is no entry."""
+    tree = tree_of(("Hello", "w", 5))
+    assert [None, None, None, 5] == [
+        tree.access("Hell", tenant="w"),
+        tree.access("Hello!", tenant="w"),
+        tree.access("Hello", tenant="v"),
+        tree.access("Hello", tenant="w"),
+    ]
+
+
+def test_placing_tells_the_hash_and_what_was_there() -> None:
+    """What a digest over the entries needs comes out of the one descent."""
+    tree = RadixTree()
+    expected = hash64_text("Hello")
+    assert Placement(expected, None) == tree.place("Hello", tenant="w", access=5)
+    assert Placement(expected, 5) == tree.place("Hello", tenant="w", access=7)
+    assert Placement(expected, 7) == tree.place("Hello", tenant="w", access=6)
+    assert Placement(expected, None) == tree.place("Hello", tenant="v", access=6)
+
+
+def test_shared_characters_count_once() -> None:
+    """The tree's total counts tree characters, a tenant's total those it holds."""
+    tree = tree_of(("Hello", "a", 1), ("Help", "b", 1), ("Hello", "b", 1))
+    assert (len("Hello") + len("p")) == tree.characters_total
+    assert (len("Hello"), len("Hello") + len("p"), 0) == tuple(map(tree.characters, "abc"))
+
+
+@pytest.mark.parametrize(
+    ("text", "tenant", "access", "error"),
+    [
+        ("", "w", 1, InvalidValueError),
+        (b"text", "w", 1, InvalidTypeError),
+        ("x" * (TEXT_CHARACTERS_MAX + 1), "w", 1, LimitError),
+        ("text", "", 1, InvalidValueError),
+        ("text", None, 1, InvalidTypeError),
+        ("text", "\ud800", 1, InvalidValueError),
+        ("text", "w" * 1025, 1, LimitError),
+        ("text", "w", -1, InvalidValueError),
+        ("text", "w", ACCESS_MAX + 1, InvalidValueError),
+        ("text", "w", True, InvalidTypeError),
+        ("text", "w", 1.0, InvalidTypeError),
+    ],
+)
+def test_what_is_no_entry_is_refused(
+    text: str, tenant: str, access: int, error: type[Exception]
+) -> None:
+    """And the tree is unchanged."""
+    tree = tree_of(("tex", "v", 1))
+    with pytest.raises(error):
+        tree.insert(text, tenant=tenant, access=access)
+    tree._check()
+    assert {("tex", "v"): 1} == entries_of(tree)
+
+
+def test_the_size_is_enforced_at_insertion() -> None:
+    """An entry of which too many characters are new is refused before anything changes."""
+    tree = RadixTree(characters_max=9)
+    tree.insert("Hello", tenant="w", access=1)
+    tree.insert("Help us", tenant="w", access=1)
+    for text in ("Helicopter", "World", "Hello world"):
+        with pytest.raises(LimitError):
+            tree.insert(text, tenant="v", access=9)
+    tree._check()
+    assert {("Hello", "w"): 1, ("Help us", "w"): 1} == entries_of(tree)
+
+
+def test_what_is_there_already_needs_no_room() -> None:
+    """A full tree still takes touches, prefixes and further tenants."""
+    tree = RadixTree(characters_max=5)
+    tree.insert("Hello", tenant="w", access=1)
+    assert tree.insert("Hello", tenant="v", access=1)
+    assert tree.insert("Hell", tenant="v", access=1)
+    assert tree.characters_total == 5
+
+
+def test_tenants_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tenant too many is refused, a known one is not."""
+    monkeypatch.setattr("meshlib.prefix.radix_tree.TENANTS_MAX", 2)
+    tree = tree_of(("a", "w1", 1), ("a", "w2", 1))
+    with pytest.raises(LimitError):
+        tree.insert("a", tenant="w3", access=1)
+    assert tree.insert("b", tenant="w2", access=1)
+
+
+@pytest.mark.parametrize(
+    ("characters_max", "error"), [(0, InvalidValueError), (TREE_CHARACTERS_MAX + 1, LimitError)]
+)
+def test_the_size_setting_is_checked(characters_max: int, error: type[Exception]) -> None:
+    """A tree without room, or over the package's limit, is not made."""
+    with pytest.raises(error):
+        RadixTree(characters_max=characters_max)
+
+
+# Removing and evicting
+
+
+def test_removing_an_entry_keeps_what_is_above_and_below() -> None:
+    """Entries on the same path are independent of each other."""
+    tree = tree_of(("ab", "w", 1), ("abcd", "w", 2), ("abcdef", "w", 3))
+    assert tree.remove("abcd", tenant="w")
+    tree._check()
+    assert {("ab", "w"): 1, ("abcdef", "w"): 3} == entries_of(tree)
+    assert Match(("w",), 5) == tree.match("abcde")
+
+
+def test_removing_what_is_not_there_changes_nothing() -> None:
+    """It only says so."""
+    tree = tree_of(("abcd", "w", 1))
+    assert not tree.remove("ab", tenant="w")
+    assert not tree.remove("abcd", tenant="v")
+    assert not tree.remove("", tenant="w")
+    assert {("abcd", "w"): 1} == entries_of(tree)
+
+
+def test_an_entry_that_was_removed_can_come_back_older() -> None:
+    """The access of an earlier life is forgotten."""
+    tree = tree_of(("ab", "v", 1), ("ab", "w", 9))
+    tree.remove("ab", tenant="w")
+    tree.insert("ab", tenant="w", access=2)
+    tree.insert("abc", tenant="w", access=3)
+    tree._check()
+    assert tree.oldest("w") == Entry("w", "ab", 2)
+    assert [2] == [access for _, access in tree.evict("w", floor=2)]
+
+
+def test_coming_and_going_leaves_nothing_behind() -> None:
+    """The order of eviction stays small though one entry is removed over and over."""
+    tree = tree_of(("ab", "v", 1))
+    for access in range(5000):
+        tree.insert("ab", tenant="w", access=access)
+        tree.remove("ab", tenant="w")
+    tree.insert("ab", tenant="w", access=1)
+    tree._check()
+    assert len(tree._holdings["w"].recency._heap) < 200
+
+
+def test_removing_a_tenant_leaves_the_others() -> None:
+    """And says how many entries went."""
+    tree = tree_of(("Hello", "a", 1), ("Help", "a", 2), ("Hello", "b", 1))
+    assert tree.remove_tenant("a") == 2
+    tree._check()
+    assert {("Hello", "b"): 1} == entries_of(tree)
+    assert tree.remove_tenant("a") == 0
+
+
+def test_the_last_tenant_takes_the_nodes_with_it() -> None:
+    """An emptied tree is as good as new."""
+    tree = tree_of(("Hello", "a", 1), ("Help", "a", 2), ("Hello", "b", 1))
+    tree.remove_tenant("a")
+    tree.remove_tenant("b")
+    assert (0, 0, (), {}) == (
+        tree.characters_total,
+        len(tree),
+        tree.tenants(),
+        tree._root.children,
+    )
+
+
+def test_eviction_drops_what_is_at_or_under_the_floor() -> None:
+    """Oldest first, of that tenant alone."""
+    tree = tree_of(("a", "w", 3), ("ab", "w", 1), ("abc", "w", 2), ("b", "w", 4), ("c", "v", 1))
+    expected = [(hash64_text("ab"), 1), (hash64_text("abc"), 2), (hash64_text("a"), 3)]
+    assert expected == tree.evict("w", floor=3)
+    tree._check()
+    assert {("b", "w"): 4, ("c", "v"): 1} == entries_of(tree)
+
+
+def test_a_touch_saves_an_entry_from_eviction() -> None:
+    """Also when it comes after younger entries."""
+    tree = tree_of(("a", "w", 1), ("b", "w", 2), ("a", "w", 3))
+    tree.evict("w", floor=2)
+    assert {("a", "w"): 3} == entries_of(tree)
+
+
+def test_a_shared_prefix_outlives_its_oldest_user() -> None:
+    """A prefix is as young as the youngest entry below it."""
+    tree = tree_of(("system: one", "w", 1), ("system: two", "w", 9))
+    tree.evict("w", floor=5)
+    tree._check()
+    assert Match(("w",), len("system: ")) == tree.match("system: one")
+
+
+def test_the_oldest_entry_is_known_for_one_tenant_and_for_all() -> None:
+    """Ties between tenants go to the smaller name."""
+    tree = tree_of(("a", "w", 2), ("b", "w", 5), ("c", "v", 2), ("d", "u", 3))
+    assert [Entry("w", "a", 2), Entry("v", "c", 2), None] == [
+        tree.oldest("w"),
+        tree.oldest(),
+        tree.oldest("nobody"),
+    ]
+    assert RadixTree().oldest() is None
+
+
+def test_entry_counts_follow() -> None:
+    """For each tenant and for all."""
+    tree = tree_of(("a", "w", 2), ("ab", "w", 5), ("a", "v", 2))
+    assert [3, 2, 1, 0] == [len(tree), *map(tree.entry_count, ("w", "v", "u"))]
+    assert ("v", "w") == tuple(tree.tenants())
+
+
+# Depth and copies
+
+
+def test_a_path_of_many_nodes_needs_no_recursion() -> None:
+    """Every prefix of a text may be an entry of its own."""
+    tree = RadixTree()
+    for length in range(1, 3001):
+        tree.insert("a" * length, tenant="w", access=length)
+    assert Match(("w",), 3000) == tree.match("a" * 5000)
+    assert tree.copy().remove_tenant("w") == 3000
+    tree.evict("w", floor=2999)
+    tree._check()
+    assert {("a" * 3000, "w"): 3000} == entries_of(tree)
+
+
+def test_a_copy_is_independent() -> None:
+    """Neither tree sees what happens to the other."""
+    tree = tree_of(("Hello", "a", 1), ("Help", "b", 2), ("Hel", "b", 3))
+    before = entries_of(tree)
+    twin = tree.copy()
+    twin._check()
+    assert before == entries_of(twin)
+    twin.insert("Helium", tenant="c", access=1)
+    twin.evict("b", floor=2)
+    twin._check()
+    tree._check()
+    assert before == entries_of(tree)
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(alphabet="ab", min_size=1, max_size=6), st.sampled_from("vw")),
+        unique=True,
+        max_size=12,
+    ),
+    st.data(),
+)
+def test_the_shape_follows_from_the_entries(
+    entries: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    """Whatever the order of insertion, and whatever was there in between."""
+
+    def shape(tree: RadixTree) -> set[tuple[str, str, tuple[str, ...]]]:
+        found = set()
+        waiting = [tree._root]
+        while waiting:
+            node = waiting.pop()
+            waiting.extend(node.children.values())
+            found.add((node.text(), node.edge, tuple(sorted(node.tenants))))
+        return found
+
+    built = tree_of(*((text, tenant, 1) for text, tenant in entries))
+    detour = tree_of(*((text, tenant, 1) for text, tenant in data.draw(st.permutations(entries))))
+    for text in ("aab", "abab", "bba", "a"):
+        detour.insert(text, tenant="x", access=1)
+    detour.remove_tenant("x")
+    assert shape(built) == shape(detour)
