@@ -1,0 +1,235 @@
+"""Frames over TCP, with a token and, optionally, TLS.
+
+Each side dials its own outgoing connection; an accepted one only receives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+from collections.abc import Collection, Sequence
+from struct import Struct
+
+from meshlib.aio.framing import TokenCheck, encode_hello
+from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks
+from meshlib.aio.listener import Listener, ListenerConfig
+from meshlib.aio.transport import (
+    Receiver,
+    TransportCounters,
+    is_unspecified,
+    join_address,
+    split_address,
+)
+from meshlib.errors import ConfigError, StateError
+
+__all__ = ["TcpTransport"]
+
+_LENGTH = Struct(">I")
+_WRITE_BUFFER_BYTES = 256 * 1024
+
+
+class _OutgoingConnection(asyncio.Protocol):
+    """One dialled connection: writes frames and respects the operating system's backpressure."""
+
+    def __init__(self, hello: bytes) -> None:
+        self._hello = hello
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        transport.write(self._hello)
+
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - asyncio's
+        # An accepting side has nothing to say, so this is not one of ours.
+        self.abort()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._writable.set()
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        """Write frames in one piece, and wait until the buffer is under its limit."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
+        pieces: list[bytes] = []
+        for frame in frames:
+            pieces += (_LENGTH.pack(len(frame)), frame)
+        self._transport.write(b"".join(pieces))
+        await self._writable.wait()
+        if self._closed.done():
+            raise ConnectionResetError("the connection was lost")
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._closed)
+
+    async def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            await self.wait_closed()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class TcpTransport:
+    """Carries frames over TCP: a `Transport`.
+
+    Args:
+        listen: `host:port` to listen on; port 0 takes a free one. `0.0.0.0` and `[::]` listen
+            on every interface, and need `advertise`.
+        advertise: `host:port` that peers dial; by default the listening one. Port 0 stands
+            for the port that is listened on.
+        token: the secret that this node shows to its peers and asks of them; None: none. It
+            travels as it is: use TLS where the network is not trusted.
+        accepted_tokens: further tokens that peers may show, while the token is being changed.
+        server_tls: for accepted connections; its `verify_mode` asks for client certificates.
+        client_tls: for dialled connections, and with the client's certificate where peers ask
+            for one; give both contexts or neither.
+        links: how outgoing links are kept.
+        listener: what is granted to those who connect.
+        rng: for the jitter of retries.
+
+    Raises:
+        ConfigError: an address that cannot be used or advertised, TLS for one direction only,
+            an empty or oversized token, or a silence that peers' idle links would exceed.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        *,
+        advertise: str | None = None,
+        token: str | None = None,
+        accepted_tokens: Collection[str] = (),
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        links: LinkConfig | None = None,
+        listener: ListenerConfig | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._listen = split_address(listen)
+        self._advertise = split_address(advertise or listen)
+        if is_unspecified(self._advertise[0]):
+            raise ConfigError(
+                f"{join_address(*self._advertise)} is no address that peers could reach: "
+                "advertise another"
+            )
+        if (server_tls is None) != (client_tls is None):
+            raise ConfigError("TLS needs a context for each direction")
+        self._hello = encode_hello(token)
+        tokens = TokenCheck([*([token] if token else []), *accepted_tokens])
+        self.counters = TransportCounters()
+        self._client_tls = client_tls
+        self._server_tls = server_tls
+        self._tokens = tokens
+        self._links_config = links or LinkConfig()
+        self._listener_config = listener or ListenerConfig()
+        if self._listener_config.silence_max_s <= self._links_config.idle_close_s:
+            raise ConfigError("silence_max_s must be over idle_close_s")
+        self._rng = rng
+        self._links: OutgoingLinks | None = None
+        self._listener: Listener | None = None
+        self._is_started = False
+
+    @property
+    def address(self) -> str:
+        """Where peers reach this transport.
+
+        Raises:
+            StateError: the port is chosen at `start`, which was not called.
+        """
+        if self._advertise[1] == 0:
+            raise StateError("a transport on port 0 has no address before it is started")
+        return join_address(*self._advertise)
+
+    async def start(self, receiver: Receiver) -> None:
+        """Listen, and deliver to `receiver` from now on.
+
+        Raises:
+            OSError: the address cannot be listened on. Nothing was started.
+            StateError: started before.
+        """
+        if self._is_started:
+            raise StateError("the transport was started before")
+        listener = Listener(
+            receiver,
+            tokens=self._tokens,
+            counters=self.counters,
+            config=self._listener_config,
+            tls=self._server_tls,
+        )
+        port = await listener.open(*self._listen)
+        self._is_started = True
+        self._listener = listener
+        self._advertise = (self._advertise[0], self._advertise[1] or port)
+        self._links = OutgoingLinks(
+            self._dial,
+            connection_lost=receiver.connection_lost,
+            counters=self.counters,
+            config=self._links_config,
+            rng=self._rng,
+        )
+
+    def send(self, address: str, data: bytes) -> bool:
+        """Queue one frame; see `Transport.send`."""
+        if self._links is None:
+            self.counters.frames_dropped_closed += 1
+            return False
+        return self._links.send(address, data)
+
+    def close_sender(self, sender: str) -> None:
+        """Close the incoming connection that a frame came on; see `Transport.close_sender`."""
+        if self._listener is not None:
+            self._listener.close_sender(sender)
+
+    async def close(self, *, drain_s: float) -> None:
+        """Stop listening, send what is queued for up to `drain_s` seconds, and close."""
+        if self._listener is None or self._links is None:
+            return
+        self._listener.stop_accepting()
+        await self._links.close(drain_s=drain_s)
+        await self._listener.close()
+
+    async def _dial(self, address: str) -> Connection:
+        try:
+            host, port = split_address(address)
+        except ConfigError as error:
+            raise ConnectionError(str(error)) from error
+        try:
+            transport, connection = await asyncio.get_running_loop().create_connection(
+                lambda: _OutgoingConnection(self._hello),
+                host,
+                port,
+                ssl=self._client_tls,
+                server_hostname=host if self._client_tls else None,
+            )
+        except UnicodeError as error:
+            raise ConnectionError(f"{host!r} is no name of a host") from error
+        self._bound_silence(transport)
+        return connection
+
+    def _bound_silence(self, transport: asyncio.Transport) -> None:
+        """Let the operating system break a link whose peer acknowledges nothing, where it can."""
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if option is not None:
+            milliseconds = int(self._links_config.stall_s * 1000)
+            with contextlib.suppress(OSError):
+                transport.get_extra_info("socket").setsockopt(
+                    socket.IPPROTO_TCP, option, milliseconds
+                )

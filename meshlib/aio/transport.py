@@ -1,0 +1,218 @@
+"""What carries frames between nodes: the two protocols, their counters, and addresses.
+
+A transport moves whole frames, each to one address, without promise: a frame may be lost, and
+what is lost is counted here and repaired by gossip. Nothing above this file knows of sockets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define
+
+from meshlib.errors import ConfigError
+
+__all__ = [
+    "FRAME_OVERHEAD_BYTES",
+    "QuietLog",
+    "Receiver",
+    "Transport",
+    "TransportCounters",
+    "is_unspecified",
+    "join_address",
+    "split_address",
+]
+
+FRAME_OVERHEAD_BYTES = 128
+"""What a waiting frame costs beside its bytes, so that a queue of tiny frames is bounded too."""
+
+
+@define(slots=True, kw_only=True)
+class TransportCounters:
+    """What a transport has done and dropped since it was made. Only ever counts up.
+
+    Args:
+        frames_sent: frames handed to the operating system.
+        bytes_sent: their bytes, without framing.
+        frames_received: frames handed to the receiver.
+        bytes_received: their bytes, without framing.
+        frames_dropped_unreachable: sent to a peer whose link broke or could not be dialled.
+        frames_dropped_queue_full: sent to a peer whose queue was full.
+        frames_dropped_oversized: over the limit of one frame: a bug of the caller.
+        frames_dropped_closed: sent after the transport was closed, or cut off by its closing.
+        frames_malformed: incoming connections closed for a bad length or a bad frame.
+        dials: attempts to reach a peer.
+        dials_failed: those refused or timed out.
+        links_lost: outgoing links that broke.
+        links_closed_idle: outgoing links closed because nothing was sent on them.
+        connections_accepted: incoming connections taken.
+        connections_refused: incoming connections closed at once, over the listener's cap.
+        hellos_refused: incoming connections with a wrong token, magic or version.
+        hellos_timed_out: incoming connections that did not introduce themselves in time.
+    """
+
+    frames_sent: int = 0
+    bytes_sent: int = 0
+    frames_received: int = 0
+    bytes_received: int = 0
+    frames_dropped_unreachable: int = 0
+    frames_dropped_queue_full: int = 0
+    frames_dropped_oversized: int = 0
+    frames_dropped_closed: int = 0
+    frames_malformed: int = 0
+    dials: int = 0
+    dials_failed: int = 0
+    links_lost: int = 0
+    links_closed_idle: int = 0
+    connections_accepted: int = 0
+    connections_refused: int = 0
+    hellos_refused: int = 0
+    hellos_timed_out: int = 0
+
+
+class Receiver(Protocol):
+    """Where a transport delivers. Both plain methods return at once and never raise."""
+
+    def frame_received(self, data: bytes, sender: str) -> bool:
+        """Take one frame.
+
+        Args:
+            data: the frame, as it was sent; at most `limits.FRAME_BYTES_MAX`.
+            sender: where it came from, for logs; not the address to answer to.
+
+        Returns:
+            True when more is welcome. False: this one was taken, and the transport should stop
+            reading where it came from until `wait_for_room` returns; what it delivers all the
+            same may be dropped.
+        """
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when frames are welcome again."""
+
+    def connection_lost(self, address: str) -> None:
+        """Hear that the outgoing link to an address broke, or could not be made."""
+
+
+class Transport(Protocol):
+    """Carries frames to addresses. Two connections join two peers, one for each direction."""
+
+    @property
+    def address(self) -> str:
+        """Where peers reach this transport, as `host:port`; known once it was started."""
+        ...
+
+    @property
+    def counters(self) -> TransportCounters:
+        """What was done and dropped so far."""
+        ...
+
+    async def start(self, receiver: Receiver) -> None:
+        """Listen, and deliver to `receiver` from now on.
+
+        Raises:
+            OSError: the address cannot be listened on. Nothing was started.
+            StateError: started before.
+        """
+
+    def send(self, address: str, data: bytes) -> bool:
+        """Queue one frame; never blocks and never raises on the network's account.
+
+        Returns:
+            False when it was dropped at once (and counted): the peer's queue is full, the peer
+            cannot be reached, or the transport is closed. True promises nothing more than that
+            it was queued.
+        """
+        ...
+
+    def close_sender(self, sender: str) -> None:
+        """Close the incoming connection that a frame came on: it carried what nobody sends.
+
+        Args:
+            sender: as it was given to `Receiver.frame_received`; one that is gone is ignored.
+        """
+
+    async def close(self, *, drain_s: float) -> None:
+        """Stop listening, send what is queued for up to `drain_s` seconds, and close.
+
+        Idempotent. With 0 it cuts everything off at once.
+        """
+
+
+class QuietLog:
+    """A logger that says each kind of thing at most once a minute, and how often it happened.
+
+    What peers can cause must not be able to fill a disk.
+
+    Args:
+        logger: where it goes.
+        interval_s: the least time between two lines of one kind, in seconds.
+        clock: monotonic seconds.
+    """
+
+    __slots__ = ("_clock", "_interval_s", "_kinds", "_logger")
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        interval_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger = logger
+        self._interval_s = interval_s
+        self._clock = clock
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def tell(self, kind: str, detail: str) -> None:
+        """Warn, or count it when its kind was logged within the interval.
+
+        Args:
+            kind: a constant of the program, never something a peer chose.
+            detail: the rest of the line; must hold no secret.
+        """
+        now = self._clock()
+        logged_at, suppressed = self._kinds.get(kind, (float("-inf"), 0))
+        if now - logged_at < self._interval_s:
+            self._kinds[kind] = (logged_at, suppressed + 1)
+            return
+        self._kinds[kind] = (now, 0)
+        if suppressed:
+            detail = f"{detail} ({suppressed:,} more since the last such line)"
+        self._logger.warning("%s: %s", kind, detail)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split `host:port` or `[ipv6]:port`.
+
+    Raises:
+        ConfigError: no host, no port, or a port outside 0 to 65,535.
+    """
+    host, colon, port_text = address.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if is_bracketed:
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError(f"{address!r} is no address: write an IPv6 host in brackets")
+    if not colon or not host:
+        raise ConfigError(f"{address!r} is no address: it must be host:port")
+    if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65_535:
+        raise ConfigError(f"{address!r} is no address: its port must be 0 to 65535")
+    return host, int(port_text)
+
+
+def join_address(host: str, port: int) -> str:
+    """Join a host and a port to an address; an IPv6 host is put in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_unspecified(host: str) -> bool:
+    """Tell whether a host means "every interface" (0.0.0.0, ::), which no peer can dial."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
