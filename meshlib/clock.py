@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from meshlib.errors import ClockSkewError, ConfigError
-from meshlib.identity import ActorId
 
 __all__ = ["HybridClock", "Stamp"]
 
@@ -24,12 +23,12 @@ class Stamp(NamedTuple):
     Args:
         wall_ms: milliseconds since 1970, as the writer believed.
         logical: orders the writes within one millisecond; 0 to 65,535.
-        actor: the writer, which breaks the remaining ties.
+        actor: the writer (an `ActorId`), which breaks the remaining ties.
     """
 
     wall_ms: int
     logical: int
-    actor: ActorId
+    actor: bytes
 
 
 class HybridClock:
@@ -44,7 +43,7 @@ class HybridClock:
     __slots__ = ("_last_logical", "_last_ms", "_wall_clock", "actor", "max_skew_s")
 
     def __init__(
-        self, actor: ActorId, *, wall_clock: Callable[[], float], max_skew_s: float = 60.0
+        self, actor: bytes, *, wall_clock: Callable[[], float], max_skew_s: float = 60.0
     ) -> None:
         if not max_skew_s > 0:
             raise ConfigError(f"max_skew_s must be over 0, got {max_skew_s}")

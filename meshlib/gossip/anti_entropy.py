@@ -115,7 +115,7 @@ class AntiEntropy:
         context = self._context
         if self._dissemination.is_busy(name):
             return
-        self._dissemination.publish(now)
+        self._dissemination.publish()
         context.counters.syncs_started += 1
         digest = context.replica.content_digest() if check_content else None
         request = SyncRequest(context.replica.clock_hash(), self._table_hash(now), digest)
@@ -125,7 +125,7 @@ class AntiEntropy:
         """Answer with one hash when the clocks are equal, with the clock when they are not."""
         context = self._context
         replica = context.replica
-        self._dissemination.publish(now)
+        self._dissemination.publish()
         if message.clock_hash != replica.clock_hash():
             context.send(header.address, ClockExchange(dict(replica.version_vector), True))
             return
@@ -159,7 +159,7 @@ class AntiEntropy:
             if header.name in self._catching_up:
                 self._send_lacking(context.tracker.clock_of(header.name), header)
             return
-        self._dissemination.publish(now)
+        self._dissemination.publish()
         vector = replica.version_vector
         ahead = any(number > vector.get(actor, 0) for actor, number in message.clock.items())
         if self._goal is None and not self.is_synced:
@@ -213,7 +213,7 @@ class AntiEntropy:
     ) -> None:
         """Begin to send the parts of the state that differ."""
         context = self._context
-        self._dissemination.publish(now)
+        self._dissemination.publish()
         clock = dict(context.replica.version_vector)
         page_bytes_max = min(SNAPSHOT_PAGE_BYTES_MAX, context.config.packet_bytes_max)
         pages = context.replica.snapshot_pages(message.offer, page_bytes_max=page_bytes_max)

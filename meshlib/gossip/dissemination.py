@@ -58,13 +58,13 @@ class Dissemination:
         self._gaps: dict[str, dict[ActorId, tuple[int, int]]] = {}
         self.wants_acknowledgement = False
 
-    def publish(self, now: float) -> None:
+    def publish(self) -> None:
         """Close the open groups of local writes and send them. O(neighbours) frames."""
         entries = self._context.replica.flush()
         if entries:
-            self._push(entries, without=(), now=now)
+            self._push(entries, without=())
 
-    def _push(self, entries: Sequence[LogEntry], *, without: Sequence[str], now: float) -> None:
+    def _push(self, entries: Sequence[LogEntry], *, without: Sequence[str]) -> None:
         context = self._context
         messages = [
             EntriesMessage(batch, self.wants_acknowledgement)
@@ -118,7 +118,7 @@ class Dissemination:
                 if len(waiting) < GAPS_MAX:
                     waiting[gap.actor] = (gap.first, gap.last)
         if received.new and not context.topology.is_full_mesh(context.reachable_count()):
-            self._push(received.new, without=(header.name,), now=now)
+            self._push(received.new, without=(header.name,))
         if message.wants_acknowledgement:
             vector = context.replica.version_vector
             actors = {entry.actor for entry in message.entries}

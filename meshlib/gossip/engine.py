@@ -124,8 +124,7 @@ class Engine:
         }
 
     def _make_message_handlers(self) -> dict[type, Callable[[Any, FrameHeader, float], Any]]:
-        roster, detector = self.roster, self.roster.detector
-        repair, spread = self.anti_entropy, self.dissemination
+        roster, detector, repair = self.roster, self.roster.detector, self.anti_entropy
         return {
             PingRequest: self._on_ping,
             PingResponse: self._on_ping_response,
@@ -188,7 +187,7 @@ class Engine:
         """Flush what was written and say goodbye to every peer."""
         self._enter(now)
         if not self._context.is_leaving:
-            self.dissemination.publish(now)
+            self.dissemination.publish()
             self.roster.leave(now)
 
     def receive(self, data: bytes, *, sender: str, now: float) -> None:
@@ -238,7 +237,7 @@ class Engine:
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
         context = self._context
-        self.dissemination.publish(self._now)
+        self.dissemination.publish()
         if not len(context.outbox):
             return []
         packets = context.outbox.drain(context.header(), bytes_max=context.config.packet_bytes_max)

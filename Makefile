@@ -1,0 +1,38 @@
+# Everything happens in a .venv here; nothing global is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help test demo lint types laws long clean
+
+help:
+	@echo "make test    install into $(VENV) and run the tests"
+	@echo "make demo    three nodes as three processes, through the documented workflows"
+	@echo "make lint    ruff, format and lint"
+	@echo "make types   mypy strict and pyright"
+	@echo "make long    the long campaigns of the tests"
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m 'not long'
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m meshlib_server demo $(DEMO_FLAGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+long: $(VENV)/.installed
+	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -m 'long or not long'
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
