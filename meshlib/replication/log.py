@@ -1,0 +1,305 @@
+"""The log: what a node still has of every writer's entries, in order and bounded.
+
+Rule: for each writer the log holds everything after its mark (`trimmed`) and up to the clock,
+without a hole. Whoever drops an entry raises the mark; both must live in this file.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from attrs import define, field
+
+from meshlib.crdt import registry
+from meshlib.crdt.lattice import absorb
+from meshlib.errors import InternalError, MeshError
+from meshlib.identity import ActorId
+from meshlib.limits import ENTRY_BYTES_MAX
+from meshlib.replication.records import Gap, Lacking, LogEntry
+
+__all__ = ["ReplicationLog", "entry_bytes", "join_entries"]
+
+ENTRY_OVERHEAD_BYTES: Final = 96
+"""Counted for each entry on top of its delta: its numbers, names and place in a frame."""
+
+JOINED_BYTES_MAX: Final = ENTRY_BYTES_MAX // 8
+"""Joining stops here: a peer that lacks one write of a joined entry is sent all of it."""
+
+JOINS_PER_STEP: Final = 64
+"""Joins made in one call, so that no call takes long."""
+
+
+def entry_bytes(entry: LogEntry) -> int:
+    """Return what an entry counts for against the limits. O(1)."""
+    return len(entry.delta) + len(entry.document) + ENTRY_OVERHEAD_BYTES
+
+
+def join_entries(left: LogEntry, right: LogEntry) -> LogEntry:
+    """Join two adjacent entries of one actor and document. O(size).
+
+    Raises:
+        RemoteError: one of them cannot be read (it was passed over).
+    """
+    state, delta = registry.decode(left.delta), registry.decode(right.delta)
+    joined, _ = absorb(state, delta)
+    return LogEntry(left.actor, left.first, right.last, left.document, registry.encode(joined))
+
+
+@define(slots=True)
+class _ActorLog:
+    """One writer's entries. `arrivals` runs beside `entries` and orders drops over writers."""
+
+    trimmed: int = 0
+    entries: list[LogEntry] = field(factory=list)
+    arrivals: list[int] = field(factory=list)
+    joined_upto: int = 0
+
+
+def _last(entry: LogEntry) -> int:
+    return entry.last
+
+
+class ReplicationLog:
+    """Entries by writer.
+
+    Args:
+        bytes_max: what `shorten` brings it down to.
+    """
+
+    __slots__ = ("_actors", "_arrived", "_bytes", "_bytes_max", "_document_bytes")
+
+    def __init__(self, *, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._actors: dict[ActorId, _ActorLog] = {}
+        self._document_bytes: dict[str, int] = {}
+        self._bytes = 0
+        self._arrived = 0
+
+    def __len__(self) -> int:
+        return sum(len(log.entries) for log in self._actors.values())
+
+    def __iter__(self) -> Iterator[LogEntry]:
+        for log in self._actors.values():
+            yield from log.entries
+
+    @property
+    def bytes(self) -> int:
+        """What the entries count for."""
+        return self._bytes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the log is over its limit."""
+        return self._bytes > self._bytes_max
+
+    def trimmed(self, actor: ActorId) -> int:
+        """Return the mark: the log holds only what is above it. O(1)."""
+        log = self._actors.get(actor)
+        return 0 if log is None else log.trimmed
+
+    def append(self, entry: LogEntry) -> None:
+        """Add a writer's next entry. O(1).
+
+        An entry that joins some the log already holds takes their place.
+        """
+        log = self._actors.get(entry.actor)
+        if log is None:
+            log = self._actors[entry.actor] = _ActorLog(trimmed=entry.first - 1)
+        entries = log.entries
+        while entries and entries[-1].first >= entry.first:
+            self._count(entries.pop(), -1)
+            log.arrivals.pop()
+        self._arrived += 1
+        entries.append(entry)
+        log.arrivals.append(self._arrived)
+        self._count(entry, 1)
+
+    def _count(self, entry: LogEntry, sign: int) -> None:
+        size = sign * (len(entry.delta) + len(entry.document) + ENTRY_OVERHEAD_BYTES)
+        self._bytes += size
+        left = self._document_bytes.get(entry.document, 0) + size
+        if left:
+            self._document_bytes[entry.document] = left
+        else:
+            del self._document_bytes[entry.document]
+
+    def _drop_front(self, log: _ActorLog, count: int) -> None:
+        for entry in log.entries[:count]:
+            self._count(entry, -1)
+            log.trimmed = max(log.trimmed, entry.last)
+        del log.entries[:count]
+        del log.arrivals[:count]
+
+    def trim(self, stable: Mapping[ActorId, int]) -> int:
+        """Drop what every member has, and return how many entries. O(entries dropped)."""
+        dropped = 0
+        for actor, upto in stable.items():
+            log = self._actors.get(actor)
+            if log is not None:
+                count = bisect_right(log.entries, upto, key=_last)
+                if count:
+                    self._drop_front(log, count)
+                    dropped += count
+        return dropped
+
+    def skip_to(self, actor: ActorId, sequence: int) -> None:
+        """Note that everything up to `sequence` came by other ways than entries."""
+        log = self._actors.setdefault(actor, _ActorLog())
+        if not log.entries or log.entries[-1].last < sequence:
+            self._drop_front(log, len(log.entries))
+            log.trimmed = max(log.trimmed, sequence)
+
+    def forget(self, actor: ActorId) -> None:
+        """Drop a writer altogether. O(its entries)."""
+        log = self._actors.pop(actor, None)
+        if log is not None:
+            self._drop_front(log, len(log.entries))
+
+    def join_adjacent(self, *, joins_max: int = JOINS_PER_STEP) -> int:
+        """Join neighbours of one actor and document, oldest first; return how many joins.
+
+        The newer half of each writer's entries is left alone: most peers lack only these, and
+        a joined entry is sent as a whole. O(`joins_max` times entry size).
+        """
+        joins = 0
+        for log in self._actors.values():
+            entries = log.entries
+            end = len(entries) // 2
+            index = bisect_right(entries, log.joined_upto, 0, end, key=_last)
+            while index + 1 < end and joins < joins_max:
+                joined = self._join_pair(entries[index], entries[index + 1])
+                if joined is None:
+                    index += 1
+                    log.joined_upto = entries[index].first - 1
+                    continue
+                joins += 1
+                end -= 1
+                self._count(entries[index], -1)
+                self._count(entries[index + 1], -1)
+                self._count(joined, 1)
+                entries[index : index + 2] = [joined]
+                del log.arrivals[index]
+            if joins >= joins_max:
+                break
+        return joins
+
+    @staticmethod
+    def _join_pair(left: LogEntry, right: LogEntry) -> LogEntry | None:
+        if left.document != right.document or right.first != left.last + 1:
+            return None
+        if len(left.delta) + len(right.delta) > JOINED_BYTES_MAX:
+            return None
+        try:
+            return join_entries(left, right)
+        except MeshError:  # one of them was passed over as unreadable: it stays as it is
+            return None
+
+    def shorten(self) -> int:
+        """Bring the log under its limit: join, then drop the oldest; return how many dropped.
+
+        Drops to seven eighths, so that a full log does not do this at each entry.
+        """
+        if self._bytes <= self._bytes_max:
+            return 0
+        self.join_adjacent()
+        if self._bytes <= self._bytes_max:
+            return 0
+        goal = self._bytes_max * 7 // 8
+        heads = [(log.arrivals[0], actor) for actor, log in self._actors.items() if log.entries]
+        heapq.heapify(heads)
+        dropped = 0
+        while heads and self._bytes > goal:
+            _, actor = heads[0]
+            log = self._actors[actor]
+            self._drop_front(log, 1)
+            dropped += 1
+            if log.entries:
+                heapq.heapreplace(heads, (log.arrivals[0], actor))
+            else:
+                heapq.heappop(heads)
+        return dropped
+
+    def lacking(
+        self,
+        clock: Mapping[ActorId, int],
+        peer_clock: Mapping[ActorId, int],
+        *,
+        bytes_max: int,
+    ) -> Lacking:
+        """Return what a peer lacks: actors it does not know first, then small documents.
+
+        Each actor's entries come in order, so those that fit are of use at once. An entry over
+        the budget is sent when it is the only one. O(actors + entries returned).
+        """
+        heads: list[tuple[bool, int, ActorId, int]] = []
+        for actor, have in clock.items():
+            theirs = peer_clock.get(actor, 0)
+            if theirs >= have:
+                continue
+            log = self._actors.get(actor)
+            if log is None or theirs < log.trimmed:
+                return Lacking([], True, False)
+            index = bisect_right(log.entries, theirs, key=_last)
+            heads.append(self._head(log, index, actor, theirs > 0))
+        heapq.heapify(heads)
+        chosen: list[LogEntry] = []
+        used, is_complete = 0, True
+        while heads:
+            is_known, _, actor, index = heads[0]
+            entries = self._actors[actor].entries
+            size = entry_bytes(entries[index])
+            if chosen and used + size > bytes_max:
+                is_complete = False
+                heapq.heappop(heads)
+                continue
+            chosen.append(entries[index])
+            used += size
+            if index + 1 < len(entries):
+                heapq.heapreplace(
+                    heads, self._head(self._actors[actor], index + 1, actor, is_known)
+                )
+            else:
+                heapq.heappop(heads)
+        return Lacking(chosen, False, is_complete)
+
+    def _head(
+        self, log: _ActorLog, index: int, actor: ActorId, is_known: bool
+    ) -> tuple[bool, int, ActorId, int]:
+        return is_known, self._document_bytes[log.entries[index].document], actor, index
+
+    def between(self, gap: Gap, *, bytes_max: int) -> Lacking:
+        """Return one writer's entries that fill a gap, under a budget. O(entries returned)."""
+        log = self._actors.get(gap.actor)
+        chosen: list[LogEntry] = []
+        if log is None:
+            return Lacking(chosen, False, False)
+        if gap.first <= log.trimmed:
+            return Lacking(chosen, True, False)
+        used = 0
+        for index in range(bisect_right(log.entries, gap.first - 1, key=_last), len(log.entries)):
+            entry = log.entries[index]
+            used += entry_bytes(entry)
+            if entry.first > gap.last or (chosen and used > bytes_max):
+                break
+            chosen.append(entry)
+        return Lacking(chosen, False, bool(chosen) and chosen[-1].last >= gap.last)
+
+    def check(self, clock: Mapping[ActorId, int], fail: Callable[[str], InternalError]) -> None:
+        """Assert what this file promises."""
+        total = 0
+        for actor, log in self._actors.items():
+            end = log.trimmed
+            if len(log.entries) != len(log.arrivals):
+                raise fail("the log's arrivals do not run beside its entries")
+            for entry in log.entries:
+                if entry.first > end + 1 or entry.last <= end:
+                    raise fail(f"the log has a hole or a step back at {entry.first}")
+                end = entry.last
+                total += entry_bytes(entry)
+            if end != clock.get(actor, 0):
+                raise fail(f"the log ends at {end}, the clock at {clock.get(actor, 0)}")
+        if total != self._bytes or sum(self._document_bytes.values()) != total:
+            raise fail("the log's bytes are miscounted")

@@ -1,0 +1,198 @@
+"""What a replica takes and gives: entries, gaps, receipts, changes, and its events."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from meshlib.crdt.lattice import Lattice
+from meshlib.errors import RejectReason
+from meshlib.identity import ActorId
+
+__all__ = [
+    "Change",
+    "ChangesDropped",
+    "EntriesHeld",
+    "EntrySkipped",
+    "Gap",
+    "GapBufferFull",
+    "IdentityStolen",
+    "Lacking",
+    "LogEntry",
+    "LogShortened",
+    "Received",
+    "Rejection",
+    "ReplicaEvent",
+    "WriteReceipt",
+]
+
+
+@frozen(slots=True)
+class LogEntry:
+    """Writes of one actor to one document, as they travel. Forwarded as they came.
+
+    Args:
+        actor: the writer.
+        first: the number of its first write in here, from 1.
+        last: the number of its last; the same as `first` unless entries were joined.
+        document: what was written to.
+        delta: the joined changes, by `crdt.registry.encode`.
+    """
+
+    actor: ActorId
+    first: int
+    last: int
+    document: str
+    delta: bytes
+
+
+@frozen(slots=True)
+class Gap:
+    """Numbers of one writer that are missing here, both ends included."""
+
+    actor: ActorId
+    first: int
+    last: int
+
+
+@frozen(slots=True)
+class Rejection:
+    """An entry that was refused, with nothing changed.
+
+    Args:
+        entry: what was refused.
+        reason: why; the metric label.
+        detail: for the log.
+    """
+
+    entry: LogEntry
+    reason: RejectReason
+    detail: str
+
+
+@frozen(slots=True)
+class Received:
+    """The outcome of a batch.
+
+    Args:
+        new: what this node did not have, in the order it was absorbed, released entries
+            included: what is to be forwarded.
+        gaps: what is missing before entries that wait; to be asked for.
+        rejected: what was refused.
+    """
+
+    new: list[LogEntry] = field(factory=list)
+    gaps: list[Gap] = field(factory=list)
+    rejected: list[Rejection] = field(factory=list)
+
+
+@frozen(slots=True)
+class Lacking:
+    """What a peer lacks, from the log.
+
+    Args:
+        entries: in each actor's order; an empty list when a snapshot is needed.
+        needs_snapshot: whether the log no longer reaches back far enough.
+        is_complete: whether the peer has everything once it has the entries.
+    """
+
+    entries: list[LogEntry]
+    needs_snapshot: bool
+    is_complete: bool
+
+
+@frozen(slots=True)
+class WriteReceipt:
+    """Names a write, so that one can ask who has seen it.
+
+    Args:
+        actor: the writer.
+        sequence: its number; a write that changed nothing names the latest one before it.
+        is_new: whether anything changed.
+    """
+
+    actor: ActorId
+    sequence: int
+    is_new: bool = True
+
+
+@frozen(slots=True)
+class Change:
+    """What became new in a document.
+
+    Args:
+        document: its name.
+        delta: the new part; with `is_reset` the whole state.
+        is_local: whether this node wrote it.
+        is_reset: whether something vanished without a removal, so that `delta` replaces what
+            the subscriber knew.
+    """
+
+    document: str
+    delta: Lattice
+    is_local: bool
+    is_reset: bool = False
+
+
+@frozen(slots=True, kw_only=True)
+class EntriesHeld:
+    """Entries of a writer whose clock is ahead wait until they are plausible."""
+
+    actor: ActorId
+    first: int
+    ahead_s: float
+
+
+@frozen(slots=True, kw_only=True)
+class EntrySkipped:
+    """An entry that could not be read was passed over after it was asked for several times.
+
+    The document may differ from the peers' until a snapshot of it is absorbed.
+    """
+
+    actor: ActorId
+    first: int
+    last: int
+    document: str
+    reason: RejectReason
+    detail: str
+
+
+@frozen(slots=True, kw_only=True)
+class IdentityStolen:
+    """Somebody else writes under this node's actor: it must take a new one.
+
+    Args:
+        actor: the actor.
+        sequence: the number that was met, beyond this node's own.
+    """
+
+    actor: ActorId
+    sequence: int
+
+
+@frozen(slots=True, kw_only=True)
+class GapBufferFull:
+    """An entry ahead of a gap was not kept; it will be asked for again."""
+
+    actor: ActorId
+    first: int
+
+
+@frozen(slots=True, kw_only=True)
+class LogShortened:
+    """Entries that some peer may lack were dropped for space: it will get a snapshot."""
+
+    entry_count: int
+
+
+@frozen(slots=True, kw_only=True)
+class ChangesDropped:
+    """Changes that nobody had drained were dropped: subscribers must read the state again."""
+
+    change_count: int
+
+
+ReplicaEvent = (
+    EntriesHeld | EntrySkipped | IdentityStolen | GapBufferFull | LogShortened | ChangesDropped
+)
+"""Everything a replica reports. Drained, never called back."""

@@ -1,0 +1,169 @@
+"""What the peers have seen, by their clocks: who has a write, and which removals are settled.
+
+Rule: a tombstone may go only when every member has seen the removal *and* this node has
+absorbed everything that member had absorbed when it saw it. The first alone diverges: a member
+may hold an older write of the same key that is still on its way here. Every decision about
+that must live in this file.
+
+The second condition looks at the member's whole clock and not only at its own number, because
+writes of one node may reach this one through another, in any order.
+Source: causal stability (Baquero, Almeida, Shoker, "Pure operation-based replicated data types",
+2017); Yorkie's minimum version vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from attrs import define, field
+
+from meshlib.identity import ActorId
+
+__all__ = ["StabilityTracker"]
+
+Clock = Mapping[ActorId, int]
+
+
+@define(slots=True)
+class _Peer:
+    """One peer's clocks.
+
+    Args:
+        actor: the writer it is now; another one means that it began again.
+        heard_at: when its clock was heard last, in monotonic seconds.
+        latest: the latest numbers heard, pointwise, partial clocks included.
+        settled: the latest whole clock of it that this node's own clock has reached.
+        waiting: a whole clock of it that this node's has not reached yet; kept until it has,
+            so that a peer that always writes is still caught up with.
+        newest: the newest whole clock heard.
+    """
+
+    actor: ActorId
+    heard_at: float
+    latest: dict[ActorId, int] = field(factory=dict)
+    settled: Clock = field(factory=dict)
+    waiting: Clock | None = None
+    newest: Clock = field(factory=dict)
+
+
+def _has_reached(ours: Clock, theirs: Clock) -> bool:
+    return all(ours.get(actor, 0) >= sequence for actor, sequence in theirs.items())
+
+
+def _minimum(clocks: Iterable[Clock]) -> dict[ActorId, int]:
+    """Return the pointwise minimum of one or more clocks."""
+    iterator = iter(clocks)
+    result = dict(next(iterator))
+    for clock in iterator:
+        result = {
+            actor: min(sequence, clock[actor])
+            for actor, sequence in result.items()
+            if actor in clock
+        }
+    return result
+
+
+class StabilityTracker:
+    """The peers' clocks as this node has heard them from themselves.
+
+    Only what a peer says of itself counts; a relayed clock is never put in here.
+    """
+
+    __slots__ = ("_peers",)
+
+    def __init__(self) -> None:
+        self._peers: dict[str, _Peer] = {}
+
+    def observe(
+        self,
+        peer: str,
+        clock: Clock,
+        *,
+        actor: ActorId,
+        our_clock: Clock,
+        now: float,
+        is_partial: bool = False,
+    ) -> None:
+        """Take note of a peer's clock. O(actors).
+
+        Args:
+            peer: its name.
+            clock: its clock.
+            actor: the writer it is now: one that began again has nothing of what it had.
+            our_clock: this node's clock.
+            now: monotonic seconds.
+            is_partial: whether `clock` names only some actors. Such a clock counts for
+                `seen_by` and `stable`, but not for `settled`: it does not tell what else the
+                peer had absorbed by then.
+        """
+        known = self._peers.get(peer)
+        if known is None or known.actor != actor:
+            known = self._peers[peer] = _Peer(actor, now)
+        known.heard_at = now
+        latest = known.latest
+        for writer, sequence in clock.items():
+            if sequence > latest.get(writer, 0):
+                latest[writer] = sequence
+        if not is_partial:
+            known.newest = dict(clock)
+            self._settle(known, our_clock)
+
+    @staticmethod
+    def _settle(peer: _Peer, our_clock: Clock) -> None:
+        """Move on to the newest whole clock of a peer that this node has reached."""
+        if _has_reached(our_clock, peer.newest):
+            peer.settled, peer.waiting = peer.newest, None
+        elif peer.waiting is None:
+            peer.waiting = peer.newest
+        elif _has_reached(our_clock, peer.waiting):
+            peer.settled, peer.waiting = peer.waiting, peer.newest
+
+    def forget(self, peer: str) -> None:
+        """Drop a peer: it is no member any more, or has begun again."""
+        self._peers.pop(peer, None)
+
+    def peers(self) -> tuple[str, ...]:
+        """Return the names of the peers heard of, sorted."""
+        return tuple(sorted(self._peers))
+
+    def clock(self, peer: str) -> Clock | None:
+        """Return the latest numbers heard from a peer; None before the first. O(1)."""
+        known = self._peers.get(peer)
+        return None if known is None else known.latest
+
+    def heard_at(self, peer: str) -> float | None:
+        """Return when a peer's clock was heard last, in monotonic seconds; None before."""
+        known = self._peers.get(peer)
+        return None if known is None else known.heard_at
+
+    def seen_by(self, actor: ActorId, sequence: int) -> frozenset[str]:
+        """Return the peers that have absorbed a write, this node not counted. O(peers)."""
+        return frozenset(
+            name for name, peer in self._peers.items() if peer.latest.get(actor, 0) >= sequence
+        )
+
+    def stable(self, members: Collection[str], *, our_clock: Clock) -> dict[ActorId, int]:
+        """Return what every one of `members` has absorbed: the log need not keep it.
+
+        Args:
+            members: the names of the live members but this node; one that was never heard has
+                nothing.
+            our_clock: this node's clock.
+        """
+        if not all(name in self._peers for name in members):
+            return {}
+        return _minimum([our_clock, *(self._peers[name].latest for name in members)])
+
+    def settled(self, members: Collection[str], *, our_clock: Clock) -> dict[ActorId, int]:
+        """Return the numbers up to which removals are stable by both conditions.
+
+        Args:
+            members: the names of all members but this node, those that are Down included until
+                they are forgotten.
+            our_clock: this node's clock.
+        """
+        if not all(name in self._peers for name in members):
+            return {}
+        for name in sorted(members):
+            self._settle(self._peers[name], our_clock)
+        return _minimum([our_clock, *(self._peers[name].settled for name in members)])
