@@ -1,0 +1,255 @@
+"""The join that every causal type shares.
+
+A causal state is a set of live dots, each with a leaf (an element, a value, a place in a map),
+and the context of all dots seen. For one dot there are three states in a chain: unseen, live,
+dead (seen and not live); the join takes the later for each dot. All of the lattice follows from
+that, whatever the leaves are, so it is written once, here.
+
+Rule: a dot has one leaf in all states, for ever. That holds as long as no dot is used twice.
+Source: dot stores of Almeida, Shoker, Baquero, "Delta state replicated data types", section 7;
+kept flat here, with the path through nested maps in the leaf, so nesting needs no second join.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from meshlib.crdt.causal import CausalContext, Dot, check_dot
+from meshlib.crdt.wire import read_actor, read_integer, read_rows, require, wire_digest
+from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
+from meshlib.identity import ActorId
+
+__all__ = ["DottedState"]
+
+_INDEX_PAYS = 8
+"""Walking a context pays when it has this many times fewer dots than the state has live ones."""
+
+
+class DottedState(ABC):
+    """Base of the causal types: containers whose leaves hang on dots.
+
+    Subclasses keep the leaves as they like and provide the few methods that are abstract here.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
+    __slots__ = ("_context",)
+
+    def __init__(self) -> None:
+        self._context: CausalContext = CausalContext()
+
+    # What a subclass provides.
+
+    @abstractmethod
+    def _leaves(self) -> Iterable[tuple[Dot, Any]]:
+        """Return the live dots with their leaves."""
+
+    @abstractmethod
+    def _live_count(self) -> int:
+        """Return about how many dots are live. O(1)."""
+
+    @abstractmethod
+    def _leaf_at(self, dot: Dot) -> tuple[Any] | None:
+        """Return the leaf of a dot in a tuple of one, None when it is not live. O(1)."""
+
+    @abstractmethod
+    def _is_live(self, dot: Dot, leaf: Any) -> bool:
+        """Tell whether a dot, whose leaf can only be this one, is live. O(1)."""
+
+    @abstractmethod
+    def _insert(self, dot: Dot, leaf: Any) -> None:
+        """Make a dot live that is not."""
+
+    @abstractmethod
+    def _discard(self, dot: Dot, leaf: Any) -> None:
+        """Make a dot not live that is."""
+
+    @abstractmethod
+    def _copy_leaves_to(self, other: Self) -> None:
+        """Give another state, which has none, the leaves of this one."""
+
+    @classmethod
+    def _leaf_to_wire(cls, leaf: Any) -> Any:
+        return leaf
+
+    @classmethod
+    @abstractmethod
+    def _leaf_from_wire(cls, wire: Any) -> Any:
+        """Read a leaf strictly."""
+
+    # What all of them share.
+
+    @property
+    def context(self) -> CausalContext:
+        """The dots that this state has seen. Read it and do not change it."""
+        return self._context
+
+    def _fresh_dot(self, dot: Dot) -> None:
+        """Check the dot of a write: well formed, and not used before as far as is known here."""
+        check_dot(dot)
+        if dot in self.context:
+            raise InvalidValueError(f"{dot} was used before; dots are never used twice")
+
+    def _require_same(self, other: object) -> None:
+        if type(other) is not type(self):
+            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(other).__name__}")
+
+    def _superseding(self, dots: Iterable[Dot]) -> Self:
+        """Return the delta that kills these dots and adds nothing."""
+        delta = type(self)()
+        for dot in dots:
+            delta._context.add(dot)
+        return delta
+
+    def _leaves_within(self, context: CausalContext) -> Iterator[tuple[Dot, Any]]:
+        """Yield the live dots that a context has seen: O(the smaller of the two)."""
+        if len(context) * _INDEX_PAYS < self._live_count():
+            for dot in context:
+                found = self._leaf_at(dot)
+                if found is not None:
+                    yield dot, found[0]
+        else:
+            for dot, leaf in self._leaves():
+                if dot in context:
+                    yield dot, leaf
+
+    def absorb(self, delta: Self, /) -> Self:
+        """Join a state into this one and return exactly the part that was new.
+
+        O(delta) for a delta that is small against the state, else O(both).
+
+        Raises:
+            InvalidTypeError: the delta is of another class. State unchanged.
+        """
+        self._require_same(delta)
+        mine, theirs = self.context, delta.context
+        new = type(self)()
+        for dot, leaf in delta._leaves():
+            if dot not in mine:
+                new._insert(dot, leaf)
+        killed = [
+            (dot, leaf)
+            for dot, leaf in self._leaves_within(theirs)
+            if not delta._is_live(dot, leaf)
+        ]
+        new._context = theirs.minus(mine)
+        mine.update(theirs)
+        for dot, leaf in killed:
+            self._discard(dot, leaf)
+            new._context.add(dot)
+        for dot, leaf in new._leaves():
+            self._insert(dot, leaf)
+        return new
+
+    def __or__(self, other: Self, /) -> Self:
+        if type(other) is not type(self):
+            return NotImplemented
+        joined = self.copy()
+        joined.absorb(other)
+        return joined
+
+    def __le__(self, other: Self, /) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.context <= other.context and all(
+            self._is_live(dot, leaf) for dot, leaf in other._leaves_within(self.context)
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (
+            self._live_count() == other._live_count()
+            and self.context == other.context
+            and all(self._is_live(dot, leaf) for dot, leaf in other._leaves())
+        )
+
+    def is_bottom(self) -> bool:
+        """Tell whether no dot was seen. O(1)."""
+        return self.context.is_bottom()
+
+    def decompose(self) -> Iterator[Self]:
+        """Yield one state for each dot seen: live with its leaf, or dead. O(dots seen)."""
+        for dot in self.context:
+            part = type(self)()
+            part._context = CausalContext.of_dot(dot)
+            found = self._leaf_at(dot)
+            if found is not None:
+                part._insert(dot, found[0])
+            yield part
+
+    def copy(self) -> Self:
+        """Return an independent copy. O(size)."""
+        other = type(self)()
+        other._context = self.context.copy()
+        self._copy_leaves_to(other)
+        return other
+
+    def digest(self) -> int:
+        """Hash the state, its context included, to 64 bits. O(size)."""
+        return wire_digest(self.to_wire())
+
+    def to_wire(self) -> Any:
+        """Return one row for each actor: itself, its ranges, its live dots and their leaves.
+
+        Live dots stand in rising order, each as the difference to the one before: mostly one
+        byte. O(n log n).
+        """
+        live: dict[ActorId, list[tuple[int, Any]]] = {}
+        for (actor, sequence), leaf in self._leaves():
+            live.setdefault(actor, []).append((sequence, leaf))
+        context, to_wire = self.context, self._leaf_to_wire
+        rows = []
+        for actor in context.actors():
+            dots = live.get(actor, [])
+            dots.sort(key=_sequence)
+            steps, previous = [], 0
+            for sequence, _ in dots:
+                steps.append(sequence - previous)
+                previous = sequence
+            leaves = [to_wire(leaf) for _, leaf in dots]
+            rows.append((actor, context.ranges_to_wire(actor), tuple(steps), tuple(leaves)))
+        return tuple(rows)
+
+    @classmethod
+    def from_wire(cls, wire: Any) -> Self:
+        """Read a state that a peer sent.
+
+        Raises:
+            DecodeError: malformed, or not canonical.
+            LimitExceeded: over a limit.
+        """
+        state = cls()
+        context = CausalContext()
+        previous = b""
+        for row in read_rows(wire, "a causal state"):
+            actor_wire, ranges, steps, leaves = read_rows(row, "an actor's row", count=4)
+            actor = read_actor(actor_wire)
+            if actor <= previous:
+                raise DecodeError("the actors of a state must be sorted, each once")
+            previous = actor
+            context.ranges_from_wire(actor, ranges)
+            steps = read_rows(steps, "live dots")
+            leaves = read_rows(leaves, "leaves", count=len(steps))
+            sequence = 0
+            for step, leaf in zip(steps, leaves, strict=True):
+                sequence += read_integer(step, "a live dot", minimum=1)
+                dot = Dot(actor, sequence)
+                require(dot in context, "a live dot that was not seen")
+                state._insert(dot, cls._leaf_from_wire(leaf))
+        context.check_limits()
+        state._context = context
+        return state
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        self.context._check()
+        for dot, leaf in self._leaves():
+            assert dot in self.context, (dot, self)
+            assert self._leaf_at(dot) == (leaf,), (dot, self)
+            assert self._is_live(dot, leaf), (dot, self)
+
+
+def _sequence(item: tuple[int, Any]) -> int:
+    return item[0]

@@ -1,0 +1,171 @@
+"""The observed-remove set."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.crdt import CausalContext, Dot, ORSet
+from meshlib.errors import (
+    DecodeError,
+    InvalidTypeError,
+    InvalidValueError,
+    LimitError,
+    UnknownKeyError,
+)
+from meshlib.identity import actor_id
+
+ALICE = actor_id("alice", 1)
+BOB = actor_id("bob", 1)
+
+
+def test_an_addition_wins_over_a_concurrent_removal() -> None:
+    """A removal takes away only the additions it has seen."""
+    first = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    removal = first.remove("x")
+    again = first.add("x", dot=Dot(BOB, 1))
+    assert {"x"} == (first | removal | again).value
+    assert set() == (first | removal).value
+
+
+def test_a_removed_element_does_not_come_back_with_its_old_delta() -> None:
+    """A repeated delta of the removed addition changes nothing."""
+    added = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    state = added.copy()
+    state.absorb(added.remove("x"))
+    assert state.absorb(added).is_bottom()
+    assert "x" not in state
+
+
+def test_a_removal_that_arrives_first_still_removes() -> None:
+    """Order does not matter: the addition that comes late is dead."""
+    added = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    state: ORSet[str] = ORSet()
+    state.absorb(added.remove("x"))
+    state.absorb(added)
+    assert 0 == len(state)
+
+
+def test_deltas_that_skip_a_dot_keep_the_gap() -> None:
+    """A later dot does not make an earlier one of the same writer dead."""
+    one = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    three = ORSet[str]().add("y", dot=Dot(ALICE, 3))
+    assert {"x", "y"} == (three | one).value
+
+
+def test_absorbing_returns_exactly_what_was_new() -> None:
+    """Additions and removals that were known are left out of what comes back."""
+    x = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    y = ORSet[str]().add("y", dot=Dot(ALICE, 2))
+    state = x.copy()
+    new = state.absorb(x | y | x.remove("x"))
+    assert y | x.remove("x") == new
+    assert {"y"} == state.value
+    assert state.absorb(x | y).is_bottom()
+
+
+def test_a_second_addition_takes_the_place_of_the_first() -> None:
+    """One element that is added again and again holds one dot."""
+    state: ORSet[str] = ORSet()
+    for sequence in range(1, 6):
+        state.absorb(state.add("x", dot=Dot(ALICE, sequence)))
+    assert (((ALICE, (5,), (5,), ("x",))),) == state.to_wire()
+
+
+def test_concurrent_additions_keep_both_dots() -> None:
+    """Until one writer has seen both, removing one addition leaves the other."""
+    one = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    two = ORSet[str]().add("x", dot=Dot(BOB, 1))
+    both = one | two
+    both._check()
+    assert {"x"} == (both | one.remove("x")).value
+    assert set() == (both | both.remove("x")).value
+
+
+def test_clearing_removes_what_was_seen() -> None:
+    """An addition that the clearing replica had not seen stays."""
+    state = ORSet[str]().add("x", dot=Dot(ALICE, 1)) | ORSet[str]().add("y", dot=Dot(ALICE, 2))
+    unseen = ORSet[str]().add("z", dot=Dot(BOB, 1))
+    assert {"z"} == (state | state.clear() | unseen).value
+
+
+def test_removing_what_is_not_there() -> None:
+    """`remove` is an error then, `discard` changes nothing."""
+    with pytest.raises(UnknownKeyError):
+        ORSet[str]().remove("x")
+    assert ORSet[str]().discard("x").is_bottom()
+    added = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    assert added.discard("x") == added.remove("x")
+
+
+def test_a_dot_is_not_taken_twice() -> None:
+    """The dot of a second addition must be new, even one above a gap."""
+    state = ORSet[str]().add("x", dot=Dot(ALICE, 2))
+    with pytest.raises(InvalidValueError):
+        state.add("y", dot=Dot(ALICE, 2))
+    assert Dot(ALICE, 3) == state.context.next_dot(ALICE)
+
+
+@pytest.mark.parametrize("element", [True, 1.0, None, {}, ("a", None)])
+def test_an_element_of_another_type_is_refused(element: object) -> None:
+    """Elements are what can be a key."""
+    with pytest.raises(InvalidTypeError):
+        ORSet().add(element, dot=Dot(ALICE, 1))
+
+
+def test_an_element_over_the_limit_is_refused() -> None:
+    """An element is at most 1 KiB."""
+    with pytest.raises(LimitError):
+        ORSet().add("x" * 2000, dot=Dot(ALICE, 1))
+
+
+def test_elements_are_listed_in_canonical_order() -> None:
+    """Iteration does not depend on the order of additions."""
+    state: ORSet[object] = ORSet()
+    for sequence, element in enumerate(["b", "a", 3, b"c", ("t", 1)], 1):
+        state.absorb(state.add(element, dot=Dot(ALICE, sequence)))
+    again = ORSet.from_wire(state.to_wire())
+    assert list(state) == list(again)
+    assert ["a", "b"] == [element for element in state if isinstance(element, str)]
+
+
+def test_a_copy_is_independent() -> None:
+    """Neither of the two follows the other."""
+    state = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    copy = state.copy()
+    copy.absorb(copy.remove("x"))
+    assert {"x"} == state.value
+    assert CausalContext([Dot(ALICE, 1)]) == state.context
+
+
+def test_sets_are_not_hashable() -> None:
+    """A container changes in place and so cannot be a key."""
+    with pytest.raises(TypeError):
+        hash(ORSet())
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        3,
+        ((ALICE, (1,), (1,)),),
+        ((ALICE, (1,), (1,), ()),),
+        ((ALICE, (1,), (2,), ("x",)),),
+        ((ALICE, (2,), (1, 0), ("x", "y")),),
+        ((ALICE, (1,), (1,), (None,)),),
+        ((ALICE, (1,), (1,), (True,)),),
+        ((ALICE, (1,), (1,), (["x"],)),),
+        ((ALICE, (0,), (), ()),),
+        ((ALICE, (1,), (), ()), (ALICE, (1,), (), ())),
+    ],
+)
+def test_a_malformed_set_is_refused(wire: object) -> None:
+    """Only what `to_wire` makes is read."""
+    with pytest.raises(DecodeError):
+        ORSet.from_wire(wire)
+
+
+def test_a_huge_claimed_context_is_absorbed_by_walking_what_is_live() -> None:
+    """A delta that claims 2**62 dead dots costs no more than this set's own elements."""
+    state = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    state.absorb(ORSet.from_wire(((ALICE, (1 << 62,), (), ()),)))
+    assert set() == state.value
