@@ -197,7 +197,7 @@ class OutgoingLinks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for link in self._links.values():
+        for link in self._links.values():  # those whose task was cancelled before it began
             self.counters.frames_dropped_closed += link.drop_queue()
         self._links.clear()
 
@@ -234,6 +234,8 @@ class OutgoingLinks:
             self._connection_lost(link.address)
         finally:
             link.task = None
+            if self._is_closing:
+                self.counters.frames_dropped_closed += link.drop_queue()
             if not link.failures and self._links.get(link.address) is link:
                 del self._links[link.address]
 
@@ -299,6 +301,9 @@ class OutgoingLinks:
                 except OSError:
                     self.counters.frames_dropped_unreachable += len(batch)
                     return False
+                except asyncio.CancelledError:
+                    self.counters.frames_dropped_closed += len(batch)
+                    raise
                 self.counters.frames_sent += len(batch)
                 self.counters.bytes_sent += sum(map(len, batch))
                 continue

@@ -1,0 +1,246 @@
+"""Outgoing links over connections that the test controls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from meshlib.aio import LinkConfig, OutgoingLinks, TransportCounters
+from meshlib.errors import ConfigError
+
+pytestmark = pytest.mark.anyio
+
+
+class FakeConnection:
+    """A connection that keeps what is written, and stalls or breaks when told."""
+
+    def __init__(self) -> None:
+        self.writes: list[list[bytes]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.closed = asyncio.Event()
+        self.was_closed_gently = False
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        self.writes.append(list(frames))
+        await self.gate.wait()
+        if self.closed.is_set():
+            raise ConnectionResetError
+
+    async def wait_closed(self) -> None:
+        await self.closed.wait()
+
+    async def close(self) -> None:
+        self.was_closed_gently = True
+        self.closed.set()
+
+    def abort(self) -> None:
+        self.closed.set()
+
+
+class Net:
+    """What the links under test dial, and what they reported."""
+
+    def __init__(self, **settings: object) -> None:
+        self.connections: list[FakeConnection] = []
+        self.lost: list[str] = []
+        self.error: Exception | None = None
+        self.counters = TransportCounters()
+        self.links = OutgoingLinks(
+            self.dial,
+            connection_lost=self.lost.append,
+            counters=self.counters,
+            config=LinkConfig(**settings),  # type: ignore[arg-type]
+        )
+
+    async def dial(self, address: str) -> FakeConnection:
+        if self.error is not None:
+            raise self.error
+        connection = FakeConnection()
+        self.connections.append(connection)
+        return connection
+
+
+@pytest.fixture
+async def new_net(anyio_backend):
+    made: list[Net] = []
+
+    def new(**settings: object) -> Net:
+        made.append(Net(**settings))
+        return made[-1]
+
+    yield new
+    for net in made:
+        await net.links.close(drain_s=0)
+
+
+async def test_frames_sent_in_one_turn_are_written_together(new_net, eventually):
+    """One write carries what was queued while the link was dialled."""
+    net = new_net()
+
+    for i in range(5):
+        net.links.send("a:1", bytes([i]))
+    await eventually(lambda: net.connections and net.connections[0].writes)
+
+    assert [[bytes([i]) for i in range(5)]] == net.connections[0].writes
+
+
+async def test_a_write_stays_under_the_batch_size(new_net, eventually):
+    """Large queues go out in several writes, a frame over the size alone."""
+    net = new_net(batch_bytes_max=10)
+
+    for size in (6, 4, 1, 50, 2):
+        net.links.send("a:1", b"x" * size)
+    await eventually(lambda: net.counters.frames_sent == 5)
+
+    sizes = [[len(frame) for frame in write] for write in net.connections[0].writes]
+    assert [[6, 4], [1], [50], [2]] == sizes
+
+
+async def test_a_link_whose_peer_takes_nothing_is_broken(new_net, eventually):
+    """A write that never ends is given up after the stall time."""
+    net = new_net(stall_s=0.05)
+    net.links.send("a:1", b"first")
+    await eventually(lambda: net.connections)
+    net.connections[0].gate.clear()
+
+    net.links.send("a:1", b"second")
+    await eventually(lambda: net.lost)
+
+    assert ["a:1"] == net.lost
+    assert not net.connections[0].was_closed_gently
+
+
+async def test_frames_waiting_behind_a_break_go_out_on_a_new_link(new_net, eventually):
+    """A link that had been stable is dialled again at once, with what had not been written."""
+    net = new_net(stable_s=0.0)
+    net.links.send("a:1", b"first")
+    await eventually(lambda: net.counters.frames_sent == 1)
+    broken = net.connections[0]
+    broken.gate.clear()
+    net.links.send("a:1", b"written")
+    await eventually(lambda: len(broken.writes) == 2)
+    net.links.send("a:1", b"waiting")
+
+    broken.closed.set()
+    broken.gate.set()
+    await eventually(lambda: len(net.connections) == 2 and net.connections[1].writes)
+
+    assert ([[b"waiting"]], ["a:1"]) == (net.connections[1].writes, net.lost)
+
+
+async def test_a_break_is_reported_without_a_send(new_net, eventually):
+    """The link is watched while it is idle."""
+    net = new_net()
+    net.links.send("a:1", b"hello")
+    await eventually(lambda: net.counters.frames_sent == 1)
+
+    net.connections[0].closed.set()
+    await eventually(lambda: net.lost)
+
+    assert 1 == net.counters.links_lost
+
+
+async def test_pauses_double_up_to_the_longest(new_net, eventually):
+    """Each failed attempt in a row waits longer, shortened by at most a half."""
+    net = new_net(retry_first_s=0.004, retry_max_s=0.016)
+    net.error = ConnectionRefusedError()
+    pauses = []
+
+    for failures in range(1, 6):
+        await eventually(lambda: net.links.send("a:1", b"x"))
+        await eventually(lambda expected=failures: net.counters.dials_failed == expected)
+        pauses.append(net.links._links["a:1"].retry_at - asyncio.get_running_loop().time())
+
+    longest = [0.004, 0.008, 0.016, 0.016, 0.016]
+    assert all(pause <= bound for pause, bound in zip(pauses, longest, strict=True))
+    assert pauses[4] > 0.004 - 0.002
+
+
+async def test_addresses_whose_pause_is_over_make_room_for_others(new_net, eventually):
+    """Only those in use, or just failed, count against the bound."""
+    net = new_net(peers_max=1, retry_first_s=0.001)
+    net.error = ConnectionRefusedError()
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.lost)
+
+    await eventually(lambda: net.links.send("b:1", b"x"))
+
+
+async def test_success_forgets_earlier_failures(new_net, eventually):
+    """A link that was closed in peace begins with the first pause again."""
+    net = new_net(retry_first_s=0.001, idle_close_s=0.01)
+    net.error = ConnectionRefusedError()
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.lost)
+    net.error = None
+
+    await eventually(lambda: net.links.send("a:1", b"x"))
+    await eventually(lambda: net.counters.links_closed_idle == 1)
+    await eventually(lambda: not net.links.is_open("a:1"))
+
+    assert {} == net.links._links
+
+
+async def test_a_bug_in_a_dial_is_logged_and_costs_only_that_link(new_net, eventually, caplog):
+    """Whatever is raised, the link ends as one that could not be dialled."""
+    net = new_net()
+    net.error = ZeroDivisionError("a bug")
+
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.lost)
+    net.error = None
+    net.links.send("b:1", b"y")
+    await eventually(lambda: net.connections and net.connections[0].writes)
+
+    assert "please report" in caplog.text
+    assert not net.links.is_open("a:1")
+
+
+async def test_closing_writes_what_waits_and_closes_gently(new_net):
+    """A drain ends each link in order."""
+    net = new_net()
+    net.links.send("a:1", b"bye")
+
+    await net.links.close(drain_s=5)
+
+    assert [[b"bye"]] == net.connections[0].writes
+    assert net.connections[0].was_closed_gently
+
+
+async def test_closing_does_not_wait_longer_than_it_may(new_net, eventually):
+    """A stalled peer is cut off when the drain is over, and its frames are counted."""
+    net = new_net()
+    net.links.send("a:1", b"first")
+    await eventually(lambda: net.counters.frames_sent == 1)
+    net.connections[0].gate.clear()
+    net.links.send("a:1", b"second")
+    await eventually(lambda: len(net.connections[0].writes) == 2)
+    net.links.send("a:1", b"third")
+
+    await net.links.close(drain_s=0.02)
+
+    assert 2 == net.counters.frames_dropped_closed
+    assert net.connections[0].closed.is_set()
+
+
+async def test_frames_of_a_link_that_had_no_time_to_begin_are_counted(new_net):
+    """Nothing is dropped in silence, however early the end comes."""
+    net = new_net()
+    net.links.send("a:1", b"x")
+
+    await net.links.close(drain_s=0)
+
+    assert 1 == net.counters.frames_dropped_closed
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"dial_timeout_s": 0.0}, {"retry_first_s": -1.0}, {"stable_s": -0.1}, {"peers_max": 0}],
+)
+def test_settings_that_cannot_hold_are_refused(setting):
+    """The error is one of the caller's, and names the setting."""
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        LinkConfig(**setting)
