@@ -4,7 +4,6 @@ from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.context import Counters, Packet
 from meshlib.gossip.engine import Engine
 from meshlib.gossip.events import (
-    EntryHeld,
     EntryRejected,
     Event,
     IdentityRenewed,
@@ -28,7 +27,6 @@ __all__ = [
     "FORMAT_VERSION",
     "Counters",
     "Engine",
-    "EntryHeld",
     "EntryRejected",
     "Event",
     "GossipConfig",

@@ -9,7 +9,7 @@ Rules this file owns:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from attrs import define, field
 
@@ -31,7 +31,7 @@ from meshlib.gossip.wire import FrameHeader
 from meshlib.identity import ActorId
 from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
 from meshlib.membership import ProbeOrder
-from meshlib.replication import SnapshotPage
+from meshlib.replication import SnapshotPage, SnapshotPages
 
 __all__ = ["AntiEntropy"]
 
@@ -54,11 +54,10 @@ class _Incoming:
 
 @define(slots=True)
 class _Outgoing:
-    """A state transfer that this node sends: the clock is from before the first page."""
+    """A state transfer that this node sends."""
 
     session: int
-    pages: Iterator[SnapshotPage]
-    clock: Mapping[ActorId, int]
+    pages: SnapshotPages
     index: int = -1
     following: SnapshotPage | None = None
     current: SnapshotPageMessage | None = field(default=None)
@@ -130,7 +129,7 @@ class AntiEntropy:
             context.send(header.address, ClockExchange(dict(replica.version_vector), True))
             return
         context.counters.syncs_equal += 1
-        self._learn_equal(header.name)
+        self._learn_equal(header, now)
         context.send(header.address, SyncEqual(message.clock_hash))
         digest = message.content_digest
         if digest is not None:
@@ -139,25 +138,31 @@ class AntiEntropy:
             else:
                 self.diverged_from[header.name] = now
                 context.emit(StateDiverged(peer=header.name))
-                self._request_snapshot(header.name, now)
+                self._request_snapshot(header.name, now, is_repair=True)
 
-    def on_sync_equal(self, message: SyncEqual, header: FrameHeader) -> None:
+    def on_sync_equal(self, message: SyncEqual, header: FrameHeader, now: float) -> None:
         """Take note that a peer has what this node has, if nothing has changed meanwhile."""
         if message.clock_hash == self._context.replica.clock_hash():
-            self._learn_equal(header.name)
+            self._learn_equal(header, now)
 
-    def _learn_equal(self, name: str) -> None:
-        self._context.tracker.observe(name, self._context.replica.version_vector)
+    def _learn_equal(self, header: FrameHeader, now: float) -> None:
+        self._observe(header, self._context.replica.version_vector, now)
         self.is_synced = True
+
+    def _observe(self, header: FrameHeader, clock: Mapping[ActorId, int], now: float) -> None:
+        """Take note of what a peer says of itself."""
+        context = self._context
+        ours = context.replica.version_vector
+        context.tracker.observe(header.name, clock, actor=header.actor, our_clock=ours, now=now)
 
     def on_clock(self, message: ClockExchange, header: FrameHeader, now: float) -> None:
         """Send a peer what it lacks, and let it know what this node lacks."""
         context = self._context
         replica = context.replica
-        context.tracker.observe(header.name, message.clock)
+        self._observe(header, message.clock, now)
         if message.is_partial:
             if header.name in self._catching_up:
-                self._send_lacking(context.tracker.clock_of(header.name), header)
+                self._send_lacking(context.tracker.clock(header.name) or {}, header)
             return
         self._dissemination.publish()
         vector = replica.version_vector
@@ -197,13 +202,13 @@ class AntiEntropy:
         """Ask for a peer's state: its log no longer reaches back to what this node has."""
         self._request_snapshot(header.name, now)
 
-    def _request_snapshot(self, name: str, now: float) -> None:
+    def _request_snapshot(self, name: str, now: float, *, is_repair: bool = False) -> None:
         if self._incoming is not None:
             return
         context = self._context
         session = context.rng.getrandbits(48)
         self._incoming = _Incoming(session, name)
-        request = SnapshotRequest(session, context.replica.snapshot_offer())
+        request = SnapshotRequest(session, context.replica.snapshot_offer(), is_repair)
         context.send_to_member(name, request)
         wait_s = context.config.snapshot_timeout_s
         context.timers.set(now + wait_s, Timer("snapshot_in", name, session))
@@ -214,10 +219,12 @@ class AntiEntropy:
         """Begin to send the parts of the state that differ."""
         context = self._context
         self._dissemination.publish()
-        clock = dict(context.replica.version_vector)
-        page_bytes_max = min(SNAPSHOT_PAGE_BYTES_MAX, context.config.packet_bytes_max)
-        pages = context.replica.snapshot_pages(message.offer, page_bytes_max=page_bytes_max)
-        outgoing = _Outgoing(message.session, pages, clock, following=next(pages, None))
+        pages = context.replica.snapshot_pages(
+            message.offer,
+            page_bytes_max=min(SNAPSHOT_PAGE_BYTES_MAX, context.config.packet_bytes_max),
+            is_repair=message.is_repair,
+        )
+        outgoing = _Outgoing(message.session, pages, following=next(pages, None))
         self._outgoing[header.name] = outgoing
         context.counters.snapshots_sent += 1
         self._send_page(outgoing, header, now)
@@ -231,7 +238,7 @@ class AntiEntropy:
             outgoing.index,
             page.document if page is not None else "",
             page.state if page is not None else b"",
-            outgoing.clock if outgoing.following is None else None,
+            outgoing.pages.clock if outgoing.following is None else None,
         )
         self._context.send(header.address, outgoing.current)
         wait_s = (TRANSFER_TRIES_MAX + 1) * self._context.config.snapshot_timeout_s

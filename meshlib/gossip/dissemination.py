@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from meshlib.gossip.context import Context, Timer
-from meshlib.gossip.events import EntryHeld, EntryRejected
+from meshlib.gossip.events import EntryRejected
 from meshlib.gossip.messages import ClockExchange, EntriesMessage, GapRequest
 from meshlib.gossip.wire import FrameHeader
 from meshlib.identity import ActorId
-from meshlib.replication import LogEntry, Received
+from meshlib.replication import Gap, LogEntry, Received
 
 __all__ = ["Dissemination"]
 
@@ -24,6 +24,9 @@ ENTRY_OVERHEAD_BYTES = 64
 
 GAP_WAIT_S = 0.05
 """A gap is often closed by a frame that was merely overtaken; after this it is asked for."""
+
+GAP_BYTES_MAX = 1 << 20
+"""Entries sent in answer to one request for gaps; the rest is asked for again."""
 
 GAPS_MAX = 1024
 """Gaps that one peer is asked to fill at a time."""
@@ -126,7 +129,7 @@ class Dissemination:
             context.send(header.address, ClockExchange(clock, is_partial=True))
 
     def report(self, received: Received) -> None:
-        """Tell the driver of entries that were refused or held back."""
+        """Tell the driver of entries that were refused."""
         for refused in received.rejected:
             entry = refused.entry
             event = EntryRejected(
@@ -137,8 +140,6 @@ class Dissemination:
                 detail=refused.detail,
             )
             self._context.emit(event)
-        for actor, ahead_s in received.held:
-            self._context.emit(EntryHeld(actor=actor, ahead_s=ahead_s))
 
     def on_gap_timer(self, name: str) -> None:
         """Ask a member for the gaps that are still open."""
@@ -162,10 +163,14 @@ class Dissemination:
         context = self._context
         entries: list[LogEntry] = []
         is_whole = True
+        bytes_left = GAP_BYTES_MAX
         for actor, first, last in message.gaps:
-            found = context.replica.entries_between(actor, first, last)
-            is_whole = is_whole and bool(found) and found[0].first <= first
-            entries += found
+            found = context.replica.entries_between(Gap(actor, first, last), bytes_max=bytes_left)
+            is_whole = is_whole and not found.needs_snapshot
+            entries += found.entries
+            bytes_left -= sum(len(entry.delta) for entry in found.entries)
+            if bytes_left <= 0:
+                break
         for batch in batches(entries, context.config.packet_bytes_max):
             context.send(header.address, EntriesMessage(batch))
         return is_whole

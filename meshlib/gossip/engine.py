@@ -45,7 +45,7 @@ from meshlib.gossip.messages import (
 from meshlib.gossip.roster import Roster
 from meshlib.gossip.wire import FrameHeader, decode_frame
 from meshlib.limits import EVENTS_QUEUED_MAX
-from meshlib.membership import MemberRecord, PartitionView, TopologyManager
+from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
 from meshlib.replication import Replica, StabilityTracker
 
 __all__ = ["Engine"]
@@ -139,7 +139,7 @@ class Engine:
             EntriesMessage: self._on_entries,
             GapRequest: self._on_gap_request,
             SyncRequest: self._on_sync_request,
-            SyncEqual: lambda message, header, _: repair.on_sync_equal(message, header),
+            SyncEqual: repair.on_sync_equal,
             ClockExchange: repair.on_clock,
             SnapshotAvailable: lambda _, header, now: repair.on_snapshot_available(header, now),
             SnapshotRequest: repair.on_snapshot_request,
@@ -247,8 +247,11 @@ class Engine:
 
     def events(self) -> list[Event]:
         """Return what happened since the last call; drains."""
-        events = list(self._context.events)
-        self._context.events.clear()
+        context = self._context
+        for event in context.replica.events():
+            context.emit(event)
+        events = list(context.events)
+        context.events.clear()
         return events
 
     def volatile(self) -> list[tuple[str, str, bytes]]:
@@ -329,10 +332,17 @@ class Engine:
     def _on_maintenance_timer(self, now: float) -> None:
         context = self._context
         self.dissemination.report(context.replica.release())
+        replica, tracker = context.replica, context.tracker
+        ours = replica.version_vector
         reachable = [member.name for member in context.peers()]
-        context.replica.trim(context.tracker.stable(reachable))
-        everyone = [member.name for member in context.members if member.name != context.name]
-        context.replica.collect_tombstones(context.tracker, everyone, now=now)
+        replica.trim(tracker.stable(reachable, our_clock=ours))
+        # A member that is Down counts until it is forgotten: it may still come back.
+        everyone = [
+            member.name
+            for member in context.members
+            if member.name != context.name and member.status is not MemberStatus.LEAVING
+        ]
+        replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
         context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
 
     def _check(self) -> None:

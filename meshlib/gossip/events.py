@@ -7,9 +7,9 @@ from attrs import frozen
 from meshlib.errors import RejectReason
 from meshlib.identity import ActorId
 from meshlib.membership import MemberRecord
+from meshlib.replication import ReplicaEvent
 
 __all__ = [
-    "EntryHeld",
     "EntryRejected",
     "Event",
     "IdentityRenewed",
@@ -128,14 +128,6 @@ class EntryRejected:
 
 
 @frozen(slots=True, kw_only=True)
-class EntryHeld:
-    """Entries of a writer whose clock is ahead wait until they are plausible."""
-
-    actor: ActorId
-    ahead_s: float
-
-
-@frozen(slots=True, kw_only=True)
 class IdentityRenewed:
     """This node writes under a new actor from now on."""
 
@@ -180,7 +172,7 @@ Event = (
     | LocalPause
     | PacketRejected
     | EntryRejected
-    | EntryHeld
+    | ReplicaEvent
     | IdentityRenewed
     | StateRestored
     | StateDiverged

@@ -247,7 +247,9 @@ class FailureDetector:
                 continue
             under_way = self._probed.get(member.name)
             if under_way is None:
-                self.probe(member.name, now)
+                # One that is suspected has been asked; every refused frame would ask again.
+                if member.status is MemberStatus.ALIVE:
+                    self.probe(member.name, now)
                 continue
             probe = self._probes[under_way]
             probe.is_refused = True

@@ -209,11 +209,13 @@ class SnapshotRequest:
     Args:
         session: names the transfer; drawn at random by the asker.
         offer: document to (type tag, bucket digests) of the asker.
+        is_repair: whether equal clocks were found to hold different content.
     """
 
     code: ClassVar[int] = 15
     session: int
     offer: Mapping[str, tuple[str, tuple[int, ...]]]
+    is_repair: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields: the digests of a document as one run of 8-byte numbers."""
@@ -223,12 +225,13 @@ class SnapshotRequest:
                 (document, tag, b"".join(digest.to_bytes(8, "big") for digest in digests))
                 for document, (tag, digests) in sorted(self.offer.items())
             ],
+            self.is_repair,
         )
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        session, items = fixed(wire, 2)
+        session, items, is_repair = fixed(wire, 3)
         offer = {}
         for item in sequence(items, length_max=DOCUMENTS_MAX):
             document, tag, packed = fixed(item, 3)
@@ -240,7 +243,7 @@ class SnapshotRequest:
             )
             name = text(document, bytes_max=DOCUMENT_NAME_BYTES_MAX)
             offer[name] = (text(tag, bytes_max=1024), digests)
-        return cls(integer(session), offer)
+        return cls(integer(session), offer, boolean(is_repair))
 
 
 @frozen(slots=True)

@@ -299,7 +299,7 @@ class Roster:
             elif before is None or not before.is_reachable:
                 context.emit(MemberJoined(member=member))
             if before is None or not before.is_reachable or before.actor != member.actor:
-                context.tracker.forget_peer(member.name)
+                context.tracker.forget(member.name)
                 self._on_member_met(member.name, now)
             return
         if status is MemberStatus.DOWN:
@@ -316,7 +316,7 @@ class Roster:
         if member is None or member.incarnation != incarnation or member.is_reachable:
             return
         self._context.members.forget(name)
-        self._context.tracker.forget_peer(name)
+        self._context.tracker.forget(name)
         self._context.emit(MemberForgotten(member=member))
 
     def _hear_of_self(self, record: MemberRecord, now: float) -> None:
@@ -339,13 +339,12 @@ class Roster:
             self._refute(record, now)
 
     def _take_version(self, record: MemberRecord, now: float) -> None:
-        """Count on from what others have counted, or an earlier start of this node had."""
+        """Count on from what an earlier start of this node had reached: this start is a change."""
         context = self._context
         context.record = evolve(context.record, version=record.version)
-        if record.actor != context.actor:
-            context.update_own_record()
-            self._spread(MemberNews(context.record), now)
+        context.update_own_record()
         context.members.apply(context.record, now=now)
+        self._spread(MemberNews(context.record), now)
 
     def _refute(self, accusation: MemberRecord, now: float) -> None:
         """Rise above an accusation. Source: SWIM section 4.2."""
