@@ -1,0 +1,264 @@
+"""One whole node, without IO: membership, replication, stores, rate limits, routing.
+
+The contract is the engine's: `receive` never raises on what a peer sent; after any call, a
+local verb included, the driver drains `packets_to_send` and `events` and arms one timer for
+`next_deadline`. Local verbs call `wakeup`, when one is set, so that the driver knows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+
+from attrs import field, frozen
+
+from meshlib.clock import HybridClock
+from meshlib.errors import ConfigError
+from meshlib.gossip import Counters, Engine, Event, GossipConfig, Packet
+from meshlib.identity import ActorId, NodeId, actor_id, check_name, mint_incarnation
+from meshlib.limits import CLUSTER_NAME_BYTES_MAX
+from meshlib.membership import MemberRecord, PartitionState, PartitionView, TopologyManager
+from meshlib.replication import Replica, ReplicationConfig, StabilityTracker, WriteReceipt
+
+__all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode"]
+
+
+class HealthStatus(StrEnum):
+    """How the cluster looks from here. The values are the specification's words."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    PARTITIONED = "partitioned"
+
+
+@frozen(slots=True, kw_only=True)
+class Health:
+    """A judgement of one node about its cluster and itself.
+
+    Args:
+        status: healthy; degraded while a member is suspected or Down or a store is not well;
+            partitioned while no majority is in reach.
+        cluster_size: members in reach, this node included.
+        stores_healthy: whether every store can be read and agrees with its peers.
+        partition: what the partition detector sees.
+        problems: what is wrong, one line each; empty when healthy.
+    """
+
+    status: HealthStatus
+    cluster_size: int
+    stores_healthy: bool
+    partition: PartitionView
+    problems: tuple[str, ...]
+
+
+@frozen(slots=True, kw_only=True)
+class MeshConfig:
+    """Who a node is, and its settings.
+
+    Args:
+        name: unique in the cluster; 1 to 255 bytes of UTF-8.
+        address: where peers reach it, `host:port`; never an unspecified address.
+        cluster_name: frames of another cluster are refused, so that two never merge.
+        region: for the sparse topology; may be empty.
+        zone: availability zone inside the region; may be empty.
+        full_mesh_threshold: up to this many nodes all talk to all.
+        gossip: the engine's settings.
+        replication: the replica's settings.
+        clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped.
+    """
+
+    name: str
+    address: str
+    cluster_name: str = "mesh"
+    region: str = ""
+    zone: str = ""
+    full_mesh_threshold: int = 10
+    gossip: GossipConfig = field(factory=GossipConfig)
+    replication: ReplicationConfig = field(factory=ReplicationConfig)
+    clock_skew_max_s: float = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        """Check what will travel.
+
+        Raises:
+            LocalError: names what is wrong.
+        """
+        check_name("the node's name", self.name)
+        check_name("the cluster's name", self.cluster_name, bytes_max=CLUSTER_NAME_BYTES_MAX)
+        check_name("the node's address", self.address)
+        for what, label in (("region", self.region), ("zone", self.zone)):
+            if label:
+                check_name(f"the {what}", label)
+        host = self.address.rpartition(":")[0].strip("[]")
+        if host in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - refused, not listened on
+            raise ConfigError(f"{self.address!r} is no address that a peer could reach")
+
+
+class MeshNode:
+    """One node: give it bytes and time, take packets and events.
+
+    Args:
+        config: who it is.
+        rng: all chance of this node.
+        wall_clock: seconds since 1970; it may jump. Marks writes, and nothing else.
+        now: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: MeshConfig,
+        *,
+        rng: random.Random,
+        wall_clock: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.config = config
+        self.wakeup: Callable[[], None] | None = None
+        incarnation = mint_incarnation(wall_clock(), rng)
+        actor = actor_id(config.name, incarnation)
+        clock = HybridClock(actor, wall_clock=wall_clock, max_skew_s=config.clock_skew_max_s)
+        self.replica = Replica(actor=actor, clock=clock, config=config.replication)
+        self._tracker = StabilityTracker()
+        self._engine = Engine(
+            cluster=config.cluster_name,
+            record=MemberRecord(
+                name=config.name,
+                incarnation=incarnation,
+                address=config.address,
+                actor=actor,
+                region=config.region,
+                zone=config.zone,
+            ),
+            config=config.gossip,
+            replica=self.replica,
+            tracker=self._tracker,
+            topology=TopologyManager(config.name, full_mesh_threshold=config.full_mesh_threshold),
+            rng=rng,
+            now=now,
+        )
+
+    # Who
+
+    @property
+    def name(self) -> str:
+        """This node's name."""
+        return self.config.name
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node's name and incarnation."""
+        return self._engine.record.node_id
+
+    @property
+    def actor(self) -> ActorId:
+        """The writer that this node is."""
+        return self.replica.actor
+
+    @property
+    def address(self) -> str:
+        """Where peers reach this node."""
+        return self._engine.record.address
+
+    @property
+    def counters(self) -> Counters:
+        """What happened so far, as numbers that only grow."""
+        return self._engine.counters
+
+    @property
+    def members_revision(self) -> int:
+        """Grows with every change of the member table: for caches."""
+        return self._engine.members_revision
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether a peer was met, or there is none to meet."""
+        return self._engine.roster.has_joined
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this node has joined and holds what the first peer held when they met."""
+        roster, repair = self._engine.roster, self._engine.anti_entropy
+        is_alone = len(self._engine.members()) == 1
+        return roster.has_joined and (repair.is_synced or is_alone)
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Return every known member, this node included, sorted by name. O(n)."""
+        return self._engine.members()
+
+    def health(self) -> Health:
+        """Judge the cluster and this node's stores. O(n)."""
+        partition = self._engine.partition()
+        problems = [f"{name} is down" for name in partition.unreachable]
+        problems += [
+            f"{member.name} is suspected"
+            for member in self._engine.members()
+            if member.status == "Suspected"
+        ]
+        faults = [
+            f"content differs from {name} at equal clocks"
+            for name in sorted(self._engine.anti_entropy.diverged_from)
+        ]
+        if partition.state is PartitionState.WITHOUT_QUORUM:
+            status = HealthStatus.PARTITIONED
+        elif problems or faults:
+            status = HealthStatus.DEGRADED
+        else:
+            status = HealthStatus.HEALTHY
+        return Health(
+            status=status,
+            cluster_size=partition.reachable_count,
+            stores_healthy=not faults,
+            partition=partition,
+            problems=(*problems, *faults),
+        )
+
+    def seen_by(self, receipt: WriteReceipt) -> frozenset[str]:
+        """Return the peers known to hold a write, this node not counted. O(peers)."""
+        return self._tracker.seen_by(receipt.actor, receipt.sequence)
+
+    def request_acknowledgements(self, *, is_wanted: bool) -> None:
+        """Ask peers to acknowledge entries at once instead of with the next exchange."""
+        self._engine.dissemination.wants_acknowledgement = is_wanted
+
+    # The driver's side
+
+    def join(self, seeds: Iterable[str], *, now: float) -> None:
+        """Ask seeds to let this node in; dial them for ever after. See `Engine.join`."""
+        self._engine.join(seeds, now=now)
+
+    def leave(self, *, now: float) -> None:
+        """Flush what was written and say goodbye to every peer."""
+        self._engine.leave(now=now)
+
+    def receive(self, data: bytes, *, sender: str, now: float) -> None:
+        """Take in one frame. Never raises on what a peer sent. O(size)."""
+        self._engine.receive(data, sender=sender, now=now)
+
+    def handle_timer(self, now: float) -> None:
+        """Do everything that is due."""
+        self._engine.handle_timer(now)
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timer` is to be called next, in monotonic seconds."""
+        return self._engine.next_deadline()
+
+    def packets_to_send(self) -> list[Packet]:
+        """Return the frames to send, local writes flushed; drains. O(size)."""
+        return self._engine.packets_to_send()
+
+    def events(self) -> list[Event]:
+        """Return what happened since the last call; drains."""
+        return self._engine.events()
+
+    def connection_lost(self, address: str, *, now: float) -> None:
+        """Learn that a link broke or a dial was refused: the member is probed at once."""
+        self._engine.connection_lost(address, now=now)
+
+    def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
+        """Learn that a link has more to carry than it takes, or is free again."""
+        self._engine.link_state(address, is_busy=is_busy, now=now)
+
+    def _check(self) -> None:
+        """Assert the invariants of everything inside."""
+        self._engine._check()  # noqa: SLF001 - invariants reach inside on purpose
