@@ -90,7 +90,8 @@ class MeshConfig:
         for what, label in (("region", self.region), ("zone", self.zone)):
             if label:
                 check_name(f"the {what}", label)
-        host = self.address.rpartition(":")[0].strip("[]")
+        host = self.address.rpartition(":")[0] if ":" in self.address else self.address
+        host = host.strip("[]")
         if host in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - refused, not listened on
             raise ConfigError(f"{self.address!r} is no address that a peer could reach")
 

@@ -1,0 +1,166 @@
+"""A small network of whole nodes in virtual time, for scenarios."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from meshlib.gossip import Event, GossipConfig
+from meshlib.node import MeshConfig, MeshNode
+
+
+class MiniNetwork:
+    """Nodes at addresses equal to their names, frames that take 1 to 3 ms, cuts at will."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.nodes: dict[str, MeshNode] = {}
+        self.events: dict[str, list[Event]] = {}
+        self.cuts: set[tuple[str, str]] = set()
+        self.is_refusing = True
+        self._rng = random.Random(7)
+        self._frames: list[tuple[float, int, str, str, bytes]] = []
+        self._order = 0
+
+    def start(
+        self,
+        name: str,
+        *,
+        address: str | None = None,
+        seeds: tuple[str, ...] = ("n0",),
+        cluster: str = "mesh",
+        config: GossipConfig | None = None,
+        wall_offset_s: float = 1.7e9,
+    ) -> MeshNode:
+        """Start a node and let it join."""
+        where = address or name
+        node = MeshNode(
+            MeshConfig(
+                name=name, address=where, cluster_name=cluster, gossip=config or GossipConfig()
+            ),
+            rng=random.Random(f"{name} {where} {self.now}"),
+            wall_clock=lambda: self.now + wall_offset_s,
+            now=self.now,
+        )
+        node.replica.open("app", type_tag="lww_map")
+        self.nodes[where] = node
+        self.events.setdefault(where, [])
+        node.join(seeds, now=self.now)
+        self.pump(where)
+        return node
+
+    def kill(self, address: str) -> None:
+        """End a node without a word."""
+        del self.nodes[address]
+
+    def cut(self, left: str, right: str) -> None:
+        """Drop what one side sends to the other."""
+        self.cuts.add((left, right))
+
+    def cut_both(self, left: str, right: str) -> None:
+        """Drop what either side sends to the other."""
+        self.cuts |= {(left, right), (right, left)}
+
+    def pump(self, address: str) -> None:
+        """Put a node's frames on their way and keep its events."""
+        node = self.nodes[address]
+        for packet in node.packets_to_send():
+            self._order += 1
+            due = self.now + 0.001 + self._rng.random() * 0.002
+            frame = (due, self._order, packet.destination, address, packet.data)
+            heapq.heappush(self._frames, frame)
+        self.events[address] += node.events()
+
+    def _deliver(self, target: str, source: str, data: bytes) -> None:
+        if (source, target) in self.cuts:
+            return
+        if target in self.nodes:
+            self.nodes[target].receive(data, sender=source, now=self.now)
+            self.pump(target)
+        elif source in self.nodes and self.is_refusing:
+            self.nodes[source].connection_lost(target, now=self.now)
+            self.pump(source)
+
+    def run(self, duration_s: float, *, frozen: tuple[str, ...] = ()) -> None:
+        """Let virtual time pass; frozen nodes neither fire timers nor take frames."""
+        until = self.now + duration_s
+        held = []
+        while True:
+            deadlines = [
+                (deadline, address)
+                for address, node in self.nodes.items()
+                if address not in frozen and (deadline := node.next_deadline()) is not None
+            ]
+            due, address = min(deadlines, default=(until, ""))
+            if self._frames and self._frames[0][0] <= min(due, until):
+                at, order, target, source, data = heapq.heappop(self._frames)
+                self.now = max(self.now, at)
+                if target in frozen:
+                    held.append((until, order, target, source, data))
+                else:
+                    self._deliver(target, source, data)
+            elif due < until:
+                self.now = max(self.now, due)
+                self.nodes[address].handle_timer(self.now)
+                self.pump(address)
+            else:
+                break
+        self.now = until
+        for frame in held:
+            heapq.heappush(self._frames, frame)
+
+    def run_until(self, condition: Callable[[], bool], *, limit_s: float = 30.0) -> float:
+        """Let time pass until a condition holds; return how long it took."""
+        start = self.now
+        while not condition():
+            assert self.now - start < limit_s, "the condition did not come true"
+            self.run(0.01)
+        return self.now - start
+
+    def view(self, address: str) -> dict[str, str]:
+        """Return a node's view: name to status."""
+        return {m.name: m.status.value for m in self.nodes[address].members()}
+
+    def versions(self) -> list[dict[str, int]]:
+        """Return every node's versions of all members."""
+        return [{m.name: m.version for m in n.members()} for n in self.nodes.values()]
+
+    def kinds(self, address: str) -> list[str]:
+        """Return the kinds of a node's events, in order."""
+        return [type(event).__name__ for event in self.events[address]]
+
+    def put(self, address: str, key: str, value: object) -> None:
+        """Write on one node."""
+        replica = self.nodes[address].replica
+        replica.write(
+            "app", lambda state, c: state.set(key, value, stamp=c.stamp(), sequence=c.sequence)
+        )
+        self.pump(address)
+
+    def values(self, key: str) -> list[object]:
+        """Return every node's value of a key, in the order of their addresses."""
+        return [
+            self.nodes[address].replica.get("app").get(key)  # type: ignore[attr-defined]
+            for address in sorted(self.nodes)
+        ]
+
+
+@pytest.fixture
+def network() -> Iterator[MiniNetwork]:
+    """Yield an empty network, and check every node's invariants at the end."""
+    made = MiniNetwork()
+    yield made
+    for node in made.nodes.values():
+        node._check()
+
+
+@pytest.fixture
+def trio(network: MiniNetwork) -> MiniNetwork:
+    """Return a network of three nodes that have met."""
+    for name in ("n0", "n1", "n2"):
+        network.start(name)
+    network.run(1.0)
+    return network

@@ -1,0 +1,241 @@
+"""What happens between whole nodes: joining, dying, refuting, conflicting, healing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.gossip import GossipConfig, MemberDown, MemberSuspected, NameConflict, PacketRejected
+
+ALL_ALIVE = {"n0": "Alive", "n1": "Alive", "n2": "Alive"}
+
+
+def test_three_nodes_meet_through_one_seed(trio: Any) -> None:
+    """Each knows all three, and is ready."""
+    assert [trio.view(name) for name in ("n0", "n1", "n2")] == [ALL_ALIVE] * 3
+    assert all(node.is_ready for node in trio.nodes.values())
+
+
+def test_a_write_reaches_every_node_in_one_hop(trio: Any) -> None:
+    """Three milliseconds of network are enough."""
+    trio.put("n1", "key", "value")
+    trio.run(0.004)
+
+    assert trio.values("key") == ["value"] * 3
+
+
+def test_a_killed_node_is_suspected_and_then_down_everywhere(trio: Any) -> None:
+    """Both others suspect first, and agree within 2.5 s."""
+    trio.kill("n2")
+    took_s = trio.run_until(
+        lambda: all(trio.view(name)["n2"] == "Down" for name in ("n0", "n1")), limit_s=2.5
+    )
+    kinds = [type(e) for e in trio.events["n0"] if isinstance(e, MemberSuspected | MemberDown)]
+
+    assert kinds == [MemberSuspected, MemberDown]
+    assert took_s < 2.5
+
+
+def test_a_silent_death_is_detected_by_probes_alone(trio: Any) -> None:
+    """Without a refused connection the probes' timeouts find it too."""
+    trio.is_refusing = False
+    trio.kill("n2")
+    trio.run_until(lambda: trio.view("n0")["n2"] == "Down", limit_s=5.0)
+
+    assert trio.nodes["n0"].counters.probes_failed > 0
+
+
+def test_a_restart_is_a_new_incarnation_with_all_state(trio: Any) -> None:
+    """The new process is Alive everywhere, holds the data, and its version has grown."""
+    trio.put("n0", "key", 1)
+    trio.run(0.1)
+    trio.kill("n2")
+    trio.run(3.0)
+    before = trio.versions()[0]["n2"]
+    trio.start("n2")
+    trio.run(1.0)
+
+    assert trio.values("key") == [1, 1, 1]
+    assert trio.view("n0")["n2"] == "Alive"
+    assert [versions["n2"] for versions in trio.versions()] == [before + 1] * 3
+
+
+def test_a_quick_restart_is_let_in_at_once(trio: Any) -> None:
+    """The old start is not yet Down, but its address answers for the new one."""
+    trio.kill("n2")
+    trio.start("n2")
+    took_s = trio.run_until(lambda: trio.nodes["n2"].is_ready, limit_s=1.0)
+
+    assert took_s < 0.5
+    assert "NameConflict" not in trio.kinds("n2")
+
+
+def test_a_name_taken_by_a_live_node_is_refused(trio: Any) -> None:
+    """The newcomer is told, and the holder keeps its place."""
+    trio.start("n2", address="elsewhere")
+    trio.run(2.0)
+
+    assert NameConflict(name="n2", address="n2") in trio.events["elsewhere"]
+    assert trio.view("n0") == ALL_ALIVE
+    assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "n2"]
+
+
+def test_the_name_of_a_dead_node_can_be_taken_elsewhere(trio: Any) -> None:
+    """The holder is asked first; since it does not answer, the newcomer is let in."""
+    trio.is_refusing = False
+    trio.kill("n2")
+    trio.start("n2", address="elsewhere")
+    trio.run_until(lambda: trio.nodes["elsewhere"].is_ready, limit_s=3.0)
+    trio.run(1.0)
+
+    assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "elsewhere"]
+
+
+def test_a_restart_with_a_clock_gone_back_moves_above_its_old_start(trio: Any) -> None:
+    """A lower incarnation than the dead one is raised, not refused."""
+    trio.kill("n2")
+    trio.run(3.0)
+    trio.start("n2", wall_offset_s=1.5e9)
+    trio.run_until(lambda: trio.view("n0")["n2"] == "Alive", limit_s=3.0)
+
+    assert trio.nodes["n2"].is_ready
+
+
+def test_a_node_cut_off_is_down_and_comes_back_after_the_cut(trio: Any) -> None:
+    """Both sides hold each other Down; after the heal all are Alive and agree."""
+    for other in ("n0", "n1"):
+        trio.cut_both("n2", other)
+    trio.run(12.0)
+    assert trio.view("n0")["n2"] == "Down"
+    assert trio.view("n2")["n0"] == "Down"
+    trio.put("n2", "inside", 1)
+    trio.put("n0", "outside", 2)
+    trio.cuts.clear()
+    trio.run_until(lambda: all(trio.view(n) == ALL_ALIVE for n in ("n0", "n1", "n2")))
+    trio.run_until(lambda: trio.values("inside") == [1, 1, 1] and trio.values("outside") == [2] * 3)
+
+    trio.run(8.0)
+    assert trio.versions()[0] == trio.versions()[1] == trio.versions()[2]
+
+
+def test_two_halves_do_not_declare_each_others_members_down(network: Any) -> None:
+    """When halves meet again, members that answer in one half are not taken for Down there."""
+    names = [f"n{index}" for index in range(6)]
+    for name in names:
+        network.start(name)
+    network.run(2.0)
+    for left in names[:3]:
+        for right in names[3:]:
+            network.cut_both(left, right)
+    network.run(15.0)
+    for name in names:
+        network.events[name].clear()
+    network.cuts.clear()
+    alive = dict.fromkeys(names, "Alive")
+    network.run_until(lambda: all(network.view(name) == alive for name in names))
+
+    assert [name for name in names if "MemberDown" in network.kinds(name)] == []
+
+
+def test_an_indirect_probe_saves_a_node_behind_one_cut_link(trio: Any) -> None:
+    """Two nodes cannot talk, but a third reaches both: nobody is suspected for long."""
+    trio.cut_both("n0", "n2")
+    trio.run(20.0)
+
+    assert trio.nodes["n0"].counters.indirect_probes_saved > 0
+    assert "MemberDown" not in trio.kinds("n0") + trio.kinds("n1") + trio.kinds("n2")
+
+
+def test_entries_take_another_way_around_a_cut_link(trio: Any) -> None:
+    """Anti-entropy with the third node brings what a cut link dropped."""
+    trio.cut_both("n0", "n2")
+    trio.put("n0", "key", "value")
+    took_s = trio.run_until(lambda: trio.values("key") == ["value"] * 3, limit_s=10.0)
+
+    assert took_s > 0.01
+
+
+def test_a_paused_node_accuses_nobody(trio: Any) -> None:
+    """After ten seconds of standing still it finds the others Alive and refutes."""
+    trio.is_refusing = False
+    trio.run(10.0, frozen=("n2",))
+    trio.events["n2"].clear()
+    trio.run(5.0)
+
+    assert "LocalPause" in trio.kinds("n2")
+    assert "MemberSuspected" not in trio.kinds("n2")
+    assert [trio.view(name) for name in ("n0", "n1", "n2")] == [ALL_ALIVE] * 3
+
+
+def test_a_leaving_node_is_not_taken_for_dead(trio: Any) -> None:
+    """It is shown as Leaving, and forgotten later; nobody suspects it."""
+    trio.nodes["n2"].leave(now=trio.now)
+    trio.pump("n2")
+    trio.run(0.01)
+    trio.kill("n2")
+    shown = trio.view("n0")["n2"]
+    trio.run(35.0)
+
+    assert shown == "Leaving"
+    assert "n2" not in trio.view("n0")
+    assert {"MemberDown", "MemberSuspected"} & set(trio.kinds("n0")) == set()
+
+
+def test_a_frame_of_another_cluster_changes_nothing(trio: Any) -> None:
+    """It is rejected as such, and its sender does not become a member."""
+    trio.start("stranger", cluster="other")
+    trio.run(1.0)
+    rejected = [e for e in trio.events["n0"] if isinstance(e, PacketRejected)]
+
+    assert rejected[0].reason == "cluster"
+    assert trio.view("n0") == ALL_ALIVE
+
+
+def test_a_seed_that_comes_late_is_found(network: Any) -> None:
+    """Nodes dial their seed until it is there."""
+    network.start("n1")
+    network.run(5.0)
+    network.start("n0", seeds=())
+    network.run_until(lambda: network.view("n1") == {"n0": "Alive", "n1": "Alive"}, limit_s=5.0)
+
+    assert network.nodes["n1"].is_ready
+
+
+def test_a_whole_restart_finds_together_again(trio: Any) -> None:
+    """All at once end and start; the cluster forms anew."""
+    for name in ("n0", "n1", "n2"):
+        trio.kill(name)
+    for name in ("n0", "n1", "n2"):
+        trio.start(name, seeds=("n0", "n1", "n2"))
+    trio.run(3.0)
+
+    assert [trio.view(name) for name in ("n0", "n1", "n2")] == [ALL_ALIVE] * 3
+
+
+def test_a_down_member_is_forgotten_after_its_time(trio: Any) -> None:
+    """The setting says when, and old news does not bring it back."""
+    for name in ("n0", "n1"):
+        trio.kill(name)
+    trio.kill("n2")
+    config = GossipConfig(forget_after_s=10.0)
+    for name in ("n0", "n1", "n2"):
+        trio.start(name, config=config)
+    trio.run(1.0)
+    trio.kill("n2")
+    trio.run(20.0)
+
+    assert trio.view("n0") == {"n0": "Alive", "n1": "Alive"}
+
+
+def test_thirty_nodes_agree_over_a_sparse_graph(network: Any) -> None:
+    """Above the threshold a write still reaches everybody, and so does a death."""
+    names = [f"n{index}" for index in range(30)]
+    for name in names:
+        network.start(name)
+    network.run(3.0)
+    network.put("n3", "key", "value")
+    network.run(1.0)
+    assert network.values("key") == ["value"] * 30
+    network.kill("n7")
+    network.run(8.0)
+
+    assert {network.view(name)["n7"] for name in names if name != "n7"} == {"Down"}
