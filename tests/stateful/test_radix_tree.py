@@ -12,6 +12,7 @@ from meshlib.prefix import RadixTree
 
 TENANTS = st.sampled_from(["v", "w", "ẅ"])
 TEXTS = st.one_of(
+    st.sampled_from(["a", "ab", "abb", "aba", "abbab", "b"]),
     st.text(alphabet="ab", min_size=1, max_size=7),
     st.text(alphabet="a\N{EURO SIGN}\U0001f600\ud800", min_size=1, max_size=5),
     st.integers(60, 70).map(lambda length: "ab" * length),
@@ -42,7 +43,17 @@ class RadixTreeMachine(RuleBasedStateMachine):
     def of(self, tenant: str) -> dict[str, int]:
         return {text: access for (text, owner), access in self.model.items() if owner == tenant}
 
-    @rule(text=TEXTS, tenant=TENANTS, access=ACCESSES)
+    @rule(entries=st.lists(st.tuples(TEXTS, TENANTS, ACCESSES), min_size=1, max_size=6))
+    def insert_some(self, entries: list[tuple[str, str, int]]) -> None:
+        for text, tenant, access in entries:
+            self.insert(text, tenant, access)
+
+    @rule(data=st.data(), rise=st.integers(-2, 5))
+    def touch(self, data: st.DataObject, rise: int) -> None:
+        if self.model:
+            text, tenant = data.draw(st.sampled_from(sorted(self.model)))
+            self.insert(text, tenant, max(0, self.model[text, tenant] + rise))
+
     def insert(self, text: str, tenant: str, access: int) -> None:
         previous = self.model.get((text, tenant))
         texts = {known for known, _ in self.model} | {text}
@@ -130,6 +141,6 @@ class RadixTreeMachine(RuleBasedStateMachine):
 
 
 RadixTreeMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
+    max_examples=100, stateful_step_count=30, deadline=None
 )
 TestRadixTree = RadixTreeMachine.TestCase

@@ -247,6 +247,16 @@ def test_an_entry_that_was_removed_can_come_back_older() -> None:
     assert [2] == [access for _, access in tree.evict("w", floor=2)]
 
 
+def test_a_copy_knows_the_age_of_an_entry_that_came_back_older() -> None:
+    """Not the age that it had in its earlier life."""
+    tree = tree_of(("ab", "v", 1), ("ab", "w", 9))
+    tree.remove("ab", tenant="w")
+    tree.insert("ab", tenant="w", access=2)
+    twin = tree.copy()
+    twin._check()
+    assert len(twin.evict("w", floor=2)) == 1
+
+
 def test_coming_and_going_leaves_nothing_behind() -> None:
     """The order of eviction stays small though one entry is removed over and over."""
     tree = tree_of(("ab", "v", 1))
