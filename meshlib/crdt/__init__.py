@@ -1,7 +1,11 @@
 """Conflict-free replicated data types, as join-semilattices with deltas."""
 
+from meshlib.crdt.bounded import BoundedCounter
 from meshlib.crdt.causal import CausalContext, Dot
+from meshlib.crdt.composite import Lexicographic, Pair
 from meshlib.crdt.counters import GCounter, PNCounter
+from meshlib.crdt.embedded import Embedded
+from meshlib.crdt.flags import DisableWinsFlag, EnableWinsFlag
 from meshlib.crdt.lattice import (
     Causal,
     Container,
@@ -14,7 +18,9 @@ from meshlib.crdt.lattice import (
     join_all,
 )
 from meshlib.crdt.maps import LWWEntry, LWWMap
-from meshlib.crdt.registers import LWWRegister
+from meshlib.crdt.or_map import ORMap
+from meshlib.crdt.record import Record, lattice
+from meshlib.crdt.registers import LWWRegister, MaxRegister, MinRegister, MVRegister
 from meshlib.crdt.registry import (
     FORMAT_VERSION,
     Versioned,
@@ -26,25 +32,41 @@ from meshlib.crdt.registry import (
     resolve,
     type_tag,
 )
+from meshlib.crdt.remove_wins import RemoveWinsSet
 from meshlib.crdt.sets import ORSet
+from meshlib.crdt.simple_sets import GSet, TwoPhaseSet
 from meshlib.crdt.window import WindowCounter
 
 __all__ = [
     "FORMAT_VERSION",
+    "BoundedCounter",
     "Causal",
     "CausalContext",
     "Container",
+    "DisableWinsFlag",
     "Dot",
+    "Embedded",
+    "EnableWinsFlag",
     "GCounter",
+    "GSet",
     "LWWEntry",
     "LWWMap",
     "LWWRegister",
     "Lattice",
+    "Lexicographic",
+    "MVRegister",
+    "MaxRegister",
+    "MinRegister",
     "Numbered",
+    "ORMap",
     "ORSet",
     "PNCounter",
     "Paged",
+    "Pair",
+    "Record",
+    "RemoveWinsSet",
     "Stamped",
+    "TwoPhaseSet",
     "Versioned",
     "WindowCounter",
     "absorb",
@@ -53,6 +75,7 @@ __all__ = [
     "difference",
     "encode",
     "join_all",
+    "lattice",
     "register",
     "register_family",
     "resolve",

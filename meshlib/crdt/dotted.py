@@ -21,7 +21,7 @@ from meshlib.crdt.wire import read_actor, read_integer, read_rows, require, wire
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
 from meshlib.identity import ActorId
 
-__all__ = ["DottedState"]
+__all__ = ["DottedState", "PlainDottedState"]
 
 _INDEX_PAYS = 8
 """Walking a context pays when it has this many times fewer dots than the state has live ones."""
@@ -249,6 +249,44 @@ class DottedState(ABC):
             assert dot in self.context, (dot, self)
             assert self._leaf_at(dot) == (leaf,), (dot, self)
             assert self._is_live(dot, leaf), (dot, self)
+
+
+class PlainDottedState(DottedState):
+    """Base of the causal types that are small: a dict of the live dots is enough for them."""
+
+    __slots__ = ("_live",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live: dict[Dot, Any] = {}
+
+    def _writing(self, dot: Dot, leaf: Any) -> Self:
+        """Return the delta that puts a leaf in the place of every leaf seen here."""
+        self._fresh_dot(dot)
+        delta = self._superseding((dot, *self._live))
+        delta._live[dot] = leaf
+        return delta
+
+    def _leaves(self) -> Iterable[tuple[Dot, Any]]:
+        return self._live.items()
+
+    def _live_count(self) -> int:
+        return len(self._live)
+
+    def _leaf_at(self, dot: Dot) -> tuple[Any] | None:
+        return (self._live[dot],) if dot in self._live else None
+
+    def _is_live(self, dot: Dot, leaf: Any) -> bool:  # noqa: ARG002 - the dot alone decides
+        return dot in self._live
+
+    def _insert(self, dot: Dot, leaf: Any) -> None:
+        self._live[dot] = leaf
+
+    def _discard(self, dot: Dot, leaf: Any) -> None:  # noqa: ARG002 - the dot alone decides
+        del self._live[dot]
+
+    def _copy_leaves_to(self, other: Self) -> None:
+        other._live = self._live.copy()
 
 
 def _sequence(item: tuple[int, Any]) -> int:

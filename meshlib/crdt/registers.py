@@ -11,11 +11,14 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from meshlib.clock import Stamp
 from meshlib.codec import decode_value, encode_value
+from meshlib.crdt.causal import Dot
+from meshlib.crdt.dotted import PlainDottedState
+from meshlib.crdt.ordered import MaxRegister, MinRegister
 from meshlib.crdt.registry import register
 from meshlib.crdt.wire import check_stamp, read_payload, read_rows, read_stamp, wire_digest
 from meshlib.errors import InvalidValueError
 
-__all__ = ["LWWRegister"]
+__all__ = ["LWWRegister", "MVRegister", "MaxRegister", "MinRegister"]
 
 V = TypeVar("V")
 
@@ -132,4 +135,51 @@ class LWWRegister(Generic[V]):
         return f"LWWRegister({self.value!r}, stamp={self._stamp})"
 
 
+class MVRegister(PlainDottedState, Generic[V]):
+    """A register that keeps every value of concurrent writes, for the reader to resolve.
+
+    A write takes the place of all values it has seen. A container.
+    Source: Almeida, Shoker, Baquero, "Delta state replicated data types", 2018; the same as
+    dotted version vector sets.
+    """
+
+    __slots__ = ()
+
+    def set(self, value: V, *, dot: Dot) -> Self:
+        """Return the delta that writes a value in place of all seen here.
+
+        Args:
+            value: what `codec.encode_value` takes; frozen here.
+            dot: a new dot of the writer.
+
+        Raises:
+            InvalidTypeError: a value that cannot be kept, or no dot.
+            InvalidValueError: a value that cannot be kept, or a dot that was used before.
+            LimitError: the value is over 256 KiB.
+        """
+        return self._writing(dot, encode_value(value))
+
+    def clear(self) -> Self:
+        """Return the delta that removes every value seen here."""
+        return self._superseding(self._live)
+
+    @property
+    def values(self) -> tuple[V, ...]:
+        """The values of the concurrent writes, each once, by canonical bytes; thawed afresh."""
+        return tuple(cast(V, decode_value(payload)) for payload in sorted({*self._live.values()}))
+
+    @property
+    def value(self) -> tuple[V, ...]:
+        """The same as `values`."""
+        return self.values
+
+    @classmethod
+    def _leaf_from_wire(cls, wire: Any) -> bytes:
+        return read_payload(wire)
+
+    def __repr__(self) -> str:
+        return f"MVRegister{self.values}"
+
+
 register("lww_register", LWWRegister)
+register("mv_register", MVRegister)

@@ -1,0 +1,180 @@
+"""The lattice of a few named components, which pairs and records share.
+
+A product joins, orders and decomposes component by component. It also passes on what its
+components can: stamps, snapshots of numbered entries, and pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, ClassVar, Final, Self, cast
+
+from meshlib.clock import Stamp
+from meshlib.codec import pack
+from meshlib.crdt.lattice import Container, Numbered, Paged, Stamped, absorb
+from meshlib.crdt.wire import wire_digest
+from meshlib.errors import InvalidTypeError
+from meshlib.hashing import HASH64_MASK, hash64
+from meshlib.identity import ActorId
+
+__all__ = ["Product", "own"]
+
+BUCKET_COUNT: Final = 256
+"""Buckets of a product: as many as any type of this package has."""
+
+
+def own(state: Any) -> Any:
+    """Return a state that may be changed in place without changing the given one."""
+    return state.copy() if isinstance(state, Container) else state
+
+
+class Product:
+    """A container of components, each a lattice under a name.
+
+    Subclasses have the components as attributes and can be made from them by keyword, with
+    the bottom for each one left out.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
+    __slots__ = ()
+
+    _component_types: ClassVar[dict[str, type[Any]]] = {}
+
+    def _components(self) -> Iterator[tuple[str, Any]]:
+        for name in self._component_types:
+            yield name, getattr(self, name)
+
+    def _put_component(self, name: str, component: Any) -> None:
+        # Around a frozen attrs class too: a product changes in place and is not hashable.
+        object.__setattr__(self, name, component)
+
+    def _check_components(self) -> None:
+        for name, component in self._components():
+            expected = self._component_types[name]
+            if type(component) is not expected:
+                raise InvalidTypeError(
+                    f"{type(self).__name__}.{name} is a {expected.__name__}, "
+                    f"not {type(component).__name__}"
+                )
+
+    def _require_same(self, other: object) -> None:
+        if type(other) is not type(self):
+            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(other).__name__}")
+
+    def absorb(self, delta: Self, /) -> Self:
+        """Join a state into this one and return exactly the part that was new.
+
+        Raises:
+            InvalidTypeError: the delta is of another class. State unchanged.
+        """
+        self._require_same(delta)
+        new = {}
+        for name, component in self._components():
+            joined, new[name] = absorb(component, getattr(delta, name))
+            self._put_component(name, joined)
+        return type(self)(**new)
+
+    def absorb_snapshot(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
+        """Join a part of a peer's whole state: numbered components by their own rule."""
+        self._require_same(part)
+        new = {}
+        for name, component in self._components():
+            theirs = getattr(part, name)
+            if isinstance(component, Numbered):
+                new[name] = component.absorb_snapshot(cast(Any, theirs), covers=covers)
+            else:
+                joined, new[name] = absorb(component, theirs)
+                self._put_component(name, joined)
+        return type(self)(**new)
+
+    def collect(self, is_stable: Callable[[Any], bool]) -> int:
+        """Drop the stable tombstones of every numbered component, and return how many."""
+        return sum(
+            component.collect(is_stable)
+            for _, component in self._components()
+            if isinstance(component, Numbered)
+        )
+
+    def latest_stamp(self) -> Stamp | None:
+        """Return the latest stamp inside, None without one."""
+        stamps = [
+            stamp
+            for _, component in self._components()
+            if isinstance(component, Stamped) and (stamp := component.latest_stamp()) is not None
+        ]
+        return max(stamps, default=None)
+
+    def bucket_digests(self) -> tuple[int, ...]:
+        """Return 256 digests: each paged component's own, the others whole in bucket 0."""
+        sums = [0] * BUCKET_COUNT
+        for name, component in self._components():
+            label: bytes = pack(name)
+            if isinstance(component, Paged):
+                digests = component.bucket_digests()
+            else:
+                digests = (0 if component.is_bottom() else component.digest(),)
+            for bucket, digest in enumerate(digests):
+                if digest:
+                    sums[bucket] += hash64(label + digest.to_bytes(8, "big"))
+        return tuple(digest & HASH64_MASK for digest in sums)
+
+    def part(self, buckets: Collection[int]) -> Self:
+        """Return the state of some buckets; see `bucket_digests`."""
+        parts: dict[str, Any] = {}
+        for name, component in self._components():
+            if isinstance(component, Paged):
+                count = len(component.bucket_digests())
+                parts[name] = component.part([b for b in buckets if b < count])
+            elif 0 in buckets:
+                parts[name] = own(component)
+        return type(self)(**parts)
+
+    def __or__(self, other: Self, /) -> Self:
+        if type(other) is not type(self):
+            return NotImplemented
+        return type(self)(**{n: mine | getattr(other, n) for n, mine in self._components()})
+
+    def __le__(self, other: Self, /) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(mine <= getattr(other, name) for name, mine in self._components())
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(mine == getattr(other, name) for name, mine in self._components())
+
+    def is_bottom(self) -> bool:
+        """Tell whether every component is empty."""
+        return all(component.is_bottom() for _, component in self._components())
+
+    def decompose(self) -> Iterator[Self]:
+        """Yield the parts of each component, alone."""
+        for name, component in self._components():
+            for part in component.decompose():
+                yield type(self)(**{name: part})
+
+    def copy(self) -> Self:
+        """Return an independent copy. O(size)."""
+        return type(self)(**{name: own(component) for name, component in self._components()})
+
+    def digest(self) -> int:
+        """Hash the components' digests to 64 bits. Empty components do not count."""
+        digests = []
+        for name, component in self._components():
+            digest = component.digest()
+            if digest != self._component_types[name]().digest():
+                digests.append((name, digest))
+        return wire_digest(tuple(sorted(digests)))
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={component!r}" for name, component in self._components())
+        return f"{type(self).__name__}({inside})"
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        self._check_components()
+        for _, component in self._components():
+            check = getattr(component, "_check", None)
+            if check is not None:
+                check()
