@@ -249,7 +249,7 @@ def test_an_entry_that_was_removed_can_come_back_older() -> None:
 
 def test_a_copy_knows_the_age_of_an_entry_that_came_back_older() -> None:
     """Not the age that it had in its earlier life."""
-    tree = tree_of(("ab", "v", 1), ("ab", "w", 9))
+    tree = tree_of(("ab", "v", 1), ("ab", "w", 9), ("z", "w", 9))
     tree.remove("ab", tenant="w")
     tree.insert("ab", tenant="w", access=2)
     twin = tree.copy()
