@@ -153,6 +153,9 @@ class Roster:
         elif holder.address == claimant.address:
             # The same address: the one before it is gone, or it could not listen there.
             self._admit(claimant, now)
+        elif claimant.name in self._claims:
+            # One question at a time: a claimant asks again sooner than the holder may answer.
+            return
         elif len(self._claims) < CLAIMS_MAX:
             sequence = context.rng.getrandbits(48)
             self._claims[claimant.name] = _Claim(sequence, claimant, holder)

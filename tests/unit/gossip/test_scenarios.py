@@ -239,3 +239,13 @@ def test_thirty_nodes_agree_over_a_sparse_graph(network: Any) -> None:
     network.run(8.0)
 
     assert {network.view(name)["n7"] for name in names if name != "n7"} == {"Down"}
+
+
+def test_an_impatient_claimant_does_not_restart_the_question(trio: Any) -> None:
+    """Asking again faster than the holder's time to answer must not put the answer off."""
+    trio.is_refusing = False
+    trio.kill("n2")
+    trio.start("n2", address="elsewhere", config=GossipConfig(join_retry_s=0.1))
+    trio.run_until(lambda: trio.nodes["elsewhere"].is_ready, limit_s=1.0)
+
+    assert trio.view("n0")["n2"] == "Alive"
