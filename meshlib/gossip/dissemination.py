@@ -2,6 +2,8 @@
 
 Rules this file owns:
 - An entry is forwarded only by a node to which it was new, and never back to where it came from.
+- In a sparse topology a node pushes to a few neighbours only; anti-entropy is what guarantees
+  coverage, so the push may stay cheap.
 - What a link that is busy cannot take is not queued twice: the peer is marked as behind, and the
   log, which joins what belongs together, is what it is sent from when the link is free again.
 """
@@ -73,9 +75,7 @@ class Dissemination:
             EntriesMessage(batch, self.wants_acknowledgement)
             for batch in batches(entries, context.config.packet_bytes_max)
         ]
-        for name in context.neighbours():
-            if name in without:
-                continue
+        for name in self._targets(without):
             if self.is_busy(name):
                 self._behind.add(name)
                 continue
@@ -83,6 +83,18 @@ class Dissemination:
                 if not context.send_to_member(name, message):
                     self._behind.add(name)
             context.counters.entries_sent += len(entries)
+
+    def _targets(self, without: Sequence[str]) -> list[str]:
+        """Choose whom to push to: all in a full mesh, a few neighbours in a sparse one.
+
+        The few reach almost everybody within a handful of hops at about `gossip_fanout` copies
+        for each node; exchanges with the other neighbours bring the rest.
+        """
+        context = self._context
+        names = [name for name in context.neighbours() if name not in without]
+        if context.topology.is_full_mesh(context.reachable_count()):
+            return names
+        return context.rng.sample(names, min(context.config.gossip_fanout, len(names)))
 
     def is_busy(self, name: str) -> bool:
         """Tell whether the link to a member has more to carry than it takes."""
