@@ -243,6 +243,19 @@ class LWWMap(Generic[K, V]):
             self._pending.update(dict.fromkeys(dead))
         return len(dead)
 
+    def drop(self, keys: Iterable[K], /) -> int:
+        """Drop entries, live ones too, and return how many. O(keys).
+
+        Not a join: only the owner, who knows that their writes are dead, may call it.
+        """
+        entries = self._entries
+        dropped = [key for key in keys if key in entries]
+        for key in dropped:
+            self._tombstone_count -= entries.pop(key).payload is None
+        if self._digests is not None:
+            self._pending.update(dict.fromkeys(dropped))
+        return len(dropped)
+
     def __or__(self, other: Self, /) -> Self:
         if other.__class__ is not self.__class__:
             return NotImplemented
