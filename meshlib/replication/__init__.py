@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.records import (
+    ActorForgotten,
     Change,
     ChangesDropped,
     EntriesHeld,
@@ -14,16 +15,21 @@ from meshlib.replication.records import (
     Lacking,
     LogEntry,
     LogShortened,
+    LostWrite,
+    PageSkipped,
     Received,
     Rejection,
+    RejoinReport,
     ReplicaEvent,
     WriteReceipt,
 )
-from meshlib.replication.replica import Replica, WriteContext
+from meshlib.replication.replica import Replica, ReplicaState
 from meshlib.replication.snapshot import SnapshotPage, SnapshotPages
 from meshlib.replication.stability import StabilityTracker
+from meshlib.replication.writes import WriteContext
 
 __all__ = [
+    "ActorForgotten",
     "Change",
     "ChangesDropped",
     "EntriesHeld",
@@ -34,10 +40,14 @@ __all__ = [
     "Lacking",
     "LogEntry",
     "LogShortened",
+    "LostWrite",
+    "PageSkipped",
     "Received",
     "Rejection",
+    "RejoinReport",
     "Replica",
     "ReplicaEvent",
+    "ReplicaState",
     "ReplicationConfig",
     "SnapshotPage",
     "SnapshotPages",

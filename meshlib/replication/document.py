@@ -2,38 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol, runtime_checkable
 
 from meshlib.clock import Stamp
 from meshlib.crdt import registry
 from meshlib.crdt.lattice import Container, Lattice, Numbered, Paged, Stamped, difference
-from meshlib.errors import DecodeError, RejectReason
-from meshlib.identity import ActorId
+from meshlib.errors import (
+    DecodeError,
+    DocumentTypeError,
+    InvalidTypeError,
+    LimitError,
+    LimitExceeded,
+    LocalError,
+    RejectReason,
+    RemoteError,
+    UnknownKeyError,
+)
+from meshlib.identity import ActorId, check_name
+from meshlib.limits import DOCUMENT_NAME_BYTES_MAX, DOCUMENTS_MAX
 
-__all__ = ["Document", "Traits", "latest_stamp"]
+__all__ = ["Covers", "Document", "DocumentTable", "Prunable", "latest_stamp"]
 
 Covers = Callable[[ActorId, int], bool]
 """Tells whether the write of that actor and number was absorbed here."""
 
 
+class _Entry(Protocol):
+    @property
+    def stamp(self) -> Stamp: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+    @property
+    def payload(self) -> bytes | None: ...
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """A numbered state whose entries can be looked at and dropped one by one: `LWWMap`."""
+
+    def entries(self) -> Iterator[tuple[Any, _Entry]]:
+        """Yield every key and entry, tombstones included."""
+        ...
+
+    def entry(self, key: Any, /) -> _Entry | None:
+        """Return what is held for a key, tombstones included."""
+        ...
+
+    def drop(self, keys: Iterable[Any], /) -> int:
+        """Drop entries, live ones too, and return how many. Not a join."""
+        ...
+
+
 class Traits:
     """What a class of lattices can do. Runtime checks of protocols are slow, so kept by class."""
 
-    __slots__ = ("is_container", "is_numbered", "is_paged", "is_stamped")
+    __slots__ = ("is_container", "is_numbered", "is_paged", "is_prunable", "is_stamped")
 
     def __init__(self, state: Lattice) -> None:
         self.is_container: Final = isinstance(state, Container)
         self.is_numbered: Final = isinstance(state, Numbered)
         self.is_paged: Final = isinstance(state, Paged)
+        self.is_prunable: Final = self.is_numbered and isinstance(state, Prunable)
         self.is_stamped: Final = isinstance(state, Stamped)
 
 
 _traits: dict[type[Any], Traits] = {}
 
 
-def traits_of(state: Any) -> Traits:
-    """Return what the class of a state can do. O(1) once seen."""
+def _traits_of(state: Any) -> Traits:
     cls = type(state)
     known = _traits.get(cls)
     if known is None:
@@ -43,7 +82,7 @@ def traits_of(state: Any) -> Traits:
 
 def latest_stamp(state: Any) -> Stamp | None:
     """Return the latest stamp in a state, None for types without. O(state)."""
-    if traits_of(state).is_stamped:
+    if _traits_of(state).is_stamped:
         stamp: Stamp | None = state.latest_stamp()
         return stamp
     return None
@@ -56,15 +95,21 @@ class Document:
         name: the document's name.
         tag: its type.
         state: the state it begins with; owned from here on.
+        skipped: for each writer the last entry that could not be read and was passed over.
+            While there is one, what is absent here proves nothing: nothing is claimed to be
+            removed to a peer, and nothing that comes is taken for dead.
     """
 
-    __slots__ = ("name", "state", "tag", "traits")
+    __slots__ = ("name", "skipped", "state", "tag", "traits")
 
-    def __init__(self, name: str, *, tag: str, state: Any) -> None:
+    def __init__(
+        self, name: str, *, tag: str, state: Any, skipped: dict[ActorId, int] | None = None
+    ) -> None:
         self.name = name
         self.tag = tag
         self.state = state
-        self.traits = traits_of(state)
+        self.traits = _traits_of(state)
+        self.skipped: dict[ActorId, int] = {} if skipped is None else skipped
 
     def absorb(self, delta: Any) -> Any:
         """Join a delta; return the part that was new."""
@@ -82,7 +127,7 @@ class Document:
         Rule R2: an entry whose write the clock covers and that is not here is dead. Types
         without numbered entries never drop a removal, so for them a plain join is right.
         """
-        if self.traits.is_numbered:
+        if self.traits.is_numbered and not self.skipped:
             return self.state.absorb_snapshot(part, covers=covers)
         return self.absorb(part)
 
@@ -99,7 +144,95 @@ class Document:
             )
 
 
-def sorted_documents(documents: dict[str, Document]) -> Iterator[Document]:
-    """Yield documents by name."""
-    for name in sorted(documents):
-        yield documents[name]
+class DocumentTable:
+    """Documents by name, and which of them lack an entry that was passed over."""
+
+    __slots__ = ("_documents", "_skipped")
+
+    def __init__(self) -> None:
+        self._documents: dict[str, Document] = {}
+        self._skipped: dict[str, dict[ActorId, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield the documents by name."""
+        for name in sorted(self._documents):
+            yield self._documents[name]
+
+    def find(self, name: str) -> Document | None:
+        """Return a document, None when it is not here. O(1)."""
+        return self._documents.get(name)
+
+    def get(self, name: str) -> Document:
+        """Return a document. O(1).
+
+        Raises:
+            UnknownKeyError: it is not here.
+        """
+        document = self._documents.get(name)
+        if document is None:
+            raise UnknownKeyError("document", name)
+        return document
+
+    def put(self, document: Document) -> None:
+        """Keep a document. O(1)."""
+        self._documents[document.name] = document
+
+    def open(self, name: str, tag: str) -> Document:
+        """Return a document, made empty when it is not here: see `Replica.open`."""
+        document = self._documents.get(name)
+        if document is None:
+            check_name("the document's name", name, bytes_max=DOCUMENT_NAME_BYTES_MAX)
+            if len(self._documents) >= DOCUMENTS_MAX:
+                raise LimitError("documents", size=DOCUMENTS_MAX + 1, limit=DOCUMENTS_MAX)
+            try:
+                state = registry.bottom(tag)
+            except RemoteError as error:
+                raise InvalidTypeError(str(error)) from error
+            document = Document(name, tag=tag, state=state, skipped=self._skipped.get(name))
+            self._documents[name] = document
+        if document.tag != tag:
+            raise DocumentTypeError(name, held=document.tag, wanted=tag)
+        return document
+
+    def for_remote(self, name: str, state: Any) -> Document:
+        """Return the document that a peer's state belongs to, a new and empty one if need be.
+
+        A new one is not kept: that is for the caller, once the state was absorbed.
+
+        Raises:
+            DecodeError: it has another type, or a malformed name.
+            LimitExceeded: one more document than allowed.
+        """
+        document = self._documents.get(name)
+        if document is not None:
+            if type(state) is not type(document.state):
+                document.check_type(state)
+            return document
+        if len(self._documents) >= DOCUMENTS_MAX:
+            raise LimitExceeded("documents", size=DOCUMENTS_MAX + 1, limit=DOCUMENTS_MAX)
+        try:
+            check_name("the document's name", name, bytes_max=DOCUMENT_NAME_BYTES_MAX)
+        except LocalError as error:
+            raise DecodeError(str(error)) from error
+        tag = registry.type_tag(state)
+        return Document(name, tag=tag, state=type(state)(), skipped=self._skipped.get(name))
+
+    def skip(self, name: str, actor: ActorId, sequence: int) -> None:
+        """Note that a document lacks an entry that was passed over. O(1)."""
+        skipped = self._skipped.setdefault(name, {})
+        skipped[actor] = sequence
+        document = self._documents.get(name)
+        if document is not None:
+            document.skipped = skipped
+        if len(self._skipped) > DOCUMENTS_MAX:
+            del self._skipped[next(iter(self._skipped))]
+
+    def heal(self, name: str, clock: Mapping[ActorId, int]) -> None:
+        """Note that a whole document of a peer with this clock was absorbed. O(skipped)."""
+        skipped = self._skipped.get(name)
+        if skipped is not None and all(clock.get(a, 0) >= n for a, n in skipped.items()):
+            skipped.clear()
+            del self._skipped[name]

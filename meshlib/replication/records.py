@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import field, frozen
 
 from meshlib.crdt.lattice import Lattice
@@ -9,6 +11,7 @@ from meshlib.errors import RejectReason
 from meshlib.identity import ActorId
 
 __all__ = [
+    "ActorForgotten",
     "Change",
     "ChangesDropped",
     "EntriesHeld",
@@ -19,8 +22,11 @@ __all__ = [
     "Lacking",
     "LogEntry",
     "LogShortened",
+    "LostWrite",
+    "PageSkipped",
     "Received",
     "Rejection",
+    "RejoinReport",
     "ReplicaEvent",
     "WriteReceipt",
 ]
@@ -116,6 +122,36 @@ class WriteReceipt:
 
 
 @frozen(slots=True)
+class LostWrite:
+    """A write that was made or received while away and could not be kept.
+
+    Args:
+        document: where it was made.
+        key: of a map; None where the whole document could not be kept.
+    """
+
+    document: str
+    key: Any
+
+
+@frozen(slots=True)
+class RejoinReport:
+    """What became of the writes that no peer had when this node came back.
+
+    Args:
+        old: the actor until then.
+        new: the actor from now on.
+        kept: how many were written again.
+        lost: those that something newer had replaced meanwhile.
+    """
+
+    old: ActorId
+    new: ActorId
+    kept: int
+    lost: tuple[LostWrite, ...]
+
+
+@frozen(slots=True)
 class Change:
     """What became new in a document.
 
@@ -171,6 +207,22 @@ class IdentityStolen:
 
 
 @frozen(slots=True, kw_only=True)
+class PageSkipped:
+    """A document of a peer's state could not be read several times, and is done without."""
+
+    document: str
+    reason: RejectReason
+    detail: str
+
+
+@frozen(slots=True, kw_only=True)
+class ActorForgotten:
+    """Peers have forgotten this node's actor: it must come back as a new one."""
+
+    actor: ActorId
+
+
+@frozen(slots=True, kw_only=True)
 class GapBufferFull:
     """An entry ahead of a gap was not kept; it will be asked for again."""
 
@@ -193,6 +245,13 @@ class ChangesDropped:
 
 
 ReplicaEvent = (
-    EntriesHeld | EntrySkipped | IdentityStolen | GapBufferFull | LogShortened | ChangesDropped
+    ActorForgotten
+    | ChangesDropped
+    | EntriesHeld
+    | EntrySkipped
+    | GapBufferFull
+    | IdentityStolen
+    | LogShortened
+    | PageSkipped
 )
 """Everything a replica reports. Drained, never called back."""

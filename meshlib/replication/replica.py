@@ -1,12 +1,11 @@
 """The replica: documents, this node's log of them, and its clock.
 
-Rule: everything that changes a document or moves the clock goes through this file, in one of
-three ways: a local `write`, an entry that is `receive`d, a page of a peer's state. The clock
-counts, for each writer, the entries absorbed without a gap. Invariants of the design:
+Everything that changes a document or moves the clock enters here, in one of three ways: a local
+`write`, an entry that is `receive`d, a page of a peer's state. Invariants of the design:
 
 - R1: equal clocks mean equal live state.
-- R2: a snapshot never resurrects. A numbered entry that this clock covers and that is not here
-  is dead; so is one that the sender's clock covers and the sender does not have.
+- R2: a snapshot never resurrects: a numbered entry that one side's clock covers and that is not
+  there is dead.
 - R3: what cannot be kept is an event.
 
 No IO and no time of its own: stamps come from the injected `HybridClock`, and what waits for a
@@ -15,120 +14,55 @@ grace period takes `now`.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-from meshlib.clock import HybridClock, Stamp
-from meshlib.crdt import registry
-from meshlib.crdt.causal import Dot
-from meshlib.crdt.lattice import Causal, Lattice, join_all
-from meshlib.errors import (
-    ClockSkewError,
-    DecodeError,
-    DocumentTypeError,
-    InternalError,
-    InvalidTypeError,
-    LimitError,
-    LimitExceeded,
-    LocalError,
-    RejectReason,
-    RemoteError,
-    UnknownKeyError,
-)
-from meshlib.hashing import HASH64_MASK
-from meshlib.identity import ActorId, check_name
-from meshlib.limits import (
-    ACTORS_MAX,
-    DOCUMENT_NAME_BYTES_MAX,
-    DOCUMENTS_MAX,
-    ENTRY_BYTES_MAX,
-    SNAPSHOT_PAGE_BYTES_MAX,
-)
+from attrs import frozen
+
+from meshlib.clock import HybridClock
+from meshlib.crdt.lattice import Lattice
+from meshlib.errors import InternalError, StateError
+from meshlib.identity import ActorId
+from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
 from meshlib.replication import digest
+from meshlib.replication.arrivals import Arrivals
 from meshlib.replication.config import ReplicationConfig
-from meshlib.replication.document import Document, latest_stamp
-from meshlib.replication.gap_buffer import GapBuffer
-from meshlib.replication.log import ReplicationLog
+from meshlib.replication.intake import Intake
+from meshlib.replication.journal import Journal, QuietJournal
+from meshlib.replication.parts import Parts
 from meshlib.replication.records import (
+    ActorForgotten,
     Change,
-    ChangesDropped,
-    EntriesHeld,
-    EntrySkipped,
     Gap,
-    GapBufferFull,
-    IdentityStolen,
     Lacking,
     LogEntry,
-    LogShortened,
     Received,
-    Rejection,
+    RejoinReport,
     ReplicaEvent,
     WriteReceipt,
 )
-from meshlib.replication.snapshot import SnapshotPage, SnapshotPages, decode_page
+from meshlib.replication.rejoin import write_again
+from meshlib.replication.snapshot import SnapshotPage, SnapshotPages
+from meshlib.replication.stability import GracePeriod
+from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_number
+from meshlib.replication.writes import Mutator, OpenWrites
 
-__all__ = ["Replica", "WriteContext"]
+__all__ = ["Replica", "ReplicaState"]
 
 
-class WriteContext:
-    """What a mutator needs to mark a write: who writes, under which number, when.
+@frozen(slots=True)
+class ReplicaState:
+    """A whole replica, to keep on disk.
 
     Args:
-        actor: the writer.
-        sequence: the number that the write's entry will have.
-        clock: mints the stamps.
-        state: the document's state.
+        actor: who wrote it; never to be used again.
+        clock: its clock, marks included.
+        pages: its documents.
     """
 
-    __slots__ = ("_clock", "_dots", "_state", "actor", "sequence")
-
-    def __init__(self, actor: ActorId, *, sequence: int, clock: HybridClock, state: Any) -> None:
-        self.actor = actor
-        self.sequence = sequence
-        self._clock = clock
-        self._state = state
-        self._dots = 0
-
-    def stamp(self) -> Stamp:
-        """Mint a stamp, later than all before. O(1)."""
-        return self._clock.tick()
-
-    def dot(self) -> Dot:
-        """Mint the next free dot of this document's context. O(1).
-
-        Raises:
-            InvalidTypeError: the document's type has no causal context.
-        """
-        if not isinstance(self._state, Causal):
-            raise InvalidTypeError(f"a {type(self._state).__name__} has no causal context")
-        dot = self._state.context.next_dot(self.actor)
-        self._dots += 1
-        return Dot(self.actor, dot.sequence + self._dots - 1)
-
-
-class _Group:
-    """The writes to one document since the last flush: they become one entry."""
-
-    __slots__ = ("deltas", "payload", "sequence", "size")
-
-    def __init__(self, sequence: int) -> None:
-        self.sequence = sequence
-        self.deltas: list[Any] = []
-        self.payload = b""
-        self.size = 0
-
-    def add(self, delta: Any, payload: bytes) -> None:
-        self.deltas.append(delta)
-        self.payload = payload
-        self.size += len(payload)
-
-    def encoded(self) -> bytes:
-        """Return the joined writes; the first write's bytes are used as they are."""
-        if len(self.deltas) == 1:
-            return self.payload
-        return registry.encode(join_all(self.deltas))
+    actor: ActorId
+    clock: Mapping[ActorId, int]
+    pages: tuple[SnapshotPage, ...]
 
 
 class Replica:
@@ -138,41 +72,49 @@ class Replica:
         actor: the writer that this node is, fresh for every start.
         clock: mints and judges stamps; of the same actor.
         config: the limits.
+
+    Raises:
+        StateError: the clock is of another actor.
     """
 
     def __init__(
         self, *, actor: ActorId, clock: HybridClock, config: ReplicationConfig | None = None
     ) -> None:
-        self.actor: ActorId = actor
+        if clock.actor != actor:
+            raise StateError("the clock mints stamps of another actor")
         self.config: Final = config if config is not None else ReplicationConfig()
-        self._hybrid = clock
-        self._documents: dict[str, Document] = {}
-        self._clock: dict[ActorId, int] = {}
-        self._clock_view = MappingProxyType(self._clock)
-        self._clock_sum = 0
-        self._log = ReplicationLog(bytes_max=self.config.log_bytes_max)
-        self._gaps = GapBuffer(bytes_max=self.config.gap_buffer_bytes_max)
-        self._reserved = 0
-        self._groups: dict[str, _Group] = {}
-        self._full: list[LogEntry] = []
-        self._unsent: list[LogEntry] = []
-        self._changes: deque[Change] = deque()
-        self._events: deque[ReplicaEvent] = deque()
-        self._rejections: dict[tuple[ActorId, int], int] = {}
-        self._held: set[ActorId] = set()
-        self._samples: deque[tuple[float, dict[ActorId, int]]] = deque()
+        journal = Journal(changes_max=self.config.changes_max, events_max=self.config.events_max)
+        self._begin(Parts(actor, clock, self.config, journal))
+        self._served = self._parts
+        self._transfers = 0
 
-    # -- documents -----------------------------------------------------------------------------
+    def _begin(self, parts: Parts) -> None:
+        """Set up what absorbs and logs, over fresh parts."""
+        self._parts = parts
+        self._writes = OpenWrites(parts)
+        self._intake = Intake(parts)
+        self._arrivals = Arrivals(parts)
+        self._grace = GracePeriod(self.config.tombstone_grace_s)
+
+    # Documents
+
+    @property
+    def actor(self) -> ActorId:
+        """The writer that this node is."""
+        return self._served.actor
 
     @property
     def version_vector(self) -> Mapping[ActorId, int]:
-        """The clock: actor to the highest number absorbed without a gap. A live view."""
-        return self._clock_view
+        """The clock: writer to the highest number absorbed without a gap. A live view.
+
+        While `is_rejoining` it is the clock of what was adopted so far.
+        """
+        return self._parts.vector.view
 
     @property
     def has_open_writes(self) -> bool:
         """Whether writes wait for `flush`: until then they are in no clock."""
-        return bool(self._groups)
+        return bool(self._writes)
 
     def open(self, document: str, *, type_tag: str) -> Lattice:
         """Return a document's state, made empty when it is not there. O(1).
@@ -181,22 +123,12 @@ class Replica:
 
         Raises:
             DocumentTypeError: it exists with another type.
-            InvalidTypeError: no type of that tag is registered.
+            InvalidTypeError: no type of that tag is registered, or the name is no text.
+            InvalidValueError: a malformed name.
             LimitError: one more document than allowed, or too long a name.
         """
-        held = self._documents.get(document)
-        if held is None:
-            check_name("the document's name", document, bytes_max=DOCUMENT_NAME_BYTES_MAX)
-            if len(self._documents) >= DOCUMENTS_MAX:
-                raise LimitError("documents", size=DOCUMENTS_MAX + 1, limit=DOCUMENTS_MAX)
-            try:
-                state = registry.bottom(type_tag)
-            except RemoteError as error:
-                raise InvalidTypeError(str(error)) from error
-            held = self._documents[document] = Document(document, tag=type_tag, state=state)
-        if held.tag != type_tag:
-            raise DocumentTypeError(document, held=held.tag, wanted=type_tag)
-        return held.state  # type: ignore[no-any-return]
+        state: Lattice = self._served.documents.open(document, type_tag).state
+        return state
 
     def get(self, document: str) -> Lattice:
         """Return a document's state: read it, and change it by `write` only. O(1).
@@ -204,19 +136,24 @@ class Replica:
         Raises:
             UnknownKeyError: no document of that name.
         """
-        held = self._documents.get(document)
-        if held is None:
-            raise UnknownKeyError("document", document)
-        state: Lattice = held.state
+        state: Lattice = self._served.documents.get(document).state
         return state
 
     def documents(self) -> list[str]:
         """Return the names of the documents, sorted."""
-        return sorted(self._documents)
+        return [document.name for document in self._served.documents]
 
-    # -- local writes --------------------------------------------------------------------------
+    def changes(self) -> list[Change]:
+        """Drain what became new, in order."""
+        return self._served.journal.drain_changes()
 
-    def write(self, document: str, mutate: Callable[[Any, WriteContext], Any]) -> WriteReceipt:
+    def events(self) -> list[ReplicaEvent]:
+        """Drain what happened, in order."""
+        return self._served.journal.drain_events()
+
+    # Local writes
+
+    def write(self, document: str, mutate: Mutator) -> WriteReceipt:
         """Change a document. O(delta).
 
         The delta is absorbed here at once and travels with the next flush; all writes to one
@@ -224,11 +161,12 @@ class Replica:
 
         Args:
             document: an open document.
-            mutate: returns the delta; pure, since it is called again under another number when
-                the open entry has no room for the delta.
+            mutate: takes the state and a `WriteContext`, returns the delta and changes nothing.
+                It is called again, under another number, when the open entry has no room left.
 
         Returns:
-            the number under which the write will travel.
+            the number under which the write will travel. A delta that changes nothing is no
+            write: then the latest number before it, and `is_new` false.
 
         Raises:
             UnknownKeyError: no document of that name.
@@ -236,82 +174,22 @@ class Replica:
             LimitError: the delta's bytes are over `limits.ENTRY_BYTES_MAX`.
             Exception: whatever `mutate` raises. Nothing is changed in any of these cases.
         """
-        held = self._documents.get(document)
-        if held is None:
-            raise UnknownKeyError("document", document)
-        group = self._groups.get(document)
-        sequence = group.sequence if group is not None else self._reserved + 1
-        delta, payload = self._make_delta(held, mutate, sequence)
-        if group is not None and group.size + len(payload) > ENTRY_BYTES_MAX:
-            group = None
-            sequence = self._reserved + 1
-            delta, payload = self._make_delta(held, mutate, sequence)
-        if not payload:
-            return WriteReceipt(self.actor, self._reserved, is_new=False)
-        new = held.absorb(delta)
-        if new.is_bottom():
-            return WriteReceipt(self.actor, self._reserved, is_new=False)
-        if group is None:
-            earlier = self._groups.get(document)
-            if earlier is not None:
-                self._full.append(self._entry(document, earlier))
-            group = self._groups[document] = _Group(sequence)
-            self._reserved = sequence
-        group.add(delta, payload)
-        self._note_change(Change(document, new, True))
-        return WriteReceipt(self.actor, sequence)
-
-    def _make_delta(
-        self, held: Document, mutate: Callable[[Any, WriteContext], Any], sequence: int
-    ) -> tuple[Any, bytes]:
-        """Return a delta and its bytes; no bytes when it changes nothing."""
-        context = WriteContext(self.actor, sequence=sequence, clock=self._hybrid, state=held.state)
-        delta = mutate(held.state, context)
-        if type(delta) is not type(held.state):
-            raise InvalidTypeError(
-                f"the delta of {held.name!r} is a {type(delta).__name__}, not a {held.tag}"
-            )
-        if delta.is_bottom():
-            return delta, b""
-        payload = registry.encode(delta)
-        if len(payload) > ENTRY_BYTES_MAX:
-            raise LimitError("delta bytes", size=len(payload), limit=ENTRY_BYTES_MAX)
-        return delta, payload
-
-    def _entry(self, document: str, group: _Group) -> LogEntry:
-        return LogEntry(self.actor, group.sequence, group.sequence, document, group.encoded())
-
-    def _close_groups(self) -> None:
-        """Turn the open groups into entries.
-
-        Also done before anything foreign is absorbed: a clock that covers a peer's removal must
-        cover the writes made here before it was seen, or that removal would look settled while
-        an older write is still to come.
-        """
-        if not self._groups:
-            return
-        entries = self._full
-        entries += (self._entry(document, group) for document, group in self._groups.items())
-        if len(entries) > 1:
-            entries.sort(key=lambda entry: entry.first)
-        self._full = []
-        self._groups = {}
-        for entry in entries:
-            self._log.append(entry)
-        self._set_clock(self.actor, self._reserved)
-        self._unsent += entries
+        return self._writes.write(self._served.documents.get(document), mutate)
 
     def flush(self) -> list[LogEntry]:
         """Close the open groups and return this node's entries since the last flush. O(size).
 
-        The clock counts them from now on.
+        The clock counts them from now on. Empty while `is_rejoining`.
         """
-        self._close_groups()
-        entries, self._unsent = self._unsent, []
-        self._shorten_log()
+        if self.is_rejoining:
+            return []
+        self._writes.close()
+        entries = self._writes.take_unsent()
+        if entries:
+            self._intake.shorten_log()
         return entries
 
-    # -- entries from peers --------------------------------------------------------------------
+    # Entries from peers
 
     def receive(self, entries: Iterable[LogEntry]) -> Received:
         """Absorb entries of peers. O(size); never raises on what they hold.
@@ -327,185 +205,71 @@ class Replica:
         Returns:
             what was new, which gaps to ask for, and what was refused.
         """
-        self._close_groups()
-        received = Received()
-        waiting: dict[ActorId, None] = {}
-        for entry in entries:
-            have = self._clock.get(entry.actor, 0)
-            if entry.last <= have:
-                continue
-            if entry.actor == self.actor:
-                self._refuse_own(entry, received)
-            elif entry.first > have + 1:
-                self._keep(entry)
-                waiting[entry.actor] = None
-            elif self._absorb_entry(entry, have, received):
-                if entry.actor in self._gaps:
-                    self._drain(entry.actor, received)
-                    waiting[entry.actor] = None
-            else:
-                waiting[entry.actor] = None
-        self._finish(received, waiting)
-        return received
+        if self._writes:
+            self._close_writes()
+        return self._intake.receive(entries)
 
     def release(self) -> Received:
         """Absorb what waited for this node's clock and has become plausible. O(what waits)."""
-        self._close_groups()
-        received = Received()
-        actors = self._gaps.actors()
-        for actor in actors:
-            self._drain(actor, received)
-        self._finish(received, actors)
-        return received
+        self._close_writes()
+        self._arrivals.release()
+        return self._intake.release()
 
-    def _finish(self, received: Received, actors: Iterable[ActorId]) -> None:
-        for actor in actors:
-            received.gaps.extend(self._gaps.gaps(actor, have=self._clock.get(actor, 0)))
-        for rejection in received.rejected:
-            entry = rejection.entry
-            have = self._clock.get(entry.actor, 0)
-            if rejection.reason is not RejectReason.IDENTITY and entry.last > have:
-                received.gaps.append(Gap(entry.actor, have + 1, entry.last))
-        if received.new:
-            self._shorten_log()
+    def _close_writes(self) -> None:
+        if not self.is_rejoining:
+            self._writes.close()
 
-    def _refuse_own(self, entry: LogEntry, received: Received) -> None:
-        detail = "an entry of this node's own actor that it did not write"
-        received.rejected.append(Rejection(entry, RejectReason.IDENTITY, detail))
-        self._emit(IdentityStolen(actor=self.actor, sequence=entry.last))
+    # What peers lack
 
-    def _keep(self, entry: LogEntry) -> None:
-        if not self._gaps.put(entry):
-            self._emit(GapBufferFull(actor=entry.actor, first=entry.first))
-
-    def _drain(self, actor: ActorId, received: Received) -> None:
-        """Absorb the writer's waiting entries that follow its number."""
-        while True:
-            have = self._clock.get(actor, 0)
-            entry = self._gaps.pop_next(actor, have=have)
-            if entry is None or not self._absorb_entry(entry, have, received):
-                return
-
-    def _absorb_entry(self, entry: LogEntry, have: int, received: Received) -> bool:
-        """Absorb an entry that follows or overlaps `have`; tell whether the clock moved."""
-        try:
-            delta = registry.decode(entry.delta)
-            held = self._documents.get(entry.document)
-            if held is None:
-                held = self._new_document(entry.document, delta)
-            elif type(delta) is not type(held.state):
-                held.check_type(delta)
-            if have == 0 and len(self._clock) >= ACTORS_MAX:
-                raise LimitExceeded("actors", size=ACTORS_MAX + 1, limit=ACTORS_MAX)
-            if held.traits.is_stamped:
-                stamp = latest_stamp(delta)
-                if stamp is not None:
-                    self._hybrid.observe(stamp)
-            if entry.first <= have:
-                new = held.absorb_known(delta, covers=self._covers)
-            else:
-                new = held.absorb(delta)
-        except ClockSkewError as error:
-            self._hold(entry, error)
-            return False
-        except RemoteError as error:
-            return self._reject(entry, error, received)
-        if self._rejections:
-            self._rejections.pop((entry.actor, have + 1), None)
-        self._documents.setdefault(entry.document, held)
-        self._advance(entry, received)
-        if not new.is_bottom():
-            self._note_change(Change(entry.document, new, False))
-        return True
-
-    def _advance(self, entry: LogEntry, received: Received) -> None:
-        self._set_clock(entry.actor, entry.last)
-        self._log.append(entry)
-        received.new.append(entry)
-        self._held.discard(entry.actor)
-
-    def _hold(self, entry: LogEntry, error: ClockSkewError) -> None:
-        if entry.actor not in self._held:
-            self._held.add(entry.actor)
-            self._emit(EntriesHeld(actor=entry.actor, first=entry.first, ahead_s=error.ahead_s))
-        self._keep(entry)
-
-    def _reject(self, entry: LogEntry, error: RemoteError, received: Received) -> bool:
-        """Refuse an entry, or pass over it once it was asked for often enough."""
-        key = (entry.actor, self._clock.get(entry.actor, 0) + 1)
-        count = self._rejections.get(key, 0) + 1
-        received.rejected.append(Rejection(entry, error.reason, str(error)))
-        if count < self.config.rejections_max:
-            self._rejections[key] = count
-            return False
-        self._rejections.pop(key, None)
-        self._advance(entry, received)
-        self._emit(
-            EntrySkipped(
-                actor=entry.actor,
-                first=entry.first,
-                last=entry.last,
-                document=entry.document,
-                reason=error.reason,
-                detail=str(error),
-            )
-        )
-        return True
-
-    def _new_document(self, name: str, state: Any) -> Document:
-        """Make an empty document for what a peer sent; it is kept once that is absorbed."""
-        if len(self._documents) >= DOCUMENTS_MAX:
-            raise LimitExceeded("documents", size=DOCUMENTS_MAX + 1, limit=DOCUMENTS_MAX)
-        try:
-            check_name("the document's name", name, bytes_max=DOCUMENT_NAME_BYTES_MAX)
-        except LocalError as error:
-            raise DecodeError(str(error)) from error
-        return Document(name, tag=registry.type_tag(state), state=type(state)())
-
-    def _covers(self, actor: ActorId, sequence: int) -> bool:
-        """Tell whether a write was absorbed here. One without a number never was."""
-        return 0 < sequence <= self._clock.get(actor, 0)
-
-    def _set_clock(self, actor: ActorId, sequence: int) -> None:
-        before = self._clock.get(actor, 0)
-        self._clock[actor] = sequence
-        self._clock_sum += digest.clock_term(actor, sequence) - digest.clock_term(actor, before)
-
-    # -- what peers lack -----------------------------------------------------------------------
-
-    def lacking(self, peer_clock: Mapping[ActorId, int], *, bytes_max: int) -> Lacking:
+    def lacking(self, peer_clock: Clock, *, bytes_max: int) -> Lacking:
         """Return what a peer lacks, from the log. O(actors + entries returned).
 
+        Writers it does not know come first, then small documents.
+
         Args:
-            peer_clock: the peer's clock.
+            peer_clock: the peer's clock, as it sent it.
             bytes_max: of the entries together; a single one may be over it.
         """
-        return self._log.lacking(self._clock, peer_clock, bytes_max=bytes_max)
+        parts = self._parts
+        if parts.vector.lacks_forgotten(peer_clock):
+            return Lacking([], True, False)
+        return parts.log.lacking(parts.vector.view, peer_clock, bytes_max=bytes_max)
 
     def entries_between(self, gap: Gap, *, bytes_max: int) -> Lacking:
         """Return the entries that fill a peer's gap, from the log. O(entries returned)."""
-        return self._log.between(gap, bytes_max=bytes_max)
+        return self._parts.log.between(gap, bytes_max=bytes_max)
+
+    def advertised_clock(self) -> dict[ActorId, int]:
+        """Return the clock to send to peers: `version_vector`, and marks. O(actors).
+
+        A mark tells that a writer was forgotten here and nothing of it is needed. A clock
+        without marks is understood too, and costs a needless transfer while peers differ in
+        whom they have forgotten.
+        """
+        return self._parts.vector.advertised()
+
+    def reaches(self, peer_clock: Clock) -> bool:
+        """Tell whether all that a peer's clock names was absorbed or forgotten. O(actors)."""
+        return self._parts.vector.reaches(peer_clock)
 
     def clock_hash(self) -> int:
         """Return 64 bits that are equal for equal clocks. O(1)."""
-        return self._clock_sum & HASH64_MASK
+        return self._parts.vector.hash()
 
     def content_digest(self) -> int:
         """Return 64 bits that are equal for equal live content. O(documents).
 
         Compare it only when no writes are open here: they are in the content and in no clock.
         """
-        return digest.content_digest(
-            (name, document.state) for name, document in self._documents.items()
-        )
+        return digest.content_digest(self._parts.documents)
 
-    # -- snapshots -----------------------------------------------------------------------------
+    # State transfers
 
     def snapshot_offer(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return what this node has: document to type tag and bucket digests. O(buckets)."""
         return {
-            name: (document.tag, digest.document_digests(document.state))
-            for name, document in sorted(self._documents.items())
+            document.name: (document.tag, digest.document_digests(document.state))
+            for document in self._parts.documents
         }
 
     def snapshot_pages(
@@ -517,44 +281,40 @@ class Replica:
     ) -> SnapshotPages:
         """Return the pages that a peer needs, made one by one as they are asked for.
 
-        Its `clock`, this node's before the first page, goes with the last page and no earlier.
+        `SnapshotPages.clock`, this node's before the first page, goes with the last page and no
+        earlier.
+
+        Args:
+            their_offer: the peer's `snapshot_offer`.
+            page_bytes_max: of a page's `state`; one value that cannot be cut may be over it.
+            is_repair: both have equal clocks and different content, which is a broken
+                invariant: join everything, rather keeping what was removed than losing a write.
         """
-        self._close_groups()
+        self._close_writes()
+        self._transfers += 1
         return SnapshotPages(
-            self._documents,
+            self._parts,
             their_offer,
             page_bytes_max=page_bytes_max,
-            clock=self._clock,
-            clock_hash=self.clock_hash(),
+            number=self._transfers,
             is_repair=is_repair,
         )
 
     def absorb_page(self, page: SnapshotPage) -> None:
         """Join a page of a peer's state. Idempotent; the clock stays as it is. O(size).
 
-        Raises:
-            RemoteError: the page cannot be read, is of another type than the document here, or
-                is stamped too far ahead. State unchanged.
-        """
-        self._close_groups()
-        content = decode_page(page.state)
-        held = self._documents.get(page.document)
-        if held is None:
-            held = self._new_document(page.document, content.part)
-        else:
-            held.check_type(content.part)
-        stamp = latest_stamp(content.part)
-        if stamp is not None:
-            self._hybrid.observe(stamp)
-        if content.is_repair:
-            new = held.absorb(content.part)
-        else:
-            new = held.absorb_known(content.part, covers=self._covers)
-        self._documents.setdefault(page.document, held)
-        if not new.is_bottom():
-            self._note_change(Change(page.document, new, False))
+        A page stamped further ahead than the clock allows waits, and the clock of its transfer
+        with it, for `release`. A document that could not be read in `rejections_max` pages is
+        passed over with a `PageSkipped` event.
 
-    def complete_snapshot(self, clock: Mapping[ActorId, int]) -> Received:
+        Raises:
+            RemoteError: the page cannot be read, or there is no room for it to wait. State
+                unchanged; the transfer has to begin anew.
+        """
+        self._close_writes()
+        self._arrivals.absorb(page)
+
+    def complete_snapshot(self, clock: Clock) -> Received:
         """Join the sender's clock, once every page of its snapshot was absorbed. O(actors).
 
         The log starts anew behind it, and entries that waited are absorbed.
@@ -565,34 +325,46 @@ class Replica:
         Raises:
             LimitExceeded: the clock has more actors than allowed. State unchanged.
         """
-        self._close_groups()
-        if len(clock.keys() | self._clock.keys()) > ACTORS_MAX:
-            raise LimitExceeded("actors", size=len(clock), limit=ACTORS_MAX)
-        received = Received()
-        for actor, sequence in clock.items():
-            if sequence <= self._clock.get(actor, 0):
-                continue
-            if actor == self.actor:
-                self._emit(IdentityStolen(actor=actor, sequence=sequence))
-                continue
-            self._set_clock(actor, sequence)
-            self._log.skip_to(actor, sequence)
-            self._held.discard(actor)
-        actors = self._gaps.actors()
-        for actor in actors:
-            self._drain(actor, received)
-        self._finish(received, actors)
-        return received
+        self._close_writes()
+        if not self._arrivals.complete(clock):
+            return Received()
+        return self._intake.release()
 
-    # -- upkeep --------------------------------------------------------------------------------
+    def export_state(self, *, page_bytes_max: int = SNAPSHOT_PAGE_BYTES_MAX) -> ReplicaState:
+        """Return everything, to be kept on disk. O(content)."""
+        pages = self.snapshot_pages({}, page_bytes_max=page_bytes_max)
+        return ReplicaState(self.actor, pages.clock, tuple(pages))
+
+    def import_state(self, state: ReplicaState) -> None:
+        """Begin with a state that an earlier start of this node, or another node, exported.
+
+        A state older than half the time after which this node is forgotten must not be imported
+        but be the `begin_rejoin` of a replica that has imported it.
+
+        Raises:
+            StateError: something is in this replica already, or the state is of its own actor,
+                which is never used again. State unchanged.
+            RemoteError: a page cannot be read. What was read before stays.
+        """
+        vector = self._parts.vector
+        if vector.view or self._writes or state.actor == self.actor:
+            raise StateError("a state is imported by a new writer, before anything else")
+        for page in state.pages:
+            self._arrivals.absorb(page)
+        self._arrivals.complete(state.clock)
+
+    # Upkeep
 
     def trim(self, stable: Mapping[ActorId, int]) -> int:
         """Drop what every live member has from the log; return how many entries.
 
         Also joins neighbours in the log's older half, a bounded number at each call.
+
+        Args:
+            stable: by `StabilityTracker.stable`.
         """
-        dropped = self._log.trim(stable)
-        self._log.join_adjacent()
+        dropped = self._parts.log.trim(stable)
+        self._parts.log.join_adjacent()
         return dropped
 
     def collect_tombstones(self, settled: Mapping[ActorId, int], *, now: float) -> int:
@@ -605,71 +377,123 @@ class Replica:
         Returns:
             how many were dropped.
         """
-        settled = self._aged(settled, now)
+        vector = self._parts.vector
+        aged = self._grace.aged(vector.view, now=now)
+        forgotten = vector.forgotten
 
         def is_settled(entry: Any) -> bool:
-            sequence: int = entry.sequence
-            return 0 < sequence <= settled.get(entry.actor, 0)
+            actor, sequence = entry.actor, entry.sequence
+            upto = min(settled.get(actor, 0), aged.get(actor, 0))
+            return bool(0 < sequence <= max(upto, forgotten.get(actor, 0)))
 
         return sum(
             document.state.collect(is_settled)
-            for document in self._documents.values()
+            for document in self._parts.documents
             if document.traits.is_numbered
         )
 
-    def _aged(self, settled: Mapping[ActorId, int], now: float) -> Mapping[ActorId, int]:
-        """Return the part of a clock that this node had covered a grace period ago."""
-        grace_s = self.config.tombstone_grace_s
-        if grace_s == 0:
-            return settled
-        samples = self._samples
-        if not samples or now - samples[-1][0] >= grace_s / 8:
-            samples.append((now, dict(self._clock)))
-        while len(samples) > 1 and now - samples[1][0] >= grace_s:
-            samples.popleft()
-        at, clock = samples[0]
-        if now - at < grace_s:
-            return {}
-        return {actor: min(settled[actor], clock[actor]) for actor in settled if actor in clock}
+    def forget(self, actor: ActorId) -> None:
+        """Take a writer out of the clock and refuse its entries from now on. O(its entries).
 
-    def _shorten_log(self) -> None:
-        if self._log.is_over:
-            dropped = self._log.shorten()
-            if dropped:
-                self._emit(LogShortened(entry_count=dropped))
+        For a writer whose node was forgotten, or has come back as another writer for so long.
+        Its content stays. Every live node must have had time to get it.
 
-    def changes(self) -> list[Change]:
-        """Drain what became new, in order."""
-        drained = list(self._changes)
-        self._changes.clear()
-        return drained
+        Raises:
+            StateError: it is this node's own actor. State unchanged.
+        """
+        parts = self._parts
+        if actor == parts.actor:
+            raise StateError("a node cannot forget its own actor")
+        sequence = parts.vector.get(actor)
+        if sequence == 0 or actor == BASE:
+            return
+        self._intake.forget(actor)
+        parts.log.forget(actor)
+        parts.vector.forget(actor, sequence)
+        if parts.vector.get(BASE) == 0:
+            parts.vector.set(BASE, 1)
+            parts.log.skip_to(BASE, 1)
 
-    def events(self) -> list[ReplicaEvent]:
-        """Drain what happened, in order."""
-        drained = list(self._events)
-        self._events.clear()
-        return drained
+    def learn_forgotten(self, peer_clock: Clock, *, keep: Collection[ActorId]) -> list[ActorId]:
+        """Forget the writers that a peer's clock marks as forgotten; return them.
 
-    def _note_change(self, change: Change) -> None:
-        if len(self._changes) >= self.config.changes_max:
-            count = len(self._changes)
-            self._changes.clear()
-            self._emit(ChangesDropped(change_count=count))
-        self._changes.append(change)
+        Args:
+            peer_clock: as it was sent.
+            keep: the actors of the members, which are not forgotten on a peer's word.
+        """
+        learned: list[ActorId] = []
+        for actor, sequence in peer_clock.items():
+            if not is_mark(sequence):
+                continue
+            if actor == self.actor:
+                self._served.journal.emit(ActorForgotten(actor=actor))
+            elif actor not in keep and 0 < self._parts.vector.get(actor) <= marked_number(sequence):
+                self.forget(actor)
+                learned.append(actor)
+        return learned
 
-    def _emit(self, event: ReplicaEvent) -> None:
-        if len(self._events) >= self.config.events_max:
-            self._events.popleft()
-        self._events.append(event)
+    # Coming back
+
+    @property
+    def is_rejoining(self) -> bool:
+        """Whether a peer's state is being adopted: between `begin_rejoin` and its end."""
+        return self._served is not self._parts
+
+    def begin_rejoin(self, actor: ActorId) -> None:
+        """Begin to come back as a new writer, after being out of contact for too long.
+
+        From now on this replica is empty to its peers: entries and pages fill a second set of
+        documents. Readers and writers are served from the former one until `finish_rejoin`.
+        Beginning again starts over.
+
+        Args:
+            actor: the new writer, never used before.
+
+        Raises:
+            StateError: the actor is the present one. State unchanged.
+        """
+        served = self._served
+        if actor == served.actor:
+            raise StateError("a node comes back as a new actor")
+        self._close_writes()
+        writes = self._writes
+        self._begin(Parts(actor, served.clock, self.config, QuietJournal(served.journal)))
+        self._writes = writes
+        self._served = served
+
+    def finish_rejoin(self) -> RejoinReport:
+        """Take over what was adopted, and write again what only this node had. O(content).
+
+        To be called once this replica `reaches` the clock of the peer it adopts, by a snapshot
+        or by entries. Subscribers get every document anew, as changes with `is_reset`.
+
+        Raises:
+            StateError: no `begin_rejoin` before. State unchanged.
+        """
+        if not self.is_rejoining:
+            raise StateError("finish_rejoin without begin_rejoin")
+        former, parts = self._served, self._parts
+        parts.journal = former.journal
+        parts.clock.actor = parts.actor
+        self._served = parts
+        self._writes = OpenWrites(parts)
+        for document in parts.documents:
+            parts.journal.note(Change(document.name, document.state, False, True))
+        kept, lost = write_again(former.documents, parts, self.write)
+        return RejoinReport(former.actor, parts.actor, kept, tuple(lost))
 
     def _check(self) -> None:
         """Assert every invariant that can be seen from one replica."""
+        parts = self._parts
+        numbers = dict(parts.vector.view)
 
         def fail(what: str) -> InternalError:
-            return InternalError(f"{what}; clock {dict(self._clock)!r}")
+            return InternalError(f"{what}; clock {numbers!r}")
 
-        if self.clock_hash() != digest.clock_hash(self._clock):
+        if parts.vector.hash() != clock_hash(numbers):
             raise fail("the hash of the clock is not kept up")
-        if self._clock.get(self.actor, 0) + len(self._groups) + len(self._full) != self._reserved:
-            raise fail("reserved numbers and open groups do not agree")
-        self._log.check(self._clock, fail)
+        if not self.is_rejoining:
+            reserved = parts.vector.get(parts.actor) + self._writes.group_count
+            if reserved != self._writes.reserved:
+                raise fail("reserved numbers and open groups do not agree")
+        parts.log.check(numbers, fail)

@@ -3,32 +3,37 @@
 A page carries whole buckets where the type has them. For types with numbered entries it also
 says which buckets begin with it, so that the receiver learns what the sender no longer has.
 Rule: the format of a page's `state` must live in this file; to the transport it is opaque.
-Source: the optimized observed-remove set (Bieniusa et al. 2012): what one side's clock covers
-and that side does not have is removed, so a removal needs no tombstone between two states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from meshlib.codec import pack, unpack
 from meshlib.crdt import registry
-from meshlib.crdt.lattice import Lattice, join_all
 from meshlib.errors import DecodeError, VersionMismatch
-from meshlib.identity import ActorId
+from meshlib.hashing import hash64
 from meshlib.replication.digest import Offer, differing_buckets, document_digests
 from meshlib.replication.document import Document
+from meshlib.replication.paging import encoded_pieces
+from meshlib.replication.parts import Parts
 
-__all__ = ["PageContent", "SnapshotPage", "SnapshotPages", "decode_page", "encode_page"]
+__all__ = ["PageContent", "SnapshotPage", "SnapshotPages"]
 
 PAGE_VERSION: Final = 1
+
 PAGE_OVERHEAD_BYTES: Final = 1024
-"""Room for a page's head: its version, flags and bucket numbers."""
+"""Room for a page's head: numbers, flags and bucket numbers."""
 
 BUCKETS_MAX: Final = 65_536
+NUMBER_MAX: Final = (1 << 64) - 1
+
+IS_LAST: Final = 1
+IS_REPAIR: Final = 2
+IS_WHOLE: Final = 4
 
 
 @frozen(slots=True)
@@ -44,159 +49,171 @@ class SnapshotPage:
     state: bytes
 
 
-@frozen(slots=True)
+@frozen(slots=True, kw_only=True)
 class PageContent:
-    """What a page holds.
+    """What a page's `state` holds.
 
     Args:
-        part: a state of the document's type.
-        begun: buckets whose content begins here and is whole with the last page.
+        transfer: names the transfer.
+        index: the page's place in it, from 0.
         clock_hash: of the sender's clock as it was before the first page.
-        is_repair: whether both sides found that equal clocks hold different content: then
-            clocks prove nothing, and everything is joined.
+        begun: buckets whose content begins here and is complete with the last page.
+        part: the encoded part of the document's state.
+        is_last: whether it is the last page.
+        is_repair: whether equal clocks were found to hold different content: then clocks prove
+            nothing, and everything is joined.
+        is_whole: whether the sender lacks no entry of the document that its clock covers.
     """
 
-    part: Lattice
-    begun: tuple[int, ...]
+    transfer: int
+    index: int
     clock_hash: int
-    is_repair: bool
+    begun: tuple[int, ...]
+    part: bytes
+    is_last: bool = False
+    is_repair: bool = False
+    is_whole: bool = True
 
+    def encode(self) -> bytes:
+        """Write the page. O(size)."""
+        flags = IS_LAST * self.is_last | IS_REPAIR * self.is_repair | IS_WHOLE * self.is_whole
+        data: bytes = pack(
+            (PAGE_VERSION, self.transfer, self.index, self.clock_hash, flags, self.begun, self.part)
+        )
+        return data
 
-def encode_page(content: PageContent, *, part_bytes: bytes) -> bytes:
-    """Write a page. O(size)."""
-    data: bytes = pack(
-        (PAGE_VERSION, content.clock_hash, content.is_repair, content.begun, part_bytes)
-    )
-    return data
+    @classmethod
+    def decode(cls, data: bytes) -> PageContent:
+        """Read a page strictly. O(size).
 
-
-def decode_page(data: bytes) -> PageContent:
-    """Read a page strictly. O(size).
-
-    Raises:
-        DecodeError: not what `encode_page` writes.
-        VersionMismatch: a version not known here.
-        LimitExceeded: its part holds more than a limit allows.
-    """
-    tree = unpack(data)
-    if type(tree) is not tuple or not tree or type(tree[0]) is not int:
-        raise DecodeError("not a page")
-    if tree[0] != PAGE_VERSION:
-        raise VersionMismatch("a page", ours=PAGE_VERSION, theirs=tree[0])
-    if len(tree) != 5:
-        raise DecodeError("not a page")
-    _, clock_hash, is_repair, begun, part = tree
-    if type(clock_hash) is not int or type(is_repair) is not bool or type(part) is not bytes:
-        raise DecodeError("not a page")
-    if type(begun) is not tuple or not all(
-        type(bucket) is int and 0 <= bucket < BUCKETS_MAX for bucket in begun
-    ):
-        raise DecodeError("not a page: bucket numbers")
-    return PageContent(registry.decode(part), begun, clock_hash, is_repair)
+        Raises:
+            DecodeError: not what `encode` writes.
+            VersionMismatch: a version not known here.
+        """
+        tree = unpack(data)
+        if type(tree) is not tuple or not tree or type(tree[0]) is not int:
+            raise DecodeError("not a page of a snapshot")
+        if tree[0] != PAGE_VERSION:
+            raise VersionMismatch("a page of a snapshot", ours=PAGE_VERSION, theirs=tree[0])
+        if len(tree) != 7 or type(tree[5]) is not tuple or type(tree[6]) is not bytes:
+            raise DecodeError("not a page of a snapshot")
+        _, transfer, index, clock_hash, flags, begun, part = tree
+        for number in (transfer, index, clock_hash, flags):
+            if type(number) is not int or not 0 <= number <= NUMBER_MAX:
+                raise DecodeError("a page of a snapshot: a number out of range")
+        if not all(type(bucket) is int and 0 <= bucket < BUCKETS_MAX for bucket in begun):
+            raise DecodeError("a page of a snapshot: a bucket out of range")
+        return cls(
+            transfer=transfer,
+            index=index,
+            clock_hash=clock_hash,
+            begun=begun,
+            part=part,
+            is_last=bool(flags & IS_LAST),
+            is_repair=bool(flags & IS_REPAIR),
+            is_whole=bool(flags & IS_WHOLE),
+        )
 
 
 class SnapshotPages:
     """The pages that a peer needs, made one by one as they are asked for.
 
     Args:
-        documents: the replica's own table, read as the pages are made.
+        parts: the sender's, read as the pages are made.
         offer: what the peer has.
         page_bytes_max: of a page's `state`; one irreducible part may be over it.
-        clock: the sender's clock now, before the first page.
-        clock_hash: its hash.
+        number: how many transfers this replica has begun, to tell them apart.
         is_repair: see `PageContent`.
     """
 
-    __slots__ = ("_content", "_documents", "_iterator", "_part_bytes_max", "clock")
+    __slots__ = ("_head", "_offer", "_parts", "_piece_bytes_max", "_stream", "clock")
 
     def __init__(
-        self,
-        documents: Mapping[str, Document],
-        offer: Offer,
-        *,
-        page_bytes_max: int,
-        clock: Mapping[ActorId, int],
-        clock_hash: int,
-        is_repair: bool,
+        self, parts: Parts, offer: Offer, *, page_bytes_max: int, number: int, is_repair: bool
     ) -> None:
-        self.clock: Final = dict(clock)
-        self._documents = documents
-        self._part_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
-        self._content: Callable[[tuple[int, ...], Any], PageContent] = lambda begun, part: (
-            PageContent(part, begun, clock_hash, is_repair)
+        self.clock: Final = parts.vector.advertised()
+        self._parts = parts
+        self._offer = dict(offer)
+        self._piece_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
+        clock_hash = parts.vector.hash()
+        self._head = PageContent(
+            transfer=hash64(pack((parts.actor, number, clock_hash))),
+            index=0,
+            clock_hash=clock_hash,
+            begun=(),
+            part=b"",
+            is_repair=is_repair,
         )
-        self._iterator = self._pages(dict(offer))
+        self._stream = self._pages()
 
     def __iter__(self) -> Iterator[SnapshotPage]:
-        return self._iterator
+        return self
 
     def __next__(self) -> SnapshotPage:
-        return next(self._iterator)
+        return next(self._stream)
 
-    def _pages(self, offer: Offer) -> Iterator[SnapshotPage]:
-        def size(name: str) -> int:
-            state = self._documents[name].state
-            return len(state) if hasattr(state, "__len__") else 0
+    def _pages(self) -> Iterator[SnapshotPage]:
+        """Number the pieces, and mark the last one: so one piece is made ahead."""
+        waiting: tuple[Document, PageContent] | None = None
+        for index, (document, begun, part) in enumerate(self._pieces()):
+            if waiting is not None:
+                yield SnapshotPage(waiting[0].name, waiting[1].encode())
+            is_whole = not document.skipped
+            content = evolve(self._head, index=index, begun=begun, part=part, is_whole=is_whole)
+            waiting = document, content
+        if waiting is not None:
+            last = evolve(waiting[1], is_last=True)
+            yield SnapshotPage(waiting[0].name, last.encode())
 
-        for name in sorted(self._documents, key=lambda name: (size(name), name)):
-            document = self._documents[name]
-            tag, theirs = offer.get(name, (document.tag, ()))
+    def _pieces(self) -> Iterator[tuple[Document, tuple[int, ...], bytes]]:
+        """Yield what differs, small documents first."""
+
+        def size(document: Document) -> tuple[int, str]:
+            state = document.state
+            return (len(state) if hasattr(state, "__len__") else 0), document.name
+
+        for document in sorted(self._parts.documents, key=size):
+            tag, theirs = self._offer.get(document.name, (document.tag, ()))
             if tag != document.tag:
-                continue  # two types under one name: neither side can read the other's
-            ours = document_digests(document.state)
-            differing = differing_buckets(ours, theirs)
+                # An empty state is enough for the receiver to learn that the types differ.
+                yield document, (), registry.encode(type(document.state)())
+                continue
+            differing = differing_buckets(document_digests(document.state), theirs)
             if not differing:
                 continue
             if document.traits.is_paged:
-                yield from self._bucket_pages(document, differing)
+                yield from self._bucket_pieces(document, differing)
             elif not document.state.is_bottom():
-                yield from self._split(document, [document.state], ())
+                for _, data in encoded_pieces([document.state], bytes_max=self._piece_bytes_max):
+                    yield document, (), data
 
-    def _page(
-        self, document: Document, part: Any, begun: tuple[int, ...], data: bytes
-    ) -> SnapshotPage:
-        content = self._content(begun, part)
-        return SnapshotPage(document.name, encode_page(content, part_bytes=data))
+    def _claims(self, document: Document, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the buckets of which the sender can say that what it lacks is removed."""
+        if document.traits.is_prunable and not document.skipped and not self._head.is_repair:
+            return buckets
+        return ()
 
-    def _bucket_pages(self, document: Document, buckets: list[int]) -> Iterator[SnapshotPage]:
-        """Group buckets into pages, by the size that the buckets before had."""
-        sent_bytes, sent_buckets, start = 0, 0, 0
-        count = 1
+    def _bucket_pieces(
+        self, document: Document, buckets: list[int]
+    ) -> Iterator[tuple[Document, tuple[int, ...], bytes]]:
+        """Group buckets into pieces, by the size that the buckets before had."""
+        sent_bytes, sent_buckets, start, count = 0, 0, 0, 1
+        bytes_max = self._piece_bytes_max
         while start < len(buckets):
             group = tuple(buckets[start : start + count])
-            part = document.state.part(group)
+            part: Any = document.state.part(group)
             data = registry.encode(part)
-            if len(data) > self._part_bytes_max and len(group) > 1:
+            if len(data) > bytes_max and len(group) > 1:
                 count = len(group) // 2
                 continue
-            begun = group if document.traits.is_numbered else ()
-            if len(data) > self._part_bytes_max:
-                yield from self._split(document, [part], begun)
+            begun = self._claims(document, group)
+            if len(data) > bytes_max:
+                for _, piece in encoded_pieces([part], bytes_max=bytes_max):
+                    yield document, begun, piece
+                    begun = ()
             elif begun or not part.is_bottom():
-                yield self._page(document, part, begun, data)
+                yield document, begun, data
             start += len(group)
             sent_bytes += len(data)
             sent_buckets += len(group)
-            count = max(1, self._part_bytes_max * sent_buckets * 3 // (sent_bytes * 4))
-
-    def _split(
-        self, document: Document, parts: list[Any], begun: tuple[int, ...]
-    ) -> Iterator[SnapshotPage]:
-        """Send the join of `parts`, halved until each page fits or cannot be split."""
-        joined = parts[0] if len(parts) == 1 else join_all(parts)
-        data = registry.encode(joined)
-        if len(data) > self._part_bytes_max:
-            pieces = list(joined.decompose()) if len(parts) == 1 else parts
-            if len(pieces) > 1:
-                yield from self._split_all(document, pieces, begun, len(data))
-                return
-        yield self._page(document, joined, begun, data)
-
-    def _split_all(
-        self, document: Document, pieces: list[Any], begun: tuple[int, ...], size: int
-    ) -> Iterator[SnapshotPage]:
-        chunk_count = min(len(pieces), max(2, size * 5 // (self._part_bytes_max * 4) + 1))
-        step = -(-len(pieces) // chunk_count)
-        for start in range(0, len(pieces), step):
-            yield from self._split(document, pieces[start : start + step], begun)
-            begun = ()
+            count = max(1, bytes_max * sent_buckets * 3 // (sent_bytes * 4))

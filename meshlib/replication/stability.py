@@ -13,15 +13,16 @@ Source: causal stability (Baquero, Almeida, Shoker, "Pure operation-based replic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Final
 
 from attrs import define, field
 
 from meshlib.identity import ActorId
+from meshlib.replication.vector import Clock, is_mark
 
-__all__ = ["StabilityTracker"]
-
-Clock = Mapping[ActorId, int]
+__all__ = ["GracePeriod", "StabilityTracker"]
 
 
 @define(slots=True)
@@ -47,7 +48,10 @@ class _Peer:
 
 
 def _has_reached(ours: Clock, theirs: Clock) -> bool:
-    return all(ours.get(actor, 0) >= sequence for actor, sequence in theirs.items())
+    """Tell whether a clock covers another; what the other has forgotten counts as covered."""
+    return all(
+        is_mark(sequence) or ours.get(actor, 0) >= sequence for actor, sequence in theirs.items()
+    )
 
 
 def _minimum(clocks: Iterable[Clock]) -> dict[ActorId, int]:
@@ -167,3 +171,36 @@ class StabilityTracker:
         for name in sorted(members):
             self._settle(self._peers[name], our_clock)
         return _minimum([our_clock, *(self._peers[name].settled for name in members)])
+
+
+class GracePeriod:
+    """Tells what this node has had for some time, from samples of its clock.
+
+    A removal is kept that long beyond its being stable, because news of a new member and
+    packets under way take time. Measured here and in monotonic seconds: no wall clock decides
+    what is dropped.
+
+    Args:
+        grace_s: the period, in seconds.
+    """
+
+    __slots__ = ("_grace_s", "_samples")
+
+    SAMPLES: Final = 8
+    """Samples kept for one period: the period is at most an eighth longer than set."""
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._samples: deque[tuple[float, dict[ActorId, int]]] = deque()
+
+    def aged(self, clock: Clock, *, now: float) -> Clock:
+        """Take a sample if one is due; return the numbers covered a period ago. O(actors)."""
+        if self._grace_s == 0:
+            return clock
+        samples = self._samples
+        if not samples or now - samples[-1][0] >= self._grace_s / self.SAMPLES:
+            samples.append((now, dict(clock)))
+        while len(samples) > 1 and now - samples[1][0] >= self._grace_s:
+            samples.popleft()
+        taken_at, sample = samples[0]
+        return sample if now - taken_at >= self._grace_s else {}

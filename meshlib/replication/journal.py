@@ -1,0 +1,75 @@
+"""What a replica has to tell: changes for subscribers, events for whoever drives it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from meshlib.replication.records import Change, ChangesDropped, ReplicaEvent
+
+__all__ = ["Journal", "QuietJournal"]
+
+
+class Journal:
+    """Two bounded queues that are drained.
+
+    Args:
+        changes_max: changes that may wait; beyond it all of them go, with an event, since a
+            subscriber that missed one has to read the state again anyway.
+        events_max: events that may wait; the oldest goes beyond it, counted.
+    """
+
+    __slots__ = ("_changes", "_changes_max", "_events", "_events_max", "events_dropped")
+
+    def __init__(self, *, changes_max: int, events_max: int) -> None:
+        self._changes: deque[Change] = deque()
+        self._changes_max = changes_max
+        self._events: deque[ReplicaEvent] = deque()
+        self._events_max = events_max
+        self.events_dropped = 0
+
+    def note(self, change: Change) -> None:
+        """Add a change. O(1)."""
+        if len(self._changes) >= self._changes_max:
+            self.emit(ChangesDropped(change_count=len(self._changes)))
+            self._changes.clear()
+        self._changes.append(change)
+
+    def emit(self, event: ReplicaEvent) -> None:
+        """Add an event. O(1)."""
+        if len(self._events) >= self._events_max:
+            self._events.popleft()
+            self.events_dropped += 1
+        self._events.append(event)
+
+    def drain_changes(self) -> list[Change]:
+        """Return the changes since the last call, in order."""
+        drained = list(self._changes)
+        self._changes.clear()
+        return drained
+
+    def drain_events(self) -> list[ReplicaEvent]:
+        """Return the events since the last call, in order."""
+        drained = list(self._events)
+        self._events.clear()
+        return drained
+
+
+class QuietJournal(Journal):
+    """Tells no changes, and tells its events to another journal: of documents not yet served.
+
+    Args:
+        other: who is told.
+    """
+
+    __slots__ = ("_other",)
+
+    def __init__(self, other: Journal) -> None:
+        super().__init__(changes_max=1, events_max=1)
+        self._other = other
+
+    def note(self, change: Change) -> None:
+        """Ignore a change."""
+
+    def emit(self, event: ReplicaEvent) -> None:
+        """Pass an event on."""
+        self._other.emit(event)

@@ -1,0 +1,42 @@
+"""What the parts of one replica share. Replaced as a whole when a replica begins again."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from meshlib.clock import HybridClock
+from meshlib.identity import ActorId
+from meshlib.replication.config import ReplicationConfig
+from meshlib.replication.document import DocumentTable
+from meshlib.replication.gap_buffer import GapBuffer
+from meshlib.replication.journal import Journal
+from meshlib.replication.log import ReplicationLog
+from meshlib.replication.vector import VersionVector
+
+__all__ = ["Parts"]
+
+
+@define(slots=True)
+class Parts:
+    """The state of one replica.
+
+    Args:
+        actor: who writes here.
+        clock: mints and judges stamps.
+        config: the limits.
+        journal: changes and events.
+    """
+
+    actor: ActorId
+    clock: HybridClock
+    config: ReplicationConfig
+    journal: Journal
+    documents: DocumentTable = field(factory=DocumentTable)
+    vector: VersionVector = field(factory=VersionVector)
+    log: ReplicationLog = field(init=False)
+    gaps: GapBuffer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the parts that have limits."""
+        self.log = ReplicationLog(bytes_max=self.config.log_bytes_max)
+        self.gaps = GapBuffer(bytes_max=self.config.gap_buffer_bytes_max)

@@ -1,0 +1,121 @@
+"""Coming back after being away for too long.
+
+Meanwhile the others may have dropped tombstones without this node having seen the removals, so
+what it still has cannot simply be joined with theirs. It comes back as a new writer: it takes a
+peer's state whole, and writes again, as new writes with new stamps, what no peer had and
+nothing newer has replaced. New stamps, because a removal may still be held by one peer and
+dropped by another, and only a write after all of them is the same to both.
+
+Not only its own writes are written again: it may be the only survivor that has another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshlib.codec import decode_value
+from meshlib.crdt.entries import NO_WRITE
+from meshlib.crdt.lattice import Lattice
+from meshlib.crdt.maps import LWWMap
+from meshlib.limits import ENTRY_BYTES_MAX
+from meshlib.replication.document import Document, DocumentTable
+from meshlib.replication.paging import encoded_pieces
+from meshlib.replication.parts import Parts
+from meshlib.replication.records import LostWrite
+from meshlib.replication.writes import Mutator, WriteContext
+
+__all__ = ["write_again"]
+
+Write = Callable[[str, Mutator], Any]
+
+
+def write_again(former: DocumentTable, parts: Parts, write: Write) -> tuple[int, list[LostWrite]]:
+    """Write what only the former documents hold to the adopted ones. O(former content).
+
+    Args:
+        former: the documents of before.
+        parts: the adopted ones, and the clock that tells what the peers had.
+        write: writes to an adopted document.
+
+    Returns:
+        how many writes were made again, and those that could not be kept.
+    """
+    kept, lost = 0, list[LostWrite]()
+    for document in former:
+        adopted = parts.documents.find(document.name)
+        if adopted is not None and type(adopted.state) is not type(document.state):
+            lost.append(LostWrite(document.name, None))
+            continue
+        if adopted is None:
+            if document.state.is_bottom():
+                continue
+            adopted = parts.documents.open(document.name, document.tag)
+        if isinstance(document.state, LWWMap):
+            kept += _write_entries(document, adopted, parts, write, lost)
+        else:
+            kept += _write_difference(document, adopted, write, lost)
+    return kept, lost
+
+
+def _write_entries(
+    former: Document, adopted: Document, parts: Parts, write: Write, lost: list[LostWrite]
+) -> int:
+    """Write again the entries of a map whose number the adopted clock does not cover."""
+    unseen = [
+        (entry, key)
+        for key, entry in former.state.entries()
+        if entry.stamp != NO_WRITE and not parts.vector.covers(entry.actor, entry.sequence)
+    ]
+    kept = 0
+    for entry, key in sorted(unseen, key=lambda pair: pair[0].stamp):
+        held = adopted.state.entry(key)
+        if held is not None and held.stamp >= entry.stamp:
+            if held.stamp != entry.stamp:
+                lost.append(LostWrite(former.name, key))
+        elif entry.payload is not None:
+            write(former.name, _setter(key, decode_value(entry.payload)))
+            kept += 1
+        else:
+            write(former.name, _remover(key))
+            kept += 1
+    return kept
+
+
+def _setter(key: Any, value: Any) -> Mutator:
+    return lambda state, context: state.set(
+        key, value, stamp=context.stamp(), sequence=context.sequence
+    )
+
+
+def _remover(key: Any) -> Mutator:
+    """Remove a key, one that is not there too: another peer may still have an older value."""
+
+    def mutate(state: Any, context: WriteContext) -> Any:
+        held = state
+        if key not in state:
+            held = state.set(key, None, stamp=context.stamp(), sequence=context.sequence)
+        return held.remove(key, stamp=context.stamp(), sequence=context.sequence)
+
+    return mutate
+
+
+def _write_difference(
+    former: Document, adopted: Document, write: Write, lost: list[LostWrite]
+) -> int:
+    """Write again what a plain join adds: right for types that never drop a removal."""
+    missing = [part for part in former.state.decompose() if not part <= adopted.state]
+    if not missing:
+        return 0
+    kept = 0
+    for delta, data in encoded_pieces(missing, bytes_max=ENTRY_BYTES_MAX // 2):
+        if len(data) > ENTRY_BYTES_MAX:
+            lost.append(LostWrite(former.name, None))
+        else:
+            write(former.name, _returning(delta))
+            kept += 1
+    return kept
+
+
+def _returning(delta: Lattice) -> Mutator:
+    return lambda _state, _context: delta

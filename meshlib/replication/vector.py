@@ -1,0 +1,132 @@
+"""The replica's clock: for each writer the highest number absorbed without a gap.
+
+Rule: everything about forgetting a writer in clocks must live in this file. A writer that was
+forgotten leaves the clock, so that clocks do not grow with every restart of every node; nodes
+do so at different times, and these keep that from looking like something is missing:
+
+- its number is kept aside for a while, its old entries are refused by it, and clocks sent to
+  peers carry it as a *mark*: "this much I had, I need no more of it";
+- a peer that sees a mark forgets too, so that the hashes are soon equal again;
+- `BASE` stands in the clock of every node that holds content of writers it has forgotten: a
+  node without it cannot get that content from a log and is sent a snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from meshlib.hashing import HASH64_MASK, hash64
+from meshlib.identity import ActorId
+
+__all__ = ["BASE", "Clock", "VersionVector", "clock_hash", "is_mark", "marked_number"]
+
+Clock = Mapping[ActorId, int]
+"""Writer to number, as it travels: marks included."""
+
+BASE: Final = ActorId(bytes(16))
+"""The writer of content whose writers were forgotten. It has one number, 1, and no entries."""
+
+MARK: Final = 1 << 62
+"""Set in the number of a writer that was forgotten. No writer makes as many entries."""
+
+FORGOTTEN_MAX: Final = 16_384
+"""Forgotten writers whose entries are refused by name; older ones come from nowhere any more."""
+
+MARKS_MAX: Final = 256
+"""Forgotten writers named in a clock that is sent: 6 KiB; peers learn them at once."""
+
+
+def is_mark(sequence: int) -> bool:
+    """Tell whether a number says that its writer was forgotten."""
+    return sequence >= MARK
+
+
+def marked_number(sequence: int) -> int:
+    """Return the number proper, a mark aside."""
+    return sequence & (MARK - 1)
+
+
+def _term(actor: ActorId, sequence: int) -> int:
+    return hash64(actor + sequence.to_bytes(8, "big"))
+
+
+def clock_hash(clock: Clock) -> int:
+    """Return 64 bits that are equal for equal clocks; marks do not count. O(actors)."""
+    total = sum(_term(actor, n) for actor, n in clock.items() if n and not is_mark(n))
+    return total & HASH64_MASK
+
+
+class VersionVector:
+    """A clock with its hash, kept up with each number that moves."""
+
+    __slots__ = ("_numbers", "_sum", "forgotten", "view")
+
+    def __init__(self) -> None:
+        self._numbers: dict[ActorId, int] = {}
+        self._sum = 0
+        self.view: Final[Mapping[ActorId, int]] = MappingProxyType(self._numbers)
+        self.forgotten: dict[ActorId, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def get(self, actor: ActorId) -> int:
+        """Return a writer's number, 0 without one. O(1)."""
+        return self._numbers.get(actor, 0)
+
+    def set(self, actor: ActorId, sequence: int) -> None:
+        """Move a writer's number up. O(1)."""
+        before = self._numbers.get(actor)
+        self._numbers[actor] = sequence
+        self._sum += _term(actor, sequence)
+        if before is not None:
+            self._sum -= _term(actor, before)
+
+    def hash(self) -> int:
+        """Return 64 bits that are equal for equal clocks. O(1)."""
+        return self._sum & HASH64_MASK
+
+    def covers(self, actor: ActorId, sequence: int) -> bool:
+        """Tell whether a write was absorbed here. One without a number never was. O(1)."""
+        number = self._numbers.get(actor)
+        if number is None:
+            number = self.forgotten.get(actor, 0)
+        return 0 < sequence <= number
+
+    def reaches(self, clock: Clock) -> bool:
+        """Tell whether everything that a peer's clock names was absorbed here. O(actors)."""
+        numbers, forgotten = self._numbers, self.forgotten
+        return all(
+            is_mark(sequence) or numbers.get(actor, 0) >= sequence or actor in forgotten
+            for actor, sequence in clock.items()
+        )
+
+    def lacks_forgotten(self, peer_clock: Clock) -> bool:
+        """Tell whether a peer lacks writes of a writer forgotten here. O(peer's actors).
+
+        One that does not name the writer has forgotten it too, or is new and lacks `BASE`.
+        """
+        forgotten = self.forgotten
+        return bool(forgotten) and any(
+            marked_number(sequence) < forgotten.get(actor, 0)
+            for actor, sequence in peer_clock.items()
+        )
+
+    def forget(self, actor: ActorId, sequence: int) -> None:
+        """Take a writer out of the clock and keep its number aside. O(1)."""
+        before = self._numbers.pop(actor, None)
+        if before is not None:
+            self._sum -= _term(actor, before)
+        sequence = max(sequence, self.forgotten.pop(actor, 0))
+        self.forgotten[actor] = sequence
+        if len(self.forgotten) > FORGOTTEN_MAX:
+            del self.forgotten[next(iter(self.forgotten))]
+
+    def advertised(self) -> dict[ActorId, int]:
+        """Return the clock to send to peers: the numbers, and marks for the newest forgotten."""
+        clock = dict(self._numbers)
+        for actor in list(self.forgotten)[-MARKS_MAX:]:
+            clock[actor] = MARK | self.forgotten[actor]
+        return clock

@@ -1,0 +1,182 @@
+"""Local writes: the open groups of a flush, and the numbers they have reserved.
+
+Rule: a group reserves its number with its first write, so that entries inside can carry it; the
+clock counts a number only when its group is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshlib.clock import HybridClock, Stamp
+from meshlib.crdt import registry
+from meshlib.crdt.causal import Dot
+from meshlib.crdt.lattice import Causal, join_all
+from meshlib.errors import InvalidTypeError, LimitError
+from meshlib.identity import ActorId
+from meshlib.limits import ENTRY_BYTES_MAX
+from meshlib.replication.document import Document
+from meshlib.replication.parts import Parts
+from meshlib.replication.records import Change, LogEntry, WriteReceipt
+
+__all__ = ["Mutator", "OpenWrites", "WriteContext"]
+
+
+class WriteContext:
+    """What a mutator needs to mark a write: who writes, under which number, when.
+
+    Args:
+        actor: the writer.
+        sequence: the number that the write's entry will have.
+        clock: mints the stamps.
+        state: the document's state.
+    """
+
+    __slots__ = ("_clock", "_dots", "_state", "actor", "sequence")
+
+    def __init__(self, actor: ActorId, *, sequence: int, clock: HybridClock, state: Any) -> None:
+        self.actor = actor
+        self.sequence = sequence
+        self._clock = clock
+        self._state = state
+        self._dots = 0
+
+    def stamp(self) -> Stamp:
+        """Mint a stamp, later than all before. O(1)."""
+        return self._clock.tick()
+
+    def dot(self) -> Dot:
+        """Mint the next free dot of this document's context. O(1).
+
+        Raises:
+            InvalidTypeError: the document's type has no causal context.
+        """
+        if not isinstance(self._state, Causal):
+            raise InvalidTypeError(f"a {type(self._state).__name__} has no causal context")
+        free = self._state.context.next_dot(self.actor)
+        self._dots += 1
+        return Dot(self.actor, free.sequence + self._dots - 1)
+
+
+Mutator = Callable[[Any, WriteContext], Any]
+"""Takes a document's state and a context, and returns a delta without changing the state."""
+
+
+class _Group:
+    """The writes to one document since the last flush: they become one entry."""
+
+    __slots__ = ("deltas", "payload", "sequence", "size")
+
+    def __init__(self, sequence: int) -> None:
+        self.sequence = sequence
+        self.deltas: list[Any] = []
+        self.payload = b""
+        self.size = 0
+
+    def add(self, delta: Any, payload: bytes) -> None:
+        self.deltas.append(delta)
+        self.payload = payload
+        self.size += len(payload)
+
+    def encoded(self) -> bytes:
+        """Return the joined writes; a single write's bytes are used as they are."""
+        if len(self.deltas) == 1:
+            return self.payload
+        return registry.encode(join_all(self.deltas))
+
+
+class OpenWrites:
+    """The writes that are in the documents and not yet in the log.
+
+    Args:
+        parts: the replica's.
+    """
+
+    __slots__ = ("_full", "_groups", "_parts", "_unsent", "reserved")
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._groups: dict[str, _Group] = {}
+        self._full: list[LogEntry] = []
+        self._unsent: list[LogEntry] = []
+        self.reserved = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    @property
+    def group_count(self) -> int:
+        """How many numbers are reserved and not in the clock."""
+        return len(self._groups) + len(self._full)
+
+    def write(self, document: Document, mutate: Mutator) -> WriteReceipt:
+        """Make and absorb one delta: see `Replica.write`."""
+        parts = self._parts
+        name = document.name
+        group = self._groups.get(name)
+        sequence = group.sequence if group is not None else self.reserved + 1
+        delta, payload = self._make_delta(document, mutate, sequence)
+        if group is not None and group.size + len(payload) > ENTRY_BYTES_MAX:
+            sequence = self.reserved + 1
+            delta, payload = self._make_delta(document, mutate, sequence)
+        if not payload:
+            return WriteReceipt(parts.actor, self.reserved, False)
+        new = document.absorb(delta)
+        if new.is_bottom():
+            return WriteReceipt(parts.actor, self.reserved, False)
+        if group is None or sequence != group.sequence:
+            if group is not None:
+                self._full.append(self._entry(name, group))
+            group = self._groups[name] = _Group(sequence)
+            self.reserved = sequence
+        group.add(delta, payload)
+        parts.journal.note(Change(name, new, True))
+        return WriteReceipt(parts.actor, sequence)
+
+    def _make_delta(self, document: Document, mutate: Mutator, sequence: int) -> tuple[Any, bytes]:
+        """Return a delta and its bytes; no bytes when it changes nothing."""
+        parts, state = self._parts, document.state
+        delta = mutate(
+            state, WriteContext(parts.actor, sequence=sequence, clock=parts.clock, state=state)
+        )
+        if type(delta) is not type(state):
+            raise InvalidTypeError(
+                f"the delta of {document.name!r} is a {type(delta).__name__}, not a {document.tag}"
+            )
+        if delta.is_bottom():
+            return delta, b""
+        payload = registry.encode(delta)
+        if len(payload) > ENTRY_BYTES_MAX:
+            raise LimitError("delta bytes", size=len(payload), limit=ENTRY_BYTES_MAX)
+        return delta, payload
+
+    def _entry(self, document: str, group: _Group) -> LogEntry:
+        sequence = group.sequence
+        return LogEntry(self._parts.actor, sequence, sequence, document, group.encoded())
+
+    def close(self) -> None:
+        """Turn the open groups into entries of the log.
+
+        Also done before anything foreign is absorbed: a clock that covers a peer's removal must
+        cover the writes made here before it was seen, or that removal would look settled while
+        an older write is still to come.
+        """
+        if not self._groups:
+            return
+        entries = self._full
+        entries += [self._entry(document, group) for document, group in self._groups.items()]
+        if len(entries) > 1:
+            entries.sort(key=lambda entry: entry.first)
+        self._full = []
+        self._groups = {}
+        parts = self._parts
+        for entry in entries:
+            parts.log.append(entry)
+        parts.vector.set(parts.actor, self.reserved)
+        self._unsent += entries
+
+    def take_unsent(self) -> list[LogEntry]:
+        """Return the entries closed since the last call."""
+        entries, self._unsent = self._unsent, []
+        return entries
