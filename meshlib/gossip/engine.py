@@ -114,7 +114,7 @@ class Engine:
             "join": lambda _, now: roster.on_join_timer(now),
             "heal": lambda _, now: roster.on_heal_timer(now),
             "claim": lambda timer, now: roster.on_claim_timer(timer.key, timer.token, now),
-            "gossip": lambda _, now: roster.on_gossip_timer(now),
+            "gossip": lambda _, now: roster.news.on_gossip_timer(now),
             "forget": lambda timer, _: self._on_forget_timer(timer),
             "gap": lambda timer, _: spread.on_gap_timer(timer.key),
             "sync": lambda _, now: repair.on_sync_timer(now),

@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from attrs import define, evolve
+from attrs import evolve
 
 from meshlib.codec import pack
+from meshlib.gossip.claims import NameClaims
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.events import (
     MemberDown,
@@ -34,39 +35,16 @@ from meshlib.gossip.messages import (
     JoinResponse,
     MemberNews,
     MemberUpdates,
-    PingRequest,
 )
+from meshlib.gossip.news import NEWS_PER_MESSAGE_MAX, NewsSpreader
 from meshlib.gossip.wire import FrameHeader
 from meshlib.hashing import hash64
 from meshlib.membership import MemberRecord, MemberStatus
 
 __all__ = ["Roster"]
 
-NEWS_PER_MESSAGE_MAX = 64
-"""Pieces of news in one message: about 8 KiB."""
-
-CLAIMS_MAX = 256
-"""Claims to a living name that are verified at a time."""
-
 QUIET_S = 3.0
 """Tables are compared only when they have been still for this long: news is not yet everywhere."""
-
-
-@define(slots=True)
-class _Broadcast:
-    """One piece of news and how often it is still to be sent."""
-
-    news: MemberNews
-    sends_left: int
-
-
-@define(slots=True)
-class _Claim:
-    """A claim to a name that a live node holds, while that one is asked."""
-
-    sequence: int
-    claimant: MemberRecord
-    holder: MemberRecord
 
 
 class Roster:
@@ -82,10 +60,9 @@ class Roster:
         self._context = context
         self._on_member_met = on_member_met
         self.detector = FailureDetector(context, announce=self._announce)
-        self._broadcasts: dict[str, _Broadcast] = {}
-        self._is_gossip_armed = False
+        self.news = NewsSpreader(context)
         self._seeds: tuple[str, ...] = ()
-        self._claims: dict[str, _Claim] = {}
+        self._claims = NameClaims(context)
         self._changed_at = -math.inf
         self.has_joined = False
         self.has_conflict = False
@@ -153,22 +130,14 @@ class Roster:
         elif holder.address == claimant.address:
             # The same address: the one before it is gone, or it could not listen there.
             self._admit(claimant, now)
-        elif claimant.name in self._claims:
-            # One question at a time: a claimant asks again sooner than the holder may answer.
-            return
-        elif len(self._claims) < CLAIMS_MAX:
-            sequence = context.rng.getrandbits(48)
-            self._claims[claimant.name] = _Claim(sequence, claimant, holder)
-            context.send(holder.address, PingRequest(sequence, holder.name, context.record))
-            wait_s = 2 * context.config.probe_timeout_s
-            context.timers.set(now + wait_s, Timer("claim", claimant.name, sequence))
+        else:
+            self._claims.open(claimant, holder, now)
 
     def on_claim_answered(self, sequence: int, header: FrameHeader) -> None:
         """Refuse a claim: the holder of the name has just answered."""
-        claim = self._claims.get(header.name)
-        if claim is None or claim.sequence != sequence or header.actor != claim.holder.actor:
+        claim = self._claims.answered(sequence, header)
+        if claim is None:
             return
-        del self._claims[header.name]
         if header.name == self._context.name:
             self._lose_name(claim.holder)
         else:
@@ -176,10 +145,9 @@ class Roster:
 
     def on_claim_timer(self, name: str, sequence: int, now: float) -> None:
         """Let a claimant in: the holder of the name did not answer."""
-        claim = self._claims.get(name)
-        if claim is None or claim.sequence != sequence:
+        claim = self._claims.expired(name, sequence)
+        if claim is None:
             return
-        del self._claims[name]
         if name == self._context.name:
             self._refute(claim.holder, now)
             return
@@ -272,14 +240,14 @@ class Roster:
         self._changed_at = now
         if before is None or before.precedence() != applied.precedence():
             self._tell(before, applied, news.suspector, now)
-            self._spread(MemberNews(applied, news.suspector), now)
+            self.news.spread(MemberNews(applied, news.suspector), now)
             self.has_joined = self.has_joined or applied.is_reachable
 
     def _announce(self, record: MemberRecord, suspector: str, now: float) -> None:
         """Apply and spread what the failure detector found."""
         known = self._context.members.get(record.name)
         if known is not None and known.precedence() == record.precedence():
-            self._spread(MemberNews(known, suspector), now)
+            self.news.spread(MemberNews(known, suspector), now)
         else:
             self.apply(MemberNews(record, suspector), now)
 
@@ -331,14 +299,10 @@ class Roster:
             return
         if record.actor == own.actor or record.address == own.address:
             self._refute(record, now)
-        elif record.status is MemberStatus.ALIVE and record.name not in self._claims:
+        elif record.status is MemberStatus.ALIVE:
             # Old news of an earlier start with a faster clock, or another live node? Ask it.
-            sequence = context.rng.getrandbits(48)
-            self._claims[own.name] = _Claim(sequence, own, record)
-            context.send(record.address, PingRequest(sequence, own.name, own))
-            wait_s = 2 * context.config.probe_timeout_s
-            context.timers.set(now + wait_s, Timer("claim", own.name, sequence))
-        elif record.status is not MemberStatus.ALIVE:
+            self._claims.open(own, record, now)
+        else:
             self._refute(record, now)
 
     def _take_version(self, record: MemberRecord, now: float) -> None:
@@ -347,7 +311,7 @@ class Roster:
         context.record = evolve(context.record, version=record.version)
         context.update_own_record()
         context.members.apply(context.record, now=now)
-        self._spread(MemberNews(context.record), now)
+        self.news.spread(MemberNews(context.record), now)
 
     def _refute(self, accusation: MemberRecord, now: float) -> None:
         """Rise above an accusation. Source: SWIM section 4.2."""
@@ -361,7 +325,7 @@ class Roster:
         self.detector.health.adjust(1)
         self._changed_at = now
         context.emit(Refuted(incarnation=incarnation))
-        self._spread(MemberNews(record), now)
+        self.news.spread(MemberNews(record), now)
 
     def on_updates(self, message: MemberUpdates, header: FrameHeader, now: float) -> None:
         """Apply membership news from a peer; answer one that held this node for lost."""
@@ -370,45 +334,6 @@ class Roster:
             self.apply(MemberNews(piece.record, piece.suspector or header.name), now)
         if self._context.record.incarnation != incarnation:
             self._context.send(header.address, JoinRequest(self._context.record))
-
-    def _spread(self, news: MemberNews, now: float) -> None:
-        """Send news at once, and again for a few rounds in case it is lost."""
-        context = self._context
-        count = context.reachable_count()
-        sends = math.ceil(context.config.retransmit_multiplier * math.log(count + 1))
-        self._broadcasts[news.record.name] = _Broadcast(news, sends)
-        peers = context.peers()
-        if not context.topology.is_full_mesh(count):
-            peers = context.rng.sample(peers, min(context.config.gossip_fanout, len(peers)))
-        for member in peers:
-            context.send(member.address, MemberUpdates((news,)))
-        record = news.record
-        if record.status is MemberStatus.SUSPECTED and all(m.name != record.name for m in peers):
-            context.send(record.address, MemberUpdates((news,)))
-        if not self._is_gossip_armed:
-            self._is_gossip_armed = True
-            context.timers.set(now + context.config.gossip_interval_s, Timer("gossip"))
-
-    def on_gossip_timer(self, now: float) -> None:
-        """Send the news that still has to be repeated, the least repeated first."""
-        context = self._context
-        self._is_gossip_armed = False
-        peers = context.peers()
-        chosen = context.rng.sample(peers, min(context.config.gossip_fanout, len(peers)))
-        waiting = sorted(self._broadcasts.items(), key=lambda item: (-item[1].sends_left, item[0]))[
-            :NEWS_PER_MESSAGE_MAX
-        ]
-        if chosen and waiting:
-            message = MemberUpdates(tuple(broadcast.news for _, broadcast in waiting))
-            for member in chosen:
-                context.send(member.address, message)
-        for name, broadcast in waiting:
-            broadcast.sends_left -= len(chosen) or 1
-            if broadcast.sends_left <= 0:
-                del self._broadcasts[name]
-        if self._broadcasts:
-            self._is_gossip_armed = True
-            context.timers.set(now + context.config.gossip_interval_s, Timer("gossip"))
 
     # Evidence in frames
 
@@ -474,6 +399,6 @@ class Roster:
         assert own is not None
         assert own == context.record, (own, context.record)
         assert context.is_leaving or own.status is MemberStatus.ALIVE, own
-        assert len(self._claims) <= CLAIMS_MAX + 1
+        self._claims._check()  # noqa: SLF001 - invariants reach inside on purpose
         context.members._check()  # noqa: SLF001 - invariants reach inside on purpose
         self.detector._check()  # noqa: SLF001 - likewise
