@@ -62,6 +62,7 @@ class LinkConfig:
         idle_close_s: a link on which nothing was sent for so long is closed.
         stall_s: a link whose peer takes nothing for so long is broken.
         queue_bytes_max: what may wait for one peer, in bytes.
+        busy_bytes: a link for which more waits is told busy, and free again at a quarter.
         batch_bytes_max: how much is written at once.
         peers_max: addresses kept, those being retried included.
     """
@@ -73,6 +74,7 @@ class LinkConfig:
     idle_close_s: float = field(default=30.0, validator=check_positive)
     stall_s: float = field(default=10.0, validator=check_positive)
     queue_bytes_max: int = field(default=PEER_QUEUE_BYTES_MAX, validator=check_positive)
+    busy_bytes: int = field(default=512 * 1024, validator=check_positive)
     batch_bytes_max: int = field(default=256 * 1024, validator=check_positive)
     peers_max: int = field(default=2 * MEMBERS_MAX, validator=check_positive)
 
@@ -88,6 +90,7 @@ class _Link:
     failures: int = 0
     retry_at: float = 0.0
     task: asyncio.Task[None] | None = None
+    is_busy: bool = False
 
     def take(self, bytes_max: int) -> list[bytes]:
         """Take the frames of the next write: at least one, and at most `bytes_max` otherwise."""
@@ -118,6 +121,7 @@ class OutgoingLinks:
     Args:
         dial: makes a connection to an address, ready to be sent on, or raises OSError.
         connection_lost: called at once when a link breaks or cannot be made; must not raise.
+        link_busy: called when much waits for a link, and when it no longer does; likewise.
         counters: what is counted.
         config: how links are kept.
         rng: for the jitter of the pauses.
@@ -128,6 +132,7 @@ class OutgoingLinks:
         dial: Callable[[str], Awaitable[Connection]],
         *,
         connection_lost: Callable[[str], None],
+        link_busy: Callable[[str, bool], None],
         counters: TransportCounters,
         config: LinkConfig | None = None,
         rng: random.Random | None = None,
@@ -136,6 +141,7 @@ class OutgoingLinks:
         self.counters = counters
         self._dial = dial
         self._connection_lost = connection_lost
+        self._link_busy = link_busy
         self._rng = rng or random.Random()
         self._links: dict[str, _Link] = {}
         self._is_closing = False
@@ -165,6 +171,9 @@ class OutgoingLinks:
             return False
         link.queue.append(data)
         link.queued_bytes += cost
+        if not link.is_busy and link.queued_bytes > self.config.busy_bytes:
+            link.is_busy = True
+            self._link_busy(address, True)
         if link.task is None:
             link.task = asyncio.get_running_loop().create_task(self._run(link))
         else:
@@ -257,6 +266,12 @@ class OutgoingLinks:
         link.retry_at = self._now() + pause_s * self._rng.uniform(0.5, 1.0)
         link.failures = min(link.failures + 1, 32)
         self.counters.frames_dropped_unreachable += link.drop_queue()
+        self._tell_if_free(link)
+
+    def _tell_if_free(self, link: _Link) -> None:
+        if link.is_busy and link.queued_bytes <= self.config.busy_bytes // 4:
+            link.is_busy = False
+            self._link_busy(link.address, False)
 
     async def _serve(self, link: _Link, connection: Connection) -> bool:
         """Write the link's frames until it is idle, closing or broken.
@@ -306,6 +321,7 @@ class OutgoingLinks:
                     raise
                 self.counters.frames_sent += len(batch)
                 self.counters.bytes_sent += sum(map(len, batch))
+                self._tell_if_free(link)
                 continue
             if self._is_closing:
                 return True

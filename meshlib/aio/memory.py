@@ -21,6 +21,7 @@ from meshlib.limits import FRAME_BYTES_MAX, PEER_QUEUE_BYTES_MAX
 __all__ = ["MemoryNetwork", "MemoryTransport"]
 
 _DELIVERIES_PER_TURN = 64
+_BUSY_BYTES = 512 * 1024
 
 
 @define(slots=True, eq=False)
@@ -34,13 +35,25 @@ class _Endpoint:
     is_cut_off: bool = False
     queued_bytes: dict[str, int] = field(factory=dict)
     links: set[str] = field(factory=set)
+    busy: set[str] = field(factory=set)
     waiting: deque[_Frame] = field(factory=deque)
     pump: asyncio.Task[None] | None = None
     drained: asyncio.Event = field(factory=asyncio.Event)
 
+    def frame_queued(self, frame: _Frame) -> None:
+        """Count a frame of this sender as waiting."""
+        address = frame.address
+        waiting = self.queued_bytes[address] = self.queued_bytes.get(address, 0) + frame.cost
+        if waiting > _BUSY_BYTES and address not in self.busy and self.receiver is not None:
+            self.busy.add(address)
+            self.receiver.link_busy(address, is_busy=True)
+
     def frame_left(self, frame: _Frame) -> None:
         """Take a frame of this sender off its queue, wherever it went."""
         left = self.queued_bytes[frame.address] - frame.cost
+        if frame.address in self.busy and left <= _BUSY_BYTES // 4 and self.receiver is not None:
+            self.busy.discard(frame.address)
+            self.receiver.link_busy(frame.address, is_busy=False)
         if left:
             self.queued_bytes[frame.address] = left
         else:
@@ -275,11 +288,10 @@ class MemoryTransport:
             endpoint.counters.frames_dropped_oversized += 1
             return False
         frame = _Frame(endpoint, address, data)
-        queued_bytes = endpoint.queued_bytes.get(address, 0) + frame.cost
-        if queued_bytes > PEER_QUEUE_BYTES_MAX:
+        if endpoint.queued_bytes.get(address, 0) + frame.cost > PEER_QUEUE_BYTES_MAX:
             endpoint.counters.frames_dropped_queue_full += 1
             return False
-        endpoint.queued_bytes[address] = queued_bytes
+        endpoint.frame_queued(frame)
         self._hub.carry(frame)
         return True
 

@@ -181,6 +181,7 @@ class TcpTransport:
         self._links = OutgoingLinks(
             self._dial,
             connection_lost=receiver.connection_lost,
+            link_busy=lambda address, is_busy: receiver.link_busy(address, is_busy=is_busy),
             counters=self.counters,
             config=self._links_config,
             rng=self._rng,

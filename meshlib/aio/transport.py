@@ -75,7 +75,7 @@ class TransportCounters:
 
 
 class Receiver(Protocol):
-    """Where a transport delivers. Both plain methods return at once and never raise."""
+    """Where a transport delivers. The plain methods return at once and never raise."""
 
     def frame_received(self, data: bytes, sender: str) -> bool:
         """Take one frame.
@@ -96,6 +96,13 @@ class Receiver(Protocol):
 
     def connection_lost(self, address: str) -> None:
         """Hear that the outgoing link to an address broke, or could not be made."""
+
+    def link_busy(self, address: str, *, is_busy: bool) -> None:
+        """Hear that much waits for the link to an address, or that it has gone out since.
+
+        Frames are still taken while a link is busy; who holds back what can be joined, or sent
+        later, wastes less of it.
+        """
 
 
 class Transport(Protocol):

@@ -18,6 +18,7 @@ class Recorder:
         self.frames: list[bytes] = []
         self.senders: list[str] = []
         self.lost: list[str] = []
+        self.busy: list[tuple[str, bool]] = []
         self.room = asyncio.Event()
         self.room.set()
 
@@ -31,6 +32,9 @@ class Recorder:
 
     def connection_lost(self, address: str) -> None:
         self.lost.append(address)
+
+    def link_busy(self, address: str, *, is_busy: bool) -> None:
+        self.busy.append((address, is_busy))
 
 
 async def poll_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -46,11 +46,13 @@ class Net:
     def __init__(self, **settings: object) -> None:
         self.connections: list[FakeConnection] = []
         self.lost: list[str] = []
+        self.busy: list[tuple[str, bool]] = []
         self.error: Exception | None = None
         self.counters = TransportCounters()
         self.links = OutgoingLinks(
             self.dial,
             connection_lost=self.lost.append,
+            link_busy=lambda address, is_busy: self.busy.append((address, is_busy)),
             counters=self.counters,
             config=LinkConfig(**settings),  # type: ignore[arg-type]
         )
@@ -129,6 +131,36 @@ async def test_frames_waiting_behind_a_break_go_out_on_a_new_link(new_net, event
     await eventually(lambda: len(net.connections) == 2 and net.connections[1].writes)
 
     assert ([[b"waiting"]], ["a:1"]) == (net.connections[1].writes, net.lost)
+
+
+async def test_a_link_for_which_much_waits_is_told_busy_until_it_is_gone(new_net, eventually):
+    """Once each: when the queue passes the mark, and when it is at a quarter of it."""
+    net = new_net(busy_bytes=2000)
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.counters.frames_sent == 1)
+    net.connections[0].gate.clear()
+    net.links.send("a:1", b"blocks")
+    await eventually(lambda: len(net.connections[0].writes) == 2)
+
+    for _ in range(5):
+        net.links.send("a:1", b"x" * 500)
+    told_while_blocked = list(net.busy)
+    net.connections[0].gate.set()
+    await eventually(lambda: net.counters.frames_sent == 7)
+
+    assert [("a:1", True)] == told_while_blocked
+    assert [("a:1", True), ("a:1", False)] == net.busy
+
+
+async def test_a_link_whose_queue_was_dropped_is_free(new_net, eventually):
+    """A peer that is gone does not stay busy for ever."""
+    net = new_net(busy_bytes=100)
+    net.error = ConnectionRefusedError()
+
+    net.links.send("a:1", b"x" * 500)
+    await eventually(lambda: net.lost)
+
+    assert [("a:1", True), ("a:1", False)] == net.busy
 
 
 async def test_a_break_is_reported_without_a_send(new_net, eventually):

@@ -191,6 +191,22 @@ async def test_a_receiver_that_asks_for_a_pause_holds_the_sender_back(
     assert list(range(100)) == [int.from_bytes(frame[:2]) for frame in heard.frames]
 
 
+async def test_a_link_with_much_to_carry_is_told_busy_and_then_free(
+    new_transport, new_recorder, eventually
+):
+    """The sender may hold back meanwhile."""
+    one, other = new_transport(), new_transport()
+    heard, heard_by_other = new_recorder(), new_recorder()
+    await one.start(heard)
+    await other.start(heard_by_other)
+
+    for _ in range(20):
+        one.send(other.address, b"x" * 100_000)
+    await eventually(lambda: len(heard_by_other.frames) == 20)
+
+    assert [(other.address, True), (other.address, False)] == heard.busy
+
+
 async def test_counters_agree_on_both_sides(new_transport, new_recorder, eventually):
     """Frames and bytes sent are those received."""
     one, other, heard = new_transport(), new_transport(), new_recorder()

@@ -1,0 +1,223 @@
+"""Where peers may be found: fixed seeds, names in the DNS, a file.
+
+What is found are seeds, not members: the node dials them, and who is there is told by gossip.
+A source that fails keeps what it last knew, so that a name server's bad minute isolates nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from meshlib.aio.transport import QuietLog, join_address, split_address
+from meshlib.errors import ConfigError
+
+__all__ = [
+    "Discovery",
+    "DnsSeeds",
+    "FileSeeds",
+    "FixedSeeds",
+    "SeveralSources",
+    "address_towards",
+    "is_same_endpoint",
+]
+
+_logger = logging.getLogger(__name__)
+_SEED_FILE_BYTES_MAX = 1 << 20
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Looks up a host for a port; returns IP addresses, or raises OSError."""
+
+
+@runtime_checkable
+class Discovery(Protocol):
+    """A source of seeds, asked at the start and again from time to time."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the answer never changes, so that asking once is enough."""
+        ...
+
+    async def addresses(self) -> tuple[str, ...]:
+        """Return the seeds known now, as `host:port`, without repetition. Never raises."""
+        ...
+
+
+class FixedSeeds:
+    """Seeds that were configured. A host name among them is looked up at each dial.
+
+    Args:
+        addresses: `host:port` each.
+
+    Raises:
+        ConfigError: one of them is no address.
+    """
+
+    is_fixed = True
+
+    def __init__(self, addresses: Iterable[str]) -> None:
+        self._addresses = tuple(dict.fromkeys(addresses))
+        for address in self._addresses:
+            split_address(address)
+
+    async def addresses(self) -> tuple[str, ...]:
+        """Return the seeds."""
+        return self._addresses
+
+
+async def _look_up(host: str, port: int) -> Sequence[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(socket_address[0]) for _, _, _, _, socket_address in found]
+
+
+class DnsSeeds:
+    """Names of which every address is a seed, as of a headless service.
+
+    Args:
+        names: `host:port` each; looked up again whenever this is asked.
+        resolver: looks up a host; by default the system's.
+
+    Raises:
+        ConfigError: one of the names is no address.
+    """
+
+    is_fixed = False
+
+    def __init__(self, names: Iterable[str], *, resolver: Resolver = _look_up) -> None:
+        self._names = tuple(dict.fromkeys(names))
+        self._resolver = resolver
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._log = QuietLog(_logger)
+        for name in self._names:
+            split_address(name)
+
+    async def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of all names, sorted; for a name that fails, those of before."""
+        await asyncio.gather(*(self._refresh(name) for name in self._names))
+        return tuple(sorted({a for found in self._known.values() for a in found}))
+
+    async def _refresh(self, name: str) -> None:
+        host, port = split_address(name)
+        try:
+            found = await self._resolver(host, port)
+        except (OSError, UnicodeError) as error:
+            self._log.tell("seed name not found", f"{name}: {error}")
+            return
+        self._known[name] = tuple(join_address(host, port) for host in found)
+
+
+class FileSeeds:
+    """A file with one address in each line, read again whenever this is asked.
+
+    Empty lines and what follows a `#` are ignored; so is a line that is no address, with a
+    warning.
+
+    Args:
+        path: the file; it may come into being later.
+    """
+
+    is_fixed = False
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._known: tuple[str, ...] = ()
+        self._log = QuietLog(_logger)
+
+    async def addresses(self) -> tuple[str, ...]:
+        """Return the addresses in the file; those of before when it cannot be read."""
+        try:
+            text = await asyncio.to_thread(self._read)
+        except (OSError, UnicodeError) as error:
+            self._log.tell("seed file not read", str(error))
+            return self._known
+        found: dict[str, None] = {}
+        for line in text.splitlines():
+            address = line.partition("#")[0].strip()
+            if not address:
+                continue
+            try:
+                split_address(address)
+            except ConfigError as error:
+                self._log.tell("seed file", f"{self._path}: {error}")
+                continue
+            found[address] = None
+        self._known = tuple(found)
+        return self._known
+
+    def _read(self) -> str:
+        with self._path.open("rb") as file:
+            return file.read(_SEED_FILE_BYTES_MAX).decode()
+
+
+class SeveralSources:
+    """The seeds of several sources together.
+
+    Args:
+        sources: asked at the same time.
+    """
+
+    def __init__(self, sources: Iterable[Discovery]) -> None:
+        self._sources = tuple(sources)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every source is fixed."""
+        return all(source.is_fixed for source in self._sources)
+
+    async def addresses(self) -> tuple[str, ...]:
+        """Return what the sources return, in their order, without repetition."""
+        found = await asyncio.gather(*(source.addresses() for source in self._sources))
+        return tuple(dict.fromkeys(address for some in found for address in some))
+
+
+async def address_towards(peer: str, *, resolver: Resolver = _look_up) -> str:
+    """Return the host by which this machine would reach a peer: what it can advertise there.
+
+    No packet is sent: a UDP socket is connected, and its own end is read.
+
+    Args:
+        peer: `host:port`.
+        resolver: looks up the peer's host.
+
+    Returns:
+        an IP address without a port.
+
+    Raises:
+        ConfigError: `peer` is no address.
+        OSError: the peer's host is not found, or there is no route to it.
+    """
+    host, port = split_address(peer)
+    try:
+        found = await resolver(host, port)
+    except UnicodeError as error:
+        raise OSError(f"{host!r} is no name of a host") from error
+    if not found:
+        raise OSError(f"{host!r} has no address")
+    family = socket.AF_INET6 if ":" in found[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((found[0], port or 1))
+        return str(probe.getsockname()[0])
+
+
+async def is_same_endpoint(one: str, other: str, *, resolver: Resolver = _look_up) -> bool:
+    """Tell whether two addresses lead to the same port of the same hosts.
+
+    For a list of seeds that names the node itself by another of its names.
+
+    Raises:
+        ConfigError: one of them is no address.
+    """
+    if one == other:
+        return True
+    (one_host, one_port), (other_host, other_port) = split_address(one), split_address(other)
+    if one_port != other_port:
+        return False
+    try:
+        found = await asyncio.gather(resolver(one_host, one_port), resolver(other_host, other_port))
+    except (OSError, UnicodeError):
+        return False
+    return bool(found[0]) and set(found[0]) == set(found[1])

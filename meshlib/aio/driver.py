@@ -1,0 +1,268 @@
+"""Drives one node, which has no IO, with a transport and a clock.
+
+Rule: only the driver's task enters the node on the network's account, one step at a time. What
+a transport reports is queued here, so that it never calls into a node that is in a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from attrs import define
+
+from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, QuietLog, Transport
+from meshlib.errors import RejectReason
+from meshlib.gossip import Event, Packet, PacketRejected
+from meshlib.limits import INBOX_BYTES_MAX
+
+__all__ = ["DrivenNode", "DriverCounters", "NodeDriver"]
+
+_logger = logging.getLogger(__name__)
+
+STEP_S = 0.002
+"""How long frames are handled in one step before the rest of the program has its turn."""
+
+CLOSING_REASONS = frozenset(
+    (
+        RejectReason.MALFORMED,
+        RejectReason.CHECKSUM,
+        RejectReason.VERSION,
+        RejectReason.CLUSTER,
+        RejectReason.LIMIT,
+    )
+)
+"""A sender of such frames is no peer of ours. The other reasons befall honest ones too."""
+
+
+class DrivenNode(Protocol):
+    """What a driver needs of a node; `MeshNode` is one."""
+
+    wakeup: Callable[[], None] | None
+
+    def receive(self, data: bytes, *, sender: str, now: float) -> None:
+        """Take in one frame."""
+
+    def handle_timer(self, now: float) -> None:
+        """Do everything that is due."""
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timer` is to be called next."""
+        ...
+
+    def packets_to_send(self) -> list[Packet]:
+        """Return the frames to send; drains."""
+        ...
+
+    def events(self) -> list[Event]:
+        """Return what happened since the last call; drains."""
+        ...
+
+    def connection_lost(self, address: str, *, now: float) -> None:
+        """Learn that a link broke."""
+
+    def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
+        """Learn that a link is busy, or free again."""
+
+
+@define(slots=True, kw_only=True)
+class DriverCounters:
+    """What a driver has done. Counts only grow.
+
+    Args:
+        steps: turns of the loop in which the node was entered.
+        frames_handled: frames given to the node.
+        frames_failed: frames that made the node raise: a bug, to be reported.
+        frames_dropped: frames that a transport delivered over the inbox's bound.
+        packets_dropped: packets of the node that the transport did not take.
+        senders_closed: senders whose connection was closed for what they sent.
+        timer_late_s: how late the last timer was, in seconds: the lag of the event loop.
+        timer_late_max_s: how late the latest was.
+    """
+
+    steps: int = 0
+    frames_handled: int = 0
+    frames_failed: int = 0
+    frames_dropped: int = 0
+    packets_dropped: int = 0
+    senders_closed: int = 0
+    timer_late_s: float = 0.0
+    timer_late_max_s: float = 0.0
+
+
+class NodeDriver:
+    """One task and one timer around a node: the `Receiver` of its transport.
+
+    The inbox is bounded in bytes. When it is half full, transports are asked to stop reading
+    until it is down to a quarter; what comes all the same is dropped when it is full.
+
+    Args:
+        transport: sends, and delivers to this driver once it was started with it.
+        on_step: called after each step with the events of it; must not raise.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        on_step: Callable[[Sequence[Event]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counters = DriverCounters()
+        self.busy_links: set[str] = set()
+        self._transport = transport
+        self._on_step = on_step
+        self._clock = clock
+        self._node: DrivenNode | None = None
+        self._frames: deque[tuple[bytes, str]] = deque()
+        self._frames_bytes = 0
+        self._reports: deque[tuple[str, bool | None]] = deque()
+        self._wake = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._log = QuietLog(_logger)
+
+    def attach(self, node: DrivenNode) -> None:
+        """Give the driver its node. Frames that came before wait for it."""
+        self._node = node
+        node.wakeup = self._wake.set
+        self._wake.set()
+
+    def wake(self) -> None:
+        """See that a step is made soon. Idempotent."""
+        self._wake.set()
+
+    # The receiver's side
+
+    def frame_received(self, data: bytes, sender: str) -> bool:
+        """Queue a frame for the node; see `Receiver.frame_received`."""
+        cost = len(data) + FRAME_OVERHEAD_BYTES
+        if self._frames_bytes + cost > INBOX_BYTES_MAX:
+            self.counters.frames_dropped += 1
+            self._log.tell("inbox full", f"a frame of {len(data):,} bytes was dropped")
+            return False
+        self._frames.append((data, sender))
+        self._frames_bytes += cost
+        self._wake.set()
+        if self._frames_bytes > INBOX_BYTES_MAX // 2:
+            self._has_room.clear()
+        return self._has_room.is_set()
+
+    async def wait_for_room(self) -> None:
+        """Return when frames are welcome again."""
+        await self._has_room.wait()
+
+    def connection_lost(self, address: str) -> None:
+        """Queue the report of a broken link."""
+        self._reports.append((address, None))
+        self._wake.set()
+
+    def link_busy(self, address: str, *, is_busy: bool) -> None:
+        """Queue the report of a link's state."""
+        (self.busy_links.add if is_busy else self.busy_links.discard)(address)
+        self._reports.append((address, is_busy))
+        self._wake.set()
+
+    # The task
+
+    async def run(self) -> None:
+        """Drive the node until cancelled. The one loop that does."""
+        assert self._node is not None
+        while True:
+            await self._sleep(self._node)
+            self.step()
+            # One turn for everything else, however much waits here.
+            await asyncio.sleep(0)
+
+    def step(self) -> None:
+        """Enter the node once: what came, what is due; then send, and tell what happened."""
+        node = self._node
+        assert node is not None
+        self.counters.steps += 1
+        self._wake.clear()
+        self._measure_lateness(node)
+        # What came is heard before what is due is done: an answer that waits here is no silence.
+        self._take_reports(node)
+        self._take_frames(node)
+        self._do_what_is_due(node)
+        for packet in node.packets_to_send():
+            if not self._transport.send(packet.destination, packet.data):
+                self.counters.packets_dropped += 1
+        events = node.events()
+        for event in events:
+            if isinstance(event, PacketRejected):
+                self._meet_rejected(event)
+        if self._frames or self._reports:
+            self._wake.set()
+        self._on_step(events)
+
+    def _take_reports(self, node: DrivenNode) -> None:
+        for _ in range(len(self._reports)):
+            address, is_busy = self._reports.popleft()
+            if is_busy is None:
+                node.connection_lost(address, now=self._clock())
+            else:
+                node.link_state(address, is_busy=is_busy, now=self._clock())
+
+    def _take_frames(self, node: DrivenNode) -> None:
+        now = self._clock()
+        ends_at = now + STEP_S
+        while self._frames and now < ends_at:
+            data, sender = self._frames.popleft()
+            self._frames_bytes -= len(data) + FRAME_OVERHEAD_BYTES
+            self.counters.frames_handled += 1
+            try:
+                node.receive(data, sender=sender, now=now)
+            except Exception:
+                # A bug, but no frame of a peer may be what ends a node.
+                self.counters.frames_failed += 1
+                _logger.exception("a frame from %s failed: please report this", sender)
+                self._transport.close_sender(sender)
+            now = self._clock()
+        if self._frames_bytes <= INBOX_BYTES_MAX // 4:
+            self._has_room.set()
+
+    def _do_what_is_due(self, node: DrivenNode) -> None:
+        deadline = node.next_deadline()
+        if deadline is None:
+            return
+        now = self._clock()
+        if now >= deadline:
+            node.handle_timer(now)
+
+    def _measure_lateness(self, node: DrivenNode) -> None:
+        deadline = node.next_deadline()
+        now = self._clock()
+        if deadline is not None and now >= deadline:
+            counters = self.counters
+            counters.timer_late_s = now - deadline
+            counters.timer_late_max_s = max(counters.timer_late_max_s, counters.timer_late_s)
+
+    def _meet_rejected(self, event: PacketRejected) -> None:
+        self._log.tell(
+            f"frame rejected ({event.reason})",
+            f"{event.detail}; {event.size:,} bytes from {event.sender}",
+        )
+        if event.reason in CLOSING_REASONS:
+            self.counters.senders_closed += 1
+            self._transport.close_sender(event.sender)
+
+    async def _sleep(self, node: DrivenNode) -> None:
+        """Wait until something came, or the node's deadline."""
+        if self._wake.is_set():
+            return
+        deadline = node.next_deadline()
+        if deadline is None:
+            await self._wake.wait()
+            return
+        delay_s = max(0.0, deadline - self._clock())
+        timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()

@@ -1,0 +1,137 @@
+"""Events for whoever listens, and waiting for a condition of the node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Self
+
+from meshlib.gossip import Event
+from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
+
+__all__ = ["Conditions", "EventStream", "EventStreams"]
+
+
+class EventStream(AsyncIterator[Event]):
+    """The events since it was made, as an async iterator; ends when the runtime does.
+
+    Also a context manager, which closes it. One task may wait on it at a time.
+
+    Args:
+        queue_max: events that wait to be read; beyond it the oldest is dropped and counted.
+    """
+
+    def __init__(self, *, queue_max: int = SUBSCRIPTION_QUEUE_MAX) -> None:
+        self.missed_count = 0
+        self.is_closed = False
+        self._queue: deque[Event] = deque()
+        self._queue_max = queue_max
+        self._signal = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._queue:
+            if self.is_closed:
+                raise StopAsyncIteration
+            self._signal.clear()
+            await self._signal.wait()
+        return self._queue.popleft()
+
+    def publish(self, events: Iterable[Event]) -> None:
+        """Add events; the oldest go, counted, when nobody reads them."""
+        for event in events:
+            if len(self._queue) >= self._queue_max:
+                self._queue.popleft()
+                self.missed_count += 1
+            self._queue.append(event)
+        self._signal.set()
+
+    def close(self) -> None:
+        """Take no further event; those that wait can still be read. Idempotent."""
+        self.is_closed = True
+        self._signal.set()
+
+
+class EventStreams:
+    """All streams of one runtime."""
+
+    def __init__(self) -> None:
+        self._streams: list[EventStream] = []
+        self._is_closed = False
+
+    def open(self, *, queue_max: int) -> EventStream:
+        """Make a stream; one made after the end is closed already."""
+        stream = EventStream(queue_max=queue_max)
+        if self._is_closed:
+            stream.close()
+        else:
+            self._streams.append(stream)
+        return stream
+
+    def publish(self, events: Iterable[Event]) -> None:
+        """Add events to every stream that is not closed. O(streams * events)."""
+        self._streams = [stream for stream in self._streams if not stream.is_closed]
+        for stream in self._streams:
+            stream.publish(events)
+
+    def close(self) -> None:
+        """End every stream."""
+        self._is_closed = True
+        for stream in self._streams:
+            stream.close()
+        self._streams.clear()
+
+
+class Conditions:
+    """Waiting for something to become true of the node; looked at after each of its steps."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+
+    async def wait(self, condition: Callable[[], bool], *, timeout_s: float | None) -> None:
+        """Return once the condition holds.
+
+        Raises:
+            TimeoutError: it did not within `timeout_s` seconds.
+            Exception: what `fail` was called with, or what the condition raises.
+        """
+        if condition():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((condition, future))
+        async with asyncio.timeout(timeout_s):
+            await future
+
+    def look(self) -> None:
+        """Look at each condition, and end the waits that are over."""
+        if not self._waiting:
+            return
+        still: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        for condition, future in self._waiting:
+            if future.done():
+                continue
+            try:
+                if condition():
+                    future.set_result(None)
+                    continue
+            except Exception as error:  # noqa: BLE001 - it is raised where the wait is
+                future.set_exception(error)
+                continue
+            still.append((condition, future))
+        self._waiting = still
+
+    def fail(self, error: BaseException) -> None:
+        """End every wait with an error."""
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()

@@ -1,0 +1,383 @@
+"""A running node: start it, use it, stop it.
+
+Rule: a runtime ends once. However it ends, its transport is closed, its event streams end, and
+every wait on it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from attrs import evolve
+
+from meshlib.aio.discovery import Discovery, FixedSeeds
+from meshlib.aio.driver import DriverCounters, NodeDriver
+from meshlib.aio.events import Conditions, EventStream, EventStreams
+from meshlib.aio.transport import Transport
+from meshlib.errors import NameConflictError, StateError
+from meshlib.gossip import Event, NameConflict
+from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
+from meshlib.node import MeshConfig, MeshNode
+from meshlib.replication import WriteReceipt
+
+__all__ = ["MeshRuntime"]
+
+_logger = logging.getLogger(__name__)
+
+DISCOVERY_TIMEOUT_S = 5.0
+"""How long a start waits for the first seeds."""
+
+STOP_FLUSH_S = 1.0
+"""How long a stop waits for busy links, before it says goodbye."""
+
+STOP_DRAIN_S = 1.5
+"""How long a stop waits for what is queued, goodbye included."""
+
+
+class MeshRuntime:
+    """Runs one `MeshNode` on asyncio: one task, one timer, bounded inbox.
+
+    Everything happens on the event loop that it was started on; call the node from there only.
+
+    Args:
+        config: who the node is; its address is replaced by the transport's.
+        transport: not started yet; the runtime starts and closes it.
+        seeds: addresses of peers, or a source of them. With none the node is its own cluster
+            until someone finds it.
+        rng: all chance of the node; by default seeded by the operating system.
+        wall_clock: seconds since 1970, to stamp writes.
+        seeds_refresh_s: how often a source that is not fixed is asked again, give or take a
+            quarter.
+    """
+
+    def __init__(
+        self,
+        config: MeshConfig,
+        *,
+        transport: Transport,
+        seeds: Iterable[str] | Discovery = (),
+        rng: random.Random | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        seeds_refresh_s: float = 30.0,
+    ) -> None:
+        self.config = config
+        self._transport = transport
+        self._discovery = seeds if isinstance(seeds, Discovery) else FixedSeeds(seeds)
+        self._rng = rng or random.Random()
+        self._wall_clock = wall_clock
+        self._seeds_refresh_s = seeds_refresh_s
+        self._seeds: tuple[str, ...] = ()
+        self._driver = NodeDriver(transport, on_step=self._on_step)
+        self._streams = EventStreams()
+        self._conditions = Conditions()
+        self._node: MeshNode | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()
+        self._is_started = False
+        self._is_stopping = False
+        self._is_ending = False
+        self._closing: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self._acknowledgement_waits = 0
+
+    # What is there
+
+    @property
+    def node(self) -> MeshNode:
+        """The node. Its local verbs may be called; its driver's side may not.
+
+        Raises:
+            StateError: the runtime was not started.
+        """
+        if self._node is None:
+            raise StateError("the runtime was not started")
+        return self._node
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the node's frames."""
+        return self._transport
+
+    @property
+    def counters(self) -> DriverCounters:
+        """What the driver has done, and how late the event loop was."""
+        return self._driver.counters
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node was started and has not ended."""
+        return self._node is not None and not self._is_ending
+
+    def wake(self) -> None:
+        """Send soon what was written. The node's own verbs do this by themselves."""
+        self._driver.wake()
+
+    # Start and end
+
+    async def start(self) -> None:
+        """Listen and join; returns once peers can connect. See `wait_ready` for the rest.
+
+        Raises:
+            OSError: the address cannot be listened on.
+            LocalError: the configuration cannot hold. In each case nothing is left running.
+            StateError: started before.
+        """
+        if self._is_started:
+            raise StateError("a runtime is started once")
+        self._is_started = True
+        try:
+            await self._transport.start(self._driver)
+            config = evolve(self.config, address=self._transport.address)
+            node = MeshNode(
+                config, rng=self._rng, wall_clock=self._wall_clock, now=time.monotonic()
+            )
+            self._seeds = await self._find_seeds()
+            self.config = config
+            self._driver.attach(node)
+            node.join(self._seeds, now=time.monotonic())
+        except BaseException:
+            self._is_ending = True
+            await self._close(drain_s=0)
+            raise
+        self._node = node
+        self._run(self._driver.run())
+        if not self._discovery.is_fixed:
+            self._run(self._refresh_seeds())
+
+    async def stop(self) -> None:
+        """Leave: send what was written, tell the peers, close. Takes under 3 s.
+
+        Idempotent; a second call waits for the first. Does nothing for a runtime that failed.
+        """
+        if not self._is_started:
+            self._is_started = True
+            self._is_ending = True
+            self._ended.set()
+        if not self._is_ending and not self._is_stopping:
+            self._is_stopping = True
+            await self._flush()
+            if self._begin_end():
+                await self._say_goodbye()
+        await self._ended.wait()
+
+    async def _say_goodbye(self) -> None:
+        await self._cancel_tasks()
+        try:
+            self.node.leave(now=time.monotonic())
+            self._driver.step()
+        finally:
+            await self._close(drain_s=STOP_DRAIN_S)
+
+    async def abort(self) -> None:
+        """End at once, without a word to the peers: what a crash looks like to them.
+
+        Idempotent.
+        """
+        if not self._is_started:
+            await self.stop()
+        if self._begin_end():
+            await self._cancel_tasks()
+            await self._close(drain_s=0)
+        await self._ended.wait()
+
+    async def wait_stopped(self) -> None:
+        """Return when the runtime has ended by `stop` or `abort`.
+
+        Raises:
+            NameConflictError: it ended because a live node has its name.
+            Exception: the bug that ended it.
+        """
+        await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # Waiting and listening
+
+    async def wait_ready(self, timeout_s: float | None = 10.0) -> None:
+        """Return once the node has joined and holds what the cluster held then.
+
+        A node without seeds is ready at once.
+
+        Args:
+            timeout_s: seconds; None: no limit.
+
+        Raises:
+            TimeoutError: not in time. The node goes on trying.
+            NameConflictError: a live node has this node's name. The runtime has ended.
+            StateError: it is not running.
+        """
+        node = self.node
+        await self.wait_until(lambda: node.is_ready, timeout_s=timeout_s)
+
+    async def wait_until(
+        self, condition: Callable[[], bool], *, timeout_s: float | None = None
+    ) -> None:
+        """Return once a condition holds; it is looked at after each step of the node.
+
+        Args:
+            condition: cheap, and changes nothing.
+            timeout_s: seconds; None: no limit.
+
+        Raises:
+            TimeoutError: it did not hold in time.
+            StateError: the runtime is not running, or ended before.
+            Exception: what ended the runtime, or what the condition raised.
+        """
+        if not self.is_running:
+            raise self._failure or StateError("the runtime is not running")
+        await self._conditions.wait(condition, timeout_s=timeout_s)
+
+    async def wait_converged(
+        self,
+        receipt: WriteReceipt,
+        *,
+        peer_count: int | None = None,
+        timeout_s: float | None = 10.0,
+    ) -> None:
+        """Return once peers are known to hold a write of this node.
+
+        Called in the same turn of the loop as the write it takes one round trip; later it may
+        take an anti-entropy interval.
+
+        Args:
+            receipt: what the write returned.
+            peer_count: how many peers; None: every member that is in reach while this waits.
+            timeout_s: seconds; None: no limit.
+
+        Raises:
+            TimeoutError: not known in time; the write stays and spreads.
+            StateError: the runtime is not running, or ended before.
+        """
+        node = self.node
+
+        def is_held() -> bool:
+            holders = node.seen_by(receipt)
+            if peer_count is not None:
+                return len(holders) >= peer_count
+            return all(
+                member.name in holders or member.name == node.name or not member.is_reachable
+                for member in node.members()
+            )
+
+        self._acknowledgement_waits += 1
+        node.request_acknowledgements(is_wanted=True)
+        self.wake()
+        try:
+            await self.wait_until(is_held, timeout_s=timeout_s)
+        finally:
+            self._acknowledgement_waits -= 1
+            if not self._acknowledgement_waits:
+                node.request_acknowledgements(is_wanted=False)
+
+    def events(self, *, queue_max: int = SUBSCRIPTION_QUEUE_MAX) -> EventStream:
+        """Listen to the node's events from now on.
+
+        Args:
+            queue_max: events that may wait for the reader; beyond it the oldest are dropped,
+                and counted in the stream's `missed_count`.
+
+        Returns:
+            an async iterator that ends when the runtime does; close it when it is not needed.
+        """
+        return self._streams.open(queue_max=queue_max)
+
+    # Inside
+
+    def _on_step(self, events: Sequence[Event]) -> None:
+        if events:
+            self._streams.publish(events)
+            for event in events:
+                if isinstance(event, NameConflict):
+                    self._fail(NameConflictError(event.name, address=event.address))
+        self._conditions.look()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._on_task_done)
+        self._tasks.append(task)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            _logger.critical("the node failed: please report this", exc_info=error)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """End because of an error: whoever waits hears of it, and everything is closed."""
+        if self._begin_end():
+            self._failure = error
+            self._conditions.fail(error)
+            self._closing = asyncio.create_task(self._end_failed())
+
+    def _begin_end(self) -> bool:
+        """Claim the end, which is made once; True for the one who is to make it."""
+        is_first = not self._is_ending
+        self._is_ending = True
+        return is_first
+
+    async def _end_failed(self) -> None:
+        await self._cancel_tasks()
+        await self._close(drain_s=0)
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _close(self, *, drain_s: float) -> None:
+        try:
+            await self._transport.close(drain_s=drain_s)
+        finally:
+            self._streams.close()
+            self._conditions.fail(StateError("the runtime has ended"))
+            self._ended.set()
+
+    async def _flush(self) -> None:
+        """Wait for links that are busy, so that peers do not miss the last writes."""
+        if not self._driver.busy_links:
+            return
+        node = self.node
+        actor = node.actor
+        receipt = WriteReceipt(actor, node.replica.version_vector.get(actor, 0))
+        with contextlib.suppress(TimeoutError, StateError, NameConflictError):
+            await self.wait_converged(receipt, timeout_s=STOP_FLUSH_S)
+
+    async def _find_seeds(self) -> tuple[str, ...]:
+        try:
+            async with asyncio.timeout(DISCOVERY_TIMEOUT_S):
+                return await self._discovery.addresses()
+        except TimeoutError:
+            _logger.warning("no seeds were found within %g s", DISCOVERY_TIMEOUT_S)
+        except Exception:
+            # A source of someone else's making; the seeds of before still hold.
+            _logger.exception("a source of seeds failed")
+        return self._seeds
+
+    async def _refresh_seeds(self) -> None:
+        """Ask the source of seeds again and again, and dial those that are new."""
+        while True:
+            await asyncio.sleep(self._seeds_refresh_s * self._rng.uniform(0.75, 1.25))
+            found = await self._find_seeds()
+            if found and set(found) != set(self._seeds):
+                self._seeds = found
+                self.node.join(found, now=time.monotonic())
+                self._driver.wake()
