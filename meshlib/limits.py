@@ -11,6 +11,7 @@ from typing import Final
 __all__ = [
     "ACCEPTED_CONNECTIONS_MAX",
     "ACTORS_MAX",
+    "BLOCKS_MAX",
     "CLOUD_DOTS_MAX",
     "CLUSTER_NAME_BYTES_MAX",
     "DECODE_DEPTH_MAX",
@@ -113,6 +114,9 @@ TEXT_CHARACTERS_MAX: Final = 262_144
 
 TREE_CHARACTERS_MAX: Final = 67_108_864
 """Characters held by one prefix tree over all tenants: upstream's command-line default."""
+
+BLOCKS_MAX: Final = 2_097_152
+"""Blocks of all tenants in one block index: about 600 MB of Python objects."""
 
 VIRTUAL_NODES_MAX: Final = 4096
 """Points of one node on a hash ring; the specification's default is 150."""

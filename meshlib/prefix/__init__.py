@@ -3,7 +3,25 @@
 `RadixTree` holds text, `BlockIndex` chains of block hashes. Both are useful on their own.
 """
 
+from meshlib.prefix.block_index import (
+    BLOCK_CHARACTERS,
+    BLOCK_TOKENS,
+    BlockIndex,
+    text_chain,
+    token_chain,
+)
 from meshlib.prefix.radix_tree import RadixTree
 from meshlib.prefix.records import ACCESS_MAX, Entry, Match, Placement
 
-__all__ = ["ACCESS_MAX", "Entry", "Match", "Placement", "RadixTree"]
+__all__ = [
+    "ACCESS_MAX",
+    "BLOCK_CHARACTERS",
+    "BLOCK_TOKENS",
+    "BlockIndex",
+    "Entry",
+    "Match",
+    "Placement",
+    "RadixTree",
+    "text_chain",
+    "token_chain",
+]

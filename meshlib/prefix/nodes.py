@@ -1,6 +1,6 @@
-"""The nodes of the radix tree, and the two ways in which they change shape.
+"""The nodes of the radix tree, and how they are parted, joined and copied.
 
-Rule: comparing edges, splitting a node and joining it with its child must live in this file.
+Rule: comparing edges, and every change of the tree's shape, must live in this file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ __all__ = [
     "Node",
     "check_shape",
     "common_length",
-    "join_with_child",
+    "copy_below",
     "known_hash",
     "split",
+    "tidy",
+    "youngest_edges",
 ]
 
 _GALLOP_START: Final = 64
@@ -57,14 +59,6 @@ class Node:
             node = node.parent
         edges.reverse()
         return "".join(edges)
-
-    def twin(self, parent: Node) -> Node:
-        """Return a copy of this node under another parent, still without children."""
-        twin = Node(self.edge, parent)
-        twin.tenants = dict(self.tenants)
-        twin.entries = twin.tenants if self.entries is self.tenants else dict(self.entries)
-        twin.text_hash = self.text_hash
-        return twin
 
 
 class Holding:
@@ -133,15 +127,63 @@ def split(node: Node, length: int) -> Node:
     return upper
 
 
-def join_with_child(node: Node) -> None:
-    """Take a node without entries out of the tree, in favour of its only child. O(edges)."""
-    parent = node.parent
-    assert parent is not None, "the root stays"
+def tidy(changed: list[Node]) -> int:
+    """Give the tree its shape back around nodes that lost entries or tenants.
+
+    Nodes that nobody holds leave, a node that neither ends nor parts texts joins its child, and
+    what has become a leaf has one dict. O(changed nodes + edges joined).
+
+    Returns:
+        How many characters left the tree.
+    """
+    characters = 0
+    around: dict[Node, None] = dict.fromkeys(changed)
+    for node in changed:
+        if not node.tenants and node.parent is not None:
+            del node.parent.children[node.edge[0]]
+            characters += len(node.edge)
+            around[node.parent] = None
+            node.parent = None
+    for node in around:
+        if node.parent is None:
+            continue
+        if not node.children:
+            node.entries = node.tenants
+        elif len(node.children) == 1 and not node.entries:
+            _join_with_child(node, node.parent)
+    return characters
+
+
+def _join_with_child(node: Node, parent: Node) -> None:
     (child,) = node.children.values()
     child.edge = node.edge + child.edge
     child.parent = parent
     parent.children[child.edge[0]] = child
     node.parent = None
+
+
+def copy_below(root: Node, other_root: Node) -> dict[Node, Node]:
+    """Copy all nodes below `root` to below `other_root`; return which became which. O(nodes)."""
+    twins = {root: other_root}
+    waiting = [root]
+    for node in waiting:
+        waiting.extend(node.children.values())
+        for key, child in node.children.items():
+            twin = twins[child] = twins[node].children[key] = Node(child.edge, twins[node])
+            twin.tenants = dict(child.tenants)
+            twin.entries = twin.tenants if not child.children else dict(child.entries)
+            twin.text_hash = child.text_hash
+    return twins
+
+
+def youngest_edges(root: Node) -> list[tuple[int, int]]:
+    """Return for each node its highest access and the length of its edge. O(nodes * tenants)."""
+    waiting = list(root.children.values())
+    found: list[tuple[int, int]] = []
+    for node in waiting:
+        waiting.extend(node.children.values())
+        found.append((max(node.tenants.values()), len(node.edge)))
+    return found
 
 
 def check_shape(root: Node) -> tuple[int, Counter[str], Counter[str]]:

@@ -15,7 +15,7 @@ tenants on every node of a path), whose inner nodes have no access of their own;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from meshlib.errors import InvalidValueError, LimitError
 from meshlib.hashing import hash64_text
@@ -25,9 +25,11 @@ from meshlib.prefix.nodes import (
     Node,
     check_shape,
     common_length,
-    join_with_child,
+    copy_below,
     known_hash,
     split,
+    tidy,
+    youngest_edges,
 )
 from meshlib.prefix.records import (
     ACCESS_MAX,
@@ -171,15 +173,22 @@ class RadixTree:
                 break
         return {tenant: reached[tenant] for tenant in sorted(reached)}
 
-    def entries(self, tenant: str) -> Iterator[tuple[str, int]]:
+    def entries(
+        self, tenant: str, *, buckets: Collection[int] | None = None
+    ) -> Iterator[tuple[str, int]]:
         """Yield the (text, access) pairs of a tenant, in no particular order.
 
         Each text is built when it is asked for. The tree must not change meanwhile.
+
+        Args:
+            tenant: whose.
+            buckets: only texts whose hash has one of these as its top byte; all without it.
         """
         holding = self._holdings.get(tenant)
         if holding is not None:
             for node in holding.recency.items():
-                yield node.text(), node.entries[tenant]
+                if buckets is None or known_hash(node) >> 56 in buckets:
+                    yield node.text(), node.entries[tenant]
 
     def entry_hashes(self, tenant: str) -> Iterator[tuple[int, int]]:
         """Yield the (text hash, access) pairs of a tenant without building the texts."""
@@ -200,6 +209,23 @@ class RadixTree:
         holding = self._holdings.get(tenant)
         oldest = None if holding is None else holding.recency.oldest()
         return None if oldest is None else Entry(tenant, oldest[0].text(), oldest[1])
+
+    def floor_for(self, size_max: int) -> int:
+        """Return the lowest floor whose eviction of every tenant leaves `size_max` characters.
+
+        Or fewer; 0 when there are no more than that. O(n log n) for n nodes with all their
+        tenants, for an eviction now and then.
+        """
+        if self._characters <= size_max:
+            return 0
+        remaining = self._characters
+        floor = 0
+        for access, length in sorted(youngest_edges(self._root)):
+            if remaining <= size_max and access > floor:
+                break
+            floor = access
+            remaining -= length
+        return floor
 
     def _find(self, text: str) -> Node | None:
         node = self._root
@@ -377,31 +403,12 @@ class RadixTree:
         holding = self._holdings[tenant]
         if not holding.recency.count:
             del self._holdings[tenant]
-        around: dict[Node, None] = dict.fromkeys(changed)
-        for node in changed:
-            if not node.tenants and node.parent is not None:
-                del node.parent.children[node.edge[0]]
-                self._characters -= len(node.edge)
-                around[node.parent] = None
-                node.parent = None
-        for node in around:
-            if node.parent is None:
-                continue
-            if not node.children:
-                node.entries = node.tenants
-            elif len(node.children) == 1 and not node.entries:
-                join_with_child(node)
+        self._characters -= tidy(changed)
 
     def copy(self) -> RadixTree:
         """Return an independent tree with the same entries. O(nodes); texts are shared."""
         twin = RadixTree(characters_max=self._characters_max)
-        twins: dict[Node, Node] = {self._root: twin._root}
-        waiting = [self._root]
-        while waiting:
-            node = waiting.pop()
-            for key, child in node.children.items():
-                twins[node].children[key] = twins[child] = child.twin(twins[node])
-                waiting.append(child)
+        twins = copy_below(self._root, twin._root)
         for tenant, holding in self._holdings.items():
             copied = twin._holdings[tenant] = Holding(tenant)
             copied.characters = holding.characters

@@ -79,12 +79,13 @@ class Recency(Generic[ItemT]):
         """Return the items that are kept, in no particular order. O(n)."""
         return [item for _, _, item in self._live_records()]
 
-    def copy_from(self, other: Recency[ItemT], moved: Mapping[ItemT, ItemT]) -> None:
-        """Take over the order of another one, whose items are `moved` here. O(n)."""
-        self._heap = [
-            (access, serial, moved[item]) for access, serial, item in other._live_records()
-        ]
-        heapq.heapify(self._heap)
+    def copy_from(self, other: Recency[ItemT], moved: Mapping[ItemT, ItemT] | None = None) -> None:
+        """Take over the order of another one, whose items may be `moved` here. O(n)."""
+        records = other._live_records()
+        if moved is not None:
+            records = [(access, serial, moved[item]) for access, serial, item in records]
+        heapq.heapify(records)
+        self._heap = records
         self._serial = other._serial
         self.count = other.count
 

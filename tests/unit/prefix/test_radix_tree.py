@@ -325,6 +325,29 @@ def test_the_oldest_entry_is_known_for_one_tenant_and_for_all() -> None:
     assert RadixTree().oldest() is None
 
 
+def test_the_floor_for_a_size_leaves_no_more_than_that() -> None:
+    """A shared prefix goes with its youngest user, and no more is evicted than ties require."""
+    entries = ("aa-1", "w", 1), ("aa-2", "w", 3), ("bbb", "v", 2), ("c", "v", 3)
+    sizes = [(size, tree_of(*entries).floor_for(size)) for size in (9, 8, 7, 5, 4, 0)]
+    assert sizes == [(9, 0), (8, 1), (7, 2), (5, 2), (4, 3), (0, 3)]
+    for size, floor in sizes:
+        tree = tree_of(*entries)
+        for tenant in ("v", "w"):
+            tree.evict(tenant, floor=floor)
+        assert tree.characters_total <= size
+
+
+def test_entries_can_be_asked_for_by_the_top_byte_of_their_hash() -> None:
+    """Without building the texts of the others."""
+    texts = [f"text {number}" for number in range(50)]
+    tree = tree_of(*((text, "w", 1) for text in texts))
+    chosen = range(100)
+    assert {(text, 1) for text in texts if hash64_text(text) >> 56 in chosen} == set(
+        tree.entries("w", buckets=chosen)
+    )
+    assert {(hash64_text(text), 1) for text in texts} == set(tree.entry_hashes("w"))
+
+
 def test_entry_counts_follow() -> None:
     """For each tenant and for all."""
     tree = tree_of(("a", "w", 2), ("ab", "w", 5), ("a", "v", 2))

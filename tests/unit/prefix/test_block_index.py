@@ -1,0 +1,307 @@
+"""The block index answers as the radix tree does, at the ends of blocks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
+from meshlib.limits import BLOCKS_MAX
+from meshlib.prefix import (
+    ACCESS_MAX,
+    BlockIndex,
+    Match,
+    Placement,
+    RadixTree,
+    text_chain,
+    token_chain,
+)
+
+GOLDEN_TEXT = (1510214817639304643, 9058400750390158365, 6877630445146846748)
+GOLDEN_TOKENS = (1167257437131243024, 7840600602417302954)
+
+
+def index_of(*entries: tuple[list[int], str, int]) -> BlockIndex:
+    index = BlockIndex()
+    for chain, tenant, access in entries:
+        index.insert(chain, tenant=tenant, access=access)
+    index._check()
+    return index
+
+
+def blocks_of(index: BlockIndex) -> dict[tuple[int, str], int]:
+    return {
+        (block, tenant): access
+        for tenant in index.tenants()
+        for block, access in index.entries(tenant)
+    }
+
+
+# Chains
+
+
+def test_a_chain_is_cut_at_whole_blocks() -> None:
+    """What does not fill a block is left out."""
+    assert [0, 0, 1, 1, 2] == [
+        len(text_chain("x" * length, block_characters=4)) for length in (0, 3, 4, 7, 8)
+    ]
+
+
+def test_chains_share_as_many_blocks_as_their_texts_do() -> None:
+    """A block's hash names everything before it."""
+    one = text_chain("aaaabbbbcccc", block_characters=4)
+    other = text_chain("aaaabbbbcccd", block_characters=4)
+    moved = text_chain("bbbbaaaacccc", block_characters=4)
+    assert one[:2] == other[:2]
+    assert one[2] != other[2]
+    assert not set(one) & set(moved)
+
+
+def test_chains_are_the_same_in_every_process_and_release() -> None:
+    """Their hashes travel."""
+    assert text_chain("Grüße, \ud800Welt", block_characters=4) == GOLDEN_TEXT
+    assert token_chain([1, 2, 3, 2**32 - 1, 5], block_tokens=2) == GOLDEN_TOKENS
+
+
+@pytest.mark.parametrize("tokens", [[-1, 0], [2**32, 0]])
+def test_tokens_are_of_32_bits(tokens: list[int]) -> None:
+    """Others are refused."""
+    with pytest.raises(InvalidValueError):
+        token_chain(tokens, block_tokens=2)
+
+
+def test_blocks_have_a_size() -> None:
+    """A block of nothing would never end."""
+    with pytest.raises(InvalidValueError):
+        text_chain("text", block_characters=0)
+    with pytest.raises(InvalidValueError):
+        token_chain([1], block_tokens=0)
+
+
+# Matching
+
+
+def test_the_leading_blocks_that_somebody_holds_match() -> None:
+    """All who hold them are named, sorted."""
+    index = index_of(([1, 2, 3], "b", 1), ([1, 2, 4], "a", 1), ([1], "c", 1))
+    assert [Match(("b",), 3), Match(("a", "b"), 2), Match(("a", "b", "c"), 1), Match((), 0)] == [
+        index.match([1, 2, 3, 5]),
+        index.match([1, 2, 9]),
+        index.match([1]),
+        index.match([9, 1]),
+    ]
+
+
+def test_one_tenant_must_hold_all_of_a_match() -> None:
+    """Blocks of different tenants do not add up to a prefix."""
+    index = index_of(([1], "a", 1), ([2], "b", 1), ([1, 2], "c", 1))
+    assert Match(("c",), 2) == index.match([1, 2])
+    index.remove_tenant("c")
+    assert Match(("a",), 1) == index.match([1, 2])
+
+
+def test_a_gap_ends_the_match() -> None:
+    """An engine cannot reuse what comes after a block that is gone."""
+    index = index_of(([1, 2, 3], "a", 1))
+    index.remove([2], tenant="a")
+    index._check()
+    assert Match(("a",), 1) == index.match([1, 2, 3])
+    assert index.match_tenant([1, 2, 3], tenant="a") == 1
+
+
+def test_each_tenant_has_a_match_of_its_own() -> None:
+    """`match_each` says how far each one comes, `match_tenant` how far one does."""
+    index = index_of(([1, 2, 3], "b", 1), ([1, 2, 4], "a", 1), ([1], "c", 1), ([7], "d", 1))
+    assert index.match_each([1, 2, 3, 5]) == {"a": 2, "b": 3, "c": 1}
+    assert index.match_each([8]) == {}
+    assert [index.match_tenant([1, 2, 3], tenant=tenant) for tenant in "abcde"] == [2, 3, 1, 0, 0]
+
+
+@given(
+    st.lists(st.tuples(st.text(alphabet="ab", max_size=9), st.sampled_from("vw")), max_size=8),
+    st.text(alphabet="ab", max_size=9),
+)
+def test_it_agrees_with_the_radix_tree_at_whole_blocks(
+    entries: list[tuple[str, str]], request: str
+) -> None:
+    """Cut to whole blocks, both find the same."""
+    tree, index = RadixTree(), BlockIndex()
+    for text, tenant in entries:
+        whole = text[: len(text) - len(text) % 2]
+        if whole:
+            tree.insert(whole, tenant=tenant, access=1)
+        index.insert(text_chain(text, block_characters=2), tenant=tenant, access=1)
+    index._check()
+    expected = {
+        tenant: length // 2 for tenant, length in tree.match_each(request).items() if length > 1
+    }
+    assert expected == index.match_each(text_chain(request, block_characters=2))
+
+
+# Inserting and removing
+
+
+def test_a_block_keeps_its_highest_access() -> None:
+    """Insertion counts what is new or rose."""
+    index = BlockIndex()
+    assert [2, 0, 1, 2] == [
+        index.insert(chain, tenant="w", access=access)
+        for chain, access in (([1, 2], 5), ([1, 2], 4), ([2, 3], 5), ([1, 1, 2], 7))
+    ]
+    assert blocks_of(index) == {(1, "w"): 7, (2, "w"): 7, (3, "w"): 5}
+
+
+def test_placing_tells_what_was_there() -> None:
+    """A block is its own hash."""
+    index = BlockIndex()
+    assert Placement(5, None) == index.place(5, tenant="w", access=2)
+    assert Placement(5, 2) == index.place(5, tenant="w", access=3)
+    assert Placement(5, 3) == index.place(5, tenant="w", access=1)
+    assert index.access(5, tenant="w") == 3
+    assert index.access(5, tenant="v") is None
+
+
+@pytest.mark.parametrize(
+    ("chain", "tenant", "access", "error"),
+    [
+        ([1, -1], "w", 1, InvalidValueError),
+        ([1, 2**64], "w", 1, InvalidValueError),
+        ([1, True], "w", 1, InvalidTypeError),
+        ([1, "2"], "w", 1, InvalidTypeError),
+        ([1], "", 1, InvalidValueError),
+        ([1], "w", -1, InvalidValueError),
+        ([1], "w", ACCESS_MAX + 1, InvalidValueError),
+        ([1], "w", 1.5, InvalidTypeError),
+    ],
+)
+def test_what_is_no_block_is_refused(
+    chain: list[int], tenant: str, access: int, error: type[Exception]
+) -> None:
+    """And the index is unchanged."""
+    index = index_of(([7], "v", 1))
+    with pytest.raises(error):
+        index.insert(chain, tenant=tenant, access=access)
+    with pytest.raises(error):
+        index.place(chain[-1], tenant=tenant, access=access)
+    index._check()
+    assert blocks_of(index) == {(7, "v"): 1}
+
+
+def test_the_size_is_enforced_at_insertion() -> None:
+    """A chain with too many new blocks is refused whole; touches need no room."""
+    index = BlockIndex(blocks_max=3)
+    index.insert([1, 2], tenant="w", access=1)
+    with pytest.raises(LimitError):
+        index.insert([2, 3, 4], tenant="w", access=2)
+    assert blocks_of(index) == {(1, "w"): 1, (2, "w"): 1}
+    assert index.insert([1, 2, 3], tenant="w", access=2) == 3
+
+
+@pytest.mark.parametrize(
+    ("blocks_max", "error"), [(0, InvalidValueError), (BLOCKS_MAX + 1, LimitError)]
+)
+def test_the_size_setting_is_checked(blocks_max: int, error: type[Exception]) -> None:
+    """An index without room, or over the package's limit, is not made."""
+    with pytest.raises(error):
+        BlockIndex(blocks_max=blocks_max)
+
+
+def test_tenants_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tenant too many is refused, a known one is not."""
+    monkeypatch.setattr("meshlib.prefix.block_index.TENANTS_MAX", 2)
+    index = index_of(([1], "a", 1), ([1], "b", 1))
+    with pytest.raises(LimitError):
+        index.insert([1], tenant="c", access=1)
+    assert index.insert([2], tenant="b", access=1) == 1
+
+
+def test_removing_counts_what_was_there() -> None:
+    """Unknown blocks and tenants are passed over."""
+    index = index_of(([1, 2], "a", 1), ([1], "b", 1))
+    assert [1, 0, 0] == [
+        index.remove([2, 3], tenant="a"),
+        index.remove([2], tenant="b"),
+        index.remove([2], tenant="c"),
+    ]
+    index._check()
+    assert blocks_of(index) == {(1, "a"): 1, (1, "b"): 1}
+
+
+def test_eviction_drops_what_is_at_or_under_the_floor() -> None:
+    """Oldest first, of that tenant alone; a touch saves a block."""
+    index = index_of(([1, 2, 3], "a", 1), ([2], "a", 3), ([4], "a", 2), ([1], "b", 1))
+    assert index.evict("a", floor=2) == [(1, 1), (3, 1), (4, 2)]
+    index._check()
+    assert blocks_of(index) == {(2, "a"): 3, (1, "b"): 1}
+    assert index.evict("nobody", floor=2) == []
+
+
+def test_the_oldest_block_is_known() -> None:
+    """For each tenant."""
+    index = index_of(([1], "a", 5), ([2], "a", 3), ([1], "a", 9))
+    assert [(2, 3), None] == [index.oldest("a"), index.oldest("b")]
+
+
+def test_the_floor_for_a_size_leaves_no_more_than_that() -> None:
+    """And no more is evicted than ties require."""
+    index = index_of(([1, 2], "a", 1), ([3], "b", 2), ([4], "a", 2), ([5], "b", 3))
+    assert [index.floor_for(size) for size in (0, 1, 2, 3, 4, 5, 9)] == [3, 2, 2, 1, 1, 0, 0]
+
+
+def test_a_tenant_s_place_is_used_again() -> None:
+    """Tenants that come and go do not make the masks grow."""
+    index = index_of(([1], "stays", 1))
+    for number in range(500):
+        index.insert([1, 2], tenant=f"passing {number}", access=1)
+        index.remove_tenant(f"passing {number}")
+    index._check()
+    assert len(index._names) == 2
+
+
+def test_a_copy_is_independent() -> None:
+    """Neither index sees what happens to the other."""
+    index = index_of(([1, 2], "a", 1), ([1], "b", 2))
+    before = blocks_of(index)
+    twin = index.copy()
+    twin._check()
+    twin.insert([3], tenant="c", access=1)
+    twin.evict("a", floor=1)
+    twin._check()
+    index._check()
+    assert before == blocks_of(index)
+    assert blocks_of(twin) == {(1, "b"): 2, (3, "c"): 1}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["insert", "remove", "evict", "remove_tenant"]),
+            st.lists(st.integers(0, 4), max_size=4),
+            st.sampled_from("vw"),
+            st.integers(0, 5),
+        ),
+        max_size=25,
+    )
+)
+def test_it_agrees_with_a_plain_dict(
+    steps: list[tuple[str, list[int], str, int]],
+) -> None:
+    """Whatever is done to both."""
+    index, model = BlockIndex(), dict[tuple[int, str], int]()
+    for what, blocks, tenant, access in steps:
+        if what == "insert":
+            index.insert(blocks, tenant=tenant, access=access)
+            for block in blocks:
+                model[block, tenant] = max(access, model.get((block, tenant), 0))
+        elif what == "remove":
+            index.remove(blocks, tenant=tenant)
+            for block in blocks:
+                model.pop((block, tenant), None)
+        else:
+            floor = access if what == "evict" else ACCESS_MAX
+            index.evict(tenant, floor=floor)
+            model = {key: held for key, held in model.items() if key[1] != tenant or held > floor}
+        index._check()
+        assert model == blocks_of(index)
+        assert len(model) == len(index)
