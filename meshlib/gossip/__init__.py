@@ -17,9 +17,9 @@ from meshlib.gossip.events import (
     NameConflict,
     PacketRejected,
     Refuted,
+    Rejoined,
     StateDiverged,
     StateRestored,
-    WritesLost,
 )
 from meshlib.gossip.wire import FORMAT_VERSION, decode_frame
 
@@ -42,8 +42,8 @@ __all__ = [
     "Packet",
     "PacketRejected",
     "Refuted",
+    "Rejoined",
     "StateDiverged",
     "StateRestored",
-    "WritesLost",
     "decode_frame",
 ]

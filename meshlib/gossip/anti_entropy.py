@@ -16,7 +16,7 @@ from attrs import define, field
 from meshlib.errors import RemoteError
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.dissemination import Dissemination, batches
-from meshlib.gossip.events import EntryRejected, StateDiverged, StateRestored
+from meshlib.gossip.events import EntryRejected, Rejoined, StateDiverged, StateRestored
 from meshlib.gossip.messages import (
     ClockExchange,
     EntriesMessage,
@@ -37,6 +37,10 @@ __all__ = ["AntiEntropy"]
 
 EXCHANGE_BYTES_MAX = 1 << 20
 """Entries sent in answer to one clock; the rest follows in answer to the next."""
+
+GOAL_S = 10.0
+"""A peer's clock that was not reached in this time is replaced by a newer one as the goal: the
+peer may be gone, and what only it had with it."""
 
 TRANSFER_TRIES_MAX = 3
 """How often a page is asked for again before a transfer is given up."""
@@ -70,6 +74,7 @@ class AntiEntropy:
         context: the engine's shared state.
         dissemination: reports what entries and pages do.
         table_hash: returns the hash of the member table for the request.
+        now: monotonic seconds.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class AntiEntropy:
         dissemination: Dissemination,
         *,
         table_hash: Callable[[float], int],
+        now: float,
     ) -> None:
         self._context = context
         self._dissemination = dissemination
@@ -88,6 +94,7 @@ class AntiEntropy:
         self._outgoing: dict[str, _Outgoing] = {}
         self._catching_up: set[str] = set()
         self._goal: Mapping[ActorId, int] | None = None
+        self._goal_set_at = now
         self.is_synced = False
         self.diverged_from: dict[str, float] = {}
 
@@ -126,7 +133,7 @@ class AntiEntropy:
         replica = context.replica
         self._dissemination.publish()
         if message.clock_hash != replica.clock_hash():
-            context.send(header.address, ClockExchange(dict(replica.version_vector), True))
+            context.send(header.address, ClockExchange(replica.advertised_clock(), True))
             return
         context.counters.syncs_equal += 1
         self._learn_equal(header, now)
@@ -147,31 +154,43 @@ class AntiEntropy:
 
     def _learn_equal(self, header: FrameHeader, now: float) -> None:
         self._observe(header, self._context.replica.version_vector, now)
-        self.is_synced = True
+        self._become_synced()
 
-    def _observe(self, header: FrameHeader, clock: Mapping[ActorId, int], now: float) -> None:
+    def _observe(
+        self,
+        header: FrameHeader,
+        clock: Mapping[ActorId, int],
+        now: float,
+        *,
+        is_partial: bool = False,
+    ) -> None:
         """Take note of what a peer says of itself."""
         context = self._context
-        ours = context.replica.version_vector
-        context.tracker.observe(header.name, clock, actor=header.actor, our_clock=ours, now=now)
+        context.tracker.observe(
+            header.name,
+            clock,
+            actor=header.actor,
+            our_clock=context.replica.version_vector,
+            now=now,
+            is_partial=is_partial,
+        )
 
     def on_clock(self, message: ClockExchange, header: FrameHeader, now: float) -> None:
         """Send a peer what it lacks, and let it know what this node lacks."""
         context = self._context
         replica = context.replica
-        self._observe(header, message.clock, now)
+        self._observe(header, message.clock, now, is_partial=message.is_partial)
         if message.is_partial:
             if header.name in self._catching_up:
                 self._send_lacking(context.tracker.clock(header.name) or {}, header)
             return
         self._dissemination.publish()
-        vector = replica.version_vector
-        ahead = any(number > vector.get(actor, 0) for actor, number in message.clock.items())
-        if self._goal is None and not self.is_synced:
-            self._goal = dict(message.clock)
+        replica.learn_forgotten(message.clock, keep={member.actor for member in context.members})
+        if not self.is_synced and (self._goal is None or now - self._goal_set_at > GOAL_S):
+            self._goal, self._goal_set_at = dict(message.clock), now
         self._send_lacking(message.clock, header)
-        if message.wants_reply and ahead:
-            context.send(header.address, ClockExchange(dict(vector)))
+        if message.wants_reply and not replica.reaches(message.clock):
+            context.send(header.address, ClockExchange(replica.advertised_clock()))
         self.check_goal()
 
     def _send_lacking(self, clock: Mapping[ActorId, int], header: FrameHeader) -> None:
@@ -190,11 +209,26 @@ class AntiEntropy:
 
     def check_goal(self) -> None:
         """Become synchronised once the first peer's clock has been reached."""
-        if self._goal is not None:
-            vector = self._context.replica.version_vector
-            if all(vector.get(actor, 0) >= number for actor, number in self._goal.items()):
-                self._goal = None
-                self.is_synced = True
+        if self._goal is not None and self._context.replica.reaches(self._goal):
+            self._become_synced()
+
+    def _become_synced(self) -> None:
+        self._goal = None
+        self.is_synced = True
+        replica = self._context.replica
+        if replica.is_rejoining:
+            report = replica.finish_rejoin()
+            self._context.emit(
+                Rejoined(old=report.old, new=report.new, kept=report.kept, lost=report.lost)
+            )
+
+    def restart(self) -> None:
+        """Forget what was synchronised: this node comes back as a new writer."""
+        self._goal = None
+        self.is_synced = False
+        self._incoming = None
+        self._outgoing.clear()
+        self._catching_up.clear()
 
     # State transfers
 

@@ -20,7 +20,7 @@ from meshlib.gossip.anti_entropy import AntiEntropy
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.context import Context, Counters, Packet, Timer
 from meshlib.gossip.dissemination import Dissemination
-from meshlib.gossip.events import Event, PacketRejected
+from meshlib.gossip.events import Event, IdentityRenewed, PacketRejected
 from meshlib.gossip.messages import (
     ClockExchange,
     ConflictNotice,
@@ -30,6 +30,7 @@ from meshlib.gossip.messages import (
     IndirectPingRequest,
     JoinRequest,
     JoinResponse,
+    MemberNews,
     MemberUpdates,
     Message,
     PingRequest,
@@ -44,9 +45,16 @@ from meshlib.gossip.messages import (
 )
 from meshlib.gossip.roster import Roster
 from meshlib.gossip.wire import FrameHeader, decode_frame
+from meshlib.identity import ActorId, actor_id
 from meshlib.limits import EVENTS_QUEUED_MAX
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
-from meshlib.replication import Replica, StabilityTracker
+from meshlib.replication import (
+    ActorForgotten,
+    IdentityStolen,
+    Replica,
+    ReplicaEvent,
+    StabilityTracker,
+)
 
 __all__ = ["Engine"]
 
@@ -93,8 +101,10 @@ class Engine:
         self.roster = Roster(self._context, on_member_met=self._on_member_met)
         self.dissemination = Dissemination(self._context)
         self.anti_entropy = AntiEntropy(
-            self._context, self.dissemination, table_hash=self.roster.table_hash
+            self._context, self.dissemination, table_hash=self.roster.table_hash, now=now
         )
+        self._heard_at: float | None = None
+        self._orphans: dict[ActorId, float] = {}
         self._volatile: deque[tuple[str, str, bytes]] = deque()
         self._timer_handlers = self._make_timer_handlers()
         self._message_handlers = self._make_message_handlers()
@@ -209,6 +219,8 @@ class Engine:
             return
         header = frame.header
         is_current = self.roster.on_header(header, now)
+        if is_current and header.name != self._context.name:
+            self._note_contact(now)
         for message in frame.messages:
             if is_current or isinstance(message, JoinRequest):
                 self._handle(message, header, now)
@@ -249,7 +261,7 @@ class Engine:
         """Return what happened since the last call; drains."""
         context = self._context
         for event in context.replica.events():
-            context.emit(event)
+            self._on_replica_event(event)
         events = list(context.events)
         context.events.clear()
         return events
@@ -329,6 +341,58 @@ class Engine:
         if len(self._volatile) < EVENTS_QUEUED_MAX:
             self._volatile.append((header.name, message.document, message.payload))
 
+    def _note_contact(self, now: float) -> None:
+        """Come back as a new writer when the others may have forgotten what this one has.
+
+        Half of their time, because they count from when they lost this node and it counts from
+        when it heard them last.
+        """
+        heard_at, self._heard_at = self._heard_at, now
+        if heard_at is not None and now - heard_at > self._context.config.forget_after_s / 2:
+            self._rejoin(now)
+
+    def _rejoin(self, now: float) -> None:
+        context = self._context
+        old = context.actor
+        incarnation = context.record.incarnation + 1 + context.rng.getrandbits(16)
+        new = actor_id(context.name, incarnation)
+        context.replica.begin_rejoin(new)
+        record = context.update_own_record(actor=new, incarnation=incarnation)
+        context.members.apply(record, now=now)
+        self.anti_entropy.restart()
+        self.roster.news.spread(MemberNews(record), now)
+        context.emit(IdentityRenewed(old=old, new=new))
+
+    def _on_replica_event(self, event: ReplicaEvent) -> None:
+        """Take a new identity when the present one is no longer this node's alone."""
+        context = self._context
+        context.emit(event)
+        if (
+            isinstance(event, IdentityStolen | ActorForgotten)
+            and event.actor == context.actor
+            and not context.replica.is_rejoining
+        ):
+            self._rejoin(self._now)
+
+    def _forget_writers(self, now: float) -> None:
+        """Take writers out of the clock whose starts have long been over. O(actors)."""
+        context = self._context
+        current = {member.actor for member in context.members}
+        vector = context.replica.version_vector
+        self._orphans = {
+            actor: self._orphans.get(actor, now)
+            for actor in vector
+            if actor not in current and actor != context.actor
+        }
+        old = now - context.config.forget_after_s
+        reachable = [member.name for member in context.peers()]
+        due = [actor for actor, since in self._orphans.items() if since <= old]
+        if due:
+            stable = context.tracker.stable(reachable, our_clock=vector)
+            for actor in due:
+                if stable.get(actor, 0) >= vector.get(actor, 0):
+                    context.replica.forget(actor)
+
     def _on_maintenance_timer(self, now: float) -> None:
         context = self._context
         self.dissemination.report(context.replica.release())
@@ -343,6 +407,7 @@ class Engine:
             if member.name != context.name and member.status is not MemberStatus.LEAVING
         ]
         replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
+        self._forget_writers(now)
         context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
 
     def _check(self) -> None:

@@ -7,7 +7,7 @@ from attrs import frozen
 from meshlib.errors import RejectReason
 from meshlib.identity import ActorId
 from meshlib.membership import MemberRecord
-from meshlib.replication import ReplicaEvent
+from meshlib.replication import LostWrite, ReplicaEvent
 
 __all__ = [
     "EntryRejected",
@@ -23,9 +23,9 @@ __all__ = [
     "NameConflict",
     "PacketRejected",
     "Refuted",
+    "Rejoined",
     "StateDiverged",
     "StateRestored",
-    "WritesLost",
 ]
 
 
@@ -129,10 +129,30 @@ class EntryRejected:
 
 @frozen(slots=True, kw_only=True)
 class IdentityRenewed:
-    """This node writes under a new actor from now on."""
+    """This node was away for too long, or its actor is used elsewhere: it becomes a new writer.
+
+    It adopts a peer's state; `Rejoined` tells when that is done.
+    """
 
     old: ActorId
     new: ActorId
+
+
+@frozen(slots=True, kw_only=True)
+class Rejoined:
+    """This node has adopted a peer's state and written again what only it had.
+
+    Args:
+        old: the actor until then.
+        new: the actor from now on.
+        kept: how many writes were made again.
+        lost: acknowledged writes that something newer had replaced meanwhile.
+    """
+
+    old: ActorId
+    new: ActorId
+    kept: int
+    lost: tuple[LostWrite, ...]
 
 
 @frozen(slots=True, kw_only=True)
@@ -153,13 +173,6 @@ class StateDiverged:
     peer: str
 
 
-@frozen(slots=True, kw_only=True)
-class WritesLost:
-    """Acknowledged writes of this node that could not be kept when it came back."""
-
-    documents: tuple[str, ...]
-
-
 Event = (
     MemberJoined
     | MemberSuspected
@@ -176,5 +189,5 @@ Event = (
     | IdentityRenewed
     | StateRestored
     | StateDiverged
-    | WritesLost
+    | Rejoined
 )

@@ -249,3 +249,44 @@ def test_an_impatient_claimant_does_not_restart_the_question(trio: Any) -> None:
     trio.run_until(lambda: trio.nodes["elsewhere"].is_ready, limit_s=1.0)
 
     assert trio.view("n0")["n2"] == "Alive"
+
+
+def test_a_node_away_for_too_long_comes_back_as_a_new_writer(trio: Any) -> None:
+    """It adopts the others' state and writes again what only it had."""
+    for name in ("n0", "n1", "n2"):
+        trio.kill(name)
+    config = GossipConfig(forget_after_s=20.0)
+    for name in ("n0", "n1", "n2"):
+        trio.start(name, config=config)
+    trio.run(1.0)
+    before = trio.nodes["n2"].actor
+    for other in ("n0", "n1"):
+        trio.cut_both("n2", other)
+    trio.put("n2", "inside", 1)
+    trio.put("n0", "outside", 2)
+    trio.run(15.0)
+    trio.cuts.clear()
+    trio.run_until(lambda: trio.values("inside") == [1, 1, 1] and trio.values("outside") == [2] * 3)
+
+    assert trio.nodes["n2"].actor != before
+    assert "Rejoined" in trio.kinds("n2")
+
+
+def test_a_writer_whose_start_is_long_over_leaves_the_clock(trio: Any) -> None:
+    """Clocks do not grow with every restart for ever."""
+    for name in ("n0", "n1", "n2"):
+        trio.kill(name)
+    config = GossipConfig(forget_after_s=5.0)
+    for name in ("n0", "n1", "n2"):
+        trio.start(name, config=config)
+    trio.run(1.0)
+    for round_number in range(4):
+        trio.put("n2", f"key-{round_number}", round_number)
+        trio.run(0.1)
+        trio.kill("n2")
+        trio.start("n2", config=config)
+        trio.run(1.0)
+    trio.run(15.0)
+
+    assert trio.values("key-0") == [0, 0, 0]
+    assert max(len(node.replica.version_vector) for node in trio.nodes.values()) <= 3
