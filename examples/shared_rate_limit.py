@@ -1,0 +1,62 @@
+"""Three routers share one limit: together they admit it, whoever is asked how much.
+
+Run: python examples/shared_rate_limit.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from meshlib import MeshConfig, MeshRuntime
+from meshlib.aio import MemoryNetwork
+
+LIMIT = 200
+OFFERED = {"router-1": 500, "router-2": 80, "router-3": 20}
+DURATION_S = 4.0
+
+
+async def offer(runtime: MeshRuntime, rate: int, admitted: list[float]) -> None:
+    """Ask for a unit `rate` times a second, evenly, and keep when one was admitted."""
+    start = time.monotonic()
+    for index in range(int(rate * DURATION_S)):
+        await asyncio.sleep(max(0.0, start + index / rate - time.monotonic()))
+        if runtime.node.limiter.acquire("global", now=time.monotonic()):
+            admitted.append(time.monotonic() - start)
+
+
+async def main() -> None:
+    """Run three nodes in one process and offer them three times the limit, unevenly."""
+    network = MemoryNetwork()
+    runtimes = [
+        MeshRuntime(
+            MeshConfig(name=name, address=name),
+            transport=network.transport(name),
+            seeds=["router-1"],
+        )
+        for name in OFFERED
+    ]
+    for runtime in runtimes:
+        await runtime.start()
+    for runtime in runtimes:
+        await runtime.wait_ready()
+    runtimes[0].node.sync.set_global_rate_limit(LIMIT)
+    for runtime in runtimes:
+        sync = runtime.node.sync
+        await runtime.wait_until(lambda sync=sync: sync.get_global_rate_limit() == LIMIT)
+
+    admitted: list[float] = []
+    async with asyncio.TaskGroup() as group:
+        for runtime, rate in zip(runtimes, OFFERED.values(), strict=True):
+            group.create_task(offer(runtime, rate, admitted))
+    for runtime in runtimes:
+        await runtime.stop()
+
+    late = [moment for moment in admitted if moment >= 1.0]
+    rate = len(late) / (DURATION_S - 1.0)
+    print(f"offered {sum(OFFERED.values())}/s, limit {LIMIT}/s, admitted {rate:.0f}/s")
+    assert 0.8 * LIMIT <= rate <= 1.2 * LIMIT
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
