@@ -37,6 +37,10 @@ class Dot(NamedTuple):
     sequence: int
 
 
+DotLike = tuple[ActorId, int]
+"""A dot, or the plain tuple that equals it: cheaper to make, and of no work to the collector."""
+
+
 def check_dot(dot: Any) -> None:
     """Check that something is a dot.
 
@@ -95,7 +99,7 @@ class CausalContext:
     __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ("_cloud", "_vector")
 
-    def __init__(self, dots: Iterable[Dot] = ()) -> None:
+    def __init__(self, dots: Iterable[DotLike] = ()) -> None:
         # _vector: actor -> n, all of 1..n are seen; n >= 1.
         # _cloud: actor -> half-open bounds of further ranges, each above a gap.
         self._vector: dict[ActorId, int] = {}
@@ -104,7 +108,7 @@ class CausalContext:
             self.add(dot)
 
     @classmethod
-    def of_dot(cls, dot: Dot) -> Self:
+    def of_dot(cls, dot: DotLike) -> Self:
         """Return the context of one dot: that of most deltas. O(1)."""
         context = cls.__new__(cls)
         actor, sequence = dot
@@ -126,14 +130,14 @@ class CausalContext:
         """How many ranges stand above a gap. O(actors with gaps)."""
         return sum(len(bounds) for bounds in self._cloud.values()) // 2
 
-    def __contains__(self, dot: Dot) -> bool:
+    def __contains__(self, dot: DotLike) -> bool:
         actor, sequence = dot
         if sequence <= self._vector.get(actor, 0):
             return True
         bounds = self._cloud.get(actor)
         return bounds is not None and bool(bisect_right(bounds, sequence) & 1)
 
-    def contains(self, dot: Dot) -> bool:
+    def contains(self, dot: DotLike) -> bool:
         """Tell whether a dot was seen. O(log gaps)."""
         return dot in self
 
@@ -147,13 +151,45 @@ class CausalContext:
             return Dot(actor, bounds[-1])
         return Dot(actor, self._vector.get(actor, 0) + 1)
 
-    def add(self, dot: Dot) -> None:
-        """Note one dot as seen. O(1) in order, O(gaps) ahead of a gap."""
+    def add(self, dot: DotLike) -> bool:
+        """Note one dot as seen, and tell whether it is new.
+
+        O(1) in order, O(gaps) ahead of a gap.
+        """
         actor, sequence = dot
-        if sequence == self._vector.get(actor, 0) + 1 and actor not in self._cloud:
-            self._vector[actor] = sequence
+        top = self._vector.get(actor, 0)
+        if sequence <= top:
+            return False
+        bounds = self._cloud.get(actor)
+        if bounds is None:
+            if sequence == top + 1:
+                self._vector[actor] = sequence
+            else:
+                self._cloud[actor] = [sequence, sequence + 1]
+            return True
+        position = bisect_right(bounds, sequence)
+        if position & 1:
+            return False
+        joins_left = position > 0 and bounds[position - 1] == sequence
+        joins_right = position < len(bounds) and bounds[position] == sequence + 1
+        if joins_left and joins_right:
+            del bounds[position - 1 : position + 1]
+        elif joins_left:
+            bounds[position - 1] = sequence + 1
+        elif joins_right:
+            bounds[position] = sequence
         else:
-            self.add_range(actor, sequence, sequence)
+            bounds[position:position] = (sequence, sequence + 1)
+        if bounds[0] == top + 1:
+            self._close_gap(actor, bounds)
+        return True
+
+    def _close_gap(self, actor: ActorId, bounds: list[int]) -> None:
+        """Move the first range of an actor, which no gap divides any more, to the vector."""
+        self._vector[actor] = bounds[1] - 1
+        del bounds[:2]
+        if not bounds:
+            del self._cloud[actor]
 
     def add_range(self, actor: ActorId, first: int, last: int) -> None:
         """Note the dots `first..last`, both included, as seen."""
@@ -169,10 +205,7 @@ class CausalContext:
             return
         _insert(bounds, max(first, top + 1), last + 1)
         if bounds[0] == top + 1:
-            self._vector[actor] = bounds[1] - 1
-            del bounds[:2]
-            if not bounds:
-                del self._cloud[actor]
+            self._close_gap(actor, bounds)
 
     def update(self, other: CausalContext) -> None:
         """Join another context into this one. O(other)."""

@@ -98,13 +98,11 @@ class GCounter:
     def __or__(self, other: Self, /) -> Self:
         if other.__class__ is not self.__class__:
             return NotImplemented
-        larger, smaller = self._totals, other._totals
-        if len(larger) < len(smaller):
-            larger, smaller = smaller, larger
-        totals = larger.copy()
-        for actor, total in smaller.items():
-            if total > totals.get(actor, 0):
-                totals[actor] = total
+        mine, theirs = self._totals, other._totals
+        totals = mine | theirs
+        for actor, total in theirs.items():
+            if mine.get(actor, 0) > total:
+                totals[actor] = mine[actor]
         joined: Self = _new(self.__class__)
         joined._totals = totals
         return joined
@@ -223,19 +221,14 @@ class PNCounter:
     def __or__(self, other: Self, /) -> Self:
         if other.__class__ is not self.__class__:
             return NotImplemented
-        larger, smaller = self._totals, other._totals
-        if len(larger) < len(smaller):
-            larger, smaller = smaller, larger
-        totals = larger.copy()
-        for actor, theirs in smaller.items():
-            mine = totals.get(actor)
-            if mine is None:
-                totals[actor] = theirs
-            elif mine != theirs:
-                up, down = theirs
+        mine, theirs = self._totals, other._totals
+        totals = mine | theirs
+        for actor, (up, down) in theirs.items():
+            held_up, held_down = mine.get(actor, _NOTHING)
+            if held_up > up or held_down > down:
                 totals[actor] = (
-                    up if up > mine[0] else mine[0],
-                    down if down > mine[1] else mine[1],
+                    up if up > held_up else held_up,
+                    down if down > held_down else held_down,
                 )
         joined: Self = _new(self.__class__)
         joined._totals = totals

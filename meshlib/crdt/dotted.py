@@ -13,11 +13,14 @@ kept flat here, with the path through nested maps in the leaf, so nesting needs 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain
+from operator import sub
 from typing import Any, Self
 
-from meshlib.crdt.causal import CausalContext, Dot, check_dot
-from meshlib.crdt.wire import read_actor, read_integer, read_rows, require, wire_digest
+from meshlib.crdt.causal import CausalContext, Dot, DotLike, check_dot
+from meshlib.crdt.wire import read_actor, read_rows, require, wire_digest
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
 from meshlib.identity import ActorId
 
@@ -42,7 +45,7 @@ class DottedState(ABC):
     # What a subclass provides.
 
     @abstractmethod
-    def _leaves(self) -> Iterable[tuple[Dot, Any]]:
+    def _leaves(self) -> Iterable[tuple[DotLike, Any]]:
         """Return the live dots with their leaves."""
 
     @abstractmethod
@@ -50,24 +53,46 @@ class DottedState(ABC):
         """Return about how many dots are live. O(1)."""
 
     @abstractmethod
-    def _leaf_at(self, dot: Dot) -> tuple[Any] | None:
+    def _leaf_at(self, dot: DotLike) -> tuple[Any] | None:
         """Return the leaf of a dot in a tuple of one, None when it is not live. O(1)."""
 
     @abstractmethod
-    def _is_live(self, dot: Dot, leaf: Any) -> bool:
+    def _is_live(self, dot: DotLike, leaf: Any) -> bool:
         """Tell whether a dot, whose leaf can only be this one, is live. O(1)."""
 
     @abstractmethod
-    def _insert(self, dot: Dot, leaf: Any) -> None:
+    def _insert(self, dot: DotLike, leaf: Any) -> None:
         """Make a dot live that is not."""
 
     @abstractmethod
-    def _discard(self, dot: Dot, leaf: Any) -> None:
+    def _discard(self, dot: DotLike, leaf: Any) -> None:
         """Make a dot not live that is."""
 
     @abstractmethod
     def _copy_leaves_to(self, other: Self) -> None:
         """Give another state, which has none, the leaves of this one."""
+
+    # What a subclass with many leaves does better in bulk.
+
+    def _live_by_actor(self) -> Mapping[ActorId, Mapping[int, Any]]:
+        """Return the sequences and leaves of the live dots, by actor."""
+        live: defaultdict[ActorId, dict[int, Any]] = defaultdict(dict)
+        for (actor, sequence), leaf in self._leaves():
+            live[actor][sequence] = leaf
+        return live
+
+    def _insert_all(self, actor: ActorId, sequences: list[int], leaves: Sequence[Any]) -> None:
+        """Make dots of one actor live that are not."""
+        for sequence, leaf in zip(sequences, leaves, strict=True):
+            self._insert(Dot(actor, sequence), leaf)
+
+    @classmethod
+    def _leaves_to_wire(cls, leaves: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(map(cls._leaf_to_wire, leaves))
+
+    @classmethod
+    def _leaves_from_wire(cls, wires: Sequence[Any]) -> Sequence[Any]:
+        return [cls._leaf_from_wire(wire) for wire in wires]
 
     @classmethod
     def _leaf_to_wire(cls, leaf: Any) -> Any:
@@ -95,20 +120,20 @@ class DottedState(ABC):
         if type(other) is not type(self):
             raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(other).__name__}")
 
-    def _superseding(self, dots: Iterable[Dot]) -> Self:
+    def _superseding(self, dots: Iterable[DotLike]) -> Self:
         """Return the delta that kills these dots and adds nothing."""
         delta = type(self)()
         for dot in dots:
             delta._context.add(dot)
         return delta
 
-    def _leaves_within(self, context: CausalContext) -> Iterator[tuple[Dot, Any]]:
+    def _leaves_within(self, context: CausalContext) -> Iterator[tuple[DotLike, Any]]:
         """Yield the live dots that a context has seen: O(the smaller of the two)."""
         if len(context) * _INDEX_PAYS < self._live_count():
-            for dot in context:
-                found = self._leaf_at(dot)
+            for seen in context:
+                found = self._leaf_at(seen)
                 if found is not None:
-                    yield dot, found[0]
+                    yield seen, found[0]
         else:
             for dot, leaf in self._leaves():
                 if dot in context:
@@ -196,20 +221,15 @@ class DottedState(ABC):
         Live dots stand in rising order, each as the difference to the one before: mostly one
         byte. O(n log n).
         """
-        live: dict[ActorId, list[tuple[int, Any]]] = {}
-        for (actor, sequence), leaf in self._leaves():
-            live.setdefault(actor, []).append((sequence, leaf))
-        context, to_wire = self.context, self._leaf_to_wire
+        live = self._live_by_actor()
+        context = self.context
         rows = []
         for actor in context.actors():
-            dots = live.get(actor, [])
-            dots.sort(key=_sequence)
-            steps, previous = [], 0
-            for sequence, _ in dots:
-                steps.append(sequence - previous)
-                previous = sequence
-            leaves = [to_wire(leaf) for _, leaf in dots]
-            rows.append((actor, context.ranges_to_wire(actor), tuple(steps), tuple(leaves)))
+            leaf_at = live.get(actor, {})
+            sequences = sorted(leaf_at)
+            steps = tuple(map(sub, sequences, chain((0,), sequences)))
+            leaves = self._leaves_to_wire(map(leaf_at.__getitem__, sequences))
+            rows.append((actor, context.ranges_to_wire(actor), steps, leaves))
         return tuple(rows)
 
     @classmethod
@@ -230,14 +250,12 @@ class DottedState(ABC):
                 raise DecodeError("the actors of a state must be sorted, each once")
             previous = actor
             context.ranges_from_wire(actor, ranges)
-            steps = read_rows(steps, "live dots")
-            leaves = read_rows(leaves, "leaves", count=len(steps))
-            sequence = 0
-            for step, leaf in zip(steps, leaves, strict=True):
-                sequence += read_integer(step, "a live dot", minimum=1)
-                dot = Dot(actor, sequence)
-                require(dot in context, "a live dot that was not seen")
-                state._insert(dot, cls._leaf_from_wire(leaf))
+            sequences = _read_steps(steps)
+            leaves = cls._leaves_from_wire(read_rows(leaves, "leaves", count=len(sequences)))
+            if sequences and sequences[-1] > context.vector.get(actor, 0):
+                for sequence in sequences:
+                    require(Dot(actor, sequence) in context, "a live dot that was not seen")
+            state._insert_all(actor, sequences, leaves)
         context.check_limits()
         state._context = context
         return state
@@ -258,7 +276,7 @@ class PlainDottedState(DottedState):
 
     def __init__(self) -> None:
         super().__init__()
-        self._live: dict[Dot, Any] = {}
+        self._live: dict[DotLike, Any] = {}
 
     def _writing(self, dot: Dot, leaf: Any) -> Self:
         """Return the delta that puts a leaf in the place of every leaf seen here."""
@@ -267,27 +285,31 @@ class PlainDottedState(DottedState):
         delta._live[dot] = leaf
         return delta
 
-    def _leaves(self) -> Iterable[tuple[Dot, Any]]:
+    def _leaves(self) -> Iterable[tuple[DotLike, Any]]:
         return self._live.items()
 
     def _live_count(self) -> int:
         return len(self._live)
 
-    def _leaf_at(self, dot: Dot) -> tuple[Any] | None:
+    def _leaf_at(self, dot: DotLike) -> tuple[Any] | None:
         return (self._live[dot],) if dot in self._live else None
 
-    def _is_live(self, dot: Dot, leaf: Any) -> bool:  # noqa: ARG002 - the dot alone decides
+    def _is_live(self, dot: DotLike, leaf: Any) -> bool:  # noqa: ARG002 - the dot alone decides
         return dot in self._live
 
-    def _insert(self, dot: Dot, leaf: Any) -> None:
+    def _insert(self, dot: DotLike, leaf: Any) -> None:
         self._live[dot] = leaf
 
-    def _discard(self, dot: Dot, leaf: Any) -> None:  # noqa: ARG002 - the dot alone decides
+    def _discard(self, dot: DotLike, leaf: Any) -> None:  # noqa: ARG002 - the dot alone decides
         del self._live[dot]
 
     def _copy_leaves_to(self, other: Self) -> None:
         other._live = self._live.copy()
 
 
-def _sequence(item: tuple[int, Any]) -> int:
-    return item[0]
+def _read_steps(wire: Any) -> list[int]:
+    """Read the differences of rising sequences, and return the sequences."""
+    steps = read_rows(wire, "live dots")
+    if steps and (set(map(type, steps)) != {int} or min(steps) < 1):
+        raise DecodeError("the steps between live dots must be integers over 0")
+    return list(accumulate(steps))

@@ -88,7 +88,7 @@ class Embedded(PlainDottedState, Generic[L]):
             )
         if changed.is_bottom():
             return type(self)()
-        earlier = [other for other in self._live if other.actor == dot.actor]
+        earlier = [other for other in self._live if other[0] == dot.actor]
         delta = self._superseding((dot, *earlier))
         delta._live[dot] = join_all([*(self._live[other] for other in earlier), own(changed)])
         return delta

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from meshlib.clock import Stamp
 from meshlib.codec import check_key
-from meshlib.crdt.causal import CausalContext, Dot
+from meshlib.crdt.causal import CausalContext, Dot, DotLike
 from meshlib.crdt.dotted import DottedState
 from meshlib.crdt.embedded import Embedded
 from meshlib.crdt.registry import register, register_family, resolve, type_tag
@@ -50,7 +50,7 @@ class ORMap(DottedState, Generic[K, V]):
             raise InvalidTypeError("make the class first: ORMap.of(type)")
         super().__init__()
         self._children: dict[K, DottedState] = {}
-        self._owners: dict[Dot, K] = {}
+        self._owners: dict[DotLike, K] = {}
 
     @classmethod
     def of(cls, value_type: type[V]) -> type[ORMap[Any, V]]:
@@ -195,7 +195,7 @@ class ORMap(DottedState, Generic[K, V]):
         ]
         return max(stamps, default=None)
 
-    def _leaves(self) -> Iterator[tuple[Dot, Any]]:
+    def _leaves(self) -> Iterator[tuple[DotLike, Any]]:
         for key, child in self._children.items():
             for dot, leaf in child._leaves():
                 yield dot, (key, leaf)
@@ -203,17 +203,17 @@ class ORMap(DottedState, Generic[K, V]):
     def _live_count(self) -> int:
         return len(self._owners)
 
-    def _leaf_at(self, dot: Dot) -> tuple[Any] | None:
+    def _leaf_at(self, dot: DotLike) -> tuple[Any] | None:
         if dot not in self._owners:
             return None
         key = self._owners[dot]
         found = self._children[key]._leaf_at(dot)
         return None if found is None else ((key, found[0]),)
 
-    def _is_live(self, dot: Dot, leaf: Any) -> bool:  # noqa: ARG002 - the dot alone decides
+    def _is_live(self, dot: DotLike, leaf: Any) -> bool:  # noqa: ARG002 - the dot alone decides
         return dot in self._owners
 
-    def _insert(self, dot: Dot, leaf: Any) -> None:
+    def _insert(self, dot: DotLike, leaf: Any) -> None:
         key, inner = leaf
         child = self._children.get(key)
         if child is None:
@@ -221,7 +221,7 @@ class ORMap(DottedState, Generic[K, V]):
         child._insert(dot, inner)
         self._owners[dot] = key
 
-    def _discard(self, dot: Dot, leaf: Any) -> None:
+    def _discard(self, dot: DotLike, leaf: Any) -> None:
         key, inner = leaf
         child = self._children[key]
         child._discard(dot, inner)

@@ -147,7 +147,7 @@ def resolve(tag: str) -> type[Any]:
         raise LimitExceeded("types", size=len(_classes) + 1, limit=PARAMETRIC_TYPES_MAX)
     try:
         made = make(parameters)
-    except (InvalidTypeError, InvalidValueError) as error:
+    except (InvalidTypeError, InvalidValueError, DecodeError) as error:
         raise DecodeError(str(error), reason=RejectReason.TYPE) from error
     if _tags.get(made) != tag:
         raise DecodeError(f"{tag!r} is not how its type is written", reason=RejectReason.TYPE)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, cast
 
 from meshlib.codec import check_key
-from meshlib.crdt.causal import Dot
+from meshlib.crdt.causal import Dot, DotLike
 from meshlib.crdt.dotted import DottedState
 from meshlib.crdt.registry import register
 from meshlib.crdt.wire import canonical_order, read_bool, read_key, read_rows
@@ -33,9 +33,9 @@ class RemoveWinsSet(DottedState, Generic[E]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._live: dict[Dot, Leaf] = {}
+        self._live: dict[DotLike, Leaf] = {}
         # Element -> its live dots, each with whether it added.
-        self._tokens: dict[E, dict[Dot, bool]] = {}
+        self._tokens: dict[E, dict[DotLike, bool]] = {}
 
     def add(self, element: E, *, dot: Dot) -> Self:
         """Return the delta that adds an element. O(concurrent writers).
@@ -96,23 +96,23 @@ class RemoveWinsSet(DottedState, Generic[E]):
             element for element, tokens in self._tokens.items() if all(tokens.values())
         )
 
-    def _leaves(self) -> Iterable[tuple[Dot, Leaf]]:
+    def _leaves(self) -> Iterable[tuple[DotLike, Leaf]]:
         return self._live.items()
 
     def _live_count(self) -> int:
         return len(self._live)
 
-    def _leaf_at(self, dot: Dot) -> tuple[Leaf] | None:
+    def _leaf_at(self, dot: DotLike) -> tuple[Leaf] | None:
         return (self._live[dot],) if dot in self._live else None
 
-    def _is_live(self, dot: Dot, leaf: Leaf) -> bool:  # noqa: ARG002 - the dot alone decides
+    def _is_live(self, dot: DotLike, leaf: Leaf) -> bool:  # noqa: ARG002 - the dot alone decides
         return dot in self._live
 
-    def _insert(self, dot: Dot, leaf: Leaf) -> None:
+    def _insert(self, dot: DotLike, leaf: Leaf) -> None:
         self._live[dot] = leaf
         self._tokens.setdefault(leaf[0], {})[dot] = leaf[1]
 
-    def _discard(self, dot: Dot, leaf: Leaf) -> None:
+    def _discard(self, dot: DotLike, leaf: Leaf) -> None:
         del self._live[dot]
         tokens = self._tokens[leaf[0]]
         del tokens[dot]

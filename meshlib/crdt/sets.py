@@ -5,26 +5,34 @@ Elements are what `codec.check_key` allows: text, bytes, integers and tuples of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Generic, Self, TypeVar
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Final, Generic, Self, TypeVar
 
 from meshlib.codec import check_key
-from meshlib.crdt.causal import CausalContext, Dot
+from meshlib.crdt.causal import CausalContext, Dot, DotLike
 from meshlib.crdt.dotted import DottedState
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import canonical_order, read_key
+from meshlib.crdt.wire import canonical_order, read_key, read_key_batch
 from meshlib.errors import UnknownKeyError
+from meshlib.identity import ActorId
 
 __all__ = ["ORSet"]
 
 E = TypeVar("E")
 
-Dots = Dot | frozenset[Dot]
+_new = object.__new__
+
+SMALL_DELTA: Final = 8
+"""A delta is looked up dot by dot when the set has this many times more elements."""
+
+Dots = DotLike | frozenset[DotLike]
 """The dots that hold one element: nearly always one, which then stands alone."""
 
 
-def _each(dots: Dots) -> Iterable[Dot]:
-    return (dots,) if isinstance(dots, Dot) else dots
+def _each(dots: Dots) -> Iterable[DotLike]:
+    return dots if isinstance(dots, frozenset) else (dots,)
 
 
 class ORSet(DottedState, Generic[E]):
@@ -42,7 +50,7 @@ class ORSet(DottedState, Generic[E]):
         # _owners (dot -> element) is made when the first dot has to be looked up.
         self._context: CausalContext | None = CausalContext()  # type: ignore[assignment]
         self._entries: dict[E, Dots] = {}
-        self._owners: dict[Dot, E] | None = None
+        self._owners: dict[DotLike, E] | None = None
 
     @property
     def context(self) -> CausalContext:
@@ -68,16 +76,19 @@ class ORSet(DottedState, Generic[E]):
             LimitError: the element is over 1 KiB.
         """
         check_key(element)
-        self._fresh_dot(dot)
+        # A dot right after those of a known actor needs no other check: the common case.
+        context = self.context if self._context is None else self._context
+        top = context._vector.get(dot[0])
+        if top is None or dot[1] != top + 1 or context._cloud or type(dot) is not Dot:
+            self._fresh_dot(dot)
         delta: Self = _new(self.__class__)
         delta._entries = {element: dot}
         delta._owners = None
         delta._context = None
         held = self._entries.get(element)
         if held is not None:
-            context = delta.context
             for earlier in _each(held):
-                context.add(earlier)
+                delta.context.add(earlier)
         return delta
 
     def remove(self, element: E) -> Self:
@@ -123,18 +134,79 @@ class ORSet(DottedState, Generic[E]):
         Raises:
             InvalidTypeError: the delta is of another class. State unchanged.
         """
-        self._require_same(delta)
+        if delta.__class__ is not self.__class__:
+            self._require_same(delta)
         if delta._context is not None:
-            return super().absorb(delta)
-        [(dot, element)] = delta._leaves()
-        context = self.context
-        if dot in context:
+            if len(delta.context) * SMALL_DELTA < len(self._entries):
+                return super().absorb(delta)
+            return self._absorb_large(delta)
+        added: Any = delta._entries
+        [(element, dot)] = added.items()
+        context = self.context if self._context is None else self._context
+        if not context.add(dot):
             return type(self)()
-        context.add(dot)
-        self._insert(dot, element)
+        entries = self._entries
+        if element in entries:
+            self._insert(dot, element)
+        else:
+            entries[element] = dot
+            if self._owners is not None:
+                self._owners[dot] = element
         return delta
 
-    def _leaves(self) -> Iterator[tuple[Dot, E]]:
+    def _absorb_large(self, delta: Self) -> Self:
+        """Absorb a state by walking both, without an index of dots. O(both)."""
+        mine, theirs = self._entries, delta._entries
+        context, other = self.context, delta.context
+        unseen = other.minus(context)
+        get = mine.get
+        different = [(e, dots) for e, dots in theirs.items() if get(e) != dots]
+        killed = []
+        # When as many entries are the same as there are dots that both have seen, each of these
+        # dots is live on both sides, and nothing can have been removed.
+        if len(other) - len(unseen) != len(theirs) - len(different):
+            killed = self._killed_by(delta, different)
+        new = type(self)()
+        new._entries = fresh = self._unseen_entries(different)
+        new._context = unseen
+        context.update(other)
+        for dot, element in killed:
+            self._discard(dot, element)
+            unseen.add(dot)
+        if self._owners is None and mine.keys().isdisjoint(fresh):
+            mine.update(fresh)
+        else:
+            for dot, element in new._leaves():
+                self._insert(dot, element)
+        return new
+
+    def _unseen_entries(self, entries: list[tuple[E, Dots]]) -> dict[E, Dots]:
+        """Return what of some entries hangs on dots that this set has not seen."""
+        context = self.context
+        top, has_gaps = context.vector.get, context.gap_count > 0
+        unseen: dict[E, Dots] = {}
+        for element, dots in entries:
+            if isinstance(dots, frozenset):
+                new = [dot for dot in dots if dot not in context]
+                if new:
+                    unseen[element] = new[0] if len(new) == 1 else frozenset(new)
+            elif dots[1] > top(dots[0], 0) and not (has_gaps and dots in context):
+                unseen[element] = dots
+        return unseen
+
+    def _killed_by(self, delta: Self, different: list[tuple[E, Dots]]) -> list[tuple[DotLike, E]]:
+        """Return the live dots here that a state has seen and does not have."""
+        mine, theirs, context = self._entries, delta._entries, delta.context
+        gone = [(e, dots) for e, dots in mine.items() if e not in theirs]
+        gone += [(e, mine[e]) for e, _ in different if e in mine]
+        return [
+            (dot, element)
+            for element, dots in gone
+            for dot in _each(dots)
+            if dot in context and not delta._is_live(dot, element)
+        ]
+
+    def _leaves(self) -> Iterator[tuple[DotLike, E]]:
         for element, dots in self._entries.items():
             for dot in _each(dots):
                 yield dot, element
@@ -142,26 +214,26 @@ class ORSet(DottedState, Generic[E]):
     def _live_count(self) -> int:
         return len(self._entries)
 
-    def _index(self) -> dict[Dot, E]:
+    def _index(self) -> dict[DotLike, E]:
         if self._owners is None:
             self._owners = dict(self._leaves())
         return self._owners
 
-    def _leaf_at(self, dot: Dot) -> tuple[E] | None:
+    def _leaf_at(self, dot: DotLike) -> tuple[E] | None:
         index = self._index()
         return (index[dot],) if dot in index else None
 
-    def _is_live(self, dot: Dot, leaf: E) -> bool:
+    def _is_live(self, dot: DotLike, leaf: E) -> bool:
         held = self._entries.get(leaf)
         return held is not None and dot in _each(held)
 
-    def _insert(self, dot: Dot, leaf: E) -> None:
+    def _insert(self, dot: DotLike, leaf: E) -> None:
         held = self._entries.get(leaf)
         self._entries[leaf] = dot if held is None else frozenset((*_each(held), dot))
         if self._owners is not None:
             self._owners[dot] = leaf
 
-    def _discard(self, dot: Dot, leaf: E) -> None:
+    def _discard(self, dot: DotLike, leaf: E) -> None:
         remaining = [other for other in _each(self._entries[leaf]) if other != dot]
         if not remaining:
             del self._entries[leaf]
@@ -173,6 +245,32 @@ class ORSet(DottedState, Generic[E]):
     def _copy_leaves_to(self, other: Self) -> None:
         other._entries = self._entries.copy()
 
+    def _live_by_actor(self) -> Mapping[ActorId, Mapping[int, E]]:
+        live: defaultdict[ActorId, dict[int, E]] = defaultdict(dict)
+        for element, dots in self._entries.items():
+            if isinstance(dots, frozenset):
+                for actor, sequence in dots:
+                    live[actor][sequence] = element
+            else:
+                actor, sequence = dots
+                live[actor][sequence] = element
+        return live
+
+    def _insert_all(self, actor: ActorId, sequences: list[int], leaves: Sequence[E]) -> None:
+        row = dict(zip(leaves, zip(repeat(actor), sequences), strict=True))
+        if len(row) == len(leaves) and self._entries.keys().isdisjoint(row):
+            self._entries.update(row)
+        else:
+            super()._insert_all(actor, sequences, leaves)
+
+    @classmethod
+    def _leaves_to_wire(cls, leaves: Iterable[E]) -> tuple[Any, ...]:
+        return tuple(leaves)
+
+    @classmethod
+    def _leaves_from_wire(cls, wires: Sequence[Any]) -> Sequence[Any]:
+        return read_key_batch(wires)
+
     @classmethod
     def _leaf_from_wire(cls, wire: Any) -> Any:
         return read_key(wire)
@@ -180,7 +278,5 @@ class ORSet(DottedState, Generic[E]):
     def __repr__(self) -> str:
         return f"ORSet({{{', '.join(map(repr, self))}}})"
 
-
-_new = object.__new__
 
 register("or_set", ORSet)

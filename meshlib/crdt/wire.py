@@ -14,6 +14,7 @@ from meshlib.codec import Key, check_key, decode_value, encode_value, pack
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, LocalError
 from meshlib.hashing import hash64
 from meshlib.identity import ActorId
+from meshlib.limits import KEY_BYTES_MAX
 
 __all__ = [
     "ACTOR_BYTES",
@@ -26,6 +27,7 @@ __all__ = [
     "read_bool",
     "read_integer",
     "read_key",
+    "read_key_batch",
     "read_keys",
     "read_payload",
     "read_rows",
@@ -154,11 +156,20 @@ def read_key(wire: Any) -> Key:
         raise DecodeError(str(error)) from error
 
 
+def read_key_batch(wires: Sequence[Any]) -> Sequence[Key]:
+    """Read many keys or elements: short plain texts are checked all at once. O(size)."""
+    is_text = bool(wires) and set(map(type, wires)) == {str}
+    if is_text and max(map(len, wires)) * 4 <= KEY_BYTES_MAX and "".join(wires).isascii():
+        return wires
+    for wire in wires:
+        read_key(wire)
+    return wires
+
+
 def read_keys(wire: Any, what: str) -> Sequence[Key]:
     """Read an array of keys in canonical order, each once."""
     rows = read_rows(wire, what)
-    for row in rows:
-        read_key(row)
+    read_key_batch(rows)
     require_sorted(rows, what)
     return rows
 

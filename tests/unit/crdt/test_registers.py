@@ -6,7 +6,7 @@ import pytest
 
 from meshlib.clock import Stamp
 from meshlib.codec import encode_value
-from meshlib.crdt import LWWRegister
+from meshlib.crdt import Dot, LWWRegister, MaxRegister, MinRegister, MVRegister
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
 from meshlib.identity import actor_id
 
@@ -104,3 +104,95 @@ def test_a_malformed_register_is_refused(wire: object) -> None:
     """Only what `to_wire` makes is read, values in canonical form included."""
     with pytest.raises(DecodeError):
         LWWRegister.from_wire(wire)
+
+
+def test_the_largest_and_the_smallest_value_stay() -> None:
+    """Each register keeps its end of the order, in whatever order values come."""
+    for first, second in ((1, 7), (7, 1)):
+        assert 7 == (MaxRegister[int]().set(first) | MaxRegister[int]().set(second)).value
+        assert 1 == (MinRegister[int]().set(first) | MinRegister[int]().set(second)).value
+
+
+ASCENDING = [
+    float("-inf"),
+    -1,
+    -0.0,
+    0,
+    0.0,
+    1,
+    1.0,
+    (1 << 53) + 1,
+    float((1 << 53) + 2),
+    float("inf"),
+    b"",
+    b"\xff",
+    "",
+    "a",
+    "é",
+    (),
+    (1,),
+    (1, 0),
+    (1.0,),
+    ("a",),
+]
+
+
+@pytest.mark.parametrize("position", range(1, len(ASCENDING)))
+def test_values_are_ordered_totally(position: int) -> None:
+    """Of any two different values one is larger, also where Python calls them equal."""
+    low, high = MaxRegister[object]().set(ASCENDING[position - 1]), MaxRegister[object]()
+    high = high.set(ASCENDING[position])
+    assert low <= high
+    assert not high <= low
+    assert low | high == high == high | low
+    assert low.digest() != high.digest()
+    assert high == MaxRegister.from_wire(high.to_wire())
+
+
+@pytest.mark.parametrize("value", [True, None, [1], {}, (1, None)])
+def test_a_value_without_a_place_in_the_order_is_refused(value: object) -> None:
+    """A bool is no number here, and a list could change."""
+    with pytest.raises(InvalidTypeError):
+        MinRegister().set(value)
+
+
+def test_nan_is_refused() -> None:
+    """A maximum with NaN would depend on the order of arrival."""
+    with pytest.raises(InvalidValueError):
+        MaxRegister().set(float("nan"))
+    with pytest.raises(DecodeError):
+        MaxRegister.from_wire(float("nan"))
+
+
+def test_registers_of_the_two_ends_do_not_join() -> None:
+    """A join needs two states of one class."""
+    with pytest.raises(TypeError):
+        MaxRegister().set(1) | MinRegister().set(1)  # type: ignore[operator]
+
+
+def test_concurrent_writes_are_all_kept() -> None:
+    """A reader sees every concurrent value once, in an order that all replicas share."""
+    one = MVRegister[str]().set("b", dot=Dot(ALICE, 1))
+    two = MVRegister[str]().set("a", dot=Dot(BOB, 1))
+    assert ("a", "b") == (one | two).values == (two | one).values
+    same = MVRegister[str]().set("b", dot=Dot(BOB, 1))
+    assert ("b",) == (one | same).values
+
+
+def test_a_write_replaces_the_values_it_has_seen() -> None:
+    """Resolving a conflict is a write like any other."""
+    both = MVRegister[str]().set("a", dot=Dot(ALICE, 1)) | MVRegister[str]().set(
+        "b", dot=Dot(BOB, 1)
+    )
+    resolved = both | both.set("c", dot=Dot(ALICE, 2))
+    assert ("c",) == resolved.values
+    assert () == (both | both.clear()).values
+
+
+def test_the_values_of_a_register_are_frozen() -> None:
+    """A later change of what was put, or of what was read, does not reach the register."""
+    put = {"tags": ["a"]}
+    state: MVRegister[dict[str, list[str]]] = MVRegister().set(put, dot=Dot(ALICE, 1))
+    put["tags"].append("b")
+    state.values[0]["more"] = []
+    assert ({"tags": ("a",)},) == state.value
