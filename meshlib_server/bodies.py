@@ -1,0 +1,101 @@
+"""What comes in with a request: its body and the key in its path, both read strictly.
+
+Rule: no byte of a request reaches a store before it has passed through this file.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from typing import Any, NoReturn, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from meshlib.limits import JSON_BODY_BYTES_MAX
+from meshlib_server.problems import BadRequest, ContentTooLarge
+from meshlib_server.structure import StructureError, structure
+
+__all__ = ["path_key", "read_record"]
+
+Record = TypeVar("Record")
+
+_KEY_CHARACTERS_MAX_IN_MESSAGE = 100
+
+
+async def read_record(request: Request, kind: type[Record]) -> Record:
+    """Read the body as JSON, strictly, into an attrs record.
+
+    Args:
+        request: the request.
+        kind: the record's class.
+
+    Raises:
+        ContentTooLarge: over `limits.JSON_BODY_BYTES_MAX`, declared or counted.
+        BadRequest: not UTF-8, not JSON, a key twice, NaN or infinity, or not such a record.
+    """
+    body = await _read_limited(request)
+    try:
+        tree = _DECODER.decode(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    try:
+        return structure(tree, kind)
+    except StructureError as error:
+        raise BadRequest(str(error)) from None
+
+
+async def _read_limited(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > JSON_BODY_BYTES_MAX:
+        raise ContentTooLarge(_too_large())
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > JSON_BODY_BYTES_MAX:
+                raise ContentTooLarge(_too_large())
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise BadRequest("the body ended early") from None
+    return b"".join(chunks)
+
+
+def _too_large() -> str:
+    return f"the body is over the limit of {JSON_BODY_BYTES_MAX:,} bytes"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return tree
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
+
+
+def path_key(request: Request, name: str) -> str:
+    """Return a key or an id from the path, with its percent-encoding undone.
+
+    Paths are matched as they were sent (see `app.EncodedPaths`), so an encoded slash belongs
+    to the key and never to the route.
+
+    Raises:
+        BadRequest: empty, or not UTF-8.
+    """
+    encoded: str = request.path_params[name]
+    try:
+        key = urllib.parse.unquote(encoded, errors="strict")
+    except UnicodeDecodeError:
+        shown = encoded[:_KEY_CHARACTERS_MAX_IN_MESSAGE]
+        raise BadRequest(f"the {name} {shown!r} is not percent-encoded UTF-8") from None
+    if not key:
+        raise BadRequest(f"the {name} must not be empty")
+    return key

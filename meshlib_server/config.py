@@ -1,0 +1,305 @@
+"""Settings: one YAML file, the environment over it, and flags over both.
+
+Rule: a setting has one name. `mesh.auth.tokens_file` in the file is `MESH_AUTH_TOKENS_FILE` in
+the environment, and both end in the same field of the same record. What no record knows is an
+error that names it, and so is a key given twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+import attrs
+import yaml
+from attrs import field, frozen
+
+from meshlib.aio import split_address
+from meshlib.errors import ConfigError
+from meshlib.gossip import GossipConfig
+from meshlib_server.structure import StructureError, structure
+
+__all__ = [
+    "AuthSettings",
+    "MeshSettings",
+    "ModelSettings",
+    "PolicySettings",
+    "Settings",
+    "load_settings",
+    "settings_paths",
+]
+
+ENVIRONMENT_PREFIX: Final = "MESH_"
+
+SECRET_VARIABLES: Final = frozenset({"MESH_TOKENS", "MESH_PEER_TOKEN"})
+"""Variables that hold tokens themselves: `auth` reads them, and no file may hold them."""
+
+_KUBERNETES_LINK = re.compile(
+    r"MESH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+"""What Kubernetes sets in every pod when a service is named `mesh` or `mesh-something`."""
+
+
+@frozen(kw_only=True)
+class AuthSettings:
+    """Where the tokens are kept; never the tokens themselves.
+
+    Args:
+        tokens_file: tokens of operators and routers, one on each line.
+        peer_token_file: tokens of peers, one on each line; the first is the one presented.
+    """
+
+    tokens_file: str | None = None
+    peer_token_file: str | None = None
+
+
+@frozen(kw_only=True)
+class MeshSettings:
+    """The `mesh` section.
+
+    Args:
+        enabled: False answers 503 on every mesh endpoint, and starts no node.
+        self_name: this node's name, which no other node of the cluster may have; the host's
+            name when absent.
+        self_addr: where to listen, as `host:port`; 0.0.0.0 for every interface.
+        advertise_addr: where peers reach this node, when that is not `self_addr`.
+        init_peer: peers to join by, as `host:port`; one, or a list.
+        cluster_name: keeps clusters apart.
+        region: where the node is, for the sparse topology.
+        zone: its availability zone within the region.
+        full_mesh_threshold: up to how many nodes each is connected to each.
+        auth: where the tokens are kept.
+        gossip: the timing of the gossip.
+    """
+
+    enabled: bool = True
+    self_name: str = field(factory=socket.gethostname)
+    self_addr: str = "127.0.0.1:8000"
+    advertise_addr: str | None = None
+    init_peer: tuple[str, ...] = ()
+    cluster_name: str = "mesh"
+    region: str = ""
+    zone: str = ""
+    full_mesh_threshold: int = 10
+    auth: AuthSettings = AuthSettings()
+    gossip: GossipConfig = field(factory=GossipConfig)
+
+
+@frozen(kw_only=True)
+class PolicySettings:
+    """The policy of a model.
+
+    Args:
+        type: its name, such as `cache_aware`.
+        config: its settings, as the policy defines them.
+    """
+
+    type: str
+    config: dict[str, Any] = field(factory=dict)
+
+    def config_text(self) -> str:
+        """Return the settings as the canonical JSON text that policy states carry."""
+        return json.dumps(self.config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@frozen(kw_only=True)
+class ModelSettings:
+    """A model and its policy, published at start when the cluster has none for it.
+
+    Args:
+        model_id: the model.
+        policy: its policy.
+    """
+
+    model_id: str
+    policy: PolicySettings
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Everything that is configured.
+
+    Args:
+        mesh: the node and its cluster.
+        models: the models whose policies this node brings along.
+    """
+
+    mesh: MeshSettings = MeshSettings()
+    models: tuple[ModelSettings, ...] = ()
+
+
+def settings_paths() -> dict[str, Any]:
+    """Return the dotted path of each single setting of the `mesh` section, with its type."""
+    return dict(_leaves(MeshSettings, "mesh"))
+
+
+def _leaves(record: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(record)
+    for name in attrs.fields_dict(record):
+        kind = hints[name]
+        if attrs.has(kind):
+            yield from _leaves(kind, f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}", kind
+
+
+def load_settings(
+    config_path: str | None = None,
+    *,
+    environment: Mapping[str, str],
+    flags: Mapping[str, Any],
+) -> Settings:
+    """Load the file, put the environment over it and the flags over both.
+
+    Args:
+        config_path: a YAML file; None for none.
+        environment: variables; those that begin with `MESH_` are read, empty ones are unset.
+        flags: dotted path to value, as flags gave it.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown or repeated key, a value of a wrong type or
+            out of its range, with the path and where it came from.
+    """
+    tree = {} if config_path is None else _read_yaml(config_path)
+    _listify_peers(tree)
+    sources = _overlay_environment(tree, environment)
+    for path, value in flags.items():
+        _put(tree, path, value)
+        sources[path] = "a flag"
+    try:
+        settings = structure(tree, Settings)
+    except StructureError as error:
+        raise ConfigError(_render(error, config_path, sources)) from None
+    _check(settings.mesh)
+    return settings
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where YAML takes the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} is given twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(config_path: str) -> dict[str, Any]:
+    try:
+        with Path(config_path).open("rb") as file:
+            # A subclass of the safe loader, which makes plain data only.
+            tree = yaml.load(file, Loader=_StrictLoader)  # noqa: S506
+    except OSError as error:
+        raise ConfigError(f"cannot read {config_path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{config_path} is no valid YAML: {detail}") from None
+    if tree is None:
+        return {}
+    if type(tree) is not dict:
+        raise ConfigError(f"{config_path}: expected sections such as `mesh:`")
+    return tree
+
+
+def _listify_peers(tree: dict[str, Any]) -> None:
+    """Let `init_peer` be one address, as the specification writes it."""
+    mesh = tree.get("mesh")
+    if type(mesh) is dict and type(mesh.get("init_peer")) is str:
+        mesh["init_peer"] = [mesh["init_peer"]]
+
+
+def _overlay_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Put the variables into the tree, and return where each path got its value."""
+    paths = settings_paths()
+    by_variable = {
+        ENVIRONMENT_PREFIX + path.removeprefix("mesh.").replace(".", "_").upper(): path
+        for path in paths
+    }
+    sources: dict[str, str] = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in SECRET_VARIABLES:
+            continue
+        path = by_variable.get(variable)
+        if path is None:
+            if _KUBERNETES_LINK.fullmatch(variable):
+                continue
+            raise ConfigError(f"{variable}: unknown variable; see the table of settings")
+        if text:
+            _put(tree, path, _parse_variable(text, paths[path], variable))
+            sources[path] = variable
+    return sources
+
+
+def _parse_variable(text: str, kind: Any, variable: str) -> Any:
+    """Read a variable as the type of its setting."""
+    if get_origin(kind) is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    kinds = get_args(kind) or (kind,)
+    if str in kinds:
+        return text
+    if bool in kinds:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() not in words:
+            raise ConfigError(f"{variable}: expected true or false, got {text!r}")
+        return words[text.lower()]
+    number_kind = int if int in kinds else float
+    try:
+        return number_kind(text)
+    except ValueError:
+        wanted = "an integer" if number_kind is int else "a number"
+        raise ConfigError(f"{variable}: expected {wanted}, got {text!r}") from None
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set one path; what is in the way and no section is left for `structure` to refuse."""
+    *sections, name = path.split(".")
+    for section in sections:
+        inner = tree.setdefault(section, {})
+        if type(inner) is not dict:
+            return
+        tree = inner
+    tree[name] = value
+
+
+def _render(error: StructureError, config_path: str | None, sources: Mapping[str, str]) -> str:
+    lines = []
+    for path, message in error.problems:
+        source = sources.get(path.split("[")[0], config_path)
+        lines.append(f"{path}: {message}" + (f" (from {source})" if source else ""))
+    return "; ".join(lines)
+
+
+def _check(mesh: MeshSettings) -> None:
+    """Check what no type says, with the path of what is wrong."""
+    for name in ("self_addr", "advertise_addr"):
+        address = getattr(mesh, name)
+        if address is not None:
+            _check_address(address, f"mesh.{name}")
+    for index, peer in enumerate(mesh.init_peer):
+        _check_address(peer, f"mesh.init_peer[{index}]", is_dialled=True)
+    if not mesh.self_name:
+        raise ConfigError("mesh.self_name: must not be empty")
+    if not mesh.cluster_name:
+        raise ConfigError("mesh.cluster_name: must not be empty")
+    if mesh.full_mesh_threshold < 1:
+        raise ConfigError(
+            f"mesh.full_mesh_threshold: must be at least 1, got {mesh.full_mesh_threshold}"
+        )
+
+
+def _check_address(address: str, path: str, *, is_dialled: bool = False) -> None:
+    try:
+        _, port = split_address(address)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if is_dialled and port == 0:
+        raise ConfigError(f"{path}: {address!r} has no port that could be dialled")
