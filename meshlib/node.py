@@ -14,12 +14,25 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from meshlib.clock import HybridClock
-from meshlib.errors import ConfigError
+from meshlib.errors import ConfigError, RemoteError
 from meshlib.gossip import Counters, Engine, Event, GossipConfig, Packet
 from meshlib.identity import ActorId, NodeId, actor_id, check_name, mint_incarnation
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX
 from meshlib.membership import MemberRecord, PartitionState, PartitionView, TopologyManager
-from meshlib.replication import Replica, ReplicationConfig, StabilityTracker, WriteReceipt
+from meshlib.replication import (
+    ChangesDropped,
+    Replica,
+    ReplicationConfig,
+    StabilityTracker,
+    WriteReceipt,
+)
+from meshlib.state import (
+    MeshSyncManager,
+    RateLimitConfig,
+    RateLimiter,
+    RouteDecision,
+    VolatileMessage,
+)
 
 __all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode"]
 
@@ -65,6 +78,7 @@ class MeshConfig:
         full_mesh_threshold: up to this many nodes all talk to all.
         gossip: the engine's settings.
         replication: the replica's settings.
+        rate_limit: the limiter's settings.
         clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped.
     """
 
@@ -76,6 +90,7 @@ class MeshConfig:
     full_mesh_threshold: int = 10
     gossip: GossipConfig = field(factory=GossipConfig)
     replication: ReplicationConfig = field(factory=ReplicationConfig)
+    rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     clock_skew_max_s: float = 60.0
 
     def __attrs_post_init__(self) -> None:
@@ -138,6 +153,17 @@ class MeshNode:
             rng=rng,
             now=now,
         )
+        self.sync = MeshSyncManager(self.replica, members=self._engine.members, on_write=self._wake)
+        self.limiter = RateLimiter(
+            config.name,
+            actor=actor,
+            limits=self.sync.limits,
+            wall_clock=wall_clock,
+            config=config.rate_limit,
+            on_urgent=self._wake,
+        )
+        self._limiter_revision = -1
+        self._update_limiter()
 
     # Who
 
@@ -154,7 +180,7 @@ class MeshNode:
     @property
     def actor(self) -> ActorId:
         """The writer that this node is."""
-        return self.replica.actor
+        return self._engine.record.actor
 
     @property
     def address(self) -> str:
@@ -200,6 +226,7 @@ class MeshNode:
             f"content differs from {name} at equal clocks"
             for name in sorted(self._engine.anti_entropy.diverged_from)
         ]
+        faults += self.sync.problems()
         if partition.state is PartitionState.WITHOUT_QUORUM:
             status = HealthStatus.PARTITIONED
         elif problems or faults:
@@ -222,6 +249,15 @@ class MeshNode:
         """Ask peers to acknowledge entries at once instead of with the next exchange."""
         self._engine.dissemination.wants_acknowledgement = is_wanted
 
+    # Decisions
+
+    def route(self, model_id: str, text: str) -> RouteDecision:
+        """Choose a worker for a prompt and record the placement everywhere. Never waits.
+
+        As `MeshSyncManager.route`. Rate-limit decisions are `limiter.acquire`.
+        """
+        return self.sync.route(model_id, text)
+
     # The driver's side
 
     def join(self, seeds: Iterable[str], *, now: float) -> None:
@@ -235,22 +271,37 @@ class MeshNode:
     def receive(self, data: bytes, *, sender: str, now: float) -> None:
         """Take in one frame. Never raises on what a peer sent. O(size)."""
         self._engine.receive(data, sender=sender, now=now)
+        for name, document, payload in self._engine.volatile():
+            self._receive_volatile(name, document, payload, now)
+        self._settle()
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""
         self._engine.handle_timer(now)
+        limiter_due = self.limiter.next_deadline()
+        if limiter_due is not None and limiter_due <= now:
+            self._send_volatile(self.limiter.tick(now))
+        self._settle()
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timer` is to be called next, in monotonic seconds."""
-        return self._engine.next_deadline()
+        engine, limiter = self._engine.next_deadline(), self.limiter.next_deadline()
+        if engine is None or limiter is None:
+            return limiter if engine is None else engine
+        return min(engine, limiter)
 
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
-        return self._engine.packets_to_send()
+        packets = self._engine.packets_to_send()
+        self._settle()
+        return packets
 
     def events(self) -> list[Event]:
         """Return what happened since the last call; drains."""
-        return self._engine.events()
+        events = self._engine.events()
+        if any(isinstance(event, ChangesDropped) for event in events):
+            self.sync.publish_loss()
+        return events
 
     def connection_lost(self, address: str, *, now: float) -> None:
         """Learn that a link broke or a dial was refused: the member is probed at once."""
@@ -259,6 +310,38 @@ class MeshNode:
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         """Learn that a link has more to carry than it takes, or is free again."""
         self._engine.link_state(address, is_busy=is_busy, now=now)
+
+    # Inside
+
+    def _wake(self) -> None:
+        if self.wakeup is not None:
+            self.wakeup()
+
+    def _settle(self) -> None:
+        """Bring the stores and the limiter up to what has just changed below them."""
+        changes = self.replica.changes()
+        if changes:
+            self.sync.publish(changes)
+        if self._engine.members_revision != self._limiter_revision:
+            self._update_limiter()
+
+    def _update_limiter(self) -> None:
+        self._limiter_revision = self._engine.members_revision
+        reachable = [member.name for member in self._engine.members() if member.is_reachable]
+        self.limiter.update_members(reachable, has_quorum=self._engine.partition().has_quorum)
+
+    def _receive_volatile(self, name: str, document: str, payload: bytes, now: float) -> None:
+        try:
+            answers = self.limiter.receive_volatile(document, payload, sender=name, now=now)
+        except RemoteError as error:
+            self._engine.reject(error.reason, sender=name, size=len(payload), detail=str(error))
+            return
+        self._send_volatile(answers)
+
+    def _send_volatile(self, messages: Iterable[VolatileMessage]) -> None:
+        for message in messages:
+            for name in message.to:
+                self._engine.send_volatile(name, message.document, message.payload)
 
     def _check(self) -> None:
         """Assert the invariants of everything inside."""

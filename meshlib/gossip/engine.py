@@ -215,7 +215,7 @@ class Engine:
         try:
             frame = decode_frame(data, cluster=self._context.cluster)
         except RemoteError as error:
-            self._reject(error.reason, sender, len(data), str(error))
+            self.reject(error.reason, sender=sender, size=len(data), detail=str(error))
             return
         header = frame.header
         is_current = self.roster.on_header(header, now)
@@ -226,12 +226,13 @@ class Engine:
                 self._handle(message, header, now)
         if not is_current and not any(isinstance(m, JoinRequest) for m in frame.messages):
             detail = f"{header.name} in an incarnation that is over"
-            self._reject(RejectReason.IDENTITY, sender, len(data), detail)
+            self.reject(RejectReason.IDENTITY, sender=sender, size=len(data), detail=detail)
 
     def _handle(self, message: Message, header: FrameHeader, now: float) -> None:
         self._message_handlers[type(message)](message, header, now)
 
-    def _reject(self, reason: RejectReason, sender: str, size: int, detail: str) -> None:
+    def reject(self, reason: RejectReason, *, sender: str, size: int, detail: str) -> None:
+        """Count and tell that something a peer sent was dropped, with nothing changed."""
         self._context.counters.frames_rejected += 1
         self._context.emit(PacketRejected(reason=reason, sender=sender, size=size, detail=detail))
 
