@@ -19,10 +19,13 @@ import msgpack
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, LimitError
 from meshlib.limits import DECODE_DEPTH_MAX, FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 
-__all__ = ["Key", "check_key", "decode_value", "encode_value", "pack", "unpack"]
+__all__ = ["Key", "check_encoded", "check_key", "decode_value", "encode_value", "pack", "unpack"]
 
 Key = str | bytes | int | tuple[Any, ...]
 """What may be a key or a set's element: text, bytes, an integer, or a tuple of these."""
+
+_ONE_BYTE_VALUES: Final = b"\xa0\xc0\xc2\xc3"
+"""Empty text, None, False and True; small integers come besides, empty containers not."""
 
 INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 64) - 1
@@ -143,6 +146,34 @@ def decode_value(data: bytes, *, bytes_max: int = VALUE_BYTES_MAX) -> Any:
     except (InvalidTypeError, InvalidValueError) as error:
         raise DecodeError(str(error)) from error
     return value
+
+
+def check_encoded(data: bytes) -> None:
+    """Check that bytes are what `encode_value` makes of some value. O(size).
+
+    Short scalars, which most values are, are told by their first bytes alone.
+
+    Raises:
+        DecodeError: other bytes, also such that decode to a value but are not its canonical form.
+    """
+    size = len(data)
+    if size == 1:
+        if data[0] <= 0x7F or data[0] >= 0xE0 or data[0] in _ONE_BYTE_VALUES:
+            return
+    elif size > 1:
+        first = data[0]
+        if 0xA0 < first <= 0xBF and first & 0x1F == size - 1 and data[1:].isascii():
+            return
+        if first == 0xD9 and data[1] == size - 2 > 31 and data[2:].isascii():
+            return
+        if first == 0xC4 and data[1] == size - 2:
+            return
+    try:
+        is_canonical = encode_value(decode_value(data)) == data
+    except (InvalidTypeError, InvalidValueError, LimitError) as error:
+        raise DecodeError(str(error)) from error
+    if not is_canonical:
+        raise DecodeError("a value is not in canonical form")
 
 
 def check_key(key: Any) -> Key:

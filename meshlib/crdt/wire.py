@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from meshlib.clock import Stamp
-from meshlib.codec import Key, check_key, decode_value, encode_value, pack
+from meshlib.codec import Key, check_encoded, check_key, pack
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, LocalError
 from meshlib.hashing import hash64
 from meshlib.identity import ActorId
@@ -19,6 +19,8 @@ from meshlib.limits import KEY_BYTES_MAX
 __all__ = [
     "ACTOR_BYTES",
     "COUNT_MAX",
+    "STAMP_LOGICAL_MAX",
+    "STAMP_MS_MAX",
     "canonical_order",
     "check_actor",
     "check_amount",
@@ -26,6 +28,7 @@ __all__ = [
     "read_actor",
     "read_bool",
     "read_integer",
+    "read_integers",
     "read_key",
     "read_key_batch",
     "read_keys",
@@ -44,7 +47,10 @@ COUNT_MAX: Final = (1 << 63) - 1
 """The largest number of a count, a sequence or a window: signed 64 bits on every platform."""
 
 STAMP_MS_MAX: Final = (1 << 48) - 1
+"""The latest wall time of a stamp: the year 10889."""
+
 STAMP_LOGICAL_MAX: Final = (1 << 16) - 1
+"""The largest logical part of a stamp."""
 
 KeyT = TypeVar("KeyT")
 
@@ -134,6 +140,19 @@ def read_integer(wire: Any, what: str, *, minimum: int = 0, maximum: int = COUNT
     return wire
 
 
+def read_integers(
+    wire: Any, what: str, *, count: int, minimum: int = 0, maximum: int = COUNT_MAX
+) -> Sequence[int]:
+    """Read an array of `count` integers in a range. O(n), in a few calls."""
+    numbers = read_rows(wire, what, count=count)
+    if numbers:
+        if set(map(type, numbers)) != {int}:
+            raise DecodeError(f"{what} must be integers")
+        if min(numbers) < minimum or max(numbers) > maximum:
+            raise DecodeError(f"{what} must be {minimum} to {maximum}")
+    return numbers
+
+
 def read_bool(wire: Any, what: str) -> bool:
     """Read a truth value; an integer is none."""
     if type(wire) is not bool:
@@ -186,12 +205,7 @@ def read_payload(wire: Any) -> bytes:
     """Read a user's value: bytes that `encode_value` makes."""
     if type(wire) is not bytes:
         raise DecodeError(f"a value must be bytes, not {type(wire).__name__}")
-    try:
-        is_canonical = encode_value(decode_value(wire)) == wire
-    except LocalError as error:
-        raise DecodeError(str(error)) from error
-    if not is_canonical:
-        raise DecodeError("a value is not in canonical form")
+    check_encoded(wire)
     return wire
 
 

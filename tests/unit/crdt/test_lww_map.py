@@ -258,34 +258,56 @@ def test_maps_are_not_hashable() -> None:
 ONE = encode_value(1)
 
 
+WELL_FORMED = (("k",), (0,), (0,), (0,), (1,), (ONE,), (1,))
+TWICE = tuple(column * 2 for column in WELL_FORMED)
+
+
 def malformed() -> Iterator[object]:
-    row = ("k", 0, 0, 0, 1, ONE, 1)
     yield None
-    yield ((), 0)
-    yield ((ALICE,), 1, ())
-    yield ((), 1, ())
-    yield ((ALICE, ALICE), 1, (row,))
-    yield ((b"x",), 1, (row,))
+    yield ((), 0, WELL_FORMED)
+    yield ((ALICE,), 1, WELL_FORMED[:-1], ())
+    yield ((), 1, WELL_FORMED, ())
+    yield ((ALICE, BOB), 1, WELL_FORMED, ())
+    yield ((ALICE, ALICE), 1, WELL_FORMED, ())
+    yield ((b"x",), 1, WELL_FORMED, ())
+    yield ((ALICE,), -1, WELL_FORMED, ())
+    yield ((ALICE,), 1 << 48, WELL_FORMED, ())
+    yield ((), 1, ((),) * 7, ())
+    yield ((ALICE,), 1, TWICE, ())
+    yield ((ALICE,), 1, (("z", "k"), *TWICE[1:]), ())
     for position, wrong in (
         (0, None),
+        (0, True),
         (1, 1),
+        (1, -1),
+        (1, True),
         (2, 5),
         (2, -1),
         (3, 1 << 16),
         (4, -1),
         (4, True),
+        (4, 1.0),
         (5, 1),
         (5, b""),
+        (5, b"\xd9\x01a"),
         (6, 0),
         (6, (ALICE[:8], 1)),
         (6, (b"short", 1)),
         (6, (ALICE[:8],)),
     ):
-        yield ((ALICE,), 1, ((*row[:position], wrong, *row[position + 1 :]),))
-    yield ((ALICE,), 1, (row, row))
-    yield ((ALICE,), 1, (("z", *row[1:]), row))
-    yield ((), 0, (("k", ()),))
-    yield ((), 0, (("k", 1),))
+        columns = (*WELL_FORMED[:position], (wrong,), *WELL_FORMED[position + 1 :])
+        yield ((ALICE,), 1, columns, ())
+        yield ((ALICE,), 1, (*WELL_FORMED[:position], (), *WELL_FORMED[position + 1 :]), ())
+    for counts in (("k", ()), ("k", 1), ("k", (ALICE[:8], 0)), ("k",), (1.5, (ALICE[:8], 1))):
+        yield ((), 0, ((),) * 7, (counts,))
+    yield ((), 0, ((),) * 7, (("k", (ALICE[:8], 1)),) * 2)
+    yield ((ALICE,), 1, WELL_FORMED, (("k", (ALICE[:8], 1)),))
+
+
+def test_the_well_formed_map_is_read() -> None:
+    """What the malformed ones are derived from is good."""
+    assert 1 == Map.from_wire(((ALICE,), 1, WELL_FORMED, ()))["k"]
+    assert 1 == Map.from_wire(((), 0, ((),) * 7, (("k", (ALICE[:8], 1)),))).version("k")
 
 
 @pytest.mark.parametrize("wire", list(malformed()))
