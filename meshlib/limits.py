@@ -29,6 +29,7 @@ __all__ = [
     "MEMBERS_MAX",
     "NODE_NAME_BYTES_MAX",
     "PEER_QUEUE_BYTES_MAX",
+    "PREFIX_HELD_FACTOR",
     "RATE_KEYS_MAX",
     "SNAPSHOT_PAGE_BYTES_MAX",
     "SUBSCRIPTION_QUEUE_MAX",
@@ -117,6 +118,10 @@ TREE_CHARACTERS_MAX: Final = 67_108_864
 
 BLOCKS_MAX: Final = 2_097_152
 """Blocks of all tenants in one block index: about 600 MB of Python objects."""
+
+PREFIX_HELD_FACTOR: Final = 4
+"""How many times a prefix cache may be over its limit by joining what peers hold: each side of
+a partition may have filled its own, and eviction follows the join."""
 
 VIRTUAL_NODES_MAX: Final = 4096
 """Points of one node on a hash ring; the specification's default is 150."""

@@ -19,6 +19,8 @@ from meshlib.crdt.lattice import (
 )
 from meshlib.crdt.maps import LWWEntry, LWWMap
 from meshlib.crdt.or_map import ORMap
+from meshlib.crdt.prefix_cache import HashedPrefixCacheState, PrefixCacheState
+from meshlib.crdt.prefix_store import Generation
 from meshlib.crdt.record import Record, lattice
 from meshlib.crdt.registers import LWWRegister, MaxRegister, MinRegister, MVRegister
 from meshlib.crdt.registry import (
@@ -49,6 +51,8 @@ __all__ = [
     "EnableWinsFlag",
     "GCounter",
     "GSet",
+    "Generation",
+    "HashedPrefixCacheState",
     "LWWEntry",
     "LWWMap",
     "LWWRegister",
@@ -63,6 +67,7 @@ __all__ = [
     "PNCounter",
     "Paged",
     "Pair",
+    "PrefixCacheState",
     "Record",
     "RemoveWinsSet",
     "Stamped",

@@ -10,8 +10,9 @@ from meshlib.prefix.block_index import (
     text_chain,
     token_chain,
 )
+from meshlib.prefix.nodes import common_prefix_length
 from meshlib.prefix.radix_tree import RadixTree
-from meshlib.prefix.records import ACCESS_MAX, Entry, Match, Placement
+from meshlib.prefix.records import ACCESS_MAX, Entry, Match, Placement, check_access, check_tenant
 
 __all__ = [
     "ACCESS_MAX",
@@ -22,6 +23,9 @@ __all__ = [
     "Match",
     "Placement",
     "RadixTree",
+    "check_access",
+    "check_tenant",
+    "common_prefix_length",
     "text_chain",
     "token_chain",
 ]

@@ -14,7 +14,7 @@ from typing import Final
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
 from meshlib.hashing import HASH64_MASK, chain_hashes
-from meshlib.limits import BLOCKS_MAX, TENANTS_MAX
+from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TENANTS_MAX
 from meshlib.prefix.recency import Recency
 from meshlib.prefix.records import (
     ACCESS_MAX,
@@ -102,12 +102,12 @@ class BlockIndex:
     an engine can reuse. Blocks may come and go one by one, as engines publish them.
 
     Args:
-        blocks_max: how many (block, tenant) pairs the index may hold, 1 to 2,097,152 (the
-            default); an insertion that would cross it is refused.
+        blocks_max: how many (block, tenant) pairs the index may hold, 2,097,152 by default, and
+            up to 4 times that; an insertion that would cross it is refused.
 
     Raises:
         InvalidValueError: `blocks_max` under 1.
-        LimitError: `blocks_max` over 2,097,152.
+        LimitError: `blocks_max` over 4 times 2,097,152.
     """
 
     __slots__ = ("_blocks_max", "_free", "_holdings", "_masks", "_names", "_pair_count")
@@ -115,8 +115,8 @@ class BlockIndex:
     def __init__(self, *, blocks_max: int = BLOCKS_MAX) -> None:
         if blocks_max < 1:
             raise InvalidValueError(f"blocks_max must be at least 1, got {blocks_max}")
-        if blocks_max > BLOCKS_MAX:
-            raise LimitError("blocks", size=blocks_max, limit=BLOCKS_MAX)
+        if blocks_max > BLOCKS_MAX * PREFIX_HELD_FACTOR:
+            raise LimitError("blocks", size=blocks_max, limit=BLOCKS_MAX * PREFIX_HELD_FACTOR)
         self._blocks_max = blocks_max
         self._pair_count = 0
         self._masks: dict[int, int] = {}
@@ -130,6 +130,11 @@ class BlockIndex:
     def blocks_max(self) -> int:
         """How many (block, tenant) pairs the index may hold."""
         return self._blocks_max
+
+    @property
+    def size(self) -> int:
+        """How many (block, tenant) pairs are held: what `blocks_max` limits. O(1)."""
+        return self._pair_count
 
     def __len__(self) -> int:
         """Count the (block, tenant) pairs. O(1)."""
@@ -222,6 +227,11 @@ class BlockIndex:
         """Return the least recently used (block, access) of a tenant. Amortised O(log n)."""
         holding = self._holdings.get(tenant)
         return None if holding is None else holding.recency.oldest()
+
+    def oldest_access(self, tenant: str) -> int | None:
+        """Return the access of a tenant's least recently used block. Amortised O(log n)."""
+        oldest = self.oldest(tenant)
+        return None if oldest is None else oldest[1]
 
     def floor_for(self, size_max: int) -> int:
         """Return the lowest floor whose eviction of every tenant leaves `size_max` pairs at most.

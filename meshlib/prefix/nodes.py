@@ -17,6 +17,7 @@ __all__ = [
     "Node",
     "check_shape",
     "common_length",
+    "common_prefix_length",
     "copy_below",
     "known_hash",
     "split",
@@ -108,6 +109,13 @@ def common_length(edge: str, text: str, position: int) -> int:
         else:
             high = middle
     return low
+
+
+def common_prefix_length(one: str, other: str) -> int:
+    """Return how many leading characters two texts share. O(what they share), in C."""
+    if not one or not other or one[0] != other[0]:
+        return 0
+    return common_length(one, other, 0)
 
 
 def split(node: Node, length: int) -> Node:

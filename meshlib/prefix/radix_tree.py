@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator
 
 from meshlib.errors import InvalidValueError, LimitError
 from meshlib.hashing import hash64_text
-from meshlib.limits import TENANTS_MAX, TREE_CHARACTERS_MAX
+from meshlib.limits import PREFIX_HELD_FACTOR, TENANTS_MAX, TREE_CHARACTERS_MAX
 from meshlib.prefix.nodes import (
     Holding,
     Node,
@@ -53,12 +53,12 @@ class RadixTree:
     on a path (not of characters) and m the number of characters compared, in C.
 
     Args:
-        characters_max: how many characters the tree may hold, 1 to 67,108,864 (the default);
-            an insertion that would cross it is refused.
+        characters_max: how many characters the tree may hold, 67,108,864 by default, and up to
+            4 times that; an insertion that would cross it is refused.
 
     Raises:
         InvalidValueError: `characters_max` under 1.
-        LimitError: `characters_max` over 67,108,864.
+        LimitError: `characters_max` over 4 times 67,108,864.
     """
 
     __slots__ = ("_characters", "_characters_max", "_entry_count", "_holdings", "_root")
@@ -66,8 +66,12 @@ class RadixTree:
     def __init__(self, *, characters_max: int = TREE_CHARACTERS_MAX) -> None:
         if characters_max < 1:
             raise InvalidValueError(f"characters_max must be at least 1, got {characters_max}")
-        if characters_max > TREE_CHARACTERS_MAX:
-            raise LimitError("tree characters", size=characters_max, limit=TREE_CHARACTERS_MAX)
+        if characters_max > TREE_CHARACTERS_MAX * PREFIX_HELD_FACTOR:
+            raise LimitError(
+                "tree characters",
+                size=characters_max,
+                limit=TREE_CHARACTERS_MAX * PREFIX_HELD_FACTOR,
+            )
         self._characters_max = characters_max
         self._characters = 0
         self._entry_count = 0
@@ -85,6 +89,11 @@ class RadixTree:
     @property
     def characters_total(self) -> int:
         """How many characters the tree holds; a shared prefix counts once. O(1)."""
+        return self._characters
+
+    @property
+    def size(self) -> int:
+        """The same as `characters_total`: what `characters_max` limits."""
         return self._characters
 
     def characters(self, tenant: str) -> int:
@@ -226,6 +235,12 @@ class RadixTree:
             floor = access
             remaining -= length
         return floor
+
+    def oldest_access(self, tenant: str) -> int | None:
+        """Return the access of a tenant's least recently used entry. Amortised O(log n)."""
+        holding = self._holdings.get(tenant)
+        oldest = None if holding is None else holding.recency.oldest()
+        return None if oldest is None else oldest[1]
 
     def _find(self, text: str) -> Node | None:
         node = self._root

@@ -199,7 +199,7 @@ def test_the_size_is_enforced_at_insertion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks_max", "error"), [(0, InvalidValueError), (BLOCKS_MAX + 1, LimitError)]
+    ("blocks_max", "error"), [(0, InvalidValueError), (4 * BLOCKS_MAX + 1, LimitError)]
 )
 def test_the_size_setting_is_checked(blocks_max: int, error: type[Exception]) -> None:
     """An index without room, or over the package's limit, is not made."""

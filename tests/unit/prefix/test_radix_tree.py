@@ -207,7 +207,7 @@ def test_tenants_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("characters_max", "error"), [(0, InvalidValueError), (TREE_CHARACTERS_MAX + 1, LimitError)]
+    ("characters_max", "error"), [(0, InvalidValueError), (4 * TREE_CHARACTERS_MAX + 1, LimitError)]
 )
 def test_the_size_setting_is_checked(characters_max: int, error: type[Exception]) -> None:
     """A tree without room, or over the package's limit, is not made."""
