@@ -16,6 +16,7 @@ import http.client
 import json
 import platform
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from meshlib_server.demo import Node, free_ports, make_nodes
+from meshlib_server.demo import Node, make_nodes
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -56,6 +57,12 @@ class Caller:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -224,7 +231,7 @@ async def load(port: int, path: str, token: str, duration_s: float, connections:
 def measure_status(nodes: list[Node], rounds: int, duration_s: float) -> dict[str, float]:
     """Requests a second of GET /mesh/status against a bare route with the same body."""
     _, body = Caller(nodes[0]).call("GET", "/mesh/status")
-    (port,) = free_ports(1)
+    port = free_port()
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()

@@ -30,9 +30,9 @@ async def main() -> None:
     network = MemoryNetwork()
     runtimes = [
         MeshRuntime(
-            MeshConfig(name=name, address=name),
-            transport=network.transport(name),
-            seeds=["router-1"],
+            MeshConfig(name=name, address=f"{name}:1"),
+            transport=network.transport(f"{name}:1"),
+            seeds=["router-1:1"],
         )
         for name in OFFERED
     ]

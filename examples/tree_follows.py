@@ -17,9 +17,9 @@ PROMPT = "You are a helpful assistant. Summarise the following report in three s
 def router(network: MemoryNetwork, name: str) -> MeshRuntime:
     """Make a node that joins through the first router."""
     return MeshRuntime(
-        MeshConfig(name=name, address=name),
-        transport=network.transport(name),
-        seeds=["router-1"],
+        MeshConfig(name=name, address=f"{name}:1"),
+        transport=network.transport(f"{name}:1"),
+        seeds=["router-1:1"],
     )
 
 
