@@ -210,8 +210,7 @@ class OutgoingLinks:
             self.counters.frames_dropped_closed += link.drop_queue()
         self._links.clear()
 
-    @staticmethod
-    def _now() -> float:
+    def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
     def _add(self, address: str) -> _Link | None:

@@ -175,20 +175,22 @@ async def test_a_break_is_reported_without_a_send(new_net, eventually):
     assert 1 == net.counters.links_lost
 
 
-async def test_pauses_double_up_to_the_longest(new_net, eventually):
+async def test_pauses_double_up_to_the_longest(new_net, eventually, monkeypatch):
     """Each failed attempt in a row waits longer, shortened by at most a half."""
-    net = new_net(retry_first_s=0.004, retry_max_s=0.016)
+    now = 0.0
+    monkeypatch.setattr(OutgoingLinks, "_now", lambda self: now)
+    net = new_net(retry_first_s=1.0, retry_max_s=4.0)
     net.error = ConnectionRefusedError()
     pauses = []
 
     for failures in range(1, 6):
-        await eventually(lambda: net.links.send("a:1", b"x"))
+        assert net.links.send("a:1", b"x")
         await eventually(lambda expected=failures: net.counters.dials_failed == expected)
-        pauses.append(net.links._links["a:1"].retry_at - asyncio.get_running_loop().time())
+        pauses.append(net.links._links["a:1"].retry_at - now)
+        now = net.links._links["a:1"].retry_at
 
-    longest = [0.004, 0.008, 0.016, 0.016, 0.016]
-    assert all(pause <= bound for pause, bound in zip(pauses, longest, strict=True))
-    assert pauses[4] > 0.004 - 0.002
+    longest = [1.0, 2.0, 4.0, 4.0, 4.0]
+    assert all(bound / 2 <= p <= bound for p, bound in zip(pauses, longest, strict=True))
 
 
 async def test_addresses_whose_pause_is_over_make_room_for_others(new_net, eventually):
