@@ -1,0 +1,147 @@
+"""Replicated maps as the stores use them: written with a hook, read as records.
+
+Rule: a value that is no record never raises when it is read: it is unreadable, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar, cast
+
+from meshlib.codec import decode_value
+from meshlib.crdt import LWWEntry, LWWMap
+from meshlib.errors import InvalidTypeError, LocalError, UnknownKeyError
+from meshlib.replication import Replica, WriteContext, WriteReceipt
+from meshlib.state.records import check_identifier
+
+__all__ = ["Documents", "RecordTable", "read_field"]
+
+_MAP_TAG: Final = "lww_map"
+
+_CACHE_SLACK: Final = 64
+
+RecordT = TypeVar("RecordT")
+
+
+class Documents:
+    """A replica as the stores use it, with a hook for whoever must send what is written.
+
+    Args:
+        replica: holds the documents.
+        on_write: called after each write that changed something; must not write itself.
+    """
+
+    __slots__ = ("_on_write", "replica")
+
+    def __init__(self, replica: Replica, *, on_write: Callable[[], None] | None = None) -> None:
+        self.replica = replica
+        self._on_write = on_write
+
+    def open_map(self, document: str) -> LWWMap[Any, Any]:
+        """Return a document that is a map, made empty when it is not there. O(1)."""
+        return cast("LWWMap[Any, Any]", self.replica.open(document, type_tag=_MAP_TAG))
+
+    def write(self, document: str, mutate: Callable[[Any, WriteContext], Any]) -> WriteReceipt:
+        """Write to an open document; as `Replica.write`."""
+        receipt = self.replica.write(document, mutate)
+        if receipt.is_new and self._on_write is not None:
+            self._on_write()
+        return receipt
+
+
+class RecordTable(Generic[RecordT]):
+    """Records in one replicated map, thawed once for each change.
+
+    Args:
+        documents: where the map is.
+        document: its name.
+        what: what a key names, for errors.
+        thaw: makes a record of a key, its value and its version, or raises a `LocalError`.
+        is_cached: whether records are kept beside the map, for those that cost to thaw.
+    """
+
+    __slots__ = ("_cache", "_document", "_documents", "_is_cached", "_thaw", "_what")
+
+    def __init__(
+        self,
+        documents: Documents,
+        document: str,
+        *,
+        what: str,
+        thaw: Callable[[str, Any, int], RecordT],
+        is_cached: bool = True,
+    ) -> None:
+        self._is_cached = is_cached
+        self._documents = documents
+        self._document = document
+        self._what = what
+        self._thaw = thaw
+        self._cache: dict[str, tuple[LWWEntry, RecordT | None]] = {}
+        documents.open_map(document)
+
+    @property
+    def map(self) -> LWWMap[Any, Any]:
+        """The map: read it, and change it by `put` and `remove` only."""
+        return self._documents.open_map(self._document)
+
+    def get(self, key: str) -> RecordT | None:
+        """Return a key's record; None without one, or when it is unreadable. O(1)."""
+        entry = self.map.entry(key)
+        if entry is None or entry.payload is None:
+            self._cache.pop(key, None)
+            return None
+        held = self._cache.get(key)
+        if held is not None and held[0] is entry:
+            return held[1]
+        record = self._read(key, entry)
+        if self._is_cached:
+            if len(self._cache) > 2 * len(self.map) + _CACHE_SLACK:
+                self._cache.clear()  # most of it is of keys that peers removed
+            self._cache[key] = (entry, record)
+        return record
+
+    def _read(self, key: Any, entry: LWWEntry) -> RecordT | None:
+        assert entry.payload is not None
+        try:
+            return self._thaw(check_identifier(self._what, key), _value(entry), entry.version)
+        except LocalError:
+            return None
+
+    def records(self) -> list[RecordT]:
+        """Return the records that can be read, sorted by key. O(n log n)."""
+        return [record for key in self.map if (record := self.get(key)) is not None]
+
+    def unreadable(self) -> list[str]:
+        """Return the keys whose values are no such records. O(n log n)."""
+        return [repr(key) for key in self.map if self.get(key) is None]
+
+    def put(self, key: str, value: Any) -> WriteReceipt:
+        """Write a value. O(size)."""
+
+        def mutate(state: LWWMap[str, Any], context: WriteContext) -> LWWMap[str, Any]:
+            return state.set(key, value, stamp=context.stamp(), sequence=context.sequence)
+
+        return self._documents.write(self._document, mutate)
+
+    def remove(self, key: str) -> WriteReceipt:
+        """Remove a key; `UnknownKeyError` without one, and nothing changed. O(1)."""
+        if key not in self.map:
+            raise UnknownKeyError(self._what, key)
+
+        def mutate(state: LWWMap[str, Any], context: WriteContext) -> LWWMap[str, Any]:
+            return state.remove(key, stamp=context.stamp(), sequence=context.sequence)
+
+        receipt = self._documents.write(self._document, mutate)
+        self._cache.pop(key, None)
+        return receipt
+
+
+def _value(entry: LWWEntry) -> Any:
+    return None if entry.payload is None else decode_value(entry.payload)
+
+
+def read_field(value: Any, name: str) -> Any:
+    """Return a field of a stored record, and ignore fields of versions to come."""
+    if not isinstance(value, dict) or name not in value:
+        raise InvalidTypeError(f"no {name}")
+    return value[name]

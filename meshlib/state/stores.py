@@ -1,0 +1,289 @@
+"""The stores of the specification, each a view of one replicated map.
+
+Rule: what a store keeps in the map, and how it is read back, is decided in this file. A value that
+a peer wrote and that is no record is unreadable: it is left out of the answers and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from meshlib.errors import InvalidTypeError
+from meshlib.replication import WriteReceipt
+from meshlib.state.documents import Documents, RecordTable, read_field
+from meshlib.state.records import (
+    PolicyState,
+    WorkerState,
+    check_flag,
+    check_identifier,
+    check_load,
+    check_text,
+)
+
+__all__ = [
+    "APP_DOCUMENT",
+    "POLICIES_DOCUMENT",
+    "WORKERS_DOCUMENT",
+    "AppStore",
+    "MemberView",
+    "MembershipStore",
+    "PolicyStore",
+    "WorkerStore",
+]
+
+WORKERS_DOCUMENT: Final = "workers"
+POLICIES_DOCUMENT: Final = "policies"
+APP_DOCUMENT: Final = "app"
+
+
+class WorkerStore:
+    """The workers, by id.
+
+    Args:
+        documents: where they are kept, in `workers`.
+    """
+
+    __slots__ = ("_by_model", "_seen", "_table")
+
+    def __init__(self, documents: Documents) -> None:
+        self._table = RecordTable(documents, WORKERS_DOCUMENT, what="worker", thaw=_thaw_worker)
+        self._by_model: dict[str, tuple[WorkerState, ...]] = {}
+        self._seen: int | None = None
+
+    def __len__(self) -> int:
+        """Return the number of workers. O(1)."""
+        return len(self._table.map)
+
+    def get(self, worker_id: str) -> WorkerState | None:
+        """Return a worker, or None. O(1)."""
+        return self._table.get(worker_id)
+
+    def all(self) -> list[WorkerState]:
+        """Return the workers, sorted by id. O(n log n)."""
+        return self._table.records()
+
+    def of_model(self, model_id: str) -> tuple[WorkerState, ...]:
+        """Return the workers of a model, sorted by id. O(1) until a worker changes."""
+        seen = self._table.map.digest()
+        if seen != self._seen:
+            by_model: dict[str, list[WorkerState]] = {}
+            for worker in self._table.records():
+                by_model.setdefault(worker.model_id, []).append(worker)
+            self._by_model = {name: tuple(workers) for name, workers in by_model.items()}
+            self._seen = seen
+        return self._by_model.get(model_id, ())
+
+    def put(
+        self, worker_id: str, *, model_id: str, url: str, health: bool, load: float
+    ) -> WriteReceipt:
+        """Write a worker; as `MeshSyncManager.sync_worker_state`."""
+        check_identifier("worker_id", worker_id)
+        value = {
+            "model_id": check_identifier("model_id", model_id),
+            "url": check_text("url", url),
+            "health": check_flag("health", health),
+            "load": check_load(load),
+        }
+        return self._table.put(worker_id, value)
+
+    def remove(self, worker_id: str) -> WriteReceipt:
+        """Remove a worker.
+
+        Raises:
+            UnknownKeyError: there is none of that id. State unchanged.
+        """
+        return self._table.remove(check_identifier("worker_id", worker_id))
+
+    def unreadable(self) -> list[str]:
+        """Return the keys whose values are no workers. O(n)."""
+        return self._table.unreadable()
+
+
+def _thaw_worker(key: str, value: Any, version: int) -> WorkerState:
+    return WorkerState(
+        worker_id=key,
+        model_id=check_identifier("model_id", read_field(value, "model_id")),
+        url=check_text("url", read_field(value, "url")),
+        health=check_flag("health", read_field(value, "health")),
+        load=check_load(read_field(value, "load")),
+        version=version,
+    )
+
+
+class PolicyStore:
+    """The policies, by model. A model's tree is the document `tree:{model_id}` beside it.
+
+    Args:
+        documents: where they are kept, in `policies`.
+    """
+
+    __slots__ = ("_table",)
+
+    def __init__(self, documents: Documents) -> None:
+        self._table = RecordTable(documents, POLICIES_DOCUMENT, what="policy", thaw=_thaw_policy)
+
+    def __len__(self) -> int:
+        """Return the number of policies; trees are not counted. O(1)."""
+        return len(self._table.map)
+
+    def get(self, model_id: str) -> PolicyState | None:
+        """Return a model's policy, or None. O(1)."""
+        return self._table.get(model_id)
+
+    def all(self) -> list[PolicyState]:
+        """Return the policies, sorted by model. O(n log n)."""
+        return self._table.records()
+
+    def put(self, model_id: str, *, policy_type: str, config: str) -> WriteReceipt:
+        """Write a policy; as `MeshSyncManager.sync_policy_state`."""
+        check_identifier("model_id", model_id)
+        value = {
+            "policy_type": check_identifier("policy_type", policy_type),
+            "config": check_text("config", config),
+        }
+        return self._table.put(model_id, value)
+
+    def remove(self, model_id: str) -> WriteReceipt:
+        """Remove a policy.
+
+        Raises:
+            UnknownKeyError: there is none of that model. State unchanged.
+        """
+        return self._table.remove(check_identifier("model_id", model_id))
+
+    def unreadable(self) -> list[str]:
+        """Return the keys whose values are no policies. O(n)."""
+        return self._table.unreadable()
+
+
+def _thaw_policy(key: str, value: Any, version: int) -> PolicyState:
+    return PolicyState(
+        model_id=key,
+        policy_type=check_identifier("policy_type", read_field(value, "policy_type")),
+        config=check_text("config", read_field(value, "config")),
+        version=version,
+    )
+
+
+class AppStore:
+    """Application configuration: bytes, by key.
+
+    Args:
+        documents: where it is kept, in `app`.
+    """
+
+    __slots__ = ("_table", "_watchers")
+
+    def __init__(self, documents: Documents) -> None:
+        self._table = RecordTable(
+            documents, APP_DOCUMENT, what="configuration", thaw=_thaw_bytes, is_cached=False
+        )
+        self._watchers: list[Callable[[str], None]] = []
+
+    def __len__(self) -> int:
+        """Return the number of keys. O(1)."""
+        return len(self._table.map)
+
+    def __contains__(self, key: str) -> bool:
+        return self._table.get(key) is not None
+
+    def get(self, key: str) -> bytes | None:
+        """Return a key's bytes, or None. O(1)."""
+        return self._table.get(key)
+
+    def version(self, key: str) -> int:
+        """Return how many changes a key has seen; 0 when it never was. O(1)."""
+        return self._table.map.version(key)
+
+    def keys(self) -> list[str]:
+        """Return the keys, sorted. O(n log n)."""
+        return [key for key in self._table.map if self._table.get(key) is not None]
+
+    def set(self, key: str, value: bytes) -> WriteReceipt:
+        """Write a key.
+
+        Args:
+            key: 1 byte to 1 KiB in UTF-8.
+            value: up to 256 KiB.
+
+        Raises:
+            InvalidTypeError: a key that is not text, or a value that is not bytes.
+            InvalidValueError: an empty key, or one that cannot be encoded as UTF-8.
+            LimitError: too long a key or value. State unchanged after any of these.
+        """
+        check_identifier("key", key)
+        if not isinstance(value, bytes):
+            raise InvalidTypeError(f"value must be bytes, not {type(value).__name__}")
+        receipt = self._table.put(key, value)
+        self._tell(key)
+        return receipt
+
+    def delete(self, key: str) -> WriteReceipt:
+        """Remove a key.
+
+        Raises:
+            UnknownKeyError: it is not there. State unchanged.
+        """
+        receipt = self._table.remove(check_identifier("key", key))
+        self._tell(key)
+        return receipt
+
+    def tag(self) -> int:
+        """Return a number that is another one once anything here is different. O(changes)."""
+        return self._table.map.digest()
+
+    def watch(self, watcher: Callable[[str], None]) -> None:
+        """Call `watcher` with the key after each write made here; for parts of this room."""
+        self._watchers.append(watcher)
+
+    def unreadable(self) -> list[str]:
+        """Return the keys whose values are not bytes. O(n)."""
+        return self._table.unreadable()
+
+    def _tell(self, key: str) -> None:
+        for watcher in self._watchers:
+            watcher(key)
+
+
+def _thaw_bytes(_key: str, value: Any, _version: int) -> bytes:
+    if type(value) is not bytes:
+        raise InvalidTypeError("not bytes")
+    return value
+
+
+class MemberView(Protocol):
+    """What the membership store needs of a member's record."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        ...
+
+
+MemberT = TypeVar("MemberT", bound=MemberView)
+
+
+class MembershipStore(Generic[MemberT]):
+    """The members, by name: a view of the membership table, which gossip alone changes.
+
+    Args:
+        members: returns the records of all members.
+    """
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Callable[[], Sequence[MemberT]]) -> None:
+        self._members = members
+
+    def __len__(self) -> int:
+        """Return the number of members, this node included. O(n)."""
+        return len(self._members())
+
+    def get(self, name: str) -> MemberT | None:
+        """Return a member's record, or None. O(n)."""
+        return next((member for member in self._members() if member.name == name), None)
+
+    def all(self) -> list[MemberT]:
+        """Return the records, sorted by name. O(n log n)."""
+        return sorted(self._members(), key=lambda member: member.name)
