@@ -1,0 +1,86 @@
+"""Limits as they are kept in the application store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, UnknownKeyError
+
+
+@pytest.fixture
+def manager(state_cluster: Any) -> Any:
+    return state_cluster(1).managers[0]
+
+
+def test_the_global_limit_is_a_configuration_key(manager: Any) -> None:
+    """As JSON, so that a person can read it."""
+    manager.set_global_rate_limit(1000)
+
+    assert b'{"limit_per_second": 1000}' == manager.get_config("global_rate_limit")
+    assert 1000 == manager.get_global_rate_limit()
+
+
+def test_before_it_is_set_there_is_no_global_limit(manager: Any) -> None:
+    """None, and not 0, which someone may have set."""
+    assert manager.get_global_rate_limit() is None
+
+
+def test_a_limit_of_zero_is_a_limit(manager: Any) -> None:
+    """It switches limiting off, and is reported as 0."""
+    manager.set_global_rate_limit(0)
+
+    assert 0 == manager.get_global_rate_limit()
+
+
+@pytest.mark.parametrize("limit", [-1, 2**60])
+def test_a_limit_out_of_range_is_refused(manager: Any, limit: int) -> None:
+    """And nothing is written."""
+    with pytest.raises(InvalidValueError):
+        manager.set_global_rate_limit(limit)
+    assert manager.get_global_rate_limit() is None
+
+
+@pytest.mark.parametrize("limit", [True, 1.0, "5", None])
+def test_a_limit_of_another_type_is_refused(manager: Any, limit: Any) -> None:
+    """And nothing is written."""
+    with pytest.raises(InvalidTypeError):
+        manager.set_global_rate_limit(limit)
+    assert manager.get_global_rate_limit() is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\xff", b"12", b"[]", b"{}", b'{"limit_per_second": -1}', b'{"limit_per_second": true}'],
+)
+def test_a_value_that_is_no_limit_is_an_error(manager: Any, value: bytes) -> None:
+    """The key is an ordinary one, so anything may have been written to it."""
+    manager.set_config("global_rate_limit", value)
+    with pytest.raises(DecodeError):
+        manager.get_global_rate_limit()
+
+
+def test_a_limit_reaches_the_other_nodes(state_cluster: Any) -> None:
+    """As any configuration does."""
+    cluster = state_cluster(2)
+    cluster.managers[0].set_global_rate_limit(7)
+    cluster.exchange()
+
+    assert 7 == cluster.managers[1].get_global_rate_limit()
+
+
+def test_keys_with_limits_are_listed(manager: Any) -> None:
+    """The global one under its own name; other configuration is none."""
+    manager.set_global_rate_limit(7)
+    manager.limits.set("tenant/b", 2)
+    manager.limits.set("tenant/a", 1)
+    manager.set_config("feature", b"")
+
+    assert ["global", "tenant/a", "tenant/b"] == manager.limits.keys()
+
+
+def test_removing_a_limit_that_is_not_set_is_an_error(manager: Any) -> None:
+    """Of a key that never had one."""
+    with pytest.raises(UnknownKeyError):
+        manager.limits.remove("tenant/a")
