@@ -21,6 +21,7 @@ from attrs import field, frozen
 from meshlib.aio import split_address
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
+from meshlib.state import CACHE_AWARE, CacheAwareConfig
 from meshlib_server.structure import StructureError, structure
 
 __all__ = [
@@ -103,7 +104,13 @@ class PolicySettings:
 
     def config_text(self) -> str:
         """Return the settings as the canonical JSON text that policy states carry."""
-        return json.dumps(self.config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(
+            self.config,
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+            allow_nan=False,
+        )
 
 
 @frozen(kw_only=True)
@@ -175,6 +182,8 @@ def load_settings(
     except StructureError as error:
         raise ConfigError(_render(error, config_path, sources)) from None
     _check(settings.mesh)
+    for index, model in enumerate(settings.models):
+        _check_model(model, f"models[{index}]")
     return settings
 
 
@@ -294,6 +303,29 @@ def _check(mesh: MeshSettings) -> None:
         raise ConfigError(
             f"mesh.full_mesh_threshold: must be at least 1, got {mesh.full_mesh_threshold}"
         )
+
+
+def _check_model(model: ModelSettings, path: str) -> None:
+    """Check what would be published: a mistake is told at the start and not by odd routing."""
+    for name, text in (("model_id", model.model_id), ("policy.type", model.policy.type)):
+        if not text:
+            raise ConfigError(f"{path}.{name}: must not be empty")
+    try:
+        model.policy.config_text()
+    except (TypeError, ValueError) as error:  # YAML has dates and NaN, JSON has neither
+        raise ConfigError(f"{path}.policy.config: cannot be JSON: {error}") from None
+    if model.policy.type != CACHE_AWARE:
+        return
+    config = model.policy.config
+    try:
+        structure(config, CacheAwareConfig)
+    except StructureError as error:
+        problems = [(f"{path}.policy.config.{name}", text) for name, text in error.problems]
+        raise ConfigError(str(StructureError(problems))) from None
+    understood = CacheAwareConfig.parse(model.policy.config_text())
+    for name, value in config.items():
+        if getattr(understood, name) != value:
+            raise ConfigError(f"{path}.policy.config.{name}: {value} is out of its range")
 
 
 def _check_address(address: str, path: str, *, is_dialled: bool = False) -> None:

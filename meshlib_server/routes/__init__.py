@@ -1,1 +1,27 @@
-"""The HTTP routes, a module for each noun."""
+"""The endpoints, one module for each noun. Thin: parse, call the library, answer."""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+from meshlib_server.routes import (
+    app_config,
+    cluster,
+    lifecycle,
+    policies,
+    rate_limit,
+    routing,
+    workers,
+)
+
+__all__ = ["PREFIXES", "api_routes"]
+
+PREFIXES = ("/mesh", "/ha")
+"""Where the endpoints are found: as specified, and as the upstream binary serves them."""
+
+_MODULES = (cluster, rate_limit, routing, workers, policies, app_config, lifecycle)
+
+
+def api_routes() -> list[BaseRoute]:
+    """Return every HTTP route under each prefix, the most frequent first."""
+    return [route for prefix in PREFIXES for module in _MODULES for route in module.routes(prefix)]

@@ -85,6 +85,15 @@ def test_the_text_of_a_policys_settings_does_not_depend_on_their_order() -> None
     assert '{"a":1,"b":"é"}' == one.config_text() == other.config_text()
 
 
+def test_the_settings_of_a_policy_that_is_not_ours_are_left_alone(write: Write) -> None:
+    """Routers have policies of their own."""
+    path = write("models: [{model_id: a, policy: {type: mine, config: {anything: [1]}}}]")
+
+    settings = load_settings(path, environment={}, flags={})
+
+    assert {"anything": [1]} == settings.models[0].policy.config
+
+
 def test_nothing_configured_is_a_node_on_loopback() -> None:
     """The defaults listen on loopback and have no peers."""
     mesh = load_settings(environment={}, flags={}).mesh
@@ -163,6 +172,28 @@ def test_an_empty_variable_is_unset(write: Write) -> None:
         ("mesh:", "mesh: expected an object, got nothing"),
         ("models: [{model_id: a}]", "models[0].policy: missing"),
         ("models: [{model_id: a, policy: {typo: b}}]", "models[0].policy.typo: unknown key"),
+        ("models: [{model_id: '', policy: {type: a}}]", "models[0].model_id: must not be empty"),
+        ("models: [{model_id: a, policy: {type: ''}}]", "models[0].policy.type: must not be"),
+        (
+            "models: [{model_id: a, policy: {type: cache_aware, config: {treshold: 1}}}]",
+            "models[0].policy.config.treshold: unknown key",
+        ),
+        (
+            "models: [{model_id: a, policy: {type: cache_aware, config: {max_tree_size: 1.5}}}]",
+            "models[0].policy.config.max_tree_size: expected an integer, got a number",
+        ),
+        (
+            "models: [{model_id: a, policy: {type: cache_aware, config: {cache_threshold: 7}}}]",
+            "models[0].policy.config.cache_threshold: 7 is out of its range",
+        ),
+        (
+            "models: [{model_id: a, policy: {type: mine, config: {since: 2026-01-01}}}]",
+            "models[0].policy.config: cannot be JSON",
+        ),
+        (
+            "models: [{model_id: a, policy: {type: mine, config: {ratio: .nan}}}]",
+            "models[0].policy.config: cannot be JSON",
+        ),
         ("mesh: {zone: a, zone: b}", "the key 'zone' is given twice"),
         ("mesh: {", "is no valid YAML"),
         ("- mesh", "expected sections"),

@@ -1,0 +1,66 @@
+"""The ASGI application: routes, middleware and error answers, put together as data."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from meshlib_server.auth import AuthMiddleware, Secrets
+from meshlib_server.problems import EXCEPTION_HANDLERS
+from meshlib_server.routes import PREFIXES, api_routes
+from meshlib_server.service import Service
+
+__all__ = ["EncodedPaths", "build_app"]
+
+
+def build_app(
+    service: Service,
+    *,
+    secrets: Secrets,
+    gossip: Callable[[WebSocket], Awaitable[None]] | None = None,
+) -> Starlette:
+    """Make the application of one node.
+
+    Args:
+        service: what the endpoints work on.
+        secrets: who may call.
+        gossip: takes the connections of peers; None when the mesh is not enabled.
+    """
+    routes: list[BaseRoute] = api_routes()
+    if gossip is not None:
+        routes += [WebSocketRoute(f"{prefix}/gossip", gossip) for prefix in PREFIXES]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(AuthMiddleware, secrets=secrets), Middleware(EncodedPaths)],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    app.router.redirect_slashes = False  # a key may end in a slash
+    app.state.service = service
+    return app
+
+
+class EncodedPaths:
+    """Lets routes match the path as it was sent, percent-encoding and all.
+
+    A server hands over a decoded path, in which `a%2Fb` and `a/b` are one, as are the id
+    `x/match` and the operation `match` on `x`. Handlers undo the encoding of each key with
+    `bodies.path_key`.
+
+    Args:
+        app: what sees the encoded path.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Put the raw path in the place of the decoded one."""
+        raw_path: bytes = scope.get("raw_path") or b""
+        if b"%" in raw_path:
+            scope["path"] = raw_path.decode("latin-1")
+        await self._app(scope, receive, send)

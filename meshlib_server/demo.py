@@ -1,0 +1,422 @@
+"""`meshlib-server demo`: three nodes as three processes, walked through what they do together.
+
+Every step looks at what the nodes answer over HTTP, prints one line of what it saw, and fails
+the whole walk when that is not what the specification promises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import yaml
+from attrs import define, field
+
+__all__ = ["Node", "StepFailed", "make_nodes", "run_demo"]
+
+STEP_TIMEOUT_S: Final = 15.0
+POLL_S: Final = 0.01
+STOP_TIMEOUT_S: Final = 5.0
+MODEL: Final = "llama-3"
+PROMPT: Final = "The quick brown fox"
+
+
+class StepFailed(Exception):  # noqa: N818 - reads as what happened
+    """A step did not see what it should have."""
+
+
+@define
+class Node:
+    """One node of the demonstration, and the process that runs it.
+
+    Args:
+        name: the node's name.
+        port: where it listens, on loopback.
+        token: what its endpoints ask for.
+        config: its configuration file.
+        log: where its process writes.
+    """
+
+    name: str
+    port: int
+    token: str
+    config: Path
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where its endpoints are."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process, in a session of its own so that it can outlive this one."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - this very program
+                [sys.executable, "-m", "meshlib_server", "serve", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={key: value for key, value in os.environ.items() if key[:5] != "MESH_"},
+            )
+
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Make one request and return the status and the decoded answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+            payload = None if body is None else json.dumps(body)
+            connection.request(method, path, payload, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+    def get(self, path: str) -> Any:
+        """Get a path; None when the node does not answer it with 200."""
+        try:
+            status, answer = self.call("GET", path)
+        except (OSError, http.client.HTTPException):
+            return None
+        return answer if status == 200 else None
+
+    def do(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
+        """Make a request that must be answered with one status."""
+        status, answer = self.call(method, path, body)
+        _require(status == expect, f"{self.name} answered {method} {path} with {status}: {answer}")
+        return answer
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for the process to end and return its exit code."""
+        assert self.process is not None
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise StepFailed(f"{self.name} did not end within {timeout_s} s") from None
+
+    def stop(self) -> None:
+        """End the process for certain, gracefully when it can be."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _require(is_so: bool, message: str) -> None:
+    """Fail the step unless something is so."""
+    if not is_so:
+        raise StepFailed(message)
+
+
+def _await_on(nodes: list[Node], what: str, is_so: Callable[[Node], bool]) -> str:
+    """Wait until something is so on each of some nodes, and return how long that took."""
+    started_at = time.monotonic()
+    waiting = list(nodes)
+    while waiting := [node for node in waiting if not is_so(node)]:
+        if time.monotonic() - started_at > STEP_TIMEOUT_S:
+            names = ", ".join(node.name for node in waiting)
+            raise StepFailed(f"after {STEP_TIMEOUT_S:.0f} s not so on {names}: {what}")
+        time.sleep(POLL_S)
+    return f"{time.monotonic() - started_at:.2f} s"
+
+
+def _status_of(node: Node, name: str) -> str | None:
+    """Return the status of a member as a node sees it."""
+    answer = node.get("/mesh/status") or {"nodes": []}
+    found = [member["status"] for member in answer["nodes"] if member["name"] == name]
+    return found[0] if found else None
+
+
+@define
+class _Walk:
+    """The steps, in their order. Each returns what it saw."""
+
+    nodes: list[Node]
+    step_count: int = field(default=0, init=False)
+
+    def run(self) -> None:
+        """_Walk through all steps, printing a line for each; raise `StepFailed` at the first."""
+        steps: list[tuple[str, Callable[[], str]]] = [
+            ("start", self.start),
+            ("join", self.join),
+            ("policy", self.see_policy),
+            ("configuration", self.configure),
+            ("rate limit", self.limit),
+            ("decisions", self.acquire),
+            ("worker state", self.add_workers),
+            ("tree operation", self.insert_prefix),
+            ("routing", self.route),
+            ("kill -9", self.kill),
+            ("survivors", self.write_meanwhile),
+            ("restart", self.restart),
+            ("graceful leave", self.leave),
+        ]
+        for name, step in steps:
+            self.step_count += 1
+            click.echo(f"{self.step_count:>3}  {name:<15} ", nl=False)
+            click.echo(step())
+
+    def start(self) -> str:
+        """Start the processes."""
+        for node in self.nodes:
+            node.start()
+        _await_on(self.nodes, "it answers", lambda node: node.get("/mesh/health") is not None)
+        return "three processes: " + ", ".join(f"{node.name} at {node.url}" for node in self.nodes)
+
+    def join(self) -> str:
+        """The nodes find each other."""
+        names = [node.name for node in self.nodes]
+
+        def sees_all(node: Node) -> bool:
+            answer = node.get("/mesh/status") or {"nodes": []}
+            alive = [item["name"] for item in answer["nodes"] if item["status"] == "Alive"]
+            return alive == names
+
+        took = _await_on(self.nodes, "it sees three nodes Alive", sees_all)
+        health = self.nodes[0].do("GET", "/mesh/health")
+        _require(health["status"] == "healthy", f"the health is {health}")
+        return f"each sees {', '.join(names)} Alive after {took}; health: {health['status']}"
+
+    def see_policy(self) -> str:
+        """The policy in the first node's configuration file is everywhere."""
+        path = f"/mesh/policies/{MODEL}"
+        _await_on(self.nodes, "it has the policy", lambda node: node.get(path) is not None)
+        policy = self.nodes[2].do("GET", path)
+        return f"node3 has {policy['policy_type']} for {MODEL}: {policy['config']}"
+
+    def configure(self) -> str:
+        """A key written on one node is read on the others."""
+        body = {"key": "custom_feature_flag", "value": b"true".hex()}
+        self.nodes[0].do("POST", "/mesh/config", body)
+        path = "/mesh/config/custom_feature_flag"
+        expected = {**body, "format": "hex"}
+        took = _await_on(
+            self.nodes[1:], "it has the key", lambda node: bool(node.get(path) == expected)
+        )
+        return f"custom_feature_flag = true, set on node1, read on node2 and node3 after {took}"
+
+    def limit(self) -> str:
+        """A limit set on one node holds on the others."""
+        self.nodes[1].do("POST", "/mesh/rate-limit", {"limit_per_second": 100})
+        took = _await_on(
+            self.nodes,
+            "it has the limit",
+            lambda node: bool(node.get("/mesh/rate-limit") == {"limit_per_second": 100}),
+        )
+        return f"100 a second, set on node2, known everywhere after {took}"
+
+    def acquire(self) -> str:
+        """All nodes together admit the limit, and no more than that."""
+        allowed = 0
+        asked = 0
+        ends_at = time.monotonic() + 2.0
+        while time.monotonic() < ends_at:
+            for node in self.nodes:
+                status, _ = node.call("POST", "/mesh/rate-limit/acquire", {"key": "global"})
+                _require(status in (200, 429), f"acquire answered {status}")
+                allowed += status == 200
+                asked += 1
+        _require(asked > allowed > 0, f"{allowed} of {asked} were admitted")
+        stats = self.nodes[2].do("GET", "/mesh/rate-limit/stats")
+        self.nodes[2].do("POST", "/mesh/rate-limit", {"limit_per_second": 0})
+        return f"asked {asked} times in 2 s on three nodes: {allowed} admitted; stats: {stats}"
+
+    def add_workers(self) -> str:
+        """Workers registered on one node are known on the others."""
+        for number in (1, 2):
+            body = {
+                "model_id": MODEL,
+                "url": f"http://worker{number}:8000",
+                "health": True,
+                "load": 0.5,
+            }
+            self.nodes[2].do("PUT", f"/mesh/workers/worker{number}", body)
+        took = _await_on(
+            self.nodes, "it has two workers", lambda node: len(node.get("/mesh/workers") or []) == 2
+        )
+        return f"worker1 and worker2, registered on node3, known everywhere after {took}"
+
+    def insert_prefix(self) -> str:
+        """A tree operation on one node is matched on another."""
+        operation = {"insert": {"text": PROMPT, "tenant": "worker1"}}
+        self.nodes[0].do("POST", f"/mesh/trees/{MODEL}/operations", {"operations": [operation]})
+        text = PROMPT + " jumps"
+
+        def matches(node: Node) -> bool:
+            answer = node.do("POST", f"/mesh/trees/{MODEL}/match", {"text": text})
+            return bool(answer["tenant"] == "worker1" and answer["matched"] == len(PROMPT))
+
+        took = _await_on(self.nodes[1:], "it matches the prefix", matches)
+        return f"{PROMPT!r} on worker1, inserted on node1, matched on the others after {took}"
+
+    def route(self) -> str:
+        """Every node sends the same prompt to the worker that has its prefix."""
+        text = PROMPT + " jumps"
+        reasons = set()
+        for node in self.nodes:
+            answer = node.do("POST", f"/mesh/route/{MODEL}", {"text": text})
+            _require(answer["worker_id"] == "worker1", f"{node.name} routed to {answer}")
+            reasons.add(answer["reason"])
+        return f"{text!r} goes to worker1 by each node: {', '.join(sorted(reasons))}"
+
+    def kill(self) -> str:
+        """A killed node is found out."""
+        victim = self.nodes[2]
+        assert victim.process is not None
+        victim.process.send_signal(signal.SIGKILL)
+        victim.wait(STOP_TIMEOUT_S)
+        took = _await_on(
+            self.nodes[:2], "it sees node3 Down", lambda node: _status_of(node, "node3") == "Down"
+        )
+        return f"node3 killed; Down for node1 and node2 after {took}"
+
+    def write_meanwhile(self) -> str:
+        """The others go on."""
+        for number in range(100):
+            body = {"key": f"meanwhile/{number}", "value": f"{number:04x}"}
+            self.nodes[number % 2].do("POST", "/mesh/config", body)
+        return "100 keys written to node1 and node2 meanwhile"
+
+    def restart(self) -> str:
+        """A restarted node has everything again."""
+        node = self.nodes[2]
+        node.start()
+
+        def is_restored(node: Node) -> bool:
+            keys = (node.get("/mesh/config") or {"keys": []})["keys"]
+            return (
+                sum(key.startswith("meanwhile/") for key in keys) == 100
+                and len(node.get("/mesh/workers") or []) == 2
+                and (node.get(f"/mesh/trees/{MODEL}") or {"operations": []})["operations"] != []
+            )
+
+        took = _await_on([node], "it has the keys, the workers and the tree", is_restored)
+        _await_on(
+            self.nodes, "it sees node3 Alive", lambda node: _status_of(node, "node3") == "Alive"
+        )
+        return f"node3 has the keys, the workers and the tree again {took} after its start"
+
+    def leave(self) -> str:
+        """A node that is told to leave says so, and ends well."""
+        started_at = time.monotonic()
+        self.nodes[2].do("POST", "/mesh/shutdown", expect=202)
+        _await_on(
+            self.nodes[:2],
+            "it sees node3 Leaving",
+            lambda node: _status_of(node, "node3") in ("Leaving", None),
+        )
+        exit_code = self.nodes[2].wait(STOP_TIMEOUT_S)
+        took = time.monotonic() - started_at
+        _require(exit_code == 0, f"node3 ended with exit code {exit_code}")
+        return f"node3 Leaving for the others, and ended with exit code 0 after {took:.2f} s"
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago, on loopback."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+def make_nodes(directory: Path) -> list[Node]:
+    """Make up the tokens, write the configuration files, and return the nodes, not started."""
+    token = secrets.token_urlsafe(24)
+    for name, secret in (("tokens", token), ("peer-tokens", secrets.token_urlsafe(24))):
+        path = directory / name
+        path.touch(mode=0o600)
+        path.write_text(secret + "\n")
+    ports = _free_ports(3)
+    nodes = []
+    for index, port in enumerate(ports):
+        name = f"node{index + 1}"
+        tree: dict[str, Any] = {
+            "mesh": {
+                "enabled": True,
+                "self_name": name,
+                "self_addr": f"127.0.0.1:{port}",
+                "init_peer": [f"127.0.0.1:{other}" for other in ports if other != port],
+                "auth": {
+                    "tokens_file": str(directory / "tokens"),
+                    "peer_token_file": str(directory / "peer-tokens"),
+                },
+            }
+        }
+        if index == 0:
+            policy = {"type": "cache_aware", "config": {"cache_threshold": 0.7}}
+            tree["models"] = [{"model_id": MODEL, "policy": policy}]
+        config = directory / f"{name}.yaml"
+        config.write_text(yaml.safe_dump(tree, sort_keys=False))
+        nodes.append(
+            Node(name=name, port=port, token=token, config=config, log=directory / f"{name}.log")
+        )
+    return nodes
+
+
+def run_demo(*, keep: bool) -> int:
+    """Run the demonstration and return the exit code: 0 only when every step held.
+
+    Args:
+        keep: leave the cluster running, and print how to reach and how to stop it.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="meshlib-demo-"))
+    nodes = make_nodes(directory)
+    walk = _Walk(nodes)
+    started_at = time.monotonic()
+    is_kept = False
+    try:
+        walk.run()
+        took = time.monotonic() - started_at
+        click.echo(f"demo: all {walk.step_count} steps held in {took:.1f} s")
+        if keep:
+            nodes[2].start()
+            _tell_how_to_use(nodes, directory)
+            is_kept = True
+    except (StepFailed, OSError, http.client.HTTPException) as error:
+        click.echo(f"FAILED: {error}")
+        _show_logs(nodes)
+        return 1
+    finally:
+        if not is_kept:
+            for node in nodes:
+                node.stop()
+            shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+def _show_logs(nodes: list[Node]) -> None:
+    for node in nodes:
+        if node.log.exists():
+            tail = node.log.read_text(errors="replace").splitlines()[-20:]
+            click.echo(f"--- {node.name}", err=True)
+            for line in tail:
+                click.echo(line, err=True)
+
+
+def _tell_how_to_use(nodes: list[Node], directory: Path) -> None:
+    click.echo("\nThe cluster is left running:")
+    for node in nodes:
+        assert node.process is not None
+        click.echo(f"  {node.name}  {node.url}/mesh/status  pid {node.process.pid}")
+    header = f'"Authorization: Bearer $(cat {directory}/tokens)"'
+    click.echo(f"\n  curl -H {header} {nodes[0].url}/mesh/status")
+    pids = " ".join(str(node.process.pid) for node in nodes if node.process is not None)
+    click.echo(f"\nTo stop it:  kill {pids}; rm -r {directory}")

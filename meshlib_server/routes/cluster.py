@@ -1,0 +1,37 @@
+"""`GET /status` and `GET /health`: who is in the cluster, and how it is."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from meshlib_server.resources import resource
+from meshlib_server.service import node_of, service_of
+
+__all__ = ["routes"]
+
+
+async def _status(request: Request) -> Response:
+    return Response(service_of(request).status_body(), media_type="application/json")
+
+
+async def _health(request: Request) -> Response:
+    node = node_of(request)
+    health = node.health()
+    return JSONResponse(
+        {
+            "status": health.status,
+            "node_name": node.name,
+            "cluster_size": health.cluster_size,
+            "stores_healthy": health.stores_healthy,
+        }
+    )
+
+
+def routes(prefix: str) -> list[BaseRoute]:
+    """Return the routes of this module under a prefix."""
+    return [
+        resource(f"{prefix}/status", get=_status),
+        resource(f"{prefix}/health", get=_health),
+    ]

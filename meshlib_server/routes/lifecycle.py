@@ -1,0 +1,30 @@
+"""`POST /shutdown`: a graceful end."""
+
+from __future__ import annotations
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from meshlib_server.resources import resource
+from meshlib_server.service import service_of
+
+__all__ = ["routes"]
+
+
+async def _shutdown(request: Request) -> Response:
+    service = service_of(request)
+    if not service.is_leaving:
+        _ = service.node  # not enabled: 503
+    # Begun once the answer is out, so that nobody is left without one.
+    return JSONResponse(
+        {"status": "shutdown initiated"},
+        status_code=202,
+        background=BackgroundTask(service.shut_down),
+    )
+
+
+def routes(prefix: str) -> list[BaseRoute]:
+    """Return the routes of this module under a prefix."""
+    return [resource(f"{prefix}/shutdown", post=_shutdown)]

@@ -1,0 +1,71 @@
+"""`/policies`: which policy each model is routed by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from meshlib import MeshNode
+from meshlib.errors import UnknownKeyError
+from meshlib.state import PolicyState
+from meshlib_server.bodies import path_key, read_record
+from meshlib_server.resources import resource
+from meshlib_server.service import node_of
+
+__all__ = ["routes"]
+
+
+@frozen(kw_only=True)
+class _PolicyBody:
+    """What `PUT` takes: all that a policy state has, but its model and its version."""
+
+    policy_type: str
+    config: str
+
+
+def _as_json(policy: PolicyState) -> dict[str, Any]:
+    return attrs.asdict(policy)
+
+
+def _known(node: MeshNode, model_id: str) -> PolicyState:
+    policy = node.sync.get_policy_state(model_id)
+    if policy is None:
+        raise UnknownKeyError("policy", model_id)
+    return policy
+
+
+async def _list(request: Request) -> Response:
+    policies = node_of(request).sync.get_all_policy_states()
+    return JSONResponse([_as_json(policy) for policy in policies])
+
+
+async def _get(request: Request) -> Response:
+    model_id = path_key(request, "model_id")
+    return JSONResponse(_as_json(_known(node_of(request), model_id)))
+
+
+async def _put(request: Request) -> Response:
+    model_id = path_key(request, "model_id")
+    node = node_of(request)
+    body = await read_record(request, _PolicyBody)
+    node.sync.sync_policy_state(model_id, policy_type=body.policy_type, config=body.config)
+    return JSONResponse({"status": "updated", **_as_json(_known(node, model_id))})
+
+
+async def _delete(request: Request) -> Response:
+    model_id = path_key(request, "model_id")
+    node_of(request).sync.remove_policy_state(model_id)
+    return JSONResponse({"status": "deleted", "model_id": model_id})
+
+
+def routes(prefix: str) -> list[BaseRoute]:
+    """Return the routes of this module under a prefix."""
+    return [
+        resource(f"{prefix}/policies", get=_list),
+        resource(f"{prefix}/policies/{{model_id:path}}", get=_get, put=_put, delete=_delete),
+    ]

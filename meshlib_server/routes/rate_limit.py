@@ -1,0 +1,97 @@
+"""`/rate-limit`: the global limit, how much of it is used, and the decision itself."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from meshlib.codec import check_key
+from meshlib_server.bodies import read_record
+from meshlib_server.problems import BadRequest, problem
+from meshlib_server.resources import resource
+from meshlib_server.service import node_of
+
+__all__ = ["routes"]
+
+_GLOBAL_KEY = "global"
+"""The key of the global limit."""
+
+
+@frozen(kw_only=True)
+class _LimitBody:
+    """What `POST /rate-limit` takes; 0 disables."""
+
+    limit_per_second: int
+
+
+@frozen(kw_only=True)
+class _AcquireBody:
+    """What `POST /rate-limit/acquire` takes."""
+
+    key: str
+    cost: int = 1
+
+
+async def _set(request: Request) -> Response:
+    node = node_of(request)
+    body = await read_record(request, _LimitBody)
+    node.sync.set_global_rate_limit(body.limit_per_second)
+    answer: dict[str, object] = {
+        "status": "updated",
+        "limit_per_second": body.limit_per_second,
+    }
+    if body.limit_per_second == 0:
+        # The specification shows this second form as well, for disabling.
+        answer.update(current_count=0, remaining=-1)
+    return JSONResponse(answer)
+
+
+async def _get(request: Request) -> Response:
+    limit = node_of(request).sync.get_global_rate_limit()
+    if limit is None:
+        return problem(404, "the global rate limit is not configured")
+    return JSONResponse({"limit_per_second": limit})
+
+
+async def _stats(request: Request) -> Response:
+    stats = node_of(request).limiter.stats(_GLOBAL_KEY, now=time.monotonic())
+    return JSONResponse(
+        {
+            "limit_per_second": stats.limit_per_second,
+            "current_count": stats.current_count,
+            "remaining": stats.remaining,
+        }
+    )
+
+
+async def _acquire(request: Request) -> Response:
+    node = node_of(request)
+    body = await read_record(request, _AcquireBody)
+    if not body.key:
+        raise BadRequest("key: must not be empty")
+    check_key(body.key)
+    decision = node.limiter.acquire(body.key, cost=body.cost, now=time.monotonic())
+    answer = {
+        "allowed": decision.allowed,
+        "limit": decision.limit,
+        "remaining": decision.remaining,
+        "retry_after_s": decision.retry_after_s,
+    }
+    if decision.allowed:
+        return JSONResponse(answer)
+    headers = {"Retry-After": str(math.ceil(decision.retry_after_s))}
+    return JSONResponse(answer, status_code=429, headers=headers)
+
+
+def routes(prefix: str) -> list[BaseRoute]:
+    """Return the routes of this module under a prefix."""
+    return [
+        resource(f"{prefix}/rate-limit/acquire", post=_acquire),
+        resource(f"{prefix}/rate-limit/stats", get=_stats),
+        resource(f"{prefix}/rate-limit", get=_get, post=_set),
+    ]

@@ -1,0 +1,165 @@
+"""`/route` and `/trees`: which worker a prompt goes to, and the prefixes that decide it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from meshlib.errors import LocalError, UnknownKeyError
+from meshlib.limits import ENTRY_BYTES_MAX, TEXT_CHARACTERS_MAX
+from meshlib.prefix import check_tenant
+from meshlib.state import TreeInsert, TreeOperation, TreeRemove
+from meshlib_server.bodies import path_key, read_record
+from meshlib_server.problems import BadRequest, Unavailable
+from meshlib_server.resources import resource
+from meshlib_server.service import node_of
+
+__all__ = ["routes"]
+
+_ENTRY_HEADER_BYTES = 8 * 1024
+"""What the library keeps free for the rest of an insertion's entry."""
+
+
+@frozen(kw_only=True)
+class _TextBody:
+    """What `match` and `route` take."""
+
+    text: str
+
+
+@frozen(kw_only=True)
+class _InsertBody:
+    """A worker now holds a text."""
+
+    text: str
+    tenant: str
+
+
+@frozen(kw_only=True)
+class _RemoveBody:
+    """A worker holds nothing any more."""
+
+    tenant: str
+
+
+@frozen(kw_only=True)
+class _OperationBody:
+    """One operation: exactly one of the two."""
+
+    insert: _InsertBody | None = None
+    remove: _RemoveBody | None = None
+
+
+@frozen(kw_only=True)
+class _OperationsBody:
+    """What `POST /trees/{model_id}/operations` takes."""
+
+    operations: tuple[_OperationBody, ...]
+
+
+def _operation(body: _OperationBody, index: int) -> TreeOperation:
+    if body.insert is not None and body.remove is None:
+        return TreeInsert(text=body.insert.text, tenant=body.insert.tenant)
+    if body.remove is not None and body.insert is None:
+        return TreeRemove(tenant=body.remove.tenant)
+    raise BadRequest(f"operations[{index}]: expected either `insert` or `remove`")
+
+
+def _check(operations: list[TreeOperation], *, characters_max: int) -> None:
+    """Check all operations before the first is applied: all of a request, or nothing of it."""
+    for index, operation in enumerate(operations):
+        try:
+            check_tenant(operation.tenant)
+        except LocalError as error:
+            raise BadRequest(f"operations[{index}]: {error}") from None
+        if isinstance(operation, TreeInsert):
+            size = len(operation.text)
+            bytes_max = ENTRY_BYTES_MAX - _ENTRY_HEADER_BYTES
+            if not 1 <= size <= min(characters_max, TEXT_CHARACTERS_MAX):
+                limit = min(characters_max, TEXT_CHARACTERS_MAX)
+                raise BadRequest(f"operations[{index}]: a text has 1 to {limit:,} characters")
+            if len(operation.text.encode()) > bytes_max:
+                raise BadRequest(f"operations[{index}]: a text has up to {bytes_max:,} bytes")
+
+
+def _as_json(operation: TreeOperation) -> dict[str, Any]:
+    if isinstance(operation, TreeInsert):
+        return {"insert": {"text": operation.text, "tenant": operation.tenant}}
+    return {"remove": {"tenant": operation.tenant}}
+
+
+async def _apply(request: Request) -> Response:
+    model_id = path_key(request, "model_id")
+    node = node_of(request)
+    body = await read_record(request, _OperationsBody)
+    operations = [_operation(item, index) for index, item in enumerate(body.operations)]
+    _check(operations, characters_max=node.sync.policy(model_id).config.characters_max)
+    for operation in operations:
+        node.sync.sync_tree_operation(model_id, operation)
+    return JSONResponse(
+        {
+            "status": "updated",
+            "model_id": model_id,
+            "applied": len(operations),
+        }
+    )
+
+
+async def _get(request: Request) -> Response:
+    model_id = path_key(request, "model_id")
+    tree = node_of(request).sync.get_tree_state(model_id)
+    if tree is None:
+        raise UnknownKeyError("tree", model_id)
+    return JSONResponse(
+        {
+            "model_id": tree.model_id,
+            "operations": [_as_json(operation) for operation in tree.operations],
+            "version": tree.version,
+        }
+    )
+
+
+async def _match(request: Request) -> Response:
+    model_id = path_key(request, "model_id")
+    node = node_of(request)
+    body = await read_record(request, _TextBody)
+    match = node.sync.match_tree(model_id, body.text)
+    return JSONResponse(
+        {
+            "tenant": match.tenant,
+            "matched": match.matched,
+            "input_length": match.input_length,
+        }
+    )
+
+
+async def _route(request: Request) -> Response:
+    model_id = path_key(request, "model_id")
+    node = node_of(request)
+    body = await read_record(request, _TextBody)
+    decision = node.route(model_id, body.text)
+    if not decision:
+        raise Unavailable(f"no healthy worker serves the model {model_id!r}")
+    return JSONResponse(
+        {
+            "worker_id": decision.worker_id,
+            "url": decision.url,
+            "matched": decision.matched,
+            "reason": decision.reason,
+        }
+    )
+
+
+def routes(prefix: str) -> list[BaseRoute]:
+    """Return the routes of this module under a prefix."""
+    tree = f"{prefix}/trees/{{model_id:path}}"
+    return [
+        resource(f"{prefix}/route/{{model_id:path}}", post=_route),
+        resource(f"{tree}/operations", post=_apply),
+        resource(f"{tree}/match", post=_match),
+        resource(tree, get=_get),
+    ]

@@ -1,0 +1,75 @@
+"""`/workers`: which workers there are, how they are, and how loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from meshlib import MeshNode
+from meshlib.errors import UnknownKeyError
+from meshlib.state import WorkerState
+from meshlib_server.bodies import path_key, read_record
+from meshlib_server.resources import resource
+from meshlib_server.service import node_of
+
+__all__ = ["routes"]
+
+
+@frozen(kw_only=True)
+class _WorkerBody:
+    """What `PUT` takes: all that a worker state has, but its id and its version."""
+
+    model_id: str
+    url: str
+    health: bool
+    load: float
+
+
+def _as_json(worker: WorkerState) -> dict[str, Any]:
+    return attrs.asdict(worker)
+
+
+def _known(node: MeshNode, worker_id: str) -> WorkerState:
+    worker = node.sync.get_worker_state(worker_id)
+    if worker is None:
+        raise UnknownKeyError("worker", worker_id)
+    return worker
+
+
+async def _list(request: Request) -> Response:
+    workers = node_of(request).sync.get_all_worker_states()
+    return JSONResponse([_as_json(worker) for worker in workers])
+
+
+async def _get(request: Request) -> Response:
+    worker_id = path_key(request, "worker_id")
+    return JSONResponse(_as_json(_known(node_of(request), worker_id)))
+
+
+async def _put(request: Request) -> Response:
+    worker_id = path_key(request, "worker_id")
+    node = node_of(request)
+    body = await read_record(request, _WorkerBody)
+    node.sync.sync_worker_state(
+        worker_id, model_id=body.model_id, url=body.url, health=body.health, load=body.load
+    )
+    return JSONResponse({"status": "updated", **_as_json(_known(node, worker_id))})
+
+
+async def _delete(request: Request) -> Response:
+    worker_id = path_key(request, "worker_id")
+    node_of(request).sync.remove_worker_state(worker_id)
+    return JSONResponse({"status": "deleted", "worker_id": worker_id})
+
+
+def routes(prefix: str) -> list[BaseRoute]:
+    """Return the routes of this module under a prefix."""
+    return [
+        resource(f"{prefix}/workers", get=_list),
+        resource(f"{prefix}/workers/{{worker_id:path}}", get=_get, put=_put, delete=_delete),
+    ]

@@ -1,0 +1,102 @@
+"""What the endpoints work on: one node, or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+
+from meshlib import MeshNode
+from meshlib_server.problems import Unavailable
+
+__all__ = ["Service", "node_of", "service_of"]
+
+
+class Service:
+    """The one node of this process, and the way to end it.
+
+    Args:
+        node: the node; None when the mesh is not enabled.
+        shut_down: called once when a graceful end is asked for; returns at once.
+    """
+
+    def __init__(self, node: MeshNode | None, *, shut_down: Callable[[], None]) -> None:
+        self._node = node
+        self._shut_down = shut_down
+        self._status_key: tuple[int, ...] | None = None
+        self._status_body = b""
+        self.is_leaving = False
+
+    @property
+    def node(self) -> MeshNode:
+        """The node.
+
+        Raises:
+            Unavailable: the mesh is not enabled, or the node is leaving it.
+        """
+        if self._node is None:
+            raise Unavailable("the mesh is not enabled")
+        if self.is_leaving:
+            raise Unavailable("the node is leaving the mesh")
+        return self._node
+
+    def status_body(self) -> bytes:
+        """Return the answer to `GET /status`, as JSON. O(1) while nothing changes.
+
+        Routers and load balancers ask for it all the time, and it changes with the membership
+        and with the sizes of the stores only.
+
+        Raises:
+            Unavailable: the mesh is not enabled, or the node is leaving it.
+        """
+        node = self.node
+        sync = node.sync
+        counts = (len(sync.workers), len(sync.policies), len(sync.app))
+        key = (node.members_revision, *counts)
+        if key != self._status_key:
+            self._status_body = json.dumps(_status(node, counts), ensure_ascii=False).encode()
+            self._status_key = key
+        return self._status_body
+
+    def shut_down(self) -> None:
+        """Begin to leave; idempotent."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            self._shut_down()
+
+
+def _status(node: MeshNode, counts: tuple[int, int, int]) -> dict[str, Any]:
+    members = node.members()
+    workers, policies, app = counts
+    return {
+        "node_name": node.name,
+        "node_count": len(members),
+        "nodes": [
+            {
+                "name": member.name,
+                "address": member.address,
+                "status": member.status,
+                "version": member.version,
+            }
+            for member in members
+        ],
+        "stores": {
+            "membership_count": len(members),
+            "worker_count": workers,
+            "policy_count": policies,
+            "app_count": app,
+        },
+    }
+
+
+def service_of(request: Request) -> Service:
+    """Return the service of the application that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def node_of(request: Request) -> MeshNode:
+    """Return the node, or raise `Unavailable`."""
+    return service_of(request).node

@@ -1,0 +1,141 @@
+"""The application in this process, around a node that does as the test says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from attrs import define, field
+
+from meshlib.errors import DecodeError, LimitError, StateError, UnknownKeyError
+from meshlib_server.app import build_app
+from meshlib_server.auth import Secrets, TokenSet
+from meshlib_server.service import Service
+
+OPEN = Secrets(operators=TokenSet([]), peers=TokenSet([]), peer_token=None)
+
+
+@define
+class FakeSync:
+    """Counts nothing and fails as told."""
+
+    failure: Exception | None = None
+    workers: list[str] = field(factory=list)
+    policies: list[str] = field(factory=list)
+    app: list[str] = field(factory=list)
+
+    def _fail(self, *_: Any, **__: Any) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    set_global_rate_limit = _fail
+    get_global_rate_limit = _fail
+    get_all_worker_states = _fail
+
+
+@define
+class FakeMember:
+    """A member as the status shows it."""
+
+    name: str
+    address: str = "127.0.0.1:1"
+    status: str = "Alive"
+    version: int = 1
+
+
+@define
+class FakeNode:
+    """A node with members and stores of the test's choice."""
+
+    name: str = "a"
+    members_revision: int = 1
+    sync: FakeSync = field(factory=FakeSync)
+    listed: list[FakeMember] = field(factory=lambda: [FakeMember("a")])
+    members_calls: int = 0
+
+    def members(self) -> list[FakeMember]:
+        """Count how often the members are asked for."""
+        self.members_calls += 1
+        return self.listed
+
+
+def ask(service: Service, *calls: tuple[str, str, Any]) -> list[httpx2.Response]:
+    """Make requests in this process."""
+
+    async def run() -> list[httpx2.Response]:
+        app = build_app(service, secrets=OPEN)
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+            return [await client.request(method, path, json=body) for method, path, body in calls]
+
+    return anyio.run(run)
+
+
+def service(node: FakeNode, calls: list[str] | None = None) -> Service:
+    """Make a service around a fake node."""
+    made: list[str] = [] if calls is None else calls
+    fake: Any = node
+    return Service(fake, shut_down=lambda: made.append("shut down"))
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "message"),
+    [
+        (RuntimeError("the secret of the house"), 500, "internal server error"),
+        (DecodeError("the limit is unreadable"), 500, "the limit is unreadable"),
+        (UnknownKeyError("worker", "w"), 404, "no worker 'w'"),
+        (LimitError("key bytes", size=2, limit=1), 400, "key bytes: 2 is over the limit of 1"),
+        (StateError("the node has left"), 503, "the node has left"),
+    ],
+)
+def test_each_kind_of_failure_has_its_status(failure: Exception, status: int, message: str) -> None:
+    """What went wrong inside is not told to anyone outside."""
+    node = FakeNode(sync=FakeSync(failure=failure))
+
+    [answer] = ask(service(node), ("GET", "/mesh/workers", None))
+
+    assert (status, {"error": message}) == (answer.status_code, answer.json())
+
+
+def test_a_limit_that_cannot_be_serialised_is_500() -> None:
+    """As documented, though no limit that passes the checks is known to do it."""
+    node = FakeNode(sync=FakeSync(failure=RuntimeError("cannot serialise")))
+
+    [answer] = ask(service(node), ("POST", "/mesh/rate-limit", {"limit_per_second": 1}))
+
+    assert (500, ["error"]) == (answer.status_code, list(answer.json()))
+
+
+def test_shutting_down_is_begun_once_and_everything_else_is_503_from_then_on() -> None:
+    """Shutdown itself stays an acceptable wish."""
+    calls: list[str] = []
+
+    answers = ask(
+        service(FakeNode(), calls),
+        ("POST", "/mesh/shutdown", None),
+        ("POST", "/mesh/shutdown", None),
+        ("GET", "/mesh/status", None),
+    )
+
+    assert [202, 202, 503] == [answer.status_code for answer in answers]
+    assert ["shut down"] == calls
+
+
+def test_the_status_is_made_again_only_when_it_changes() -> None:
+    """It is asked for all the time."""
+    node = FakeNode()
+    its_service = service(node)
+
+    ask(its_service, *[("GET", "/mesh/status", None)] * 5)
+    assert 1 == node.members_calls
+
+    node.listed.append(FakeMember("b"))
+    node.members_revision += 1
+    [answer] = ask(its_service, ("GET", "/mesh/status", None))
+    assert 2 == answer.json()["node_count"]
+
+    node.sync.workers += ["w"] * 7
+    [answer] = ask(its_service, ("GET", "/mesh/status", None))
+    assert 7 == answer.json()["stores"]["worker_count"]

@@ -1,0 +1,83 @@
+"""`/mesh/status` and `/mesh/health`, as the specification writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def test_status_has_exactly_the_documented_fields(cluster: Any, node: Any) -> None:
+    """Names, types and nesting are those of the specification."""
+    status = node.get("/mesh/status")
+
+    assert ["node_name", "node_count", "nodes", "stores"] == list(status)
+    assert [["name", "address", "status", "version"]] * 3 == [list(n) for n in status["nodes"]]
+    assert ["membership_count", "worker_count", "policy_count", "app_count"] == list(
+        status["stores"]
+    )
+
+
+def test_status_names_the_node_that_answers(cluster: Any) -> None:
+    """Each node calls itself by its own name."""
+    assert ["node1", "node2", "node3"] == [
+        node.get("/mesh/status")["node_name"] for node in cluster
+    ]
+
+
+def test_status_lists_every_node_sorted_by_name(cluster: Any) -> None:
+    """With the address that peers dial, and the status as a word, the same on every node."""
+    expected = [{"name": node.name, "address": node.address, "status": "Alive"} for node in cluster]
+
+    for node in cluster:
+        status = node.get("/mesh/status")
+        assert 3 == status["node_count"]
+        assert expected == [
+            {key: item[key] for key in ("name", "address", "status")} for item in status["nodes"]
+        ]
+
+
+def test_the_version_of_a_node_begins_at_one(node: Any) -> None:
+    """It is a whole number that counts from 1."""
+    assert all(
+        type(item["version"]) is int and item["version"] >= 1
+        for item in node.get("/mesh/status")["nodes"]
+    )
+
+
+def test_the_store_counts_are_the_real_ones(cluster: Any, node: Any, name: str) -> None:
+    """They count members, workers, policies and keys, and follow each change."""
+    before = node.get("/mesh/status")["stores"]
+    worker = {"model_id": name, "url": "http://w:1", "health": True, "load": 0.5}
+    node.request("PUT", f"/mesh/workers/{name}", worker)
+    node.request("PUT", f"/mesh/policies/{name}", {"policy_type": "random", "config": ""})
+    node.request("POST", "/mesh/config", {"key": name, "value": "00"})
+    between = node.get("/mesh/status")["stores"]
+    for path in ("workers", "policies", "config"):
+        node.request("DELETE", f"/mesh/{path}/{name}")
+
+    assert 3 == before["membership_count"]
+    assert [1, 1, 1] == [
+        between[key] - before[key] for key in ("worker_count", "policy_count", "app_count")
+    ]
+    assert before == node.get("/mesh/status")["stores"]
+
+
+def test_the_store_counts_agree_with_the_lists(node: Any) -> None:
+    """What is counted is what is listed."""
+    stores = node.get("/mesh/status")["stores"]
+
+    assert len(node.get("/mesh/workers")) == stores["worker_count"]
+    assert len(node.get("/mesh/policies")) == stores["policy_count"]
+    assert len(node.get("/mesh/config")["keys"]) == stores["app_count"]
+
+
+def test_health_of_a_whole_cluster(cluster: Any) -> None:
+    """Exactly the documented answer, on every node."""
+    assert [
+        {
+            "status": "healthy",
+            "node_name": node.name,
+            "cluster_size": 3,
+            "stores_healthy": True,
+        }
+        for node in cluster
+    ] == [node.get("/mesh/health") for node in cluster]

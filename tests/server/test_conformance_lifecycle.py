@@ -1,0 +1,141 @@
+"""Kills, restarts, shutdown: what the others see, and how a process ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from typing import Any
+
+import pytest
+
+OPERATION = {"insert": {"text": "Hello world", "tenant": "w1"}}
+
+
+def test_shutdown_is_accepted_and_the_process_ends_well(own_launcher: Any, eventually: Any) -> None:
+    """202 and the documented answer; the peers are told; exit code 0 in under 5 s."""
+    stays, leaves = own_launcher.cluster("stays", "leaves")
+
+    started_at = time.monotonic()
+    answer = leaves.request("POST", "/mesh/shutdown", status=202)
+    exit_code = leaves.process.wait(10)
+
+    assert {"status": "shutdown initiated"} == answer
+    assert 0 == exit_code
+    assert time.monotonic() - started_at < 5
+    eventually(lambda: stays.statuses().get("leaves") == "Leaving", "it is Leaving")
+    assert "healthy" == stays.get("/mesh/health")["status"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_does_the_same(own_launcher: Any, eventually: Any, number: int) -> None:
+    """As a supervisor sends it."""
+    stays, leaves = own_launcher.cluster("stays", "leaves")
+
+    started_at = time.monotonic()
+    leaves.process.send_signal(number)
+    exit_code = leaves.process.wait(10)
+
+    assert 0 == exit_code
+    assert time.monotonic() - started_at < 5
+    eventually(lambda: stays.statuses().get("leaves") == "Leaving", "it is Leaving")
+
+
+def test_a_write_just_before_the_shutdown_reaches_the_others(own_launcher: Any, agree: Any) -> None:
+    """What was acknowledged is flushed before the process ends."""
+    stays, leaves = own_launcher.cluster("stays", "leaves")
+
+    for number in range(50):
+        leaves.request("POST", "/mesh/config", {"key": f"k{number}", "value": "01"})
+    leaves.request("POST", "/mesh/shutdown", status=202)
+    leaves.process.wait(10)
+
+    agree([stays], "/mesh/config", {"keys": sorted(f"k{number}" for number in range(50))})
+
+
+def test_a_lone_node_shuts_down_too(own_launcher: Any) -> None:
+    """There is nobody to tell."""
+    node = own_launcher.node("lone")
+    node.start()
+
+    node.request("POST", "/mesh/shutdown", status=202)
+
+    assert 0 == node.process.wait(5)
+
+
+def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Any) -> None:
+    """Nor does a request that never ends."""
+    node = own_launcher.node("held")
+    node.start()
+    with socket.create_connection(("127.0.0.1", node.port)) as sock:
+        sock.sendall(
+            b"POST /mesh/config HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n"
+            b"Authorization: Bearer operator-token-1\r\n\r\n{"
+        )
+        node.request("POST", "/mesh/shutdown", status=202)
+
+        assert 0 == node.process.wait(5)
+
+
+def test_a_killed_node_is_suspected_then_down_and_then_restored(
+    own_launcher: Any, eventually: Any, agree: Any
+) -> None:
+    """The words of the specification; and the restarted node has everything again."""
+    first, second, victim = own_launcher.cluster("a", "b", "c")
+    victim.kill()
+    seen: list[str] = []
+
+    def is_down() -> bool:
+        status = first.statuses()["c"]
+        if status not in seen:
+            seen.append(status)
+        return status == "Down" and second.statuses()["c"] == "Down"
+
+    eventually(is_down, "it is Down")
+    assert ["Alive", "Suspected", "Down"][-len(seen) :] == seen
+    assert "Suspected" in seen
+    assert "degraded" == first.get("/mesh/health")["status"]
+    assert 3 == first.get("/mesh/status")["node_count"]
+
+    worker = {"model_id": "m", "url": "http://w", "health": True, "load": 0.5}
+    first.request("POST", "/mesh/config", {"key": "k", "value": "01"})
+    first.request("PUT", "/mesh/workers/w1", worker)
+    second.request("POST", "/mesh/trees/m/operations", {"operations": [OPERATION]})
+    victim.start()
+
+    agree([victim], "/mesh/config/k", {"key": "k", "value": "01", "format": "hex"})
+    agree([victim], "/mesh/workers/w1", {"worker_id": "w1", **worker, "version": 1})
+    agree([victim], "/mesh/trees/m", {"model_id": "m", "operations": [OPERATION], "version": 1})
+    alive = dict.fromkeys("abc", "Alive")
+    for node in (first, second, victim):
+        eventually(lambda n=node: n.statuses() == alive, "all are Alive again")
+    assert "healthy" == first.get("/mesh/health")["status"]
+
+
+def test_a_node_that_lost_most_of_the_others_is_partitioned(
+    own_launcher: Any, eventually: Any
+) -> None:
+    """Without a quorum it says so, and still answers."""
+    quick = "mesh: {gossip: {probe_interval_s: 0.2, probe_timeout_s: 0.1}}"
+    first, *others = own_launcher.cluster("a", "b", "c", config=quick)
+    for node in others:
+        node.kill()
+
+    eventually(lambda: first.get("/mesh/health")["status"] == "partitioned", "it is partitioned")
+
+    assert 1 == first.get("/mesh/health")["cluster_size"]
+    first.request("POST", "/mesh/config", {"key": "k", "value": "01"})
+
+
+def test_stores_healthy_can_be_false(own_launcher: Any) -> None:
+    """Something unreadable in a store makes it so, and the whole node degraded."""
+    node = own_launcher.node("sick")
+    node.start()
+
+    node.request("POST", "/mesh/config", {"key": "global_rate_limit", "value": "ff"})
+    sick = node.get("/mesh/health")
+    node.request("POST", "/mesh/rate-limit", {"limit_per_second": 5})
+    well = node.get("/mesh/health")
+
+    assert ("degraded", False) == (sick["status"], sick["stores_healthy"])
+    assert ("healthy", True) == (well["status"], well["stores_healthy"])

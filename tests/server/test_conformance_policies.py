@@ -1,0 +1,131 @@
+"""`/mesh/policies`, as the specification writes it, and the writers beside it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+POLICY = {"policy_type": "cache_aware", "config": '{"cache_threshold":0.7}'}
+
+
+def test_a_policy_has_exactly_the_documented_fields(node: Any, name: str) -> None:
+    """Its `config` is a string."""
+    node.request("PUT", f"/mesh/policies/{name}", POLICY)
+
+    policy = node.get(f"/mesh/policies/{name}")
+
+    assert {"model_id": name, **POLICY, "version": 1} == policy
+    assert ["model_id", "policy_type", "config", "version"] == list(policy)
+
+
+def test_putting_a_policy_answers_with_its_state(node: Any, name: str) -> None:
+    """A router need not ask again."""
+    answer = node.request("PUT", f"/mesh/policies/{name}", POLICY)
+
+    assert {"status": "updated", "model_id": name, **POLICY, "version": 1} == answer
+
+
+def test_the_version_grows_by_one_for_each_change(cluster: Any, agree: Any, name: str) -> None:
+    """Whichever node is told, and the same on every node."""
+    path = f"/mesh/policies/{name}"
+    for number, writer in enumerate(cluster, 1):
+        body = {"policy_type": "random", "config": str(number)}
+        writer.request("PUT", path, body)
+        agree(cluster, path, {"model_id": name, **body, "version": number})
+
+
+def test_the_list_holds_the_policies_sorted_by_model(node: Any, name: str) -> None:
+    """Whatever the order they came in."""
+    for suffix in ("b", "c", "a"):
+        node.request("PUT", f"/mesh/policies/{name}-{suffix}", POLICY)
+
+    policies = node.get("/mesh/policies")
+
+    ids = [policy["model_id"] for policy in policies]
+    assert sorted(ids) == ids
+    assert [{"model_id": f"{name}-{suffix}", **POLICY, "version": 1} for suffix in "abc"] == [
+        policy for policy in policies if policy["model_id"].startswith(name)
+    ]
+
+
+def test_a_policy_that_nobody_knows_is_404(node: Any, name: str) -> None:
+    """With an error that names it."""
+    assert name in node.get(f"/mesh/policies/{name}", status=404)["error"]
+
+
+def test_a_removed_policy_is_gone(node: Any, name: str) -> None:
+    """And removing it again is a 404."""
+    path = f"/mesh/policies/{name}"
+    node.request("PUT", path, POLICY)
+
+    assert {"status": "deleted", "model_id": name} == node.request("DELETE", path)
+
+    node.get(path, status=404)
+    node.request("DELETE", path, status=404)
+
+
+def test_a_model_id_may_hold_slashes(node: Any, name: str) -> None:
+    """As the ids of published models do."""
+    node.request("PUT", f"/mesh/policies/{name}%2Fllama-3", POLICY)
+
+    assert f"{name}/llama-3" == node.get(f"/mesh/policies/{name}%2Fllama-3")["model_id"]
+    assert f"{name}/llama-3" == node.get(f"/mesh/policies/{name}/llama-3")["model_id"]
+
+
+def test_a_tree_is_no_policy(node: Any, name: str) -> None:
+    """Trees are kept under `tree:` in the store, and do not show among the policies."""
+    operation = {"insert": {"text": "Hello", "tenant": "w"}}
+    node.request("POST", f"/mesh/trees/{name}/operations", {"operations": [operation]})
+
+    assert [] == [p for p in node.get("/mesh/policies") if name in p["model_id"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"policy_type": "a"},
+        {"config": "a"},
+        {"policy_type": 1, "config": ""},
+        {"policy_type": "", "config": ""},
+        {"policy_type": "a", "config": {}},
+        {"policy_type": "a", "config": "", "model_id": "m"},
+    ],
+)
+def test_a_body_that_is_no_policy_is_400(node: Any, name: str, body: dict[str, Any]) -> None:
+    """Missing and unknown fields, and wrong types."""
+    node.request("PUT", f"/mesh/policies/{name}", body, status=400)
+
+    node.get(f"/mesh/policies/{name}", status=404)
+
+
+def test_configured_models_are_published_at_start(launcher: Any, eventually: Any) -> None:
+    """The `models` section of the specification, when the cluster has no policy for them."""
+    config = """
+models:
+  - model_id: "llama-3"
+    policy:
+      type: "cache_aware"
+      config:
+        cache_threshold: 0.7
+        balance_abs_threshold: 10
+        balance_rel_threshold: 1.5
+        eviction_interval_secs: 300
+        max_tree_size: 10000
+"""
+    node = launcher.node("models", config=config)
+    node.start()
+    eventually(lambda: node.client.get("/mesh/policies/llama-3").is_success, "it is published")
+
+    policy = node.get("/mesh/policies/llama-3")
+
+    assert ("cache_aware", 1) == (policy["policy_type"], policy["version"])
+    assert {
+        "cache_threshold": 0.7,
+        "balance_abs_threshold": 10,
+        "balance_rel_threshold": 1.5,
+        "eviction_interval_secs": 300,
+        "max_tree_size": 10000,
+    } == json.loads(policy["config"])
