@@ -23,6 +23,7 @@ from meshlib.crdt import (
     EnableWinsFlag,
     GCounter,
     GSet,
+    HashedPrefixCacheState,
     Lexicographic,
     LWWMap,
     LWWRegister,
@@ -33,6 +34,7 @@ from meshlib.crdt import (
     ORSet,
     Pair,
     PNCounter,
+    PrefixCacheState,
     RemoveWinsSet,
     TwoPhaseSet,
     WindowCounter,
@@ -133,6 +135,25 @@ def map_of_counters() -> Any:
     )
 
 
+def prefix_cache() -> Any:
+    return after(
+        PrefixCacheState(),
+        lambda c: c.insert("hello world", tenant="http://w1", access=5),
+        lambda c: c.insert("hello there", tenant="http://w1", access=6),
+        lambda c: c.insert("héllo", tenant="http://w2", access=7),
+        lambda c: c.remove_tenant("http://w2"),
+        lambda c: c.evict("http://w1", floor=5),
+    )
+
+
+def hashed_prefix_cache() -> Any:
+    return after(
+        HashedPrefixCacheState(),
+        lambda c: c.insert_blocks([1, (1 << 64) - 1], tenant="http://w1", access=5),
+        lambda c: c.insert_blocks([1, 7], tenant="http://w2", access=6),
+    )
+
+
 def record() -> Any:
     return GoldenRecord(
         health=LWWRegister[bool]().set(True, stamp=Stamp(1, 2, ALICE)),
@@ -184,6 +205,8 @@ STATES: dict[str, Callable[[], Any]] = {
     "window_counter": lambda: window_counter(WindowCounter),
     "window_counter(2)": lambda: window_counter(WindowCounter.of(2)),
     "bounded_counter": bounded_counter,
+    "prefix_cache": prefix_cache,
+    "prefix_cache_hash": hashed_prefix_cache,
     "record:golden": record,
 }
 

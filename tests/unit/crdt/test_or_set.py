@@ -27,6 +27,32 @@ def test_an_addition_wins_over_a_concurrent_removal() -> None:
     assert set() == (first | removal).value
 
 
+def test_many_elements_are_added_by_one_delta() -> None:
+    """It takes one dot for each different element, and the place of earlier additions."""
+    state = ORSet[str]().add("b", dot=Dot(BOB, 1))
+    delta = state.add_all(["a", "b", "a", "c"], first=Dot(ALICE, 5))
+    assert (
+        CausalContext([Dot(BOB, 1), Dot(ALICE, 5), Dot(ALICE, 6), Dot(ALICE, 7)]) == delta.context
+    )
+    state.absorb(delta)
+    state._check()
+    assert {"a", "b", "c"} == state.value
+    assert (ALICE, (0, 4, 3), (5, 1, 1), ("a", "b", "c")) in state.to_wire()
+    assert state.add_all([], first=Dot(ALICE, 1)).is_bottom()
+
+
+def test_none_of_many_dots_may_be_used() -> None:
+    """A range that meets a dot seen before is refused, wherever it meets it."""
+    state = ORSet[str]().add("x", dot=Dot(ALICE, 3))
+    for first in (1, 2, 3):
+        with pytest.raises(InvalidValueError):
+            state.add_all(["a", "b", "c"], first=Dot(ALICE, first))
+    with pytest.raises(InvalidValueError):
+        state.add_all(["a", "b"], first=Dot(ALICE, (1 << 63) - 1))
+    with pytest.raises(InvalidTypeError):
+        state.add_all(["a", None], first=Dot(ALICE, 9))  # type: ignore[list-item]
+
+
 def test_a_removed_element_does_not_come_back_with_its_old_delta() -> None:
     """A repeated delta of the removed addition changes nothing."""
     added = ORSet[str]().add("x", dot=Dot(ALICE, 1))
