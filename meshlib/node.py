@@ -22,6 +22,7 @@ from meshlib.membership import MemberRecord, PartitionState, PartitionView, Topo
 from meshlib.replication import (
     ChangesDropped,
     Replica,
+    ReplicaState,
     ReplicationConfig,
     StabilityTracker,
     WriteReceipt,
@@ -259,6 +260,11 @@ class MeshNode:
         return self.sync.route(model_id, text)
 
     # The driver's side
+
+    def restore(self, state: ReplicaState, *, age_s: float, now: float) -> None:
+        """Begin with a state that was kept on disk, before `join`. See `Engine.restore`."""
+        self._engine.restore(state, age_s=age_s, now=now)
+        self._settle()
 
     def join(self, seeds: Iterable[str], *, now: float) -> None:
         """Ask seeds to let this node in; dial them for ever after. See `Engine.join`."""

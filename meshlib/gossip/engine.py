@@ -53,6 +53,7 @@ from meshlib.replication import (
     IdentityStolen,
     Replica,
     ReplicaEvent,
+    ReplicaState,
     StabilityTracker,
 )
 
@@ -192,6 +193,27 @@ class Engine:
         """
         self._enter(now)
         self.roster.join(seeds, now)
+
+    def restore(self, state: ReplicaState, *, age_s: float, now: float) -> None:
+        """Begin with a state that was kept on disk; before `join`, and once.
+
+        One that is older than half the time after which this node is forgotten is taken as
+        after a long absence: a peer's state is adopted, and what only this one holds is written
+        again.
+
+        Args:
+            state: what a replica exported.
+            age_s: how long ago, in seconds of the wall clock.
+            now: monotonic seconds.
+
+        Raises:
+            StateError: something was written or received already. State unchanged.
+            RemoteError: a page cannot be read. What was read before stays.
+        """
+        self._enter(now)
+        self._context.replica.import_state(state)
+        if age_s > self._context.config.forget_after_s / 2:
+            self._rejoin(now)
 
     def leave(self, *, now: float) -> None:
         """Flush what was written and say goodbye to every peer."""
