@@ -6,117 +6,27 @@ the whole walk when that is not what the specification promises.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import json
-import os
-import secrets
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
-import yaml
 from attrs import define, field
+
+from meshlib_server.processes import MODEL, Node, StepFailed, make_nodes
 
 __all__ = ["Node", "StepFailed", "make_nodes", "run_demo"]
 
 STEP_TIMEOUT_S: Final = 15.0
 POLL_S: Final = 0.01
 STOP_TIMEOUT_S: Final = 5.0
-MODEL: Final = "llama-3"
 PROMPT: Final = "The quick brown fox"
-
-
-class StepFailed(Exception):  # noqa: N818 - reads as what happened
-    """A step did not see what it should have."""
-
-
-@define
-class Node:
-    """One node of the demonstration, and the process that runs it.
-
-    Args:
-        name: the node's name.
-        port: where it listens, on loopback.
-        token: what its endpoints ask for.
-        config: its configuration file.
-        log: where its process writes.
-    """
-
-    name: str
-    port: int
-    token: str
-    config: Path
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where its endpoints are."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start the process, in a session of its own so that it can outlive this one."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - this very program
-                [sys.executable, "-m", "meshlib_server", "serve", "--config", str(self.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={key: value for key, value in os.environ.items() if key[:5] != "MESH_"},
-            )
-
-    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Make one request and return the status and the decoded answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        with contextlib.closing(connection):
-            headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-            payload = None if body is None else json.dumps(body)
-            connection.request(method, path, payload, headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-
-    def get(self, path: str) -> Any:
-        """Get a path; None when the node does not answer it with 200."""
-        try:
-            status, answer = self.call("GET", path)
-        except (OSError, http.client.HTTPException):
-            return None
-        return answer if status == 200 else None
-
-    def do(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
-        """Make a request that must be answered with one status."""
-        status, answer = self.call(method, path, body)
-        _require(status == expect, f"{self.name} answered {method} {path} with {status}: {answer}")
-        return answer
-
-    def wait(self, timeout_s: float) -> int:
-        """Wait for the process to end and return its exit code."""
-        assert self.process is not None
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise StepFailed(f"{self.name} did not end within {timeout_s} s") from None
-
-    def stop(self) -> None:
-        """End the process for certain, gracefully when it can be."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 def _require(is_so: bool, message: str) -> None:
@@ -328,49 +238,6 @@ class _Walk:
         return f"node3 Leaving for the others, and ended with exit code 0 after {took:.2f} s"
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, on loopback."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-
-
-def make_nodes(directory: Path) -> list[Node]:
-    """Make up the tokens, write the configuration files, and return the nodes, not started."""
-    token = secrets.token_urlsafe(24)
-    for name, secret in (("tokens", token), ("peer-tokens", secrets.token_urlsafe(24))):
-        path = directory / name
-        path.touch(mode=0o600)
-        path.write_text(secret + "\n")
-    ports = _free_ports(3)
-    nodes = []
-    for index, port in enumerate(ports):
-        name = f"node{index + 1}"
-        tree: dict[str, Any] = {
-            "mesh": {
-                "enabled": True,
-                "self_name": name,
-                "self_addr": f"127.0.0.1:{port}",
-                "init_peer": [f"127.0.0.1:{other}" for other in ports if other != port],
-                "auth": {
-                    "tokens_file": str(directory / "tokens"),
-                    "peer_token_file": str(directory / "peer-tokens"),
-                },
-            }
-        }
-        if index == 0:
-            policy = {"type": "cache_aware", "config": {"cache_threshold": 0.7}}
-            tree["models"] = [{"model_id": MODEL, "policy": policy}]
-        config = directory / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(tree, sort_keys=False))
-        nodes.append(
-            Node(name=name, port=port, token=token, config=config, log=directory / f"{name}.log")
-        )
-    return nodes
-
-
 def run_demo(*, keep: bool) -> int:
     """Run the demonstration and return the exit code: 0 only when every step held.
 
@@ -382,12 +249,14 @@ def run_demo(*, keep: bool) -> int:
     walk = _Walk(nodes)
     started_at = time.monotonic()
     is_kept = False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no process is left behind
     try:
         walk.run()
         took = time.monotonic() - started_at
         click.echo(f"demo: all {walk.step_count} steps held in {took:.1f} s")
         if keep:
             nodes[2].start()
+            _await_on(nodes, "it answers", lambda node: node.get("/mesh/health") is not None)
             _tell_how_to_use(nodes, directory)
             is_kept = True
     except (StepFailed, OSError, http.client.HTTPException) as error:
