@@ -9,6 +9,7 @@ Rules this file owns:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from attrs import define, field
@@ -89,8 +90,10 @@ class AntiEntropy:
         self._dissemination = dissemination
         self._table_hash = table_hash
         self._order = ProbeOrder(context.rng)
+        self._far_order = ProbeOrder(context.rng)
         self._round = 0
         self._incoming: _Incoming | None = None
+        self._next_transfer_at = -math.inf
         self._outgoing: dict[str, _Outgoing] = {}
         self._catching_up: set[str] = set()
         self._goal: Mapping[ActorId, int] | None = None
@@ -107,14 +110,26 @@ class AntiEntropy:
         """Begin an exchange with the next neighbour."""
         context = self._context
         if not context.is_leaving:
-            name = self._order.pick(context.neighbours())
+            self._round += 1
+            name = self._pick_peer()
             if name is not None:
-                self._round += 1
                 self.begin(
                     name, now, check_content=self._round % context.config.content_check_period == 0
                 )
         wait_s = context.config.sync_interval_s * (0.75 + 0.5 * context.rng.random())
         context.timers.set(now + wait_s, Timer("sync"))
+
+    def _pick_peer(self) -> str | None:
+        """Return whom to exchange with: the neighbours in turn, and all members in turn.
+
+        In a sparse graph every other exchange is with a member anywhere: what is stable is known
+        only from everyone's own clock, and links across the graph heal what cut it.
+        """
+        context = self._context
+        neighbours = context.neighbours()
+        if self._round % 2 and not context.topology.is_full_mesh(context.reachable_count()):
+            return self._far_order.pick([member.name for member in context.peers()])
+        return self._order.pick(neighbours)
 
     def begin(self, name: str, now: float, *, check_content: bool = False) -> None:
         """Begin an exchange with one member."""
@@ -237,9 +252,9 @@ class AntiEntropy:
         self._request_snapshot(header.name, now)
 
     def _request_snapshot(self, name: str, now: float, *, is_repair: bool = False) -> None:
-        if self._incoming is not None:
-            return
         context = self._context
+        if self._incoming is not None or now < self._next_transfer_at:
+            return
         session = context.rng.getrandbits(48)
         self._incoming = _Incoming(session, name)
         request = SnapshotRequest(session, context.replica.snapshot_offer(), is_repair)
@@ -321,7 +336,14 @@ class AntiEntropy:
             context.send(header.address, SnapshotNext(message.session, incoming.next_index))
             return
         self._incoming = None
-        self._dissemination.report(context.replica.complete_snapshot(message.clock))
+        # What a transfer cannot bring, entries stamped ahead for one, the next would not either.
+        self._next_transfer_at = now + context.config.sync_interval_s
+        try:
+            received = context.replica.complete_snapshot(message.clock)
+        except RemoteError as error:
+            self._report_page(message, header, error)
+            return
+        self._dissemination.report(received)
         context.counters.snapshots_received += 1
         context.emit(StateRestored(peer=header.name, page_count=incoming.next_index))
         self.check_goal()
