@@ -98,7 +98,7 @@ class Engine:
             record=record,
             topology=topology,
         )
-        self._now = now
+        self._now = self._started = now
         self.roster = Roster(self._context, on_member_met=self._on_member_met)
         self.dissemination = Dissemination(self._context)
         self.anti_entropy = AntiEntropy(
@@ -247,6 +247,7 @@ class Engine:
             if is_current or isinstance(message, JoinRequest):
                 self._handle(message, header, now)
         if not is_current and not any(isinstance(m, JoinRequest) for m in frame.messages):
+            self.roster.on_past_header(header)
             detail = f"{header.name} in an incarnation that is over"
             self.reject(RejectReason.IDENTITY, sender=sender, size=len(data), detail=detail)
 
@@ -429,7 +430,9 @@ class Engine:
             for member in context.members
             if member.name != context.name and member.status is not MemberStatus.LEAVING
         ]
-        replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
+        if now - self._started >= context.config.forget_after_s:
+            # Before that somebody whom this start never met may still hold an older write.
+            replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
         self._forget_writers(now)
         context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
 

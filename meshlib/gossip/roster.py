@@ -178,7 +178,12 @@ class Roster:
         known = context.members.get(claimant.name)
         if known is None or known.precedence() != claimant.precedence():
             # Older than what is known of the name: it learns so and moves above it.
-            stale = known or evolve(claimant, status=MemberStatus.DOWN)
+            forgotten = context.members.forgotten_incarnation(claimant.name) or 0
+            stale = known or evolve(
+                claimant,
+                status=MemberStatus.DOWN,
+                incarnation=max(claimant.incarnation, forgotten),
+            )
             context.send(claimant.address, MemberUpdates((MemberNews(stale),)))
             return
         context.send(claimant.address, JoinResponse(tuple(context.members)))
@@ -362,6 +367,17 @@ class Roster:
             )
             self.apply(MemberNews(record), now)
         return True
+
+    def on_past_header(self, header: FrameHeader) -> None:
+        """Tell a node that speaks in an incarnation that is over, if none of its name lives.
+
+        It is the older of two that had one name, and the newer one is gone: it would go on as
+        a ghost that nobody answers, while hearing of it by its frames.
+        """
+        context = self._context
+        known = context.members.get(header.name)
+        if known is not None and known.status is MemberStatus.DOWN:
+            context.send(header.address, MemberUpdates((MemberNews(known, context.name),)))
 
     def on_ping_from(self, sender: MemberRecord, address: str, now: float) -> None:
         """Learn of a node by its probe; tell one that is accused here, so that it refutes."""

@@ -130,6 +130,11 @@ class MemberTable:
             and record.incarnation <= forgotten[0]
         )
 
+    def forgotten_incarnation(self, name: str) -> int | None:
+        """Return the incarnation at which a name was forgotten, None when it was not."""
+        forgotten = self._forgotten.get(name)
+        return None if forgotten is None or name in self._by_name else forgotten[0]
+
     def apply(self, record: MemberRecord, *, now: float) -> MemberRecord | None:
         """Join a record into the table. O(log n).
 
