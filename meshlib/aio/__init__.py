@@ -15,6 +15,7 @@ from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks
 from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.memory import MemoryNetwork, MemoryTransport
 from meshlib.aio.runtime import MeshRuntime
+from meshlib.aio.snapshots import SavedState, SnapshotCounters, SnapshotFile
 from meshlib.aio.tcp import TcpTransport
 from meshlib.aio.transport import (
     QuietLog,
@@ -44,7 +45,10 @@ __all__ = [
     "OutgoingLinks",
     "QuietLog",
     "Receiver",
+    "SavedState",
     "SeveralSources",
+    "SnapshotCounters",
+    "SnapshotFile",
     "TcpTransport",
     "Transport",
     "TransportCounters",

@@ -20,6 +20,8 @@ from attrs import evolve
 from meshlib.aio.discovery import Discovery, FixedSeeds
 from meshlib.aio.driver import DriverCounters, NodeDriver
 from meshlib.aio.events import Conditions, EventStream, EventStreams
+from meshlib.aio.keeper import SnapshotKeeper
+from meshlib.aio.snapshots import SnapshotFile
 from meshlib.aio.transport import Transport
 from meshlib.errors import NameConflictError, StateError
 from meshlib.gossip import Event, NameConflict
@@ -34,10 +36,13 @@ _logger = logging.getLogger(__name__)
 DISCOVERY_TIMEOUT_S = 5.0
 """How long a start waits for the first seeds."""
 
-STOP_FLUSH_S = 1.0
+STOP_SAVE_S = 1.0
+"""How long a stop waits for the last save; one that takes longer is given up."""
+
+STOP_FLUSH_S = 0.5
 """How long a stop waits for busy links, before it says goodbye."""
 
-STOP_DRAIN_S = 1.5
+STOP_DRAIN_S = 1.25
 """How long a stop waits for what is queued, goodbye included."""
 
 
@@ -53,6 +58,7 @@ class MeshRuntime:
             until someone finds it.
         rng: all chance of the node; by default seeded by the operating system.
         wall_clock: seconds since 1970, to stamp writes.
+        snapshots: where the node's state is kept, and what it begins with; None: nowhere.
         seeds_refresh_s: how often a source that is not fixed is asked again, give or take a
             quarter.
     """
@@ -65,6 +71,7 @@ class MeshRuntime:
         seeds: Iterable[str] | Discovery = (),
         rng: random.Random | None = None,
         wall_clock: Callable[[], float] = time.time,
+        snapshots: SnapshotFile | None = None,
         seeds_refresh_s: float = 30.0,
     ) -> None:
         self.config = config
@@ -72,12 +79,14 @@ class MeshRuntime:
         self._discovery = seeds if isinstance(seeds, Discovery) else FixedSeeds(seeds)
         self._rng = rng or random.Random()
         self._wall_clock = wall_clock
+        self._snapshots = snapshots
         self._seeds_refresh_s = seeds_refresh_s
         self._seeds: tuple[str, ...] = ()
         self._driver = NodeDriver(transport, on_step=self._on_step)
         self._streams = EventStreams()
         self._conditions = Conditions()
         self._node: MeshNode | None = None
+        self._keeper: SnapshotKeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
         self._is_started = False
@@ -138,6 +147,9 @@ class MeshRuntime:
             node = MeshNode(
                 config, rng=self._rng, wall_clock=self._wall_clock, now=time.monotonic()
             )
+            if self._snapshots is not None:
+                self._keeper = SnapshotKeeper(self._snapshots, node, wall_clock=self._wall_clock)
+                await self._keeper.restore()
             self._seeds = await self._find_seeds()
             self.config = config
             self._driver.attach(node)
@@ -150,9 +162,11 @@ class MeshRuntime:
         self._run(self._driver.run())
         if not self._discovery.is_fixed:
             self._run(self._refresh_seeds())
+        if self._keeper is not None:
+            self._run(self._keeper.run())
 
     async def stop(self) -> None:
-        """Leave: send what was written, tell the peers, close. Takes under 3 s.
+        """Leave: send what was written, tell the peers, save, close. Takes under 3 s.
 
         Idempotent; a second call waits for the first. Does nothing for a runtime that failed.
         """
@@ -172,6 +186,8 @@ class MeshRuntime:
         try:
             self.node.leave(now=time.monotonic())
             self._driver.step()
+            if self._keeper is not None:
+                await self._save_last(self._keeper)
         finally:
             await self._close(drain_s=STOP_DRAIN_S)
 
@@ -347,6 +363,8 @@ class MeshRuntime:
         try:
             await self._transport.close(drain_s=drain_s)
         finally:
+            if self._keeper is not None:
+                self._keeper.close()
             self._streams.close()
             self._conditions.fail(StateError("the runtime has ended"))
             self._ended.set()
@@ -360,6 +378,13 @@ class MeshRuntime:
         receipt = WriteReceipt(actor, node.replica.version_vector.get(actor, 0))
         with contextlib.suppress(TimeoutError, StateError, NameConflictError):
             await self.wait_converged(receipt, timeout_s=STOP_FLUSH_S)
+
+    async def _save_last(self, keeper: SnapshotKeeper) -> None:
+        try:
+            async with asyncio.timeout(STOP_SAVE_S):
+                await keeper.save()
+        except TimeoutError:
+            _logger.warning("the last save took too long; what is kept is the one before it")
 
     async def _find_seeds(self) -> tuple[str, ...]:
         try:

@@ -1,0 +1,347 @@
+"""A node's state in one SQLite file, so that a whole cluster may be restarted.
+
+Rules: the file at the path is whole at any moment: a new one is written beside it, flushed, and
+renamed over it. A file that is not ours, is damaged or is of a later version is never
+overwritten: the node does not start on it. Only the thread of this room touches the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from attrs import define, frozen
+
+from meshlib.codec import pack, unpack
+from meshlib.errors import ConfigError, DecodeError
+from meshlib.hashing import hash64, hash64_hex
+from meshlib.identity import ActorId
+from meshlib.replication import Replica, ReplicaState, SnapshotPage
+
+__all__ = ["SavedState", "SnapshotCounters", "SnapshotFile"]
+
+_T = TypeVar("_T")
+
+APPLICATION_ID: Final = 0x6D65_7368
+"""`mesh`: marks the file as ours, as SQLite provides for."""
+
+FORMAT_VERSION: Final = 1
+
+CLOCK_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A clock of `limits.ACTORS_MAX` writers: 65,536 times 16 + 9 bytes and their heads."""
+
+BATCH_BYTES: Final = 256 * 1024
+"""Pages handed to the thread at a time; made on the event loop, which turns in between."""
+
+_SCHEMA: Final = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT_VERSION}",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE pages (number INTEGER PRIMARY KEY, document TEXT NOT NULL, state BLOB NOT NULL)",
+)
+
+
+@frozen(slots=True, kw_only=True)
+class SavedState:
+    """What a file held.
+
+    Args:
+        state: for `MeshNode.restore`.
+        saved_at_s: when the node was last in contact with its cluster, in seconds since 1970.
+        cluster_name: the cluster that it was of.
+        node_name: the node that wrote it.
+    """
+
+    state: ReplicaState
+    saved_at_s: float
+    cluster_name: str
+    node_name: str
+
+
+@define(slots=True, kw_only=True)
+class SnapshotCounters:
+    """What was kept so far.
+
+    Args:
+        saves: states written.
+        saves_failed: attempts that failed; the file is as it was before.
+        saved_bytes: size of the last one's pages.
+        save_s: how long the last one took, in seconds.
+        saved_at_s: the moment that the file names, in seconds since 1970; 0.0: none yet.
+    """
+
+    saves: int = 0
+    saves_failed: int = 0
+    saved_bytes: int = 0
+    save_s: float = 0.0
+    saved_at_s: float = 0.0
+
+
+class _Digest:
+    """A running hash of what the file holds, in the order in which it is written."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, clock: bytes, facts: Sequence[str]) -> None:
+        self.value = hash64(clock + pack(tuple(facts)))
+
+    def add(self, document: str, state: bytes) -> None:
+        self.value = hash64(pack((self.value, document)) + state)
+
+    def hex(self) -> str:
+        return hash64_hex(self.value.to_bytes(8, "big"))
+
+
+class _Writer:
+    """Writes a new file beside the present one. Lives on the thread."""
+
+    def __init__(self, path: Path, *, clock: bytes, facts: dict[str, Any]) -> None:
+        self._path = path
+        self._temporary = path.with_name(path.name + ".new")
+        self._facts = facts
+        self._digest = _Digest(clock, (facts["cluster"], facts["node"]))
+        self._count = 0
+        self._temporary.unlink(missing_ok=True)
+        # It may hold prompts: nobody else is to read it.
+        os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        self._database = sqlite3.connect(self._temporary, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        for statement in _SCHEMA:
+            self._database.execute(statement)
+        self._database.execute("BEGIN")
+        self._put("clock", clock)
+
+    def _put(self, name: str, value: Any) -> None:
+        self._database.execute("INSERT INTO facts VALUES (?, ?)", (name, value))
+
+    def add(self, pages: Sequence[SnapshotPage]) -> None:
+        """Write pages behind those before."""
+        rows = []
+        for page in pages:
+            self._digest.add(page.document, page.state)
+            rows.append((self._count, page.document, page.state))
+            self._count += 1
+        self._database.executemany("INSERT INTO pages VALUES (?, ?, ?)", rows)
+
+    def finish(self) -> None:
+        """Put the new file in the place of the one before, whole and on the disk."""
+        for name, value in self._facts.items():
+            self._put(name, value)
+        self._put("page_count", self._count)
+        self._put("digest", self._digest.hex())
+        self._database.execute("COMMIT")
+        self._database.close()
+        _sync(self._temporary)
+        self._temporary.replace(self._path)
+        _sync(self._path.parent)
+
+    def discard(self) -> None:
+        """Leave the present file alone."""
+        self._database.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the operating system put a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _encode_clock(actor: ActorId, clock: Sequence[tuple[ActorId, int]]) -> bytes:
+    data: bytes = pack((actor, tuple(clock)))
+    return data
+
+
+def _decode_clock(data: bytes) -> tuple[ActorId, dict[ActorId, int]]:
+    actor, pairs = unpack(data, bytes_max=CLOCK_BYTES_MAX)
+    clock = {ActorId(key): number for key, number in pairs}
+    if type(actor) is not bytes or not all(
+        type(key) is bytes and len(key) == 16 and type(number) is int
+        for key, number in clock.items()
+    ):
+        raise DecodeError("not a clock")
+    return ActorId(actor), clock
+
+
+def _read(path: Path) -> SavedState | None:
+    """Read and check a whole file; None when there is none."""
+    if not path.exists():
+        return None
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+            return _read_database(database)
+    except (sqlite3.Error, OSError, DecodeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(
+            f"{path} cannot be read ({error}): move it away to start without it"
+        ) from error
+
+
+def _read_database(database: sqlite3.Connection) -> SavedState:
+    (application_id,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if application_id != APPLICATION_ID:
+        raise ConfigError("this is no snapshot of a node")
+    if version != FORMAT_VERSION:
+        raise ConfigError(f"format {version} is not known here, only {FORMAT_VERSION}")
+    facts = dict(database.execute("SELECT name, value FROM facts"))
+    actor, clock = _decode_clock(facts["clock"])
+    digest = _Digest(facts["clock"], (facts["cluster"], facts["node"]))
+    pages: list[SnapshotPage] = []
+    for document, state in database.execute("SELECT document, state FROM pages ORDER BY number"):
+        pages.append(SnapshotPage(document, state))
+        digest.add(document, state)
+    if len(pages) != facts["page_count"] or digest.hex() != facts["digest"]:
+        raise ConfigError("the content is not what was written")
+    return SavedState(
+        state=ReplicaState(actor, clock, tuple(pages)),
+        saved_at_s=float(facts["saved_at_s"]),
+        cluster_name=facts["cluster"],
+        node_name=facts["node"],
+    )
+
+
+class SnapshotFile:
+    """Keeps a replica's state in one file.
+
+    One process may use a path at a time, and one runtime an object of this.
+
+    Args:
+        path: the file; its folder must exist.
+        interval_s: how often a runtime saves what has changed; over 0. What was acknowledged
+            after the last save is lost when every node is lost at once.
+
+    Raises:
+        ConfigError: the interval is not over 0.
+    """
+
+    def __init__(self, path: Path | str, *, interval_s: float = 5.0) -> None:
+        if not interval_s > 0:
+            raise ConfigError(f"interval_s must be over 0, got {interval_s}")
+        self.path = Path(path)
+        self.interval_s = interval_s
+        self.counters = SnapshotCounters()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="meshlib-snapshot")
+        self._lock = asyncio.Lock()
+
+    async def load(self) -> SavedState | None:
+        """Read the state that is kept, or None when there is none yet. O(size).
+
+        Also checks that a state can be saved later.
+
+        Raises:
+            ConfigError: the file is damaged, of a later version or no snapshot at all, or its
+                folder cannot be written to. Nothing was changed.
+        """
+        return await self._on_thread(self._load)
+
+    def _load(self) -> SavedState | None:
+        probe = self.path.with_name(self.path.name + ".new")
+        try:
+            probe.unlink(missing_ok=True)
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be written: {error}") from error
+        return _read(self.path)
+
+    async def save(
+        self, replica: Replica, *, cluster_name: str, node_name: str, wall_s: float
+    ) -> int:
+        """Write the state of a replica as it is now. O(size), in small steps.
+
+        Args:
+            replica: not one that `is_rejoining`, whose state is not whole.
+            cluster_name: to be found in `SavedState`.
+            node_name: likewise.
+            wall_s: when the node was last in contact, in seconds since 1970.
+
+        Returns:
+            the hash of the clock that the state is of.
+
+        Raises:
+            OSError: it could not be written. The file is as it was before.
+        """
+        async with self._lock:
+            began_at = time.monotonic()
+            try:
+                clock_hash, size = await self._save(
+                    replica,
+                    {"cluster": cluster_name, "node": node_name, "saved_at_s": wall_s},
+                )
+            except (OSError, sqlite3.Error) as error:
+                self.counters.saves_failed += 1
+                raise OSError(f"{self.path} cannot be written: {error}") from error
+            counters = self.counters
+            counters.saves += 1
+            counters.saved_bytes = size
+            counters.save_s = time.monotonic() - began_at
+            counters.saved_at_s = wall_s
+            return clock_hash
+
+    async def _save(self, replica: Replica, facts: dict[str, Any]) -> tuple[int, int]:
+        pages = replica.snapshot_pages({})
+        clock_hash = replica.clock_hash()
+        clock = _encode_clock(replica.actor, sorted(pages.clock.items()))
+        writer = await self._on_thread(lambda: _Writer(self.path, clock=clock, facts=facts))
+        size = 0
+        try:
+            for batch in _batches(iter(pages)):
+                size += sum(len(page.state) for page in batch)
+                await self._on_thread(lambda batch=batch: writer.add(batch))  # type: ignore[misc]
+            await self._on_thread(writer.finish)
+        except BaseException:
+            self._thread.submit(writer.discard)
+            raise
+        return clock_hash, size
+
+    async def touch(self, wall_s: float) -> None:
+        """Note that the node is in contact, though nothing has changed. O(1).
+
+        Raises:
+            OSError: it could not be noted. The file is as it was before.
+        """
+        async with self._lock:
+            try:
+                await self._on_thread(lambda: self._touch(wall_s))
+            except sqlite3.Error as error:
+                raise OSError(f"{self.path} cannot be written: {error}") from error
+            self.counters.saved_at_s = wall_s
+
+    def _touch(self, wall_s: float) -> None:
+        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database, database:
+            database.execute("UPDATE facts SET value = ? WHERE name = 'saved_at_s'", (wall_s,))
+
+    def close(self) -> None:
+        """End the thread once it has done what it was given. Idempotent; does not wait."""
+        self._thread.shutdown(wait=False)
+
+    async def _on_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _batches(pages: Iterator[SnapshotPage]) -> Iterator[list[SnapshotPage]]:
+    batch: list[SnapshotPage] = []
+    size = 0
+    for page in pages:
+        batch.append(page)
+        size += len(page.state)
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

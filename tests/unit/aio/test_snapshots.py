@@ -1,0 +1,441 @@
+"""The file that a node's state is kept in, and the node that begins with it."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from meshlib.aio import MemoryNetwork, MeshRuntime, SnapshotFile
+from meshlib.clock import HybridClock
+from meshlib.errors import ConfigError
+from meshlib.gossip import GossipConfig
+from meshlib.identity import actor_id
+from meshlib.node import MeshConfig
+from meshlib.replication import Replica
+
+pytestmark = pytest.mark.anyio
+
+
+def new_replica(incarnation: int = 1) -> Replica:
+    """Return an empty replica of a writer of its own."""
+    actor = actor_id("node", incarnation)
+    return Replica(actor=actor, clock=HybridClock(actor, wall_clock=time.time))
+
+
+def put(replica: Replica, key: str, value: object) -> None:
+    """Write to the document "app"."""
+    replica.open("app", type_tag="lww_map")
+    replica.write(
+        "app",
+        lambda state, context: state.set(
+            key, value, stamp=context.stamp(), sequence=context.sequence
+        ),
+    )
+
+
+@pytest.fixture
+async def new_file(tmp_path, anyio_backend):
+    """Make objects for one file; all are closed at the end."""
+    made: list[SnapshotFile] = []
+
+    def new(path: Path | None = None, **settings: float) -> SnapshotFile:
+        made.append(SnapshotFile(path or tmp_path / "state.db", **settings))
+        return made[-1]
+
+    yield new
+    for file in made:
+        file.close()
+
+
+async def save(file: SnapshotFile, replica: Replica, wall_s: float = 1000.0) -> int:
+    """Save a replica as that of a node in a cluster."""
+    return await file.save(replica, cluster_name="mesh", node_name="node", wall_s=wall_s)
+
+
+async def test_what_was_saved_is_what_is_loaded(new_file):
+    """Content, clock, and when and whose it was."""
+    file, replica = new_file(), new_replica()
+    for i in range(500):
+        put(replica, f"key-{i}", "x" * 2000)
+    await save(file, replica)
+
+    saved = await new_file().load()
+    restored = new_replica(2)
+    restored.import_state(saved.state)
+
+    assert (1000.0, "mesh", "node") == (saved.saved_at_s, saved.cluster_name, saved.node_name)
+    assert replica.content_digest() == restored.content_digest()
+    assert dict(replica.version_vector) == dict(restored.version_vector)
+
+
+async def test_there_is_nothing_before_the_first_save(new_file):
+    """A node that was never saved begins empty."""
+    assert await new_file().load() is None
+
+
+async def test_a_save_replaces_the_one_before(new_file):
+    """And leaves one file in the folder."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+    await save(file, replica)
+    put(replica, "key", 2)
+    await save(file, replica, wall_s=2000.0)
+
+    saved = await new_file().load()
+    restored = new_replica(2)
+    restored.import_state(saved.state)
+
+    assert (2000.0, 2) == (saved.saved_at_s, restored.get("app").get("key"))
+    assert [file.path] == list(file.path.parent.iterdir())
+
+
+async def test_a_save_names_the_clock_it_is_of(new_file):
+    """Open writes are in it."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+
+    clock_hash = await save(file, replica)
+
+    assert clock_hash == replica.clock_hash() != new_replica().clock_hash()
+
+
+async def test_only_the_owner_may_read_the_file(new_file):
+    """It may hold prompts."""
+    file = new_file()
+    await save(file, new_replica())
+
+    assert 0o600 == stat.S_IMODE(file.path.stat().st_mode)
+
+
+async def test_a_touch_changes_the_moment_and_nothing_else(new_file):
+    """An idle node does not write its state again and again."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+    await save(file, replica)
+
+    before = await new_file().load()
+    await file.touch(2000.0)
+    saved = await new_file().load()
+
+    assert evolve(before, saved_at_s=2000.0) == saved
+
+
+@pytest.mark.parametrize("cut_at", [0, 100, 4096, -4097])
+async def test_a_file_that_was_cut_short_is_refused(new_file, cut_at):
+    """The node does not start on half of a state, and the file is left as it is."""
+    file, replica = new_file(), new_replica()
+    for i in range(20):
+        put(replica, f"key-{i}", "x" * 1000)
+    await save(file, replica)
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole[:cut_at])
+
+    with pytest.raises(ConfigError):
+        await new_file().load()
+
+    assert whole[:cut_at] == file.path.read_bytes()
+
+
+async def test_a_changed_bit_anywhere_in_the_content_is_noticed(new_file):
+    """What cannot be trusted is not taken for the cluster's state."""
+    file, replica = new_file(), new_replica()
+    for i in range(20):
+        put(replica, f"key-{i}", "value" * 40)
+    await save(file, replica)
+    whole = file.path.read_bytes()
+    places = [place for place in range(len(whole)) if whole[place : place + 5] == b"value"]
+    rng = random.Random(5)
+
+    for place in rng.sample(places, 10):
+        file.path.write_bytes(whole[:place] + b"V" + whole[place + 1 :])
+        with pytest.raises(ConfigError):
+            await new_file().load()
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("PRAGMA application_id = 7", "no snapshot"),
+        ("PRAGMA user_version = 2", "format 2"),
+        ("DELETE FROM pages WHERE number = 0", "not what was written"),
+        ("DELETE FROM facts WHERE name = 'clock'", "cannot be read"),
+        ("UPDATE facts SET value = x'c1' WHERE name = 'clock'", "cannot be read"),
+        ("UPDATE facts SET value = 'text' WHERE name = 'clock'", "cannot be read"),
+        ("UPDATE facts SET value = 'other' WHERE name = 'cluster'", "not what was written"),
+        ("DROP TABLE pages", "cannot be read"),
+    ],
+)
+async def test_a_file_that_was_tampered_with_is_refused(new_file, statement, says):
+    """Each with a line that says why."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+    await save(file, replica)
+    with sqlite3.connect(file.path) as database:
+        database.execute(statement)
+    database.close()
+
+    with pytest.raises(ConfigError, match=says):
+        await new_file().load()
+
+
+async def test_a_file_that_is_no_database_is_refused_and_kept(new_file, tmp_path):
+    """A mistaken path does not cost what is there."""
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes, " * 100)
+
+    with pytest.raises(ConfigError):
+        await new_file(path).load()
+
+    assert path.read_text().startswith("my notes")
+
+
+async def test_a_folder_that_is_not_there_is_refused_at_once(new_file, tmp_path):
+    """A node that could never save does not start as if it could."""
+    with pytest.raises(ConfigError):
+        await new_file(tmp_path / "nowhere" / "state.db").load()
+
+
+async def test_a_save_that_fails_leaves_the_file_as_it_was(new_file, monkeypatch):
+    """A full disk costs the save and not the state of before."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+    await save(file, replica)
+    before = file.path.read_bytes()
+    put(replica, "key", 2)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        await save(file, replica)
+    file.close()
+    file._thread.shutdown(wait=True)
+
+    assert before == file.path.read_bytes()
+    assert [file.path] == list(file.path.parent.iterdir())
+    assert 1 == file.counters.saves_failed
+
+
+async def test_what_a_killed_save_left_behind_does_not_matter(new_file, tmp_path):
+    """The next start and the next save go over it."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+    await save(file, replica)
+    (tmp_path / "state.db.new").write_bytes(b"half of a save")
+
+    assert await new_file().load() is not None
+    await save(file, replica)
+
+    assert [file.path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("interval_s", [0.0, -1.0, float("nan")])
+def test_an_interval_that_is_none_is_refused(tmp_path, interval_s):
+    """It must be over 0."""
+    with pytest.raises(ConfigError):
+        SnapshotFile(tmp_path / "state.db", interval_s=interval_s)
+
+
+# Nodes
+
+
+class Keeping:
+    """Runtimes that keep their state, by name, on one network."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.network = MemoryNetwork()
+        self.made: list[MeshRuntime] = []
+        self.wall_ahead_s = 0.0
+
+    def new(self, name: str, *seeds: str, **settings: object) -> MeshRuntime:
+        file = SnapshotFile(self.folder / f"{name}.db", interval_s=0.02)
+        gossip = evolve(GossipConfig.local(), forget_after_s=1000.0)
+        config = MeshConfig(name=name, address=f"{name}:1", gossip=gossip)
+        runtime = MeshRuntime(
+            evolve(config, **settings),
+            transport=self.network.transport(f"{name}:1"),
+            seeds=[f"{seed}:1" for seed in seeds],
+            wall_clock=lambda: time.time() + self.wall_ahead_s,
+            snapshots=file,
+        )
+        self.made.append(runtime)
+        return runtime
+
+
+@pytest.fixture
+async def keeping(tmp_path, anyio_backend):
+    keeping = Keeping(tmp_path)
+    yield keeping
+    for runtime in keeping.made:
+        await runtime.abort()
+
+
+async def test_a_node_that_was_stopped_has_its_state_when_it_starts_again(keeping):
+    """A stop saves."""
+    one = keeping.new("one")
+    async with one:
+        one.node.sync.app.set("key", b"value")
+
+    async with keeping.new("one") as again:
+        assert b"value" == again.node.sync.app.get("key")
+
+
+async def test_a_node_that_was_cut_off_has_what_was_saved_last(keeping):
+    """A save at intervals is enough for a kill."""
+    one = keeping.new("one")
+    await one.start()
+    one.node.sync.app.set("key", b"value")
+    file = one._snapshots
+    await one.wait_until(lambda: file.counters.saved_bytes > 0, timeout_s=10)
+    await one.abort()
+
+    async with keeping.new("one") as again:
+        assert b"value" == again.node.sync.app.get("key")
+
+
+async def test_a_whole_cluster_that_was_cut_off_loses_nothing_that_was_saved(keeping):
+    """Each begins with its own file; together they agree."""
+    one, two = keeping.new("one"), keeping.new("two", "one")
+    await one.start()
+    await two.start()
+    await two.wait_ready()
+    one.node.sync.app.set("from one", b"1")
+    two.node.sync.app.set("from two", b"2")
+    await one.wait_until(lambda: len(one.node.sync.app) == 2, timeout_s=10)
+    await two.wait_until(lambda: len(two.node.sync.app) == 2, timeout_s=10)
+    await one.stop()
+    await two.stop()
+
+    again = [keeping.new("one"), keeping.new("two", "one")]
+    for runtime in again:
+        await runtime.start()
+    await again[1].wait_ready()
+
+    for runtime in again:
+        assert ["from one", "from two"] == runtime.node.sync.app.keys()
+    again[0].node.sync.app.set("after", b"3")
+    await again[1].wait_until(lambda: len(again[1].node.sync.app) == 3, timeout_s=10)
+
+
+async def test_a_node_that_kept_an_old_state_gets_what_was_written_since(keeping):
+    """And gives what only it has; what was removed meanwhile stays removed."""
+    one, two = keeping.new("one"), keeping.new("two", "one")
+    await one.start()
+    await two.start()
+    await two.wait_ready()
+    two.node.sync.app.set("gone", b"x")
+    two.node.sync.app.set("kept", b"x")
+    await one.wait_until(lambda: len(one.node.sync.app) == 2, timeout_s=10)
+    await two.stop()
+    one.node.sync.app.delete("gone")
+    one.node.sync.app.set("new", b"y")
+
+    two = keeping.new("two", "one")
+    await two.start()
+    await two.wait_ready()
+
+    assert ["kept", "new"] == two.node.sync.app.keys()
+
+
+async def test_a_node_that_was_away_for_too_long_comes_back_as_a_new_writer(keeping):
+    """It adopts its peer's state, and writes again what only it has."""
+    one = keeping.new("one")
+    async with one:
+        one.node.sync.app.set("only here", b"x")
+    keeping.wall_ahead_s = 600.0  # over half of the time after which it is forgotten
+    two = keeping.new("two")
+    await two.start()
+    two.node.sync.app.set("there", b"y")
+
+    again = keeping.new("one", "two")
+    await again.start()
+    is_rejoining_at_first = again.node.replica.is_rejoining
+    await again.wait_ready()
+    await two.wait_until(lambda: len(two.node.sync.app) == 2, timeout_s=10)
+
+    assert is_rejoining_at_first
+    assert ["only here", "there"] == again.node.sync.app.keys() == two.node.sync.app.keys()
+
+
+async def test_a_state_that_is_not_whole_does_not_replace_the_one_that_is(keeping):
+    """While a node waits for a peer to adopt from, its file stays."""
+    one = keeping.new("one")
+    async with one:
+        one.node.sync.app.set("only here", b"x")
+    before = (keeping.folder / "one.db").read_bytes()
+    keeping.wall_ahead_s = 600.0
+
+    async with keeping.new("one", "two") as again:
+        assert again.node.replica.is_rejoining
+
+    assert before == (keeping.folder / "one.db").read_bytes()
+
+
+async def test_a_node_that_meets_nobody_does_not_become_younger(keeping):
+    """The file tells the last contact, not the last save."""
+    one, two = keeping.new("one"), keeping.new("two", "one")
+    await one.start()
+    await two.start()
+    await two.wait_ready()
+    two.node.sync.app.set("key", b"x")
+    await two.stop()
+    keeping.wall_ahead_s = 400.0
+    alone = keeping.new("two", "nobody")
+    await alone.start()
+    alone.node.sync.app.set("key", b"y")
+    await alone.stop()
+
+    saved = await SnapshotFile(keeping.folder / "two.db").load()
+
+    assert saved.saved_at_s < time.time() + 100.0
+
+
+async def test_a_state_of_another_cluster_is_refused(keeping):
+    """Two clusters never merge by a file either."""
+    async with keeping.new("one") as one:
+        one.node.sync.app.set("key", b"value")
+    other = keeping.new("one", cluster_name="other")
+
+    with pytest.raises(ConfigError, match="mesh"):
+        await other.start()
+
+    assert not other.is_running
+
+
+async def test_a_save_that_fails_is_told_and_tried_again(keeping, monkeypatch, caplog):
+    """The node goes on."""
+    one = keeping.new("one")
+    await one.start()
+    file = one._snapshots
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+        one.node.sync.app.set("key", b"value")
+        await one.wait_until(lambda: file.counters.saves_failed > 0, timeout_s=10)
+    saves = file.counters.saves
+    await one.wait_until(lambda: file.counters.saves > saves, timeout_s=10)
+
+    assert "disk full" in caplog.text
+
+
+async def test_an_idle_node_does_not_write_its_state_again(keeping):
+    """Only what has changed is saved."""
+    one = keeping.new("one")
+    await one.start()
+    one.node.sync.app.set("key", b"value")
+    file = one._snapshots
+    await one.wait_until(lambda: file.counters.saved_bytes > 0, timeout_s=10)
+    saves = file.counters.saves
+    steps = one.counters.steps
+
+    await one.wait_until(lambda: one.counters.steps > steps + 3, timeout_s=10)
+
+    assert saves == file.counters.saves
