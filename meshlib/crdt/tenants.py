@@ -206,7 +206,6 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
                 has_entries = delta._store.entry_count(tenant) > 0
                 is_all_new = is_all_new and has_entries and not theirs.floor
             if theirs.epoch < mine.epoch:
-                is_all_new = False
                 continue
             for key, access in self._take(delta, tenant):
                 taken.append((tenant, key, access))
