@@ -194,6 +194,17 @@ def test_a_body_that_is_no_json_object_is_400(
     only_error(response)
 
 
+def test_a_key_that_is_given_twice_is_400(node: Any, name: str) -> None:
+    """Which of the two was meant is not guessed."""
+    body = f'{{"key": "{name}", "value": "00", "value": "01"}}'.encode()
+
+    response = node.client.post("/mesh/config", content=body)
+
+    assert 400 == response.status_code
+    assert "twice" in only_error(response)
+    node.get(f"/mesh/config/{name}", status=404)
+
+
 def test_text_with_half_a_surrogate_pair_is_400(node: Any) -> None:
     """JSON can write it, and no Unicode text can hold it."""
     body = rb'{"key": "\ud800", "value": "00"}'

@@ -129,3 +129,22 @@ models:
         "eviction_interval_secs": 300,
         "max_tree_size": 10000,
     } == json.loads(policy["config"])
+
+
+def test_a_configured_model_does_not_replace_the_policy_that_the_cluster_has(
+    own_launcher: Any, eventually: Any
+) -> None:
+    """A node that comes back with an older file changes nothing."""
+    config = "models: [{{model_id: m, policy: {{type: {}}}}}]"
+    first = own_launcher.node("first", config=config.format("older"))
+    first.start()
+    eventually(lambda: first.client.get("/mesh/policies/m").is_success, "it is published")
+    second = own_launcher.node("second", peers=[first.port], config=config.format("newer"))
+    second.start()
+    eventually(
+        lambda: any("has a policy" in line["message"] for line in second.log_lines()), "it looked"
+    )
+
+    for node in (first, second):
+        policy = node.get("/mesh/policies/m")
+        assert ("older", 1) == (policy["policy_type"], policy["version"])
