@@ -12,7 +12,16 @@ from typing import Any, Final, NamedTuple
 from meshlib.clock import Stamp
 from meshlib.identity import ActorId
 
-__all__ = ["NO_WRITE", "Changes", "LWWEntry", "count_of", "join_entries", "new_in"]
+__all__ = [
+    "NO_WRITE",
+    "Changes",
+    "LWWEntry",
+    "count_of",
+    "counts_alone",
+    "join_entries",
+    "new_in",
+    "rank",
+]
 
 Changes = tuple[tuple[bytes, int], ...]
 """The first 8 bytes of a writer's actor -> how often it changed the key; sorted by name."""
@@ -24,17 +33,28 @@ NO_WRITE: Final = Stamp(0, 0, b"")
 class LWWEntry(NamedTuple):
     """What a map holds for one key: the latest write, and who changed it how often.
 
+    The stamp's parts stand in the entry itself: one object and not two for each key of a map.
+
     Args:
-        stamp: when and by whom it was written last.
+        wall_ms: milliseconds since 1970 of the latest write, as its writer believed.
+        logical: orders the writes within one millisecond.
+        actor: who wrote it; empty when only counts are told.
         sequence: the number of that write among its actor's; 0 when it was not numbered.
         payload: the value's canonical bytes; None marks a removal (a tombstone).
         changes: how often each writer's name changed the key, removals included.
     """
 
-    stamp: Stamp
+    wall_ms: int
+    logical: int
+    actor: ActorId
     sequence: int
     payload: bytes | None
     changes: Changes
+
+    @property
+    def stamp(self) -> Stamp:
+        """When and by whom the key was written last."""
+        return Stamp(self.wall_ms, self.logical, self.actor)
 
     @property
     def version(self) -> int:
@@ -42,9 +62,9 @@ class LWWEntry(NamedTuple):
         return sum(count for _, count in self.changes)
 
     @property
-    def actor(self) -> ActorId:
-        """Who wrote it last."""
-        return ActorId(self.stamp.actor)
+    def has_write(self) -> bool:
+        """Tell whether a write is told, and not counts alone."""
+        return bool(self.actor)
 
     @property
     def is_live(self) -> bool:
@@ -53,20 +73,26 @@ class LWWEntry(NamedTuple):
 
     def hashed(self) -> tuple[Any, ...]:
         """Return everything inside, for a digest."""
-        return (*self.stamp, self.sequence, self.payload, self.changes)
+        return tuple(self)
 
     def hashed_live(self) -> tuple[Any, ...]:
         """Return what the digest of live content counts: the write, not its history."""
-        return (*self.stamp, self.sequence, self.payload)
+        return self[:5]
 
 
-def rank(entry: LWWEntry) -> tuple[Stamp, bytes, int]:
+def counts_alone(changes: Changes) -> LWWEntry:
+    """Return the entry that tells counts and no write."""
+    return LWWEntry(0, 0, ActorId(b""), 0, None, changes)
+
+
+def rank(entry: LWWEntry) -> tuple[int, int, bytes, bytes, int]:
     """Return the write's place in the total order.
 
     By stamp; should two writes have one stamp (the writer's id was reused), by payload bytes,
     where a value comes after a removal; then by number.
     """
-    return (entry.stamp, entry.payload or b"", entry.sequence)
+    wall_ms, logical, actor, sequence, payload, _ = entry
+    return (wall_ms, logical, actor, payload or b"", sequence)
 
 
 def count_of(changes: Changes, name: bytes) -> int:
@@ -97,7 +123,7 @@ def join_entries(mine: LWWEntry, theirs: LWWEntry) -> LWWEntry:
     changes = _join_changes(mine.changes, theirs.changes)
     if changes == winner.changes:
         return winner
-    return LWWEntry(winner.stamp, winner.sequence, winner.payload, changes)
+    return winner._replace(changes=changes)
 
 
 def new_in(theirs: LWWEntry, mine: LWWEntry) -> LWWEntry | None:
@@ -106,5 +132,5 @@ def new_in(theirs: LWWEntry, mine: LWWEntry) -> LWWEntry | None:
         (name, count) for name, count in theirs.changes if count > count_of(mine.changes, name)
     )
     if rank(theirs) > rank(mine):
-        return LWWEntry(theirs.stamp, theirs.sequence, theirs.payload, changes)
-    return LWWEntry(NO_WRITE, 0, None, changes) if changes else None
+        return theirs._replace(changes=changes)
+    return counts_alone(changes) if changes else None

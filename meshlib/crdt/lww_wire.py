@@ -1,44 +1,74 @@
 """The canonical tree of an `LWWMap`.
 
-`(actors, base_ms, columns, counts)`: the actors of the writes, sorted; the earliest write's
-milliseconds; seven columns in the order of the keys (key, actor index, ms after base, logical,
-sequence, payload or None, changes); and `(key, changes)` for keys of which only counts are told.
-Changes are one integer when the writer's name alone made them, else `(name, count, ...)`.
+`(actors, base_ms, keys, numbers, payloads, changes, counts)`: the actors of the writes, sorted;
+the earliest write's milliseconds; then in the order of the keys these, four packed columns of
+numbers (actor index, ms after base, logical, sequence), and each write's payload (None for a
+removal) and changes; and `(key, changes)` for keys of which only counts are told. Changes are
+one integer when the writer's name alone made them, else `(name, count, name, count, ...)`.
 
-Columns and not rows: a column is checked in a few calls, whatever its length.
+A packed column is the numbers in little-endian bytes, all as wide as the largest needs: 1, 2, 4
+or 8. Columns and not rows: a column is checked in a few calls, whatever its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import struct
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from types import NoneType
+from typing import Any, Final
 
-from meshlib.clock import Stamp
-from meshlib.crdt.entries import NO_WRITE, Changes, LWWEntry
+from meshlib.crdt.entries import Changes, LWWEntry, counts_alone
 from meshlib.crdt.wire import (
+    COUNT_MAX,
     STAMP_LOGICAL_MAX,
     STAMP_MS_MAX,
     canonical_order,
     read_actor,
     read_integer,
-    read_integers,
     read_key_batch,
     read_payload,
     read_rows,
     require,
     require_sorted,
 )
-from meshlib.errors import LimitExceeded
+from meshlib.errors import DecodeError, LimitExceeded
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
 
 __all__ = ["map_from_wire", "map_to_wire"]
 
-_NAME_BYTES = 8
-_COLUMNS = 7
+_NAME_BYTES: Final = 8
+_COLUMNS: Final = ("actor indexes", "milliseconds", "logicals", "sequences")
+_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 # A NamedTuple's own constructor is a Python function; this one is not, and makes the same.
-_new: Callable[..., Any] = tuple.__new__
+_new_entry: Callable[[Any], LWWEntry] = partial(tuple.__new__, LWWEntry)
+
+
+def _width(largest: int) -> int:
+    """Return how many bytes a number takes in a packed column."""
+    return next(width for width in _CODES if largest < 1 << (8 * width))
+
+
+def _pack_column(numbers: Sequence[int]) -> bytes:
+    code = _CODES[_width(max(numbers, default=0))]
+    return struct.pack(f"<{len(numbers)}{code}", *numbers)
+
+
+def _read_column(wire: Any, what: str, count: int, maximum: int) -> tuple[int, ...]:
+    """Read a packed column of `count` numbers up to a maximum."""
+    if type(wire) is not bytes:
+        raise DecodeError(f"{what} must be a packed column")
+    width, rest = divmod(len(wire), count) if count else (1, len(wire))
+    if rest or width not in _CODES:
+        raise DecodeError(f"{what} must hold {count} numbers")
+    numbers = struct.unpack(f"<{count}{_CODES[width]}", wire)
+    if numbers:
+        largest = max(numbers)
+        require(largest <= maximum, f"{what} must be at most {maximum}")
+        require(width == _width(largest), f"{what} must be as narrow as they can be")
+    return numbers
 
 
 def _changes_to_wire(changes: Changes, actor: bytes) -> Any:
@@ -65,28 +95,34 @@ def _changes_from_wire(wire: Any, actor: bytes) -> Changes:
 
 def map_to_wire(entries: dict[Any, LWWEntry]) -> Any:
     """Return the canonical tree of a map's entries. O(n log n)."""
-    keys, counts = [], []
-    for key in canonical_order(entries):
-        entry = entries[key]
-        if entry.stamp == NO_WRITE:
-            counts.append((key, _changes_to_wire(entry.changes, b"")))
-        else:
-            keys.append(key)
-    writes = [entries[key] for key in keys]
-    stamps = [entry.stamp for entry in writes]
-    actors = sorted({stamp.actor for stamp in stamps})
-    index = {actor: position for position, actor in enumerate(actors)}
-    base_ms = min((stamp.wall_ms for stamp in stamps), default=0)
-    columns = (
-        tuple(keys),
-        tuple([index[stamp.actor] for stamp in stamps]),
-        tuple([stamp.wall_ms - base_ms for stamp in stamps]),
-        tuple([stamp.logical for stamp in stamps]),
-        tuple([entry.sequence for entry in writes]),
-        tuple([entry.payload for entry in writes]),
-        tuple([_changes_to_wire(entry.changes, entry.stamp.actor) for entry in writes]),
+    ordered = [(key, entries[key]) for key in canonical_order(entries)]
+    counts = tuple(
+        (key, _changes_to_wire(entry.changes, b"")) for key, entry in ordered if not entry[2]
     )
-    return (tuple(actors), base_ms, columns, tuple(counts))
+    if counts:
+        ordered = [(key, entry) for key, entry in ordered if entry[2]]
+    if not ordered:
+        return ((), 0, (), (b"",) * len(_COLUMNS), (), (), counts)
+    keys, writes = zip(*ordered, strict=True)
+    walls, logicals, writers, sequences, payloads, changes = zip(*writes, strict=True)
+    actors = sorted(set(writers))
+    index = {actor: position for position, actor in enumerate(actors)}
+    base_ms = min(walls)
+    numbers = (
+        list(map(index.__getitem__, writers)),
+        [wall_ms - base_ms for wall_ms in walls],
+        logicals,
+        sequences,
+    )
+    return (
+        tuple(actors),
+        base_ms,
+        keys,
+        tuple(map(_pack_column, numbers)),
+        payloads,
+        tuple(map(_changes_to_wire, changes, writers)),
+        counts,
+    )
 
 
 def map_from_wire(wire: Any) -> dict[Any, LWWEntry]:
@@ -96,57 +132,66 @@ def map_from_wire(wire: Any) -> dict[Any, LWWEntry]:
         DecodeError: malformed, or not canonical.
         LimitExceeded: over a limit.
     """
-    actors_wire, base_ms, columns, counts = read_rows(wire, "a map", count=4)
-    actors = [read_actor(actor) for actor in read_rows(actors_wire, "the actors of a map")]
-    if len(actors) > ACTORS_MAX:
-        raise LimitExceeded("actors of a map", size=len(actors), limit=ACTORS_MAX)
-    require(actors == sorted(set(actors)), "the actors of a map must be sorted, each once")
-    base_ms = read_integer(base_ms, "the earliest milliseconds", maximum=STAMP_MS_MAX)
-    columns = read_rows(columns, "the columns of a map", count=_COLUMNS)
-    keys = read_key_batch(read_rows(columns[0], "the keys of a map"))
+    *writes, counts = read_rows(wire, "a map", count=7)
+    keys = read_key_batch(read_rows(writes[2], "the keys of a map"))
     require_sorted(keys, "the keys of a map")
-    entries: dict[Any, LWWEntry] = dict(
-        zip(keys, _read_writes(columns, actors, base_ms), strict=True)
-    )
+    entries: dict[Any, LWWEntry] = dict(zip(keys, _read_writes(writes), strict=True))
     counted = []
     for row in read_rows(counts, "the counts of a map"):
         key, changes_wire = read_rows(row, "a row of counts", count=2)
         changes = _changes_from_wire(changes_wire, b"")
         require(len(changes) > 0, "a row that tells nothing")
-        counted.append(key)
-        entries[key] = LWWEntry(NO_WRITE, 0, None, changes)
-    read_key_batch(counted)
-    require_sorted(counted, "the counts of a map")
-    require(len(entries) == len(keys) + len(counted), "a key with a write and with counts")
+        counted.append((key, changes))
+    counted_keys = read_key_batch([key for key, _ in counted])
+    require_sorted(counted_keys, "the counts of a map")
+    for key, changes in counted:
+        require(key not in entries, "a key with a write and with counts")
+        entries[key] = counts_alone(changes)
     return entries
 
 
-def _read_writes(columns: Sequence[Any], actors: list[ActorId], base_ms: int) -> list[LWWEntry]:
+def _read_writes(writes: Sequence[Any]) -> list[LWWEntry]:
     """Check the columns, and return the entries they hold."""
-    count = len(columns[0])
-    positions = read_integers(columns[1], "actor indexes", count=count, maximum=len(actors) - 1)
-    after = read_integers(columns[2], "milliseconds", count=count, maximum=STAMP_MS_MAX - base_ms)
-    logicals = read_integers(columns[3], "logicals", count=count, maximum=STAMP_LOGICAL_MAX)
-    sequences = read_integers(columns[4], "sequences", count=count)
-    payloads = read_rows(columns[5], "values", count=count)
-    counts = read_rows(columns[6], "changes", count=count)
+    actors_wire, base_wire, keys, numbers, payloads, changes_wires = writes
+    count = len(keys)
+    actors = [read_actor(actor) for actor in read_rows(actors_wire, "the actors of a map")]
+    if len(actors) > ACTORS_MAX:
+        raise LimitExceeded("actors of a map", size=len(actors), limit=ACTORS_MAX)
+    require(actors == sorted(set(actors)), "the actors of a map must be sorted, each once")
+    base_ms = read_integer(base_wire, "the earliest milliseconds", maximum=STAMP_MS_MAX)
+    maxima = (len(actors) - 1, STAMP_MS_MAX - base_ms, STAMP_LOGICAL_MAX, COUNT_MAX)
+    numbers = read_rows(numbers, "the numbers of a map", count=len(_COLUMNS))
+    columns = [
+        _read_column(column, what, count, maximum)
+        for column, what, maximum in zip(numbers, _COLUMNS, maxima, strict=True)
+    ]
+    positions, after, logicals, sequences = columns
     require(len(set(positions)) == len(actors), "an actor without a write")
     require(min(after, default=base_ms) == 0, "the earliest milliseconds must be a write's")
-    for payload in payloads:
+    payloads = read_rows(payloads, "values", count=count)
+    for payload in _different(payloads):
         if payload is not None:
             read_payload(payload)
-    # Most entries were changed a few times by their writer alone: these share one tuple.
-    shared: dict[tuple[int, int], Changes] = {}
-    entries = []
-    for position, ms, logical, sequence, payload, counted in zip(
-        positions, after, logicals, sequences, payloads, counts, strict=True
-    ):
-        actor = actors[position]
-        changes = shared.get((position, counted)) if type(counted) is int else None
-        if changes is None:
-            changes = _changes_from_wire(counted, actor)
-            if type(counted) is int:
-                shared[position, counted] = changes
-        stamp = _new(Stamp, (base_ms + ms, logical, actor))
-        entries.append(_new(LWWEntry, (stamp, sequence, payload, changes)))
-    return entries
+    changes = _read_changes(changes_wires, positions, actors)
+    walls = [base_ms + ms for ms in after]
+    writers = map(actors.__getitem__, positions)
+    rows = zip(walls, logicals, writers, sequences, payloads, changes, strict=True)
+    return list(map(_new_entry, rows))
+
+
+def _different(payloads: Sequence[Any]) -> Collection[Any]:
+    """Return each payload once where that can be told, to check it once."""
+    return set(payloads) if set(map(type, payloads)) <= {bytes, NoneType} else payloads
+
+
+def _read_changes(wire: Any, positions: Sequence[int], actors: list[ActorId]) -> Sequence[Changes]:
+    """Read the changes of each entry; equal ones, which most are, share one tuple."""
+    wires = read_rows(wire, "changes", count=len(positions))
+    if set(map(type, wires)) != {int}:
+        return [
+            _changes_from_wire(each, actors[position])
+            for each, position in zip(wires, positions, strict=True)
+        ]
+    told = list(zip(wires, positions, strict=True))
+    shared = {pair: _changes_from_wire(pair[0], actors[pair[1]]) for pair in {*told}}
+    return list(map(shared.__getitem__, told))

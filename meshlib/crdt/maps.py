@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from meshlib.clock import Stamp
 from meshlib.codec import check_key, decode_value, encode_value
 from meshlib.crdt.buckets import BucketDigests
-from meshlib.crdt.entries import NO_WRITE, LWWEntry, count_of, join_entries, new_in, rank
+from meshlib.crdt.entries import NO_WRITE, LWWEntry, count_of, counts_alone, join_entries, new_in
 from meshlib.crdt.lww_wire import map_from_wire, map_to_wire
 from meshlib.crdt.registry import register
 from meshlib.crdt.wire import COUNT_MAX, canonical_order, check_stamp
@@ -52,7 +52,7 @@ class LWWMap(Generic[K, V]):
     def _of(cls, entries: dict[K, LWWEntry]) -> Self:
         made: Self = _new(cls)
         made._entries = entries
-        made._tombstone_count = sum(entry.payload is None for entry in entries.values())
+        made._tombstone_count = [entry[4] for entry in entries.values()].count(None)
         made._digests = None
         made._pending = {}
         return made
@@ -95,11 +95,14 @@ class LWWMap(Generic[K, V]):
         name, count = stamp.actor[:8], 1
         held = self._entries.get(key)
         if held is not None:
-            if stamp <= held.stamp:
+            if stamp <= held[:3]:
                 raise InvalidValueError(f"{stamp} is not later than {held.stamp}")
             count += count_of(held.changes, name)
         delta: Self = _new(self.__class__)
-        delta._entries = {key: LWWEntry(stamp, sequence, payload, ((name, count),))}
+        wall_ms, logical, actor = stamp
+        changes = ((name, count),)
+        entry = LWWEntry(wall_ms, logical, ActorId(actor), sequence, payload, changes)
+        delta._entries = {key: entry}
         delta._tombstone_count = 1 if payload is None else 0
         delta._digests = None
         delta._pending = {}
@@ -171,8 +174,8 @@ class LWWMap(Generic[K, V]):
 
     def latest_stamp(self) -> Stamp | None:
         """Return the latest stamp inside, None without one. O(n)."""
-        latest = max((entry.stamp for entry in self._entries.values()), default=NO_WRITE)
-        return None if latest == NO_WRITE else latest
+        latest = max((entry[:3] for entry in self._entries.values()), default=NO_WRITE)
+        return None if latest == NO_WRITE else Stamp(*latest)
 
     # The lattice.
 
@@ -185,25 +188,29 @@ class LWWMap(Generic[K, V]):
         if delta.__class__ is not self.__class__:
             raise InvalidTypeError(f"an LWWMap cannot join a {type(delta).__name__}")
         entries = self._entries
+        get = entries.get
         tombstones = self._tombstone_count
         fresh: dict[K, LWWEntry] = {}
+        parts: dict[K, LWWEntry] = {}
         for key, theirs in delta._entries.items():
-            mine = entries.get(key)
+            mine = get(key)
             if mine is None:
-                entries[key] = fresh[key] = theirs
-                if theirs.payload is None:
+                fresh[key] = theirs
+                if theirs[4] is None:
                     tombstones += 1
             elif mine != theirs:
                 part = new_in(theirs, mine)
                 if part is not None:
-                    joined = join_entries(mine, theirs)
-                    entries[key] = joined
-                    fresh[key] = part
+                    parts[key] = part
+                    joined = entries[key] = join_entries(mine, theirs)
                     tombstones += (joined.payload is None) - (mine.payload is None)
+        entries.update(fresh)
         self._tombstone_count = tombstones
+        is_all_new = len(fresh) == len(delta._entries)
+        fresh.update(parts)
         if self._digests is not None:
             self._pending.update(dict.fromkeys(fresh))
-        return delta if fresh == delta._entries else self._of(fresh)
+        return delta if is_all_new else self._of(fresh)
 
     def absorb_snapshot(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
         """Join a part of a peer's whole state, and return what was new. O(part).
@@ -220,7 +227,7 @@ class LWWMap(Generic[K, V]):
         def is_dead(key: K, entry: LWWEntry) -> bool:
             if key in known:
                 return False
-            if entry.stamp == NO_WRITE:
+            if not entry.has_write:
                 return True
             return entry.sequence > 0 and covers(entry.actor, entry.sequence)
 
@@ -289,10 +296,10 @@ class LWWMap(Generic[K, V]):
     def decompose(self) -> Iterator[Self]:
         """Yield for each key the write alone, and each writer's count alone."""
         for key, entry in self.entries():
-            if entry.stamp != NO_WRITE:
+            if entry.has_write:
                 yield self._of({key: entry._replace(changes=())})
             for change in entry.changes:
-                yield self._of({key: LWWEntry(NO_WRITE, 0, None, (change,))})
+                yield self._of({key: counts_alone((change,))})
 
     def copy(self) -> Self:
         """Return an independent copy. O(n)."""
@@ -355,10 +362,10 @@ class LWWMap(Generic[K, V]):
         entries = self._entries
         assert self._tombstone_count == sum(e.payload is None for e in entries.values())
         for key, entry in entries.items():
-            assert entry.changes or entry.stamp != NO_WRITE, (key, entry)
+            assert entry.changes or entry.has_write, (key, entry)
             assert list(entry.changes) == sorted(dict(entry.changes).items()), (key, entry)
             assert all(count > 0 for _, count in entry.changes), (key, entry)
-            assert rank(entry) >= rank(LWWEntry(NO_WRITE, 0, None, ())), (key, entry)
+            assert entry.has_write or entry == counts_alone(entry.changes), (key, entry)
         if self._digests is not None:
             again = self._of(entries)
             assert self.bucket_digests() == again.bucket_digests()

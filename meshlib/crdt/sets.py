@@ -204,14 +204,17 @@ class ORSet(DottedState, Generic[E]):
         unseen = other.minus(context)
         get = mine.get
         different = [(e, dots) for e, dots in theirs.items() if get(e) != dots]
-        killed = []
-        # When as many entries are the same as there are dots that both have seen, each of these
-        # dots is live on both sides, and nothing can have been removed.
-        if len(other) - len(unseen) != len(theirs) - len(different):
-            killed = self._killed_by(delta, different)
         new = type(self)()
-        new._entries = fresh = self._unseen_entries(different)
         new._context = unseen
+        # When as many entries are the same as there are dots that both have seen, each of these
+        # dots is live on both sides: nothing was removed, and every other dot here is unseen.
+        if len(other) - len(unseen) == len(theirs) - len(different):
+            killed = []
+            fresh = dict(different)
+        else:
+            killed = self._killed_by(delta, different)
+            fresh = self._unseen_entries(different)
+        new._entries = fresh
         context.update(other)
         for dot, element in killed:
             self._discard(dot, element)
@@ -344,9 +347,12 @@ class ORSet(DottedState, Generic[E]):
         return live
 
     def _insert_all(self, actor: ActorId, sequences: list[int], leaves: Sequence[E]) -> None:
-        row = dict(zip(leaves, zip(repeat(actor), sequences), strict=True))
+        row: dict[E, Dots] = dict(zip(leaves, zip(repeat(actor), sequences), strict=True))
         if len(row) == len(leaves) and self._entries.keys().isdisjoint(row):
-            self._entries.update(row)
+            if self._entries:
+                self._entries.update(row)
+            else:
+                self._entries = row
         else:
             super()._insert_all(actor, sequences, leaves)
 

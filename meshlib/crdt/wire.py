@@ -7,6 +7,8 @@ or `LimitExceeded` and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
+from operator import lt
 from typing import Any, Final, TypeVar
 
 from meshlib.clock import Stamp
@@ -28,7 +30,6 @@ __all__ = [
     "read_actor",
     "read_bool",
     "read_integer",
-    "read_integers",
     "read_key",
     "read_key_batch",
     "read_keys",
@@ -140,19 +141,6 @@ def read_integer(wire: Any, what: str, *, minimum: int = 0, maximum: int = COUNT
     return wire
 
 
-def read_integers(
-    wire: Any, what: str, *, count: int, minimum: int = 0, maximum: int = COUNT_MAX
-) -> Sequence[int]:
-    """Read an array of `count` integers in a range. O(n), in a few calls."""
-    numbers = read_rows(wire, what, count=count)
-    if numbers:
-        if set(map(type, numbers)) != {int}:
-            raise DecodeError(f"{what} must be integers")
-        if min(numbers) < minimum or max(numbers) > maximum:
-            raise DecodeError(f"{what} must be {minimum} to {maximum}")
-    return numbers
-
-
 def read_bool(wire: Any, what: str) -> bool:
     """Read a truth value; an integer is none."""
     if type(wire) is not bool:
@@ -195,6 +183,10 @@ def read_keys(wire: Any, what: str) -> Sequence[Key]:
 
 def require_sorted(keys: Sequence[Any], what: str) -> None:
     """Require that checked keys stand in canonical order, each once."""
+    if set(map(type, keys)) == {str}:
+        if not all(map(lt, keys, islice(keys, 1, None))):
+            raise DecodeError(f"{what} must be in canonical order, each once")
+        return
     if len(set(keys)) != len(keys):
         raise DecodeError(f"{what} holds a key twice")
     if canonical_order(keys) != list(keys):

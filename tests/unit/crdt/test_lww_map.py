@@ -258,56 +258,78 @@ def test_maps_are_not_hashable() -> None:
 ONE = encode_value(1)
 
 
-WELL_FORMED = (("k",), (0,), (0,), (0,), (1,), (ONE,), (1,))
-TWICE = tuple(column * 2 for column in WELL_FORMED)
+def tree(**changed: object) -> tuple[object, ...]:
+    """Return the tree of a map of one write, with some parts changed."""
+    parts: dict[str, object] = {
+        "actors": (ALICE,),
+        "base_ms": 1,
+        "keys": ("k",),
+        "numbers": (b"\x00", b"\x00", b"\x00", b"\x07"),
+        "payloads": (ONE,),
+        "changes": (1,),
+        "counts": (),
+    }
+    return tuple((parts | changed).values())
+
+
+def numbers(position: int, column: object) -> tuple[object, ...]:
+    """Return the tree with one column of numbers changed."""
+    columns: list[object] = [b"\x00", b"\x00", b"\x00", b"\x07"]
+    columns[position] = column
+    return tree(numbers=tuple(columns))
+
+
+def empty(**changed: object) -> tuple[object, ...]:
+    """Return the tree of a map without writes, with some parts changed."""
+    nothing = tree(
+        actors=(), base_ms=0, keys=(), numbers=(b"",) * 4, payloads=(), changes=(), counts=()
+    )
+    names = ("actors", "base_ms", "keys", "numbers", "payloads", "changes", "counts")
+    return tuple((dict(zip(names, nothing, strict=True)) | changed).values())
 
 
 def malformed() -> Iterator[object]:
     yield None
-    yield ((), 0, WELL_FORMED)
-    yield ((ALICE,), 1, WELL_FORMED[:-1], ())
-    yield ((), 1, WELL_FORMED, ())
-    yield ((ALICE, BOB), 1, WELL_FORMED, ())
-    yield ((ALICE, ALICE), 1, WELL_FORMED, ())
-    yield ((b"x",), 1, WELL_FORMED, ())
-    yield ((ALICE,), -1, WELL_FORMED, ())
-    yield ((ALICE,), 1 << 48, WELL_FORMED, ())
-    yield ((), 1, ((),) * 7, ())
-    yield ((ALICE,), 1, TWICE, ())
-    yield ((ALICE,), 1, (("z", "k"), *TWICE[1:]), ())
-    for position, wrong in (
-        (0, None),
-        (0, True),
-        (1, 1),
-        (1, -1),
-        (1, True),
-        (2, 5),
-        (2, -1),
-        (3, 1 << 16),
-        (4, -1),
-        (4, True),
-        (4, 1.0),
-        (5, 1),
-        (5, b""),
-        (5, b"\xd9\x01a"),
-        (6, 0),
-        (6, (ALICE[:8], 1)),
-        (6, (b"short", 1)),
-        (6, (ALICE[:8],)),
-    ):
-        columns = (*WELL_FORMED[:position], (wrong,), *WELL_FORMED[position + 1 :])
-        yield ((ALICE,), 1, columns, ())
-        yield ((ALICE,), 1, (*WELL_FORMED[:position], (), *WELL_FORMED[position + 1 :]), ())
+    yield tree()[:-1]
+    for actors in ((), (ALICE, BOB), (ALICE, ALICE), (b"x",), ALICE):
+        yield tree(actors=actors)
+    for base_ms in (-1, 1 << 48, True, None):
+        yield tree(base_ms=base_ms)
+    for keys in (("k", "z"), (), (None,), (True,), "k"):
+        yield tree(keys=keys)
+    for twice in (("k", "k"), ("z", "k")):
+        columns = (b"\x00\x00", b"\x00\x00", b"\x00\x00", b"\x07\x08")
+        yield tree(keys=twice, numbers=columns, payloads=(ONE, ONE), changes=(1, 1))
+    yield tree(numbers=(b"\x00",) * 3)
+    yield numbers(0, b"\x01")
+    yield numbers(1, b"\x05")
+    yield numbers(2, b"\x00\x00\x01\x00")
+    yield numbers(3, b"\xff" * 8)
+    for position in range(4):
+        for column in (0, "\x00", b"", b"\x00" * 2, b"\x00" * 3, b"\x00" * 9):
+            yield numbers(position, column)
+    for payload in (1, b"", b"\xd9\x01a", b"\xc7\x00\x05", [ONE]):
+        yield tree(payloads=(payload,))
+    yield tree(payloads=())
+    for changes in (0, True, -1, (ALICE[:8], 1), (b"short", 1), (ALICE[:8],), (BOB[:8], 0)):
+        yield tree(changes=(changes,))
+    yield tree(changes=())
+    yield empty(base_ms=1)
+    yield empty(actors=(ALICE,))
+    counted = ("k", (ALICE[:8], 1))
     for counts in (("k", ()), ("k", 1), ("k", (ALICE[:8], 0)), ("k",), (1.5, (ALICE[:8], 1))):
-        yield ((), 0, ((),) * 7, (counts,))
-    yield ((), 0, ((),) * 7, (("k", (ALICE[:8], 1)),) * 2)
-    yield ((ALICE,), 1, WELL_FORMED, (("k", (ALICE[:8], 1)),))
+        yield empty(counts=(counts,))
+    yield empty(counts=(counted, counted))
+    yield tree(counts=(counted,))
 
 
 def test_the_well_formed_map_is_read() -> None:
     """What the malformed ones are derived from is good."""
-    assert 1 == Map.from_wire(((ALICE,), 1, WELL_FORMED, ()))["k"]
-    assert 1 == Map.from_wire(((), 0, ((),) * 7, (("k", (ALICE[:8], 1)),))).version("k")
+    state = Map.from_wire(tree())
+    assert 1 == state["k"]
+    assert tree() == state.to_wire()
+    assert 1 == Map.from_wire(empty(counts=(("k", (ALICE[:8], 1)),))).version("k")
+    assert Map() == Map.from_wire(empty())
 
 
 @pytest.mark.parametrize("wire", list(malformed()))
@@ -375,5 +397,5 @@ def test_entries_obey_the_laws(
 
 def test_an_entry_tells_its_version() -> None:
     """The version is the sum of all writers' counts."""
-    entry = LWWEntry(stamp(1), 1, None, ((ALICE[:8], 2), (BOB[:8], 3)))
+    entry = LWWEntry(*stamp(1), 1, None, ((ALICE[:8], 2), (BOB[:8], 3)))
     assert 5 == entry.version
