@@ -163,6 +163,7 @@ class MeshNode:
             config=config.rate_limit,
             on_urgent=self._wake,
         )
+        self._store_problems: tuple[str, ...] | None = None
         self._limiter_revision = -1
         self._update_limiter()
 
@@ -215,7 +216,7 @@ class MeshNode:
         return self._engine.members()
 
     def health(self) -> Health:
-        """Judge the cluster and this node's stores. O(n)."""
+        """Judge the cluster and this node's stores. O(members), and O(keys) after a change."""
         partition = self._engine.partition()
         problems = [f"{name} is down" for name in partition.unreachable]
         problems += [
@@ -227,7 +228,9 @@ class MeshNode:
             f"content differs from {name} at equal clocks"
             for name in sorted(self._engine.anti_entropy.diverged_from)
         ]
-        faults += self.sync.problems()
+        if self._store_problems is None:
+            self._store_problems = self.sync.problems()
+        faults += self._store_problems
         if partition.state is PartitionState.WITHOUT_QUORUM:
             status = HealthStatus.PARTITIONED
         elif problems or faults:
@@ -320,6 +323,7 @@ class MeshNode:
     # Inside
 
     def _wake(self) -> None:
+        self._store_problems = None
         if self.wakeup is not None:
             self.wakeup()
 
@@ -327,6 +331,7 @@ class MeshNode:
         """Bring the stores and the limiter up to what has just changed below them."""
         changes = self.replica.changes()
         if changes:
+            self._store_problems = None
             self.sync.publish(changes)
         if self._engine.members_revision != self._limiter_revision:
             self._update_limiter()

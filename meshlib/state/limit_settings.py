@@ -106,6 +106,16 @@ class LimitSettings:
             keys.add(GLOBAL_KEY)
         return sorted(keys)
 
+    def unreadable(self) -> list[str]:
+        """Return the rate-limit keys whose limits cannot be read. O(n log n)."""
+        bad = []
+        for key in self.keys():
+            try:
+                self.configured(key)
+            except DecodeError:
+                bad.append(repr(key))
+        return bad
+
     def tag(self) -> int:
         """Return a number that is another one once any limit may be different."""
         return self._app.tag()

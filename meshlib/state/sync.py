@@ -290,7 +290,12 @@ class MeshSyncManager:
 
     def problems(self) -> tuple[str, ...]:
         """Tell what is wrong with the stores, one line each; empty when all can be read. O(n)."""
-        stores = (("workers", self.workers), ("policies", self.policies), ("app", self.app))
+        stores = (
+            ("the worker store", self.workers),
+            ("the policy store", self.policies),
+            ("the app store", self.app),
+            ("the rate-limit store", self.limits),
+        )
         return tuple(
             f"{name} holds {key}, which cannot be read"
             for name, store in stores

@@ -1,0 +1,81 @@
+"""A whole node: its health, its settings, and that it needs no peers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from meshlib.errors import ConfigError, InvalidValueError
+from meshlib.node import HealthStatus, MeshConfig, MeshNode
+
+
+def make_node(**settings: str) -> MeshNode:
+    return MeshNode(
+        MeshConfig(**{"name": "node", "address": "node:1", **settings}),  # type: ignore[arg-type]
+        rng=random.Random(1),
+        wall_clock=lambda: 1.7e9,
+        now=0.0,
+    )
+
+
+def test_a_node_alone_is_healthy_and_ready() -> None:
+    """It is its own cluster."""
+    node = make_node()
+    node.join([], now=0.0)
+
+    assert node.is_ready
+    assert node.health().status is HealthStatus.HEALTHY
+
+
+def test_a_limit_that_cannot_be_read_makes_the_stores_unhealthy_until_it_is_mended() -> None:
+    """The judgement follows the content, and names what is wrong."""
+    node = make_node()
+    before = node.health()
+    node.sync.set_config("global_rate_limit", b"\x00")
+    broken = node.health()
+    node.sync.set_global_rate_limit(5)
+    after = node.health()
+
+    assert (before.stores_healthy, broken.stores_healthy, after.stores_healthy) == (
+        True,
+        False,
+        True,
+    )
+    assert broken.status is HealthStatus.DEGRADED
+    assert broken.problems == ("the rate-limit store holds 'global', which cannot be read",)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8000", "[::]:8000", ":8000"])
+def test_an_address_that_nobody_can_reach_is_refused(address: str) -> None:
+    """An unspecified address is never advertised."""
+    with pytest.raises(ConfigError, match="no address that a peer could reach"):
+        make_node(address=address)
+
+
+def test_a_name_with_a_control_character_is_refused() -> None:
+    """Names travel and are logged."""
+    with pytest.raises(InvalidValueError, match="control"):
+        make_node(name="a\nb")
+
+
+def test_a_local_write_wakes_the_driver() -> None:
+    """So that it is sent without waiting for a timer."""
+    node = make_node()
+    woken = []
+    node.wakeup = lambda: woken.append(1)
+    node.sync.set_config("key", b"value")
+
+    assert woken == [1]
+
+
+def test_the_next_deadline_comes_before_the_limiter_is_due() -> None:
+    """A decision under a limit makes a report due within its interval."""
+    node = make_node()
+    node.join([], now=0.0)
+    node.sync.set_global_rate_limit(100)
+    node.limiter.acquire("global", now=0.0)
+    deadline = node.next_deadline()
+
+    assert deadline is not None
+    assert deadline <= node.config.rate_limit.report_interval_s
