@@ -117,7 +117,7 @@ TREE_CHARACTERS_MAX: Final = 67_108_864
 """Characters held by one prefix tree over all tenants: upstream's command-line default."""
 
 BLOCKS_MAX: Final = 2_097_152
-"""Blocks of all tenants in one block index: about 600 MB of Python objects."""
+"""Blocks of all tenants in one block index: about 500 MB of Python objects."""
 
 PREFIX_HELD_FACTOR: Final = 4
 """How many times a prefix cache may be over its limit by joining what peers hold: each side of
