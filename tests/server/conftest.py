@@ -170,6 +170,7 @@ class Launcher:
                 headers={"Authorization": f"Bearer {TOKEN}"},
                 timeout=10.0,
                 trust_env=False,
+                verify=False,  # no TLS here, and no certificates to load
             ),
         )
         self.nodes.append(node)
