@@ -20,7 +20,7 @@ from meshlib.crdt.registry import register
 from meshlib.crdt.tenants import TenantCache
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError, UnknownKeyError
 from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
-from meshlib.prefix import BlockIndex, Match, RadixTree
+from meshlib.prefix import BlockIndex, Match, RadixTree, check_block
 
 __all__ = ["HashedPrefixCacheState", "PrefixCacheState"]
 
@@ -153,7 +153,10 @@ class HashedPrefixCacheState(TenantCache[int, BlockIndex]):
             InvalidValueError: an empty tenant, or a number out of range.
             LimitError: a tenant too many, or more than 2,097,152 blocks; evict first.
         """
-        delta = self._insert(chain, tenant=tenant, access=access)
+        blocks = tuple(chain)
+        for block in blocks:
+            check_block(block)
+        delta = self._insert(blocks, tenant=tenant, access=access)
         size = self.size + len(delta)
         if size > BLOCKS_MAX:
             added = sum(

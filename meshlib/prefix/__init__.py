@@ -12,7 +12,15 @@ from meshlib.prefix.block_index import (
 )
 from meshlib.prefix.nodes import common_prefix_length
 from meshlib.prefix.radix_tree import RadixTree
-from meshlib.prefix.records import ACCESS_MAX, Entry, Match, Placement, check_access, check_tenant
+from meshlib.prefix.records import (
+    ACCESS_MAX,
+    Entry,
+    Match,
+    Placement,
+    check_access,
+    check_block,
+    check_tenant,
+)
 
 __all__ = [
     "ACCESS_MAX",
@@ -24,6 +32,7 @@ __all__ = [
     "Placement",
     "RadixTree",
     "check_access",
+    "check_block",
     "check_tenant",
     "common_prefix_length",
     "text_chain",

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
-from meshlib.hashing import HASH64_MASK, chain_hashes
+from meshlib.errors import InvalidValueError, LimitError
+from meshlib.hashing import chain_hashes
 from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TENANTS_MAX
 from meshlib.prefix.recency import Recency
 from meshlib.prefix.records import (
@@ -22,6 +22,7 @@ from meshlib.prefix.records import (
     Match,
     Placement,
     check_access,
+    check_block,
     check_tenant,
 )
 
@@ -276,7 +277,7 @@ class BlockIndex:
         """
         blocks = tuple(chain)
         for block in blocks:
-            _check_block(block)
+            check_block(block)
         check_access(access)
         known = self._holdings.get(tenant)
         held = {} if known is None else known.accesses
@@ -290,7 +291,7 @@ class BlockIndex:
 
     def place(self, block: int, *, tenant: str, access: int) -> Placement:
         """Insert one block, and tell what was there before. O(1). Errors as of `insert`."""
-        _check_block(block)
+        check_block(block)
         check_access(access)
         known = self._holdings.get(tenant)
         previous = None if known is None else known.accesses.get(block)
@@ -407,10 +408,3 @@ class BlockIndex:
         assert self._pair_count == sum(mask.bit_count() for mask in masks.values())
         assert self._pair_count <= self._blocks_max
         assert len(self._names) == len(self._holdings) + len(self._free)
-
-
-def _check_block(block: object) -> None:
-    if type(block) is not int:
-        raise InvalidTypeError(f"a block must be an integer, not {type(block).__name__}")
-    if not 0 <= block <= HASH64_MASK:
-        raise InvalidValueError(f"a block must be of 64 bits, got {block}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
+from meshlib.hashing import HASH64_MASK
 from meshlib.limits import KEY_BYTES_MAX, TEXT_CHARACTERS_MAX
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Match",
     "Placement",
     "check_access",
+    "check_block",
     "check_tenant",
     "check_text",
 ]
@@ -116,3 +118,16 @@ def check_access(access: object) -> None:
         raise InvalidTypeError(f"an access must be an integer, not {type(access).__name__}")
     if not 0 <= access <= ACCESS_MAX:
         raise InvalidValueError(f"an access must be from 0 to 2**63 - 1, got {access}")
+
+
+def check_block(block: object) -> None:
+    """Check the hash of a block: an integer of 64 bits.
+
+    Raises:
+        InvalidTypeError: not an integer; a bool is none.
+        InvalidValueError: out of range.
+    """
+    if type(block) is not int:
+        raise InvalidTypeError(f"a block must be an integer, not {type(block).__name__}")
+    if not 0 <= block <= HASH64_MASK:
+        raise InvalidValueError(f"a block must be of 64 bits, got {block}")

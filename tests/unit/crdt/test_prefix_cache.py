@@ -494,6 +494,15 @@ def test_what_cannot_be_kept_is_refused(
         PrefixCacheState().insert(text, tenant=tenant, access=access)
 
 
+@pytest.mark.parametrize(
+    ("block", "error"), [([1], InvalidTypeError), (True, InvalidTypeError), (-1, InvalidValueError)]
+)
+def test_what_is_no_block_is_refused(block: Any, error: type[Exception]) -> None:
+    """Whatever the rest of the chain is."""
+    with pytest.raises(error):
+        HashedPrefixCacheState().insert_blocks([1, block], tenant="w", access=1)
+
+
 def test_the_tree_s_size_is_enforced_on_local_insertions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is new counts."""
     monkeypatch.setattr("meshlib.crdt.prefix_cache.TREE_CHARACTERS_MAX", 4)
