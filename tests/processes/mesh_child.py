@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any
 
-from meshlib.aio import MeshRuntime, TcpTransport
+from meshlib.aio import MeshRuntime, SnapshotFile, TcpTransport
 from meshlib.crdt import LWWMap
 from meshlib.gossip import GossipConfig
 from meshlib.node import MeshConfig
@@ -55,12 +55,13 @@ def answer(runtime: MeshRuntime, order: dict[str, Any]) -> Any:
     return content(runtime)
 
 
-async def main(name: str, listen: str, *seeds: str) -> None:
-    """Run a node until the input ends or says `leave`."""
+async def main(name: str, listen: str, file: str, *seeds: str) -> None:
+    """Run a node until the input ends or says `leave`; `file` may be empty."""
     runtime = MeshRuntime(
         MeshConfig(name=name, address="127.0.0.1:0", gossip=GossipConfig.local()),
         transport=TcpTransport(listen, token="a token"),
         seeds=seeds,
+        snapshots=SnapshotFile(file, interval_s=0.1) if file else None,
     )
     async with runtime:
         await runtime.wait_ready(20)

@@ -69,10 +69,12 @@ async def start(anyio_backend):
     """Start nodes by name; their processes are killed at the end."""
     made: list[Child] = []
 
-    async def start(name: str, *seeds: Child, listen: str = "127.0.0.1:0") -> Child:
+    async def start(
+        name: str, *seeds: Child, listen: str = "127.0.0.1:0", file: str | Path = ""
+    ) -> Child:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(CHILD), name, listen, *(seed.address for seed in seeds),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            sys.executable, str(CHILD), name, listen, str(file), *(seed.address for seed in seeds),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
         )  # fmt: skip
         child = Child(process)
         made.append(child)
@@ -157,3 +159,28 @@ async def test_a_stopped_process_holds_nobody_up_and_catches_up(trio):
     await three.until(lambda count: count == 200, count=1)
     for child in (one, two, three):
         await child.until(lambda members: set(members.values()) == {"Alive"}, members=1)
+
+
+async def test_a_whole_cluster_that_is_killed_comes_back_with_what_was_saved(start, tmp_path):
+    """Each process has a file; the kill may come in the middle of a save."""
+    files = [tmp_path / "one.db", tmp_path / "two.db"]
+    one = await start("one", file=files[0])
+    two = await start("two", one, file=files[1])
+    await one.ask(put={"colour": "blue"})
+    await two.until(lambda content: content == {"colour": "blue"}, content=1)
+    for file in files:
+        await two.until(
+            lambda _, file=file: file.exists() and b"blue" in file.read_bytes(), count=1
+        )
+    await one.ask(fill=[100, 50_000])
+    for child in (one, two):
+        child.signal(signal.SIGKILL)
+        await child.process.wait()
+
+    one = await start("one", file=files[0], listen=one.address)
+    two = await start("two", one, file=files[1], listen=two.address)
+
+    for child in (one, two):
+        await child.until(lambda content: content.get("colour") == "blue", content=1)
+    await two.ask(put={"after": 1})
+    await one.until(lambda content: "after" in content, content=1)

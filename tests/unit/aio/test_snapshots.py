@@ -231,9 +231,9 @@ async def test_what_a_killed_save_left_behind_does_not_matter(new_file, tmp_path
     await save(file, replica)
     (tmp_path / "state.db.new").write_bytes(b"half of a save")
 
-    assert await new_file().load() is not None
     await save(file, replica)
 
+    assert await new_file().load() is not None
     assert [file.path] == list(tmp_path.iterdir())
 
 
@@ -439,3 +439,18 @@ async def test_an_idle_node_does_not_write_its_state_again(keeping):
     await one.wait_until(lambda: one.counters.steps > steps + 3, timeout_s=10)
 
     assert saves == file.counters.saves
+
+
+async def test_an_idle_node_in_contact_stays_young(keeping):
+    """The file tells it once a minute, without writing the state again."""
+    one = keeping.new("one")
+    await one.start()
+    file = one._snapshots
+    await one.wait_until(lambda: file.counters.saved_at_s > 0.0, timeout_s=10)
+    saves = file.counters.saves
+
+    keeping.wall_ahead_s = 100.0
+    await one.wait_until(lambda: file.counters.saved_at_s > time.time() + 50.0, timeout_s=10)
+
+    assert saves == file.counters.saves
+    assert (await SnapshotFile(file.path).load()).saved_at_s > time.time() + 50.0
