@@ -43,6 +43,9 @@ GOAL_S = 10.0
 """A peer's clock that was not reached in this time is replaced by a newer one as the goal: the
 peer may be gone, and what only it had with it."""
 
+REPAIR_INTERVALS = 16
+"""For how many exchanges after a difference was found each of them compares content."""
+
 TRANSFER_TRIES_MAX = 3
 """How often a page is asked for again before a transfer is given up."""
 
@@ -94,6 +97,7 @@ class AntiEntropy:
         self._round = 0
         self._incoming: _Incoming | None = None
         self._next_transfer_at = -math.inf
+        self._diverged_at = -math.inf
         self._outgoing: dict[str, _Outgoing] = {}
         self._catching_up: set[str] = set()
         self._goal: Mapping[ActorId, int] | None = None
@@ -109,14 +113,16 @@ class AntiEntropy:
     def on_sync_timer(self, now: float) -> None:
         """Begin an exchange with the next neighbour."""
         context = self._context
+        interval_s = context.config.sync_interval_s
         if not context.is_leaving:
             self._round += 1
             name = self._pick_peer()
             if name is not None:
-                self.begin(
-                    name, now, check_content=self._round % context.config.content_check_period == 0
-                )
-        wait_s = context.config.sync_interval_s * (0.75 + 0.5 * context.rng.random())
+                # What differed at one peer is looked for at each, so that it is soon repaired.
+                has_differed = now - self._diverged_at < REPAIR_INTERVALS * interval_s
+                is_due = self._round % context.config.content_check_period == 0
+                self.begin(name, now, check_content=is_due or has_differed)
+        wait_s = interval_s * (0.75 + 0.5 * context.rng.random())
         context.timers.set(now + wait_s, Timer("sync"))
 
     def _pick_peer(self) -> str | None:
@@ -158,9 +164,17 @@ class AntiEntropy:
             if digest == replica.content_digest():
                 self.diverged_from.pop(header.name, None)
             else:
-                self.diverged_from[header.name] = now
-                context.emit(StateDiverged(peer=header.name))
-                self._request_snapshot(header.name, now, is_repair=True)
+                self._on_divergence(header.name, now)
+
+    def _on_divergence(self, name: str, now: float) -> None:
+        """Take what a peer has and this node has not, and let it look likewise."""
+        context = self._context
+        before = self.diverged_from.get(name, -math.inf)
+        self.diverged_from[name] = self._diverged_at = now
+        context.emit(StateDiverged(peer=name))
+        self._request_snapshot(name, now, is_repair=True)
+        if now - before > context.config.sync_interval_s:
+            self.begin(name, now, check_content=True)
 
     def on_sync_equal(self, message: SyncEqual, header: FrameHeader, now: float) -> None:
         """Take note that a peer has what this node has, if nothing has changed meanwhile."""
