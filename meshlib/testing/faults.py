@@ -1,0 +1,397 @@
+"""What can go wrong in a simulated cluster, and what of it does for one seed.
+
+Swarm testing: a seed draws which faults are on and how often they strike, so that seeds differ
+in kind and not only in luck; a fault that hides another is absent from half of them.
+Rule: a `Scenario` is plain data and says everything about a run. Whoever changes one (the
+minimiser, a command line) changes what will happen and nothing else.
+Source: Groce et al., "Swarm Testing", ISSTA 2012; FoundationDB; TigerBeetle's VOPR.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from attrs import evolve, field, frozen
+
+from meshlib.errors import ConfigError
+
+__all__ = [
+    "Incident",
+    "IncidentKind",
+    "NetworkFaults",
+    "Scenario",
+    "Tuning",
+    "calm_scenario",
+    "draw_scenario",
+    "machine_names",
+]
+
+BOOT_S: Final = 3.0
+"""Nodes start within this time; incidents begin after it."""
+
+NODES_DRAWN: Final = (3, 9)
+
+KIND_SHARE: Final = 0.35
+"""The probability with which a seed has a kind of incident at all."""
+
+
+class IncidentKind(StrEnum):
+    """One thing that happens to machines or links, for a while."""
+
+    PARTITION = "partition"
+    ONE_WAY = "one_way"
+    ISOLATE = "isolate"
+    CUT_LINKS = "cut_links"
+    FLAP = "flap"
+    CLOG = "clog"
+    SQUEEZE = "squeeze"
+    CRASH = "crash"
+    ROLLBACK = "rollback"
+    RESTART_ALL = "restart_all"
+    SEEDS_DOWN = "seeds_down"
+    PAUSE = "pause"
+    TWIN = "twin"
+    CLOCK_SKEW = "clock_skew"
+    CLOCK_JUMP = "clock_jump"
+    CLOCK_DRIFT = "clock_drift"
+    JOIN_STORM = "join_storm"
+    LEAVE = "leave"
+    JOIN_AND_LEAVE = "join_and_leave"
+
+
+@frozen(slots=True, kw_only=True)
+class Incident:
+    """One incident of a run.
+
+    Args:
+        number: its place in the schedule as drawn; names it in a replay, and seeds what it
+            draws while it happens.
+        kind: what happens.
+        at_s: when it begins, in simulated seconds.
+        duration_s: how long it lasts.
+        names: the machines it concerns; for a partition one of its sides.
+        amount: seconds of skew, bytes a second, a rate of drift: what the kind makes of it.
+        is_final: whether a machine that stops never comes back.
+    """
+
+    number: int
+    kind: IncidentKind
+    at_s: float
+    duration_s: float
+    names: tuple[str, ...]
+    amount: float = 0.0
+    is_final: bool = False
+
+    def __str__(self) -> str:
+        end = "for good" if self.is_final else f"for {self.duration_s:.2f} s"
+        amount = f" ({self.amount:g})" if self.amount else ""
+        names = " ".join(self.names)
+        return f"[{self.number}] {self.at_s:6.2f} s  {self.kind} {names}{amount} {end}"
+
+
+@frozen(slots=True, kw_only=True)
+class NetworkFaults:
+    """What happens to single packets. Probabilities are 0 to 1.
+
+    Args:
+        loss: of being dropped.
+        delay_min_s: the shortest way.
+        delay_mean_s: the mean of what comes on top, drawn from an exponential distribution.
+        is_ordered: whether a link keeps the order of its packets, as TCP does.
+        repeat: of arriving twice.
+        replay: of arriving once more, many seconds later.
+        truncate: of arriving without its end.
+        flip: of arriving with one bit changed.
+        misdeliver: of arriving at another machine as well.
+        link_bytes_per_s: what a link carries; 0 for any number.
+        tells_refusals: whether a sender hears that nothing listens at an address.
+    """
+
+    loss: float = 0.0
+    delay_min_s: float = 0.0005
+    delay_mean_s: float = 0.001
+    is_ordered: bool = True
+    repeat: float = 0.0
+    replay: float = 0.0
+    truncate: float = 0.0
+    flip: float = 0.0
+    misdeliver: float = 0.0
+    link_bytes_per_s: int = 0
+    tells_refusals: bool = True
+
+
+@frozen(slots=True, kw_only=True)
+class Tuning:
+    """Settings of the nodes of a run: small limits, so that rare paths are walked often.
+
+    Args:
+        full_mesh_threshold: see `TopologyManager`.
+        log_bytes_max: see `ReplicationConfig`.
+        gap_buffer_bytes_max: likewise.
+        packet_bytes_max: see `GossipConfig`.
+        tombstone_grace_s: see `ReplicationConfig`.
+        forget_after_s: see `GossipConfig`.
+        max_skew_s: see `HybridClock`.
+        content_check_period: see `GossipConfig`.
+        writes_per_s: of the whole cluster.
+        key_count: keys that are written to, for each kind of data.
+        value_bytes_max: of one value.
+        seed_count: machines that others are told of at their start.
+    """
+
+    full_mesh_threshold: int = 10
+    log_bytes_max: int = 64 * 1024
+    gap_buffer_bytes_max: int = 64 * 1024
+    packet_bytes_max: int = 65_536
+    tombstone_grace_s: float = 2.0
+    forget_after_s: float = 3_600.0
+    max_skew_s: float = 5.0
+    content_check_period: int = 4
+    writes_per_s: float = 5.0
+    key_count: int = 12
+    value_bytes_max: int = 64
+    seed_count: int = 2
+
+
+@frozen(slots=True, kw_only=True)
+class Scenario:
+    """All of one run: who takes part, what goes wrong, for how long.
+
+    Args:
+        seed: what chance is drawn from during the run.
+        node_count: machines at the start.
+        duration_s: simulated seconds with faults; a calm phase follows.
+        network: what happens to single packets.
+        incidents: what else happens, by time.
+        tuning: the nodes' settings and the workload.
+    """
+
+    seed: int
+    node_count: int
+    duration_s: float = 60.0
+    network: NetworkFaults = field(factory=NetworkFaults)
+    incidents: tuple[Incident, ...] = ()
+    tuning: Tuning = field(factory=Tuning)
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the run can be made.
+
+        Raises:
+            ConfigError: names what cannot hold.
+        """
+        if self.node_count < 1:
+            raise ConfigError(f"node_count must be at least 1, got {self.node_count}")
+        if not 0 < self.duration_s < float("inf"):
+            raise ConfigError(f"duration_s must be over 0 and finite, got {self.duration_s}")
+        if not 0 <= self.network.loss < 1:
+            raise ConfigError(f"loss must be 0 to below 1, got {self.network.loss}")
+
+
+def machine_names(count: int) -> tuple[str, ...]:
+    """Return the names of the first machines: `n0`, `n1`, ..."""
+    return tuple(f"n{index}" for index in range(count))
+
+
+def calm_scenario(seed: int, *, node_count: int, duration_s: float = 10.0) -> Scenario:
+    """Return a run in which nothing goes wrong."""
+    return Scenario(seed=seed, node_count=node_count, duration_s=duration_s)
+
+
+def draw_scenario(
+    seed: int, *, node_count: int | None = None, duration_s: float = 60.0
+) -> Scenario:
+    """Draw a seed's faults. The same arguments give the same scenario on every process.
+
+    Args:
+        seed: any integer.
+        node_count: machines at the start; drawn from 3 to 9 without one.
+        duration_s: simulated seconds with faults.
+    """
+    rng = random.Random(f"{seed}/scenario")
+    drawn_count = rng.randint(*NODES_DRAWN)
+    count = drawn_count if node_count is None else node_count
+    scenario = Scenario(seed=seed, node_count=count, duration_s=duration_s)
+    return evolve(
+        scenario,
+        network=_draw_network(rng),
+        tuning=_draw_tuning(rng, count),
+        incidents=_draw_incidents(rng, count, duration_s),
+    )
+
+
+def _draw_network(rng: random.Random) -> NetworkFaults:
+    def sometimes(draw: Callable[[], float], share: float = 0.5) -> float:
+        value = draw()
+        return value if rng.random() < share else 0.0
+
+    return NetworkFaults(
+        loss=sometimes(lambda: rng.choice((0.01, 0.05, 0.1, 0.25, 0.5))),
+        delay_min_s=rng.uniform(0.0001, 0.01),
+        delay_mean_s=rng.choice((0.0005, 0.002, 0.01, 0.03)),
+        is_ordered=rng.random() < 0.5,
+        repeat=sometimes(lambda: rng.uniform(0.0, 0.2)),
+        replay=sometimes(lambda: rng.uniform(0.0, 0.05)),
+        truncate=sometimes(lambda: rng.uniform(0.0, 0.02)),
+        flip=sometimes(lambda: rng.uniform(0.0, 0.02)),
+        misdeliver=sometimes(lambda: rng.uniform(0.0, 0.02)),
+        link_bytes_per_s=int(sometimes(lambda: rng.choice((20_000, 50_000, 200_000)), 0.25)),
+        tells_refusals=rng.random() < 0.7,
+    )
+
+
+def _draw_tuning(rng: random.Random, count: int) -> Tuning:
+    return Tuning(
+        full_mesh_threshold=rng.choice((10, 10, 2, max(2, count - 1))),
+        log_bytes_max=rng.choice((1_500, 4_000, 16_000, 65_536, 1 << 20)),
+        gap_buffer_bytes_max=rng.choice((2_048, 16_384, 65_536)),
+        packet_bytes_max=rng.choice((1_400, 8_192, 65_536)),
+        tombstone_grace_s=rng.choice((0.0, 1.0, 3.0)),
+        forget_after_s=rng.choice((20.0, 40.0, 3_600.0)),
+        max_skew_s=rng.choice((2.0, 5.0)),
+        content_check_period=rng.choice((1, 4, 16)),
+        writes_per_s=rng.choice((1.0, 4.0, 10.0, 20.0)),
+        key_count=rng.choice((2, 6, 20, 60)),
+        value_bytes_max=rng.choice((16, 64, 400)),
+        seed_count=rng.choice((1, 2, 3)),
+    )
+
+
+class _Draft:
+    """Incidents as they are drawn: who may still stop for good, which names are new."""
+
+    def __init__(self, rng: random.Random, count: int, duration_s: float) -> None:
+        self.rng = rng
+        self.names = machine_names(count)
+        self.new_names = count
+        self.stops_left = max(0, count - 2)
+        self.duration_s = duration_s
+        self.incidents: list[Incident] = []
+
+    def add(
+        self,
+        kind: IncidentKind,
+        names: tuple[str, ...],
+        *,
+        lasts: tuple[float, float],
+        amount: float = 0.0,
+        is_final: bool = False,
+    ) -> None:
+        rng = self.rng
+        latest = max(BOOT_S, self.duration_s - 1.0)
+        self.incidents.append(
+            Incident(
+                number=len(self.incidents),
+                kind=kind,
+                at_s=rng.uniform(min(BOOT_S, latest), latest),
+                duration_s=rng.uniform(*lasts),
+                names=names,
+                amount=amount,
+                is_final=is_final,
+            )
+        )
+
+    def one(self) -> tuple[str, ...]:
+        return (self.rng.choice(self.names),)
+
+    def some(self) -> tuple[str, ...]:
+        """Draw a side: at least one machine and not all of them."""
+        size = self.rng.randint(1, max(1, len(self.names) - 1))
+        return tuple(sorted(self.rng.sample(self.names, size)))
+
+    def pairs(self) -> tuple[str, ...]:
+        """Draw one to four links, as names in twos."""
+        drawn: list[str] = []
+        for _ in range(self.rng.randint(1, 4)):
+            drawn += self.rng.sample(self.names, 2) if len(self.names) > 1 else self.names * 2
+        return tuple(drawn)
+
+    def new(self, count: int) -> tuple[str, ...]:
+        names = tuple(f"n{self.new_names + index}" for index in range(count))
+        self.new_names += count
+        return names
+
+    def is_final(self, share: float) -> bool:
+        """Draw whether one machine stops for good; two always stay."""
+        if self.stops_left and self.rng.random() < share:
+            self.stops_left -= 1
+            return True
+        return False
+
+
+def _draw_incidents(rng: random.Random, count: int, duration_s: float) -> tuple[Incident, ...]:
+    draft = _Draft(rng, count, duration_s)
+    kinds = [kind for kind in IncidentKind if rng.random() < KIND_SHARE]
+    if kinds:
+        for _ in range(rng.randint(1, max(2, int(duration_s / 4)))):
+            _draw_incident(draft, rng.choice(kinds))
+    return tuple(sorted(draft.incidents, key=lambda incident: incident.at_s))
+
+
+def _draw_incident(draft: _Draft, kind: IncidentKind) -> None:
+    if kind in _PROCESS_KINDS:
+        _draw_process_incident(draft, kind)
+    else:
+        _draw_link_or_clock_incident(draft, kind)
+
+
+_PROCESS_KINDS: Final = frozenset(
+    {
+        IncidentKind.CRASH,
+        IncidentKind.ROLLBACK,
+        IncidentKind.RESTART_ALL,
+        IncidentKind.SEEDS_DOWN,
+        IncidentKind.PAUSE,
+        IncidentKind.TWIN,
+        IncidentKind.JOIN_STORM,
+        IncidentKind.LEAVE,
+        IncidentKind.JOIN_AND_LEAVE,
+    }
+)
+
+
+def _draw_link_or_clock_incident(draft: _Draft, kind: IncidentKind) -> None:
+    rng = draft.rng
+    match kind:
+        case IncidentKind.PARTITION | IncidentKind.ONE_WAY:
+            draft.add(kind, draft.some(), lasts=rng.choice(((1.0, 6.0), (5.0, 30.0))))
+        case IncidentKind.ISOLATE:
+            draft.add(kind, draft.one(), lasts=rng.choice(((1.0, 6.0), (5.0, 30.0))))
+        case IncidentKind.CUT_LINKS | IncidentKind.CLOG:
+            draft.add(kind, draft.pairs(), lasts=(0.5, 10.0))
+        case IncidentKind.FLAP:
+            draft.add(kind, draft.pairs(), lasts=(3.0, 20.0), amount=rng.uniform(0.1, 2.0))
+        case IncidentKind.SQUEEZE:
+            draft.add(kind, draft.one(), lasts=(2.0, 15.0), amount=rng.choice((5_000, 30_000)))
+        case IncidentKind.CLOCK_SKEW | IncidentKind.CLOCK_JUMP:
+            amount = rng.choice((-1, 1)) * rng.choice((0.2, 2.0, 8.0, 15.0))
+            draft.add(kind, draft.one(), lasts=(2.0, 25.0), amount=amount)
+        case IncidentKind.CLOCK_DRIFT:
+            draft.add(kind, draft.some(), lasts=(10.0, 40.0), amount=rng.uniform(-0.05, 0.05))
+
+
+def _draw_process_incident(draft: _Draft, kind: IncidentKind) -> None:
+    rng = draft.rng
+    match kind:
+        case IncidentKind.CRASH:
+            names = draft.one()
+            draft.add(kind, names, lasts=(0.1, 20.0), is_final=draft.is_final(0.25))
+        case IncidentKind.ROLLBACK:
+            draft.add(kind, draft.one(), lasts=(2.0, 20.0), amount=rng.uniform(0.1, 0.9))
+        case IncidentKind.RESTART_ALL:
+            draft.add(kind, draft.names, lasts=(0.1, 5.0), amount=rng.choice((0.0, 1.0)))
+        case IncidentKind.SEEDS_DOWN:
+            draft.add(kind, (), lasts=(1.0, 15.0))
+        case IncidentKind.PAUSE:
+            draft.add(kind, draft.some()[:2], lasts=rng.choice(((0.2, 3.0), (3.0, 20.0))))
+        case IncidentKind.TWIN:
+            draft.add(kind, draft.one(), lasts=(1.0, 15.0))
+        case IncidentKind.JOIN_STORM:
+            draft.add(kind, draft.new(rng.randint(2, 6)), lasts=(0.0, 0.5))
+        case IncidentKind.LEAVE:
+            names = draft.one()
+            draft.add(kind, names, lasts=(2.0, 15.0), is_final=draft.is_final(0.4))
+        case IncidentKind.JOIN_AND_LEAVE:
+            draft.add(kind, draft.new(1), lasts=(0.0, 1.0), is_final=True)

@@ -1,0 +1,90 @@
+"""The one place of the simulator that reads a node's private parts.
+
+The simulator changes none of them. What a checker needs and a user does not is read here, so
+that the node's public side stays small.
+"""
+# ruff: noqa: SLF001 - see above
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "covered",
+    "gap_actors",
+    "gap_bytes",
+    "gap_count",
+    "is_receiving_state",
+    "leftovers",
+    "log_bytes",
+    "map_entries",
+    "timer_count",
+    "tombstone_count",
+]
+
+
+def log_bytes(node: Any) -> int:
+    """Return what a node's log counts for."""
+    return int(node.replica._parts.log.bytes)
+
+
+def gap_bytes(node: Any) -> int:
+    """Return what waits behind gaps, in bytes."""
+    return int(node.replica._parts.gaps.bytes)
+
+
+def gap_count(node: Any) -> int:
+    """Return how many entries wait behind gaps."""
+    return len(node.replica._parts.gaps)
+
+
+def covered(node: Any) -> dict[Any, int]:
+    """Return what a node has absorbed of each writer, those it has forgotten included."""
+    vector = node.replica._parts.vector
+    return {**vector.forgotten, **vector.view}
+
+
+def is_receiving_state(node: Any) -> bool:
+    """Tell whether a state transfer is coming in."""
+    return node._engine.anti_entropy._incoming is not None
+
+
+def gap_actors(node: Any) -> set[Any]:
+    """Return the writers whose entries wait behind gaps."""
+    return set(node.replica._parts.gaps.actors())
+
+
+def timer_count(node: Any) -> int:
+    """Return how many timers are set."""
+    return len(node._engine._context.timers)
+
+
+def map_entries(state: Any) -> dict[Any, Any]:
+    """Return the entries of an `LWWMap`, tombstones included, in no order; not to be changed."""
+    entries: dict[Any, Any] = state._entries
+    return entries
+
+
+def tombstone_count(node: Any) -> int:
+    """Return how many tombstones a node's maps hold."""
+    replica = node.replica
+    states = (replica.get(document) for document in replica.documents())
+    return sum(getattr(state, "tombstone_count", 0) for state in states)
+
+
+def leftovers(node: Any) -> dict[str, int]:
+    """Return what a node still has under way, by name; all zero once it has come to rest."""
+    engine = node._engine
+    detector = engine.roster.detector
+    repair, spread = engine.anti_entropy, engine.dissemination
+    return {
+        "gap requests": len(spread._gaps),
+        "peers behind": len(spread._behind),
+        "suspicions": len(detector._suspicions),
+        "relayed probes": len(detector._relays),
+        "claims": len(engine.roster._claims._claims),
+        "news to repeat": len(engine.roster.news._broadcasts),
+        "state transfers in": int(repair._incoming is not None),
+        "state transfers out": len(repair._outgoing),
+        "tombstones": tombstone_count(node),
+    }
