@@ -26,11 +26,10 @@ from meshlib.crdt.wire import (
     canonical_order,
     read_actor,
     read_integer,
-    read_key_batch,
+    read_keys,
     read_payload,
     read_rows,
     require,
-    require_sorted,
 )
 from meshlib.errors import DecodeError, LimitExceeded
 from meshlib.identity import ActorId
@@ -133,8 +132,7 @@ def map_from_wire(wire: Any) -> dict[Any, LWWEntry]:
         LimitExceeded: over a limit.
     """
     *writes, counts = read_rows(wire, "a map", count=7)
-    keys = read_key_batch(read_rows(writes[2], "the keys of a map"))
-    require_sorted(keys, "the keys of a map")
+    keys = read_keys(writes[2], "the keys of a map")
     entries: dict[Any, LWWEntry] = dict(zip(keys, _read_writes(writes), strict=True))
     counted = []
     for row in read_rows(counts, "the counts of a map"):
@@ -142,8 +140,7 @@ def map_from_wire(wire: Any) -> dict[Any, LWWEntry]:
         changes = _changes_from_wire(changes_wire, b"")
         require(len(changes) > 0, "a row that tells nothing")
         counted.append((key, changes))
-    counted_keys = read_key_batch([key for key, _ in counted])
-    require_sorted(counted_keys, "the counts of a map")
+    read_keys([key for key, _ in counted], "the counts of a map")
     for key, changes in counted:
         require(key not in entries, "a key with a write and with counts")
         entries[key] = counts_alone(changes)
@@ -192,6 +189,10 @@ def _read_changes(wire: Any, positions: Sequence[int], actors: list[ActorId]) ->
             _changes_from_wire(each, actors[position])
             for each, position in zip(wires, positions, strict=True)
         ]
-    told = list(zip(wires, positions, strict=True))
-    shared = {pair: _changes_from_wire(pair[0], actors[pair[1]]) for pair in {*told}}
+    # A count and who made it, as one number: equal ones are told without a tuple for each.
+    told = [each * len(actors) + position for each, position in zip(wires, positions, strict=True)]
+    shared = {
+        number: _changes_from_wire(number // len(actors), actors[number % len(actors)])
+        for number in set(told)
+    }
     return list(map(shared.__getitem__, told))

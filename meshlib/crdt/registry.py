@@ -213,10 +213,12 @@ def decode(data: bytes | memoryview, *, bytes_max: int = FRAME_BYTES_MAX) -> Lat
     if type(tag) is not str:
         raise DecodeError("a type tag must be text")
     cls = resolve(tag)
-    version = read_integer(version, "the format version", minimum=1)
+    read_integer(version, "the format version", minimum=1)
     current: int = getattr(cls, "format_version", FORMAT_VERSION)
     if version == current:
-        return cast(Lattice, cls.from_wire(body))
-    if version > current or not hasattr(cls, "from_version"):
+        state: Lattice = cls.from_wire(body)
+    elif version < current and hasattr(cls, "from_version"):
+        state = cls.from_version(version, body)
+    else:
         raise VersionMismatch(f"the format of {tag}", ours=current, theirs=version)
-    return cast(Lattice, cls.from_version(version, body))
+    return state

@@ -20,7 +20,6 @@ from meshlib.crdt.wire import (
     read_actor,
     read_key,
     read_key_batch,
-    read_rows,
 )
 from meshlib.errors import InvalidValueError, UnknownKeyError
 from meshlib.identity import ActorId
@@ -260,27 +259,27 @@ class ORSet(DottedState, Generic[E]):
             DecodeError: malformed, or not canonical.
             LimitExceeded: over a limit.
         """
-        if len(read_rows(wire, "a set")) == 1:
-            state = cls._read_addition(read_rows(wire[0], "an actor's row", count=4))
+        if type(wire) is tuple and len(wire) == 1:
+            state = cls._read_addition(wire[0])
             if state is not None:
                 return state
         return super().from_wire(wire)
 
     @classmethod
-    def _read_addition(cls, row: Sequence[Any]) -> Self | None:
+    def _read_addition(cls, row: Any) -> Self | None:
         """Read the row of a set that is one addition and nothing else; None for another row."""
+        if type(row) is not tuple or len(row) != 4:
+            return None
         actor, ranges, steps, leaves = row
-        if type(steps) is not tuple or len(steps) != 1 or type(steps[0]) is not int:
+        if type(steps) is not tuple or type(leaves) is not tuple or len(steps) != 1:
             return None
         sequence = steps[0]
-        expected = (0, sequence - 1, 1) if sequence > 1 else (1,)
-        if ranges != expected or set(map(type, ranges)) != {int}:
+        if type(sequence) is not int or not 1 < sequence <= COUNT_MAX or len(leaves) != 1:
             return None
-        [leaf] = read_rows(leaves, "leaves", count=1)
-        if not 1 <= sequence <= COUNT_MAX:
+        if ranges != (0, sequence - 1, 1) or set(map(type, ranges)) != {int}:
             return None
         state: Self = _new(cls)
-        state._entries = {read_key(leaf): (read_actor(actor), sequence)}  # type: ignore[dict-item]
+        state._entries = {read_key(leaves[0]): (read_actor(actor), sequence)}  # type: ignore[dict-item]
         state._owners = None
         state._context = None
         return state

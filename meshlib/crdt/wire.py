@@ -37,7 +37,6 @@ __all__ = [
     "read_rows",
     "read_stamp",
     "require",
-    "require_sorted",
     "wire_digest",
 ]
 
@@ -163,34 +162,33 @@ def read_key(wire: Any) -> Key:
         raise DecodeError(str(error)) from error
 
 
+def _are_short_texts(wires: Sequence[Any]) -> bool:
+    """Tell whether these are all plain texts far below the limit. O(size), in a few calls."""
+    if not wires or set(map(type, wires)) != {str}:
+        return False
+    return max(map(len, wires)) * 4 <= KEY_BYTES_MAX and "".join(wires).isascii()
+
+
 def read_key_batch(wires: Sequence[Any]) -> Sequence[Key]:
-    """Read many keys or elements: short plain texts are checked all at once. O(size)."""
-    is_text = bool(wires) and set(map(type, wires)) == {str}
-    if is_text and max(map(len, wires)) * 4 <= KEY_BYTES_MAX and "".join(wires).isascii():
-        return wires
-    for wire in wires:
-        read_key(wire)
+    """Read many keys or elements. O(size)."""
+    if not _are_short_texts(wires):
+        for wire in wires:
+            read_key(wire)
     return wires
 
 
 def read_keys(wire: Any, what: str) -> Sequence[Key]:
     """Read an array of keys in canonical order, each once."""
-    rows = read_rows(wire, what)
-    read_key_batch(rows)
-    require_sorted(rows, what)
-    return rows
-
-
-def require_sorted(keys: Sequence[Any], what: str) -> None:
-    """Require that checked keys stand in canonical order, each once."""
-    if set(map(type, keys)) == {str}:
-        if not all(map(lt, keys, islice(keys, 1, None))):
-            raise DecodeError(f"{what} must be in canonical order, each once")
-        return
-    if len(set(keys)) != len(keys):
-        raise DecodeError(f"{what} holds a key twice")
-    if canonical_order(keys) != list(keys):
-        raise DecodeError(f"{what} must be in canonical order")
+    keys = read_rows(wire, what)
+    if _are_short_texts(keys):
+        is_canonical = all(map(lt, keys, islice(keys, 1, None)))
+    else:
+        for key in keys:
+            read_key(key)
+        is_canonical = len(set(keys)) == len(keys) and canonical_order(keys) == list(keys)
+    if not is_canonical:
+        raise DecodeError(f"{what} must be in canonical order, each once")
+    return keys
 
 
 def read_payload(wire: Any) -> bytes:

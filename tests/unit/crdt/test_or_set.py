@@ -182,6 +182,11 @@ def test_sets_are_not_hashable() -> None:
         ((ALICE, (1,), (1,), (["x"],)),),
         ((ALICE, (0,), (), ()),),
         ((ALICE, (1,), (), ()), (ALICE, (1,), (), ())),
+        ((ALICE, (0.0, 4, 1), (5,), ("x",)),),
+        ((ALICE, (0, 4, True), (5,), ("x",)),),
+        ((ALICE, (0, 4, 1), (5,), (None,)),),
+        ((b"short", (0, 4, 1), (5,), ("x",)),),
+        ((ALICE, (0, 4, 1), (5.0,), ("x",)),),
     ],
 )
 def test_a_malformed_set_is_refused(wire: object) -> None:
