@@ -21,7 +21,7 @@ from attrs import field, frozen
 from meshlib.aio import split_address
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
-from meshlib.state import CACHE_AWARE, CacheAwareConfig
+from meshlib.state import CACHE_AWARE, CacheAwareConfig, RateLimitConfig
 from meshlib_server.structure import StructureError, structure
 
 __all__ = [
@@ -75,6 +75,7 @@ class MeshSettings:
         full_mesh_threshold: up to how many nodes each is connected to each.
         auth: where the tokens are kept.
         gossip: the timing of the gossip.
+        rate_limit: how limits are shared, and what a node does that is cut off.
     """
 
     enabled: bool = True
@@ -88,6 +89,7 @@ class MeshSettings:
     full_mesh_threshold: int = 10
     auth: AuthSettings = AuthSettings()
     gossip: GossipConfig = field(factory=GossipConfig)
+    rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
 
 
 @frozen(kw_only=True)
@@ -253,7 +255,7 @@ def _parse_variable(text: str, kind: Any, variable: str) -> Any:
     if get_origin(kind) is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
     kinds = get_args(kind) or (kind,)
-    if str in kinds:
+    if any(issubclass(kind, str) for kind in kinds):  # words of a fixed list are text too
         return text
     if bool in kinds:
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

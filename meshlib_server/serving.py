@@ -173,6 +173,7 @@ async def _serve_node(prepared: _Prepared) -> int:
         zone=mesh.zone,
         full_mesh_threshold=mesh.full_mesh_threshold,
         gossip=mesh.gossip,
+        rate_limit=mesh.rate_limit,
     )
     runtime = MeshRuntime(config, transport=transport, seeds=mesh.init_peer)
     await runtime.start()

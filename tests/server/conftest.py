@@ -21,7 +21,7 @@ from attrs import define, field
 TOKEN = "operator-token-1"
 OTHER_TOKEN = "operator-token-2"
 PEER_TOKEN = "peer-token-1"
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 
 
 @define

@@ -118,6 +118,7 @@ def test_the_environment_wins_over_the_file(write: Write) -> None:
         "MESH_ENABLED": "false",
         "MESH_FULL_MESH_THRESHOLD": "5",
         "MESH_GOSSIP_PROBE_INTERVAL_S": "0.75",
+        "MESH_RATE_LIMIT_PARTITION_MODE": "closed",
     }
 
     mesh = load_settings(path, environment=environment, flags={}).mesh
@@ -128,6 +129,7 @@ def test_the_environment_wins_over_the_file(write: Write) -> None:
     assert mesh.enabled is False
     assert 5 == mesh.full_mesh_threshold
     assert 0.75 == mesh.gossip.probe_interval_s
+    assert "closed" == mesh.rate_limit.partition_mode
     assert "z1" == mesh.zone
 
 
@@ -169,6 +171,11 @@ def test_an_empty_variable_is_unset(write: Write) -> None:
         ("mesh: {cluster_name: ''}", "mesh.cluster_name: must not be empty"),
         ("mesh: {full_mesh_threshold: 0}", "mesh.full_mesh_threshold: must be at least 1"),
         ("mesh: {gossip: {probe_interval_s: -1}}", "mesh.gossip: probe_interval_s must be over 0"),
+        (
+            "mesh: {rate_limit: {partition_mode: ajar}}",
+            "mesh.rate_limit: 'ajar' is not a valid PartitionMode",
+        ),
+        ("mesh: {rate_limit: {owner_count: 0}}", "mesh.rate_limit: 'owner_count' must be >= 1"),
         ("mesh:", "mesh: expected an object, got nothing"),
         ("models: [{model_id: a}]", "models[0].policy: missing"),
         ("models: [{model_id: a, policy: {typo: b}}]", "models[0].policy.typo: unknown key"),
