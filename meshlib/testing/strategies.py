@@ -1,0 +1,119 @@
+"""Hypothesis strategies for histories of a type, and for its states and deltas.
+
+Everything is drawn as literals before anything is run, so hypothesis shrinks a program step by
+step, and what it prints can be replayed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from meshlib.testing.history import DISK_KEPT, DISK_LOST, History, Program
+from meshlib.testing.profile import DEFAULT_WORLD, World
+from meshlib.testing.spec import CRDTSpec
+
+__all__ = ["deltas", "histories", "programs", "states"]
+
+S = TypeVar("S")
+
+NUMBER_MAX = 4095
+"""Numbers pick events by `number % count` and sets of events by their bits."""
+
+
+def programs(spec: CRDTSpec[S], *, world: World = DEFAULT_WORLD) -> SearchStrategy[Program]:
+    """Return a strategy for programs of a type: see `meshlib.testing.history` for their form.
+
+    In a small world each argument that the spec pins is drawn once for the whole program.
+
+    Args:
+        spec: the type.
+        world: how many replicas and steps.
+    """
+    pinned: dict[str, SearchStrategy[Any]] = {}
+    if world.is_small:
+        for operation in spec.operations.values():
+            for name, strategy in operation.arguments.items():
+                if name in spec.pinned:
+                    pinned.setdefault(name, strategy)
+    replica = st.integers(0, world.replica_count - 1)
+    number = st.integers(0, NUMBER_MAX)
+    disk = st.sampled_from([DISK_LOST, DISK_KEPT, DISK_LOST])
+    performs = [
+        st.tuples(
+            st.just("perform"),
+            replica,
+            st.just(name),
+            st.fixed_dictionaries(
+                {name: what for name, what in operation.arguments.items() if name not in pinned}
+            ),
+        )
+        for name, operation in spec.operations.items()
+    ]
+    deliver = st.tuples(st.just("deliver"), replica, number)
+    exchange = st.tuples(st.just("exchange"), replica, replica)
+    restart = st.tuples(st.just("restart"), replica, disk)
+    each = len(performs)  # of seven steps three write, two deliver, one exchanges, one restarts
+    step = st.one_of(performs * 3 + [deliver] * 2 * each + [exchange] * each + [restart] * each)
+    steps = st.lists(step, min_size=1, max_size=world.steps_max)
+    if not pinned:
+        return steps
+    wanted = {
+        name: [argument for argument in operation.arguments if argument in pinned]
+        for name, operation in spec.operations.items()
+    }
+
+    def with_pinned(drawn: tuple[dict[str, Any], list[tuple[Any, ...]]]) -> Program:
+        values, program = drawn
+        return [
+            (*step[:3], {**step[3], **{name: values[name] for name in wanted[step[2]]}})
+            if step[0] == "perform"
+            else step
+            for step in program
+        ]
+
+    return st.tuples(st.fixed_dictionaries(pinned), steps).map(with_pinned)
+
+
+def histories(spec: CRDTSpec[S], *, world: World = DEFAULT_WORLD) -> SearchStrategy[History[S]]:
+    """Return a strategy for histories: programs that have been run.
+
+    Args:
+        spec: the type.
+        world: how many replicas and steps.
+    """
+
+    def run(program: Program) -> History[S]:
+        history = History(spec, replica_count=world.replica_count)
+        history.run(program)
+        return history
+
+    return programs(spec, world=world).map(run)
+
+
+def states(spec: CRDTSpec[S], *, world: World = DEFAULT_WORLD) -> SearchStrategy[S]:
+    """Return a strategy for states as replicas reach them, partly delivered ones included.
+
+    Args:
+        spec: the type.
+        world: how many replicas and steps.
+    """
+    return st.tuples(histories(spec, world=world), st.integers(0, world.replica_count - 1)).map(
+        lambda drawn: drawn[0].state(drawn[1])
+    )
+
+
+def deltas(spec: CRDTSpec[S], *, world: World = DEFAULT_WORLD) -> SearchStrategy[S]:
+    """Return a strategy for single deltas, each made on some state that a history reaches.
+
+    Args:
+        spec: the type.
+        world: how many replicas and steps.
+    """
+    return (
+        st.tuples(histories(spec, world=world), st.integers(0, NUMBER_MAX))
+        .filter(lambda drawn: bool(drawn[0].events))
+        .map(lambda drawn: drawn[0].events[drawn[1] % len(drawn[0].events)].delta)
+    )
