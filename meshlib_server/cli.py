@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import click
 
-from meshlib.aio import split_address
 from meshlib.errors import ConfigError, LocalError
 
 __all__ = ["EXIT_START_FAILURE", "demo", "main", "serve"]
@@ -23,6 +22,8 @@ class _Address(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the value and return it."""
+        from meshlib.aio import split_address  # not for `--help`: it loads the whole library
+
         try:
             split_address(value)
         except ConfigError as error:
