@@ -180,8 +180,17 @@ class StateCluster:
 
     def __init__(self, count: int = 2) -> None:
         self.time = FakeTime()
-        self.replicas = [make_replica(f"node{number}", self.time) for number in range(1, count + 1)]
+        self._behind_s = [0.0] * count
+        self.replicas = [self._make_replica(number) for number in range(count)]
         self.managers = [MeshSyncManager(replica) for replica in self.replicas]
+
+    def _make_replica(self, number: int) -> Replica:
+        actor = actor_id(f"node{number + 1}", 1)
+        clock = HybridClock(actor, wall_clock=lambda: self.time.wall() - self._behind_s[number])
+        return Replica(actor=actor, clock=clock)
+
+    def set_clock(self, number: int, *, behind_s: float) -> None:
+        self._behind_s[number] = behind_s
 
     def exchange(self) -> None:
         self.time.now += 0.01

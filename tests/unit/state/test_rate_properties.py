@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 bursts = st.lists(
     st.tuples(
-        st.floats(0.0, 0.3),  # seconds of silence before
+        st.floats(0.03, 0.3),  # seconds of silence before
         st.integers(1, 8),  # which node
         st.integers(1, 60),  # requests
         st.integers(1, 3),  # cost of each
@@ -23,7 +23,7 @@ bursts = st.lists(
 def test_no_window_admits_more_than_the_limit_and_a_few_units_a_node(
     rate_cluster: Any, count: int, limit: int, plan: list[Any]
 ) -> None:
-    """Messages arrive at once, so between two bursts all know the same.
+    """Messages arrive at once, and urgent reports are out before the next burst: all know all.
 
     What may be over: a node that wakes up may admit its least burst before it has heard of the
     others, and each may go beyond its part by the tolerance and by one request.

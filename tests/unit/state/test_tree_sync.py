@@ -135,6 +135,34 @@ def test_a_tree_never_holds_more_than_its_policy_allows(state_cluster: Any) -> N
     assert 50 == tree_of(there).version
 
 
+def test_what_goes_first_is_the_oldest_of_all_tenants(state_cluster: Any) -> None:
+    """And not the oldest of the one that is given something."""
+    manager = state_cluster(1).managers[0]
+    shrink(manager, 16)
+    for text, tenant in (("aaaa", "w1"), ("bbbb", "w2"), ("cccc", "w1"), ("dddd", "w2")):
+        insert(manager, text, tenant)
+    insert(manager, "eeee", "w3")
+
+    assert ["bbbb", "cccc", "dddd", "eeee"] == [op.text for op in tree_of(manager).operations]
+
+
+def test_a_node_whose_clock_is_behind_can_still_insert(state_cluster: Any) -> None:
+    """Though what was evicted is younger by the clock of the one that evicted it."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    shrink(there, 4)
+    cluster.exchange()
+    cluster.time.now = 100.0
+    for text in ("aaaa", "bbbb"):
+        insert(here, text)
+    cluster.exchange()
+    cluster.set_clock(1, behind_s=50.0)
+    insert(there, "cccc")
+    cluster.exchange()
+
+    assert 4 == here.match_tree(MODEL, "cccc").matched
+
+
 def test_a_size_that_is_lowered_holds_at_the_next_insertion(state_cluster: Any) -> None:
     """All at once, the youngest stay."""
     manager = state_cluster(1).managers[0]
