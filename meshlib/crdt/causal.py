@@ -96,7 +96,6 @@ class CausalContext:
     A state without gaps costs one integer for each actor; each gap costs two more.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ("_cloud", "_vector")
 
     def __init__(self, dots: Iterable[DotLike] = ()) -> None:
@@ -230,11 +229,9 @@ class CausalContext:
         """Return the dots of this context that the other has not seen. O(ranges of both)."""
         rest = type(self)()
         for actor in (*self._vector, *(a for a in self._cloud if a not in self._vector)):
-            for index, bound in enumerate(_subtract(self._bounds(actor), other._bounds(actor))):
-                if not index & 1:
-                    low = bound
-                else:
-                    rest.add_range(actor, low, bound - 1)
+            bounds = _subtract(self._bounds(actor), other._bounds(actor))
+            for index in range(0, len(bounds), 2):
+                rest.add_range(actor, bounds[index], bounds[index + 1] - 1)
         return rest
 
     def _bounds(self, actor: ActorId) -> list[int]:

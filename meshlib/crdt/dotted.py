@@ -36,11 +36,11 @@ class DottedState(ABC):
     Subclasses keep the leaves as they like and provide the few methods that are abstract here.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ("_context",)
 
     def __init__(self) -> None:
-        self._context: CausalContext = CausalContext()
+        # None where the live dots imply it; see `_implied_context`.
+        self._context: CausalContext | None = CausalContext()
 
     # What a subclass provides.
 
@@ -69,7 +69,7 @@ class DottedState(ABC):
         """Make a dot not live that is."""
 
     @abstractmethod
-    def _copy_leaves_to(self, other: Self) -> None:
+    def _copy_leaves_to(self, other: Any) -> None:
         """Give another state, which has none, the leaves of this one."""
 
     # What a subclass with many leaves does better in bulk.
@@ -108,7 +108,14 @@ class DottedState(ABC):
     @property
     def context(self) -> CausalContext:
         """The dots that this state has seen. Read it and do not change it."""
-        return self._context
+        context = self._context
+        if context is None:
+            context = self._context = self._implied_context()
+        return context
+
+    def _implied_context(self) -> CausalContext:
+        """Return the context of a state that was made without one."""
+        return CausalContext(dot for dot, _ in self._leaves())
 
     def _fresh_dot(self, dot: Dot) -> None:
         """Check the dot of a write: well formed, and not used before as far as is known here."""
@@ -116,15 +123,11 @@ class DottedState(ABC):
         if dot in self.context:
             raise InvalidValueError(f"{dot} was used before; dots are never used twice")
 
-    def _require_same(self, other: object) -> None:
-        if type(other) is not type(self):
-            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(other).__name__}")
-
     def _superseding(self, dots: Iterable[DotLike]) -> Self:
         """Return the delta that kills these dots and adds nothing."""
         delta = type(self)()
         for dot in dots:
-            delta._context.add(dot)
+            delta.context.add(dot)
         return delta
 
     def _leaves_within(self, context: CausalContext) -> Iterator[tuple[DotLike, Any]]:
@@ -147,7 +150,12 @@ class DottedState(ABC):
         Raises:
             InvalidTypeError: the delta is of another class. State unchanged.
         """
-        self._require_same(delta)
+        if delta.__class__ is not self.__class__:
+            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(delta).__name__}")
+        return self._absorb(delta)
+
+    def _absorb(self, delta: Any) -> Self:
+        """Absorb a state of this very class."""
         mine, theirs = self.context, delta.context
         new = type(self)()
         for dot, leaf in delta._leaves():
@@ -162,7 +170,7 @@ class DottedState(ABC):
         mine.update(theirs)
         for dot, leaf in killed:
             self._discard(dot, leaf)
-            new._context.add(dot)
+            new.context.add(dot)
         for dot, leaf in new._leaves():
             self._insert(dot, leaf)
         return new
@@ -303,7 +311,7 @@ class PlainDottedState(DottedState):
     def _discard(self, dot: DotLike, leaf: Any) -> None:  # noqa: ARG002 - the dot alone decides
         del self._live[dot]
 
-    def _copy_leaves_to(self, other: Self) -> None:
+    def _copy_leaves_to(self, other: Any) -> None:
         other._live = self._live.copy()
 
 

@@ -170,14 +170,14 @@ def join_all(states: Iterable[LatticeT]) -> LatticeT:
     """
     iterator = iter(states)
     try:
-        joined = next(iterator)
+        joined: Any = next(iterator)
     except StopIteration:
         raise ValueError("nothing to join") from None
     is_own = False
     for state in iterator:
-        if is_own and isinstance(joined, Container):
-            cast(Any, joined).absorb(state)
+        if is_own and hasattr(joined, "absorb"):
+            joined.absorb(state)
         else:
             joined = joined | state
             is_own = True
-    return joined
+    return cast(LatticeT, joined)

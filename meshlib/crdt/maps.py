@@ -38,7 +38,6 @@ class LWWMap(Generic[K, V]):
     entries' hashes.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ("_digests", "_entries", "_pending", "_tombstone_count")
 
     def __init__(self) -> None:

@@ -229,7 +229,7 @@ class ORMap(DottedState, Generic[K, V]):
             del self._children[key]
         del self._owners[dot]
 
-    def _copy_leaves_to(self, other: Self) -> None:
+    def _copy_leaves_to(self, other: Any) -> None:
         other._owners = self._owners.copy()
         for key, child in self._children.items():
             copied = self._child_type()

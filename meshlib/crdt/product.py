@@ -35,7 +35,6 @@ class Product:
     the bottom for each one left out.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ()
 
     _component_types: ClassVar[dict[str, type[Any]]] = {}
@@ -68,6 +67,10 @@ class Product:
             InvalidTypeError: the delta is of another class. State unchanged.
         """
         self._require_same(delta)
+        return self._absorb(delta)
+
+    def _absorb(self, delta: Any) -> Self:
+        """Absorb a state of this very class."""
         new = {}
         for name, component in self._components():
             joined, new[name] = absorb(component, getattr(delta, name))
@@ -77,6 +80,9 @@ class Product:
     def absorb_snapshot(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
         """Join a part of a peer's whole state: numbered components by their own rule."""
         self._require_same(part)
+        return self._absorb_snapshot(part, covers)
+
+    def _absorb_snapshot(self, part: Any, covers: Callable[[ActorId, int], bool]) -> Self:
         new = {}
         for name, component in self._components():
             theirs = getattr(part, name)
@@ -132,11 +138,19 @@ class Product:
     def __or__(self, other: Self, /) -> Self:
         if type(other) is not type(self):
             return NotImplemented
+        return self._join(other)
+
+    def _join(self, other: Any) -> Self:
+        """Return the join with a state of this very class."""
         return type(self)(**{n: mine | getattr(other, n) for n, mine in self._components()})
 
     def __le__(self, other: Self, /) -> bool:
         if type(other) is not type(self):
             return NotImplemented
+        return self._is_under(other)
+
+    def _is_under(self, other: Any) -> bool:
+        """Tell whether a state of this very class holds everything this one does."""
         return all(mine <= getattr(other, name) for name, mine in self._components())
 
     def __eq__(self, other: object) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final, Self, TypeVar, dataclass_transform, get_type_hints
+from typing import Any, ClassVar, Final, Self, TypeVar, cast, dataclass_transform, get_type_hints
 
 import attrs
 
@@ -119,7 +119,7 @@ def _declared(cls: type[Any]) -> type[Any]:
     return attrs.define(kw_only=True, eq=False, repr=False, slots=True)(cls)
 
 
-def _with_defaults(cls: type[Any], types: Mapping[str, type[Any]]) -> None:
+def _with_defaults(cls: Any, types: Mapping[str, type[Any]]) -> None:
     """Let every field be left out, and check the class of those given."""
     make: Callable[..., None] = cls.__init__
     required = [
@@ -135,11 +135,12 @@ def _with_defaults(cls: type[Any], types: Mapping[str, type[Any]]) -> None:
         make(self, **components)
         self._check_components()
 
-    initialise.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    described: Any = initialise
+    described.__signature__ = inspect.Signature(
         [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         + [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in types]
     )
-    initialise.__doc__ = cls.__init__.__doc__
+    described.__doc__ = cls.__init__.__doc__
     cls.__init__ = initialise
 
 
@@ -147,8 +148,7 @@ def _add_methods(cls: type[Any]) -> None:
     """Give a class that does not inherit `Record` what a record has."""
     for base in (Product, Record):
         for name, member in vars(base).items():
-            is_special = name.startswith("__")
-            if name in _PLUMBING or (not is_special and name in cls.__dict__):
+            if name in _PLUMBING or (not name.startswith("_") and name in cls.__dict__):
                 continue  # what the class says itself stays, but for what a lattice rests on
             setattr(cls, name, member)
 
@@ -185,7 +185,7 @@ def lattice(
     later = dict(since or {})
 
     def declare(cls: type[T]) -> type[T]:
-        declared: type[Any] = _declared(cls)
+        declared: Any = _declared(cls)
         names = [attribute.name for attribute in attrs.fields(declared)]
         _check_names(cls.__name__, names)
         types = _field_types(declared, names)
@@ -194,12 +194,15 @@ def lattice(
                 raise InvalidValueError(f"no field {field!r} can be there since {added}")
         if not issubclass(declared, Record):
             _add_methods(declared)
-        declared._component_types = types
-        declared._since = later
-        declared.format_version = version
-        declared.__hash__ = None  # type: ignore[assignment]
+        for attribute, fixed in (
+            ("_component_types", types),
+            ("_since", later),
+            ("format_version", version),
+            ("__hash__", None),  # a container, whatever attrs made of it
+        ):
+            setattr(declared, attribute, fixed)
         _with_defaults(declared, types)
         register(f"record:{name}", declared)
-        return declared
+        return cast(type[T], declared)
 
     return declare

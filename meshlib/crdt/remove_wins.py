@@ -119,7 +119,7 @@ class RemoveWinsSet(DottedState, Generic[E]):
         if not tokens:
             del self._tokens[leaf[0]]
 
-    def _copy_leaves_to(self, other: Self) -> None:
+    def _copy_leaves_to(self, other: Any) -> None:
         other._live = self._live.copy()
         other._tokens = {element: tokens.copy() for element, tokens in self._tokens.items()}
 

@@ -52,20 +52,11 @@ class ORSet(DottedState, Generic[E]):
     __slots__ = ("_entries", "_owners")
 
     def __init__(self) -> None:
+        super().__init__()
         # _context is None for the commonest delta: one element on the only dot ever seen.
         # _owners (dot -> element) is made when the first dot has to be looked up.
-        self._context: CausalContext | None = CausalContext()  # type: ignore[assignment]
         self._entries: dict[E, Dots] = {}
         self._owners: dict[DotLike, E] | None = None
-
-    @property
-    def context(self) -> CausalContext:
-        """The dots that this state has seen. Read it and do not change it."""
-        context = self._context
-        if context is None:
-            [(dot, _)] = self._leaves()
-            context = self._context = CausalContext.of_dot(dot)
-        return context
 
     def add(self, element: E, *, dot: Dot) -> Self:
         """Return the delta that adds an element, and takes the place of its earlier additions.
@@ -168,22 +159,12 @@ class ORSet(DottedState, Generic[E]):
         """The elements. O(n)."""
         return frozenset(self._entries)
 
-    def absorb(self, delta: Self, /) -> Self:
-        """Join a state into this one and return exactly the part that was new.
-
-        O(delta) for a delta that is small against the state, else O(both).
-
-        Raises:
-            InvalidTypeError: the delta is of another class. State unchanged.
-        """
-        if delta.__class__ is not self.__class__:
-            self._require_same(delta)
+    def _absorb(self, delta: Any) -> Self:
         if delta._context is not None:
             if len(delta.context) * SMALL_DELTA < len(self._entries):
-                return super().absorb(delta)
+                return super()._absorb(delta)
             return self._absorb_large(delta)
-        added: Any = delta._entries
-        [(element, dot)] = added.items()
+        [(element, dot)] = delta._entries.items()
         context = self.context if self._context is None else self._context
         if not context.add(dot):
             return type(self)()
@@ -194,9 +175,10 @@ class ORSet(DottedState, Generic[E]):
             entries[element] = dot
             if self._owners is not None:
                 self._owners[dot] = element
-        return delta
+        added: Self = delta
+        return added
 
-    def _absorb_large(self, delta: Self) -> Self:
+    def _absorb_large(self, delta: Any) -> Self:
         """Absorb a state by walking both, without an index of dots. O(both)."""
         mine, theirs = self._entries, delta._entries
         context, other = self.context, delta.context
@@ -239,7 +221,7 @@ class ORSet(DottedState, Generic[E]):
                 unseen[element] = dots
         return unseen
 
-    def _killed_by(self, delta: Self, different: list[tuple[E, Dots]]) -> list[tuple[DotLike, E]]:
+    def _killed_by(self, delta: Any, different: list[tuple[E, Dots]]) -> list[tuple[DotLike, E]]:
         """Return the live dots here that a state has seen and does not have."""
         mine, theirs, context = self._entries, delta._entries, delta.context
         gone = [(e, dots) for e, dots in mine.items() if e not in theirs]
@@ -279,7 +261,8 @@ class ORSet(DottedState, Generic[E]):
         if ranges != (0, sequence - 1, 1) or set(map(type, ranges)) != {int}:
             return None
         state: Self = _new(cls)
-        state._entries = {read_key(leaves[0]): (read_actor(actor), sequence)}  # type: ignore[dict-item]
+        element: Any = read_key(leaves[0])
+        state._entries = {element: (read_actor(actor), sequence)}
         state._owners = None
         state._context = None
         return state
@@ -331,7 +314,7 @@ class ORSet(DottedState, Generic[E]):
         if self._owners is not None:
             del self._owners[dot]
 
-    def _copy_leaves_to(self, other: Self) -> None:
+    def _copy_leaves_to(self, other: Any) -> None:
         other._entries = self._entries.copy()
 
     def _live_by_actor(self) -> Mapping[ActorId, Mapping[int, E]]:
@@ -366,6 +349,11 @@ class ORSet(DottedState, Generic[E]):
     @classmethod
     def _leaf_from_wire(cls, wire: Any) -> Any:
         return read_key(wire)
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        super()._check()
+        assert self._owners is None or self._owners == dict(self._leaves()), self
 
     def __repr__(self) -> str:
         return f"ORSet({{{', '.join(map(repr, self))}}})"

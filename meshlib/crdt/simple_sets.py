@@ -18,7 +18,6 @@ E = TypeVar("E")
 class GSet(Generic[E]):
     """A set that only grows. A container."""
 
-    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ("_elements",)
 
     def __init__(self) -> None:
@@ -126,7 +125,6 @@ class TwoPhaseSet(Generic[E]):
     Source: Shapiro et al., INRIA RR-7506, 2011, specification 12.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ("_added", "_removed")
 
     def __init__(self) -> None:

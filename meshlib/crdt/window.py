@@ -53,7 +53,6 @@ class WindowCounter:
     splits it with `clamp(local window + 1)` and holds what is ahead until its time.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
     __slots__ = ("_nets", "_windows")
 
     windows_kept: ClassVar[int] = 8

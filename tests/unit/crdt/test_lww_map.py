@@ -181,6 +181,7 @@ def test_digests_follow_changes() -> None:
         state._check()
     assert len(seen) == len(set(seen))
     state.absorb(state.remove("k1", stamp=stamp(900)))
+    state._check()
     assert 1 == state.collect(lambda entry: True)
     state._check()
 

@@ -114,6 +114,19 @@ def test_clearing_removes_what_was_seen() -> None:
     assert {"z"} == (state | state.clear() | unseen).value
 
 
+def test_the_index_of_dots_follows_every_change() -> None:
+    """It is made when the first dot is looked up, and kept up from then on."""
+    state = ORSet[str]().add_all([f"e{n}" for n in range(100)], first=Dot(ALICE, 1))
+    state.absorb(state.remove("e7"))
+    state._check()
+    state.absorb(state.add("e7", dot=Dot(ALICE, 101)))
+    state.absorb(state.add("e8", dot=Dot(BOB, 1)))
+    state.absorb(state.remove("e9") | state.remove("e10"))
+    state.absorb(ORSet[str]().add_all(["x", "e11"], first=Dot(BOB, 2)))
+    state._check()
+    assert 99 == len(state)
+
+
 def test_removing_what_is_not_there() -> None:
     """`remove` is an error then, `discard` changes nothing."""
     with pytest.raises(UnknownKeyError):
