@@ -62,6 +62,10 @@ __all__ = ["Engine"]
 MAINTENANCE_S = 1.0
 """Between two rounds of trimming and collecting."""
 
+_FROM_ANYONE = (JoinRequest, ConflictNotice)
+"""Read whoever sends them: a claim to a name comes from a start that is not known yet, and its
+refusal may come from the very node that has the name."""
+
 
 class Engine:
     """Membership and replication of one node, without IO.
@@ -243,10 +247,10 @@ class Engine:
         is_current = self.roster.on_header(header, now)
         if is_current and header.name != self._context.name:
             self._note_contact(now)
-        for message in frame.messages:
-            if is_current or isinstance(message, JoinRequest):
-                self._handle(message, header, now)
-        if not is_current and not any(isinstance(m, JoinRequest) for m in frame.messages):
+        readable = [m for m in frame.messages if is_current or isinstance(m, _FROM_ANYONE)]
+        for message in readable:
+            self._handle(message, header, now)
+        if not is_current and not readable:
             self.roster.on_past_header(header)
             detail = f"{header.name} in an incarnation that is over"
             self.reject(RejectReason.IDENTITY, sender=sender, size=len(data), detail=detail)

@@ -192,13 +192,14 @@ class Roster:
         """Take over a peer's table, and tell it what is newer here."""
         context = self._context
         self.has_joined = True
-        for record in message.members:
+        # News of this node itself last: an answer to it then reaches all that were just met.
+        for record in sorted(message.members, key=lambda record: record.name == context.name):
             self.apply(MemberNews(record, header.name), now)
-        theirs = {record.name: record.precedence() for record in message.members}
+        theirs = {r.name: (r.precedence(), r.version) for r in message.members}
         newer = [
             MemberNews(record, context.name)
             for record in context.members
-            if record.precedence() > theirs.get(record.name, (-1, 0))
+            if (record.precedence(), record.version) > theirs.get(record.name, ((-1, 0), 0))
         ]
         for start in range(0, len(newer), NEWS_PER_MESSAGE_MAX):
             batch = tuple(newer[start : start + NEWS_PER_MESSAGE_MAX])
@@ -334,11 +335,14 @@ class Roster:
 
     def on_updates(self, message: MemberUpdates, header: FrameHeader, now: float) -> None:
         """Apply membership news from a peer; answer one that held this node for lost."""
-        incarnation = self._context.record.incarnation
+        before = self._context.record
         for piece in message.news:
             self.apply(MemberNews(piece.record, piece.suspector or header.name), now)
-        if self._context.record.incarnation != incarnation:
-            self._context.send(header.address, JoinRequest(self._context.record))
+        own = self._context.record
+        if own.incarnation != before.incarnation:
+            self._context.send(header.address, JoinRequest(own))
+        elif own.version != before.version:
+            self._context.send(header.address, MemberUpdates((MemberNews(own),)))
 
     # Evidence in frames
 

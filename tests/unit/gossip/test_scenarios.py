@@ -290,3 +290,25 @@ def test_a_writer_whose_start_is_long_over_leaves_the_clock(trio: Any) -> None:
 
     assert trio.values("key-0") == [0, 0, 0]
     assert max(len(node.replica.version_vector) for node in trio.nodes.values()) <= 3
+
+
+def test_the_holder_of_a_name_itself_refuses_a_claim_to_it(network: Any) -> None:
+    """Also when it is the only node the newcomer knows."""
+    network.start("n0", seeds=())
+    network.run(0.5)
+    claimant = network.start("n0", address="elsewhere", seeds=("n0",))
+    network.run(1.0)
+
+    assert NameConflict(name="n0", address="n0") in network.events["elsewhere"]
+    assert not claimant.has_joined
+
+
+def test_all_nodes_count_a_restart_at_once(trio: Any) -> None:
+    """The version that the new start gives itself is everywhere as soon as it is ready."""
+    trio.kill("n0")
+    trio.run(3.0)
+    trio.start("n0", seeds=("n1",))
+    trio.run_until(lambda: trio.nodes["n0"].is_ready)
+    trio.run(0.01)
+
+    assert [versions["n0"] for versions in trio.versions()] == [4, 4, 4]
