@@ -39,7 +39,7 @@ from meshlib.state.stores import (
     WorkerStore,
 )
 from meshlib.state.subscription import Subscription
-from meshlib.state.tree_sync import TREE_PREFIX, TreeSync
+from meshlib.state.tree_sync import TreeSync, model_of
 
 __all__ = ["MeshSyncManager"]
 
@@ -180,7 +180,7 @@ class MeshSyncManager:
         used least recently, everywhere too.
 
         Args:
-            model_id: 1 byte to 1 KiB in UTF-8, without control characters.
+            model_id: 1 byte to 1 KiB in UTF-8.
             operation: `TreeInsert(text, tenant)` or `TreeRemove(tenant)`.
 
         Raises:
@@ -191,6 +191,22 @@ class MeshSyncManager:
         """
         characters_max = self.policy(model_id).config.characters_max
         return self.trees.apply(model_id, operation, characters_max=characters_max)
+
+    def sync_tree_operations(
+        self, model_id: str, operations: Sequence[TreeOperation]
+    ) -> list[WriteReceipt]:
+        """Apply operations in order: all of them or, when one cannot be, none.
+
+        Errors are those of `sync_tree_operation`; `check_tree_operation` tells which one it is.
+        """
+        for operation in operations:
+            self.check_tree_operation(model_id, operation)
+        return [self.sync_tree_operation(model_id, operation) for operation in operations]
+
+    def check_tree_operation(self, model_id: str, operation: TreeOperation) -> None:
+        """Raise what `sync_tree_operation` would raise; change nothing."""
+        characters_max = self.policy(model_id).config.characters_max
+        self.trees.check(model_id, operation, characters_max=characters_max)
 
     def get_tree_state(self, model_id: str) -> TreeState | None:
         """Return a model's tree as operations, or None. O(characters + n log n)."""
@@ -311,7 +327,5 @@ def _translate(change: Change) -> Iterable[StateChange]:
         if isinstance(change.delta, LWWMap):
             keys = [key for key, _ in change.delta.entries() if isinstance(key, str)]
             return [StateChange(store, key, change.is_local) for key in keys]
-    if change.document.startswith(TREE_PREFIX):
-        model_id = change.document.removeprefix(TREE_PREFIX)
-        return [StateChange(StoreName.TREES, model_id, change.is_local)]
-    return []
+    model_id = model_of(change.document)
+    return [] if model_id is None else [StateChange(StoreName.TREES, model_id, change.is_local)]

@@ -6,14 +6,22 @@ decided in this file. Operations are not kept: they are derived from the state.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import unquote
 
 import attrs
 
 from meshlib.crdt import GCounter, PrefixCacheState, Record, lattice
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError, UnknownKeyError
-from meshlib.limits import ENTRY_BYTES_MAX, TEXT_CHARACTERS_MAX, TREE_CHARACTERS_MAX
+from meshlib.identity import check_name
+from meshlib.limits import (
+    DOCUMENT_NAME_BYTES_MAX,
+    ENTRY_BYTES_MAX,
+    TEXT_CHARACTERS_MAX,
+    TREE_CHARACTERS_MAX,
+)
 from meshlib.prefix import check_tenant
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.state.documents import Documents
@@ -27,7 +35,7 @@ from meshlib.state.records import (
     check_text,
 )
 
-__all__ = ["TREE_PREFIX", "TreeDocument", "TreeSync"]
+__all__ = ["TREE_PREFIX", "TreeDocument", "TreeSync", "model_of", "tree_document"]
 
 TREE_PREFIX: Final = "tree:"
 """What comes before a model's id in the name of its tree's document."""
@@ -39,6 +47,27 @@ _TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
 
 _ACCESS_BITS: Final = 10
 """An access is a millisecond and, below it, this many bits that order what it holds."""
+
+
+_ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
+
+
+def tree_document(model_id: str) -> str:
+    """Return the name of a model's tree: `tree:{model_id}`.
+
+    Names of documents hold no control characters, so these are percent-encoded, and with them
+    the percent sign.
+    """
+    if _ESCAPED.search(model_id) is None:
+        return TREE_PREFIX + model_id
+    return TREE_PREFIX + _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", model_id)
+
+
+def model_of(document: str) -> str | None:
+    """Return the model whose tree a document is, or None when it is no tree."""
+    if not document.startswith(TREE_PREFIX):
+        return None
+    return unquote(document.removeprefix(TREE_PREFIX))
 
 
 @lattice(name="tree")
@@ -70,8 +99,8 @@ class TreeSync:
 
     def models(self) -> list[str]:
         """Return the models that have a tree, sorted. O(n log n) in all documents."""
-        names = self._documents.replica.documents()
-        return [name.removeprefix(TREE_PREFIX) for name in names if name.startswith(TREE_PREFIX)]
+        names = map(model_of, self._documents.replica.documents())
+        return sorted(name for name in names if name is not None)
 
     def entry_count(self, model_id: str) -> int:
         """Return how many texts a model's tree holds, over all tenants. O(1)."""
@@ -128,18 +157,30 @@ class TreeSync:
             operation: what to do.
             characters_max: characters that the tree may hold.
         """
+        self.check(model_id, operation, characters_max=characters_max)
+        if isinstance(operation, TreeInsert):
+            return self._insert(model_id, operation.text, operation.tenant, characters_max)
+        return self._remove(model_id, operation.tenant)
+
+    @staticmethod
+    def check(
+        model_id: str, operation: TreeOperation, *, characters_max: int = TREE_CHARACTERS_MAX
+    ) -> None:
+        """Raise what `apply` would raise of these arguments; change nothing. O(text)."""
         check_identifier("model_id", model_id)
+        check_name(
+            "the tree's document", tree_document(model_id), bytes_max=DOCUMENT_NAME_BYTES_MAX
+        )
         if isinstance(operation, TreeInsert):
             text = check_text("text", operation.text)
             check_tenant(operation.tenant)
             if not text:
                 raise InvalidValueError("the text of an insertion must not be empty")
             _check_size(text, characters_max)
-            return self._insert(model_id, text, operation.tenant, characters_max)
-        if isinstance(operation, TreeRemove):
+        elif isinstance(operation, TreeRemove):
             check_tenant(operation.tenant)
-            return self._remove(model_id, operation.tenant)
-        raise InvalidTypeError(f"a {type(operation).__name__} is no tree operation")
+        else:
+            raise InvalidTypeError(f"a {type(operation).__name__} is no tree operation")
 
     def place(
         self, model_id: str, text: str, *, tenant: str, characters_max: int, refresh_s: float
@@ -176,8 +217,7 @@ class TreeSync:
         self._write(model_id, refresh)
 
     def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
-        name = TREE_PREFIX + model_id
-        self._documents.replica.open(name, type_tag=TREE_TAG)
+        self._documents.replica.open(tree_document(model_id), type_tag=TREE_TAG)
         self._make_room(model_id, text, characters_max)
 
         def insert(state: TreeDocument, context: WriteContext) -> TreeDocument:
@@ -234,7 +274,7 @@ class TreeSync:
 
     def _find(self, model_id: str) -> TreeDocument | None:
         try:
-            document = self._documents.replica.get(TREE_PREFIX + model_id)
+            document = self._documents.replica.get(tree_document(model_id))
         except UnknownKeyError:
             return None
         return document if isinstance(document, TreeDocument) else None
@@ -242,7 +282,7 @@ class TreeSync:
     def _write(
         self, model_id: str, mutate: Callable[[TreeDocument, WriteContext], TreeDocument]
     ) -> WriteReceipt:
-        return self._documents.write(TREE_PREFIX + model_id, mutate)
+        return self._documents.write(tree_document(model_id), mutate)
 
 
 def _evictor(tenant: str, floor: int) -> Callable[[TreeDocument, WriteContext], TreeDocument]:

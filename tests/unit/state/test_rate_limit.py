@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from meshlib.errors import (
+    ConfigError,
     DecodeError,
     InvalidTypeError,
     InvalidValueError,
@@ -383,3 +384,22 @@ def test_the_wall_clock_may_go_back_an_hour(alone: Any) -> None:
     tick(alone, 2.1)
 
     assert 3 == limiter.store.total("global", 1_700_000_002 - 3600)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"report_interval_s": 0.0},
+        {"report_interval_s": float("nan")},
+        {"owner_count": 0},
+        {"owner_timeout_s": 0.05},
+        {"demand_ttl_s": float("inf")},
+        {"watch_s": -1.0},
+        {"keys_max": 0},
+        {"partition_mode": "sometimes"},
+    ],
+)
+def test_a_setting_that_cannot_hold_is_refused(setting: dict[str, Any]) -> None:
+    """By name, and before anything starts."""
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        RateLimitConfig(**setting)

@@ -215,6 +215,32 @@ def test_a_bad_operation_is_refused_and_changes_nothing(
     assert before == tree_of(manager)
 
 
+def test_of_several_operations_all_are_applied_or_none(state_cluster: Any) -> None:
+    """One that cannot be holds up those before it."""
+    manager = state_cluster(1).managers[0]
+    good = [TreeInsert("Hello", "w1"), TreeInsert("Help", "w2"), TreeRemove("w1")]
+    with pytest.raises(InvalidValueError):
+        manager.sync_tree_operations(MODEL, [*good, TreeInsert("", "w1")])
+    before = tree_of(manager)
+    manager.sync_tree_operations(MODEL, good)
+
+    assert before is None
+    assert (TreeInsert("Help", "w2"),) == tree_of(manager).operations
+
+
+@pytest.mark.parametrize("model_id", ["line\nfeed", "100%", "a/b/ü/😀", "%0A", "tree:x"])
+def test_a_model_may_have_any_name(state_cluster: Any, model_id: str) -> None:
+    """Though names of documents hold no control characters."""
+    cluster = state_cluster(2)
+    subscription = cluster.managers[1].subscribe()
+    cluster.managers[0].sync_tree_operation(model_id, TreeInsert("Hello", "w1"))
+    cluster.exchange()
+
+    assert 5 == cluster.managers[1].match_tree(model_id, "Hello").matched
+    assert [model_id] == cluster.managers[1].trees.models()
+    assert [model_id] == [change.key for change in subscription.take()]
+
+
 def test_a_text_larger_than_the_tree_is_refused_and_evicts_nothing(state_cluster: Any) -> None:
     """It could not stay, so it must not push out what can."""
     manager = state_cluster(1).managers[0]
