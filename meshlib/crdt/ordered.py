@@ -19,7 +19,7 @@ from meshlib.crdt.registry import register
 from meshlib.crdt.wire import wire_digest
 from meshlib.errors import DecodeError, InvalidTypeError, LocalError
 
-__all__ = ["MaxRegister", "MinRegister"]
+__all__ = ["MaxRegister", "MinRegister", "order_rank"]
 
 V = TypeVar("V")
 
