@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m 'not long'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m meshlib_server demo $(DEMO_FLAGS)
@@ -32,7 +32,7 @@ types: $(VENV)/.installed
 	$(BIN)/pyright
 
 long: $(VENV)/.installed
-	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -m 'long or not long'
+	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m 'long or not long'
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
