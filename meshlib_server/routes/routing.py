@@ -10,18 +10,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from meshlib.errors import LocalError, UnknownKeyError
-from meshlib.limits import ENTRY_BYTES_MAX, TEXT_CHARACTERS_MAX
-from meshlib.prefix import check_tenant
-from meshlib.state import TreeInsert, TreeOperation, TreeRemove
+from meshlib.state import MeshSyncManager, TreeInsert, TreeOperation, TreeRemove
 from meshlib_server.bodies import path_key, read_record
 from meshlib_server.problems import BadRequest, Unavailable
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
 
 __all__ = ["routes"]
-
-_ENTRY_HEADER_BYTES = 8 * 1024
-"""What the library keeps free for the rest of an insertion's entry."""
 
 
 @frozen(kw_only=True)
@@ -69,21 +64,13 @@ def _operation(body: _OperationBody, index: int) -> TreeOperation:
     raise BadRequest(f"operations[{index}]: expected either `insert` or `remove`")
 
 
-def _check(operations: list[TreeOperation], *, characters_max: int) -> None:
-    """Check all operations before the first is applied: all of a request, or nothing of it."""
+def _check(sync: MeshSyncManager, model_id: str, operations: list[TreeOperation]) -> None:
+    """Name the operation that cannot be: all of a request are applied, or none."""
     for index, operation in enumerate(operations):
         try:
-            check_tenant(operation.tenant)
+            sync.check_tree_operation(model_id, operation)
         except LocalError as error:
             raise BadRequest(f"operations[{index}]: {error}") from None
-        if isinstance(operation, TreeInsert):
-            size = len(operation.text)
-            bytes_max = ENTRY_BYTES_MAX - _ENTRY_HEADER_BYTES
-            if not 1 <= size <= min(characters_max, TEXT_CHARACTERS_MAX):
-                limit = min(characters_max, TEXT_CHARACTERS_MAX)
-                raise BadRequest(f"operations[{index}]: a text has 1 to {limit:,} characters")
-            if len(operation.text.encode()) > bytes_max:
-                raise BadRequest(f"operations[{index}]: a text has up to {bytes_max:,} bytes")
 
 
 def _as_json(operation: TreeOperation) -> dict[str, Any]:
@@ -97,9 +84,8 @@ async def _apply(request: Request) -> Response:
     node = node_of(request)
     body = await read_record(request, _OperationsBody)
     operations = [_operation(item, index) for index, item in enumerate(body.operations)]
-    _check(operations, characters_max=node.sync.policy(model_id).config.characters_max)
-    for operation in operations:
-        node.sync.sync_tree_operation(model_id, operation)
+    _check(node.sync, model_id, operations)
+    node.sync.sync_tree_operations(model_id, operations)
     return JSONResponse(
         {
             "status": "updated",
