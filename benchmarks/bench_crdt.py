@@ -3,7 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/bench_crdt.py [--quick] [--rounds N]
 
-Caveats first. Each figure is the best of several rounds, and the rounds of all libraries take
+Caveats first. Figures are processor time, the best of several rounds; the rounds of all libraries take
 turns, so a machine that is busy for a while is so for all. The Rust libraries do more than these
 types (text, history, undo), and they are whole documents, where ours are single states; they
 have no set, so a map with `True` as value stands in. They also have no join of two objects, so
@@ -41,9 +41,9 @@ RATES = {
 }
 JOINS = {
     "set_join": "join of two 10k sets, half shared",
-    "set_join_from_bytes": "the same, the other read from bytes",
+    "set_join_from_bytes": "two 10k sets, the other read from bytes",
     "map_join": "join of two 10k maps, half shared",
-    "map_join_from_bytes": "the same, the other read from bytes",
+    "map_join_from_bytes": "two 10k maps, the other read from bytes",
 }
 STAND_INS = {"set_join": "set_join_from_bytes", "map_join": "map_join_from_bytes"}
 RUST = ("pycrdt", "loro")
@@ -61,9 +61,9 @@ def measure(contenders: list[Contender], workload: str, rounds: int) -> dict[str
             work, check = prepare()
             gc.collect()
             gc.disable()
-            start = time.perf_counter()
+            start = time.process_time()
             outcome = work()
-            took_s = time.perf_counter() - start
+            took_s = time.process_time() - start
             gc.enable()
             assert check(outcome), (contender.label, workload)
             best[contender.label] = min(took_s, best.get(contender.label, took_s))
@@ -169,7 +169,8 @@ def plot(rows: dict[str, Any], labels: list[str], path: Path) -> None:
         ]
         axes.barh(
             [i + (position + 0.5) * height - 0.4 for i, _ in shown],
-            [ratio for _, ratio in shown],
+            [ratio - 1 for _, ratio in shown],
+            left=1,
             height=height,
             label=label,
         )

@@ -400,6 +400,9 @@ class Loro(Contender):
     def deltas_in_order(self) -> Prepared:
         return self._apply(self._deltas())
 
+    def deltas_shuffled(self) -> Prepared:
+        return self._apply(shuffled(self._deltas()))
+
     def encoded(self) -> int:
         doc, slots = self._doc()
         self._fill(doc, slots, names(self.element_count), True)

@@ -128,6 +128,14 @@ def test_the_parts_of_all_buckets_are_the_record() -> None:
     assert [0] == [bucket for bucket, (a, b) in enumerate(pairs) if a != b]
 
 
+def test_a_part_is_independent() -> None:
+    """Changing the part of a record that was asked for does not change the record."""
+    state = filled()
+    part = state.part([0])
+    part.absorb(WorkerRecord(tags=part.tags.remove("gpu")))
+    assert {"gpu"} == state.tags.value
+
+
 def test_a_copy_is_independent() -> None:
     """Neither follows the other, through containers inside too."""
     state = filled()
