@@ -1,15 +1,16 @@
 """The types against pycrdt and loro (both Rust) and the pure-Python packages, in one run.
 
-    pip install -e '.[bench]'
+    pip install -e '.[bench]'    # and python3-crdt, which brings a package named `tests` along
     python benchmarks/bench_crdt.py [--quick] [--rounds N]
 
-Caveats first. Figures are processor time, the best of several rounds; the rounds of all libraries take
-turns, so a machine that is busy for a while is so for all. The Rust libraries do more than these
-types (text, history, undo), and they are whole documents, where ours are single states; they
-have no set, so a map with `True` as value stands in. They also have no join of two objects, so
-their figure for bytes, which includes reading them, stands in both rows. crdts runs with 2,000
-elements and python3-crdt with 500, because their work grows with the square; rates are for each
-element. Two more packages were left out: xotl.crdt needs a typing-extensions older than
+Caveats first. Figures are processor time, the best of several rounds, and the libraries take
+turns in each round, so a machine that is busy for a while is so for all. The Rust libraries do
+more than these types (text, history, undo), and they are whole documents where ours are single
+states; they have no set, so a map with `True` as value stands in. They also have no join of two
+objects: their figure for bytes, which includes reading them, stands in both rows. An entry of
+our map carries a stamp, a number and its count of changes, theirs the value. crdts runs with
+2,000 elements and python3-crdt with 500, because their work grows with the square; rates are for
+each element. Two more packages were left out: xotl.crdt needs a typing-extensions older than
 everything else here does, crdt-merge is under a licence that is not free.
 """
 
@@ -26,7 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crdt_contenders import Contender, available, names
+from crdt_contenders import Contender, names
+from crdt_rivals import available
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

@@ -164,9 +164,11 @@ def read_key(wire: Any) -> Key:
 
 def _are_short_texts(wires: Sequence[Any]) -> bool:
     """Tell whether these are all plain texts far below the limit. O(size), in a few calls."""
-    if not wires or set(map(type, wires)) != {str}:
+    try:
+        joined = "".join(wires)
+    except TypeError:
         return False
-    return max(map(len, wires)) * 4 <= KEY_BYTES_MAX and "".join(wires).isascii()
+    return joined.isascii() and max(map(len, wires), default=0) * 4 <= KEY_BYTES_MAX
 
 
 def read_key_batch(wires: Sequence[Any]) -> Sequence[Key]:
