@@ -56,6 +56,7 @@ class _Incoming:
 
     session: int
     peer: str
+    is_repair: bool = False
     next_index: int = 0
     tries: int = 0
 
@@ -269,18 +270,32 @@ class AntiEntropy:
         context = self._context
         if self._incoming is not None or now < self._next_transfer_at:
             return
-        session = context.rng.getrandbits(48)
-        self._incoming = _Incoming(session, name)
-        request = SnapshotRequest(session, context.replica.snapshot_offer(), is_repair)
-        context.send_to_member(name, request)
-        wait_s = context.config.snapshot_timeout_s
-        context.timers.set(now + wait_s, Timer("snapshot_in", name, session))
+        self._incoming = _Incoming(context.rng.getrandbits(48), name, is_repair)
+        self._ask_for_page(self._incoming, now)
+
+    def _ask_for_page(self, incoming: _Incoming, now: float) -> None:
+        """Ask for the page that is awaited, soon again at first and then less often."""
+        context = self._context
+        session, index = incoming.session, incoming.next_index
+        if index:
+            context.send_to_member(incoming.peer, SnapshotNext(session, index))
+        else:
+            offer = context.replica.snapshot_offer()
+            request = SnapshotRequest(session, offer, incoming.is_repair)
+            context.send_to_member(incoming.peer, request)
+        timeout_s = context.config.snapshot_timeout_s
+        wait_s = timeout_s / 2 ** (TRANSFER_TRIES_MAX - incoming.tries)
+        context.timers.set(now + wait_s, Timer("snapshot_in", f"{index}", session))
 
     def on_snapshot_request(
         self, message: SnapshotRequest, header: FrameHeader, now: float
     ) -> None:
         """Begin to send the parts of the state that differ."""
         context = self._context
+        known = self._outgoing.get(header.name)
+        if known is not None and known.session == message.session and known.current is not None:
+            context.send(header.address, known.current)
+            return
         self._dissemination.publish()
         pages = context.replica.snapshot_pages(
             message.offer,
@@ -347,7 +362,7 @@ class AntiEntropy:
         incoming.next_index += 1
         incoming.tries = 0
         if message.clock is None:
-            context.send(header.address, SnapshotNext(message.session, incoming.next_index))
+            self._ask_for_page(incoming, now)
             return
         self._incoming = None
         # What a transfer cannot bring, entries stamped ahead for one, the next would not either.
@@ -376,19 +391,17 @@ class AntiEntropy:
             )
         )
 
-    def on_snapshot_in_timer(self, name: str, session: int, now: float) -> None:
+    def on_snapshot_in_timer(self, index: str, session: int, now: float) -> None:
         """Ask for the awaited page again, or give the transfer up."""
         incoming = self._incoming
-        if incoming is None or incoming.session != session:
+        if incoming is None or incoming.session != session or f"{incoming.next_index}" != index:
             return
         incoming.tries += 1
-        member = self._context.members.get(name)
+        member = self._context.members.get(incoming.peer)
         if incoming.tries > TRANSFER_TRIES_MAX or member is None or not member.is_reachable:
             self._incoming = None
             return
-        self._context.send_to_member(name, SnapshotNext(session, incoming.next_index))
-        wait_s = self._context.config.snapshot_timeout_s
-        self._context.timers.set(now + wait_s, Timer("snapshot_in", name, session))
+        self._ask_for_page(incoming, now)
 
     def forget(self, name: str) -> None:
         """Drop what is kept about a member that is gone."""

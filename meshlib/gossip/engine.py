@@ -186,7 +186,8 @@ class Engine:
 
     def partition(self) -> PartitionView:
         """Judge whether this node reaches a majority. O(n)."""
-        return self._context.detector.judge(self._context.members)
+        members = self._context.members
+        return self._context.detector.judge(members, peak_count=members.peak_count)
 
     def join(self, seeds: Iterable[str], *, now: float) -> None:
         """Ask seeds to let this node in, until one does; dial them for ever after.
@@ -328,7 +329,7 @@ class Engine:
         deadline = self._context.timers.next_deadline()
         late_s = 0.0 if deadline is None else now - deadline
         if late_s > self._context.config.pause_threshold_s:
-            self.roster.detector.on_pause(late_s, now)
+            self.roster.on_pause(late_s, now)
             # Whatever is overdue now is done by the timer that follows, without accusing.
             while (timer := self._context.timers.pop_due(now)) is not None:
                 self._timer_handlers[timer.kind](timer, now)
@@ -350,7 +351,7 @@ class Engine:
         self.roster.detector.on_ping(message, header.address)
 
     def _on_ping_response(self, message: PingResponse, header: FrameHeader, now: float) -> None:
-        self.roster.on_claim_answered(message.sequence, header)
+        self.roster.on_claim_answered(message.sequence, header, now)
         self.roster.detector.on_ping_response(message.sequence, header.name, now)
 
     def _on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
@@ -426,14 +427,15 @@ class Engine:
         self.dissemination.report(context.replica.release())
         replica, tracker = context.replica, context.tracker
         ours = replica.version_vector
-        reachable = [member.name for member in context.peers()]
-        replica.trim(tracker.stable(reachable, our_clock=ours))
         # A member that is Down counts until it is forgotten: it may still come back.
         everyone = [
             member.name
             for member in context.members
             if member.name != context.name and member.status is not MemberStatus.LEAVING
         ]
+        if everyone:
+            # What only this node has is kept for those it meets; the log's limit bounds it.
+            replica.trim(tracker.stable(everyone, our_clock=ours))
         if now - self._started >= context.config.forget_after_s:
             # Before that somebody whom this start never met may still hold an older write.
             replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)

@@ -232,16 +232,20 @@ class ReplicationLog:
         """Return what a peer lacks: actors it does not know first, then small documents.
 
         Each actor's entries come in order, so those that fit are of use at once. An entry over
-        the budget is sent when it is the only one. O(actors + entries returned).
+        the budget is sent when it is the only one. Where the log does not reach back far enough
+        for one actor, the entries of the others still come: what is new does not wait for a
+        snapshot of what is old. O(actors + entries returned).
         """
         heads: list[tuple[bool, int, ActorId, int]] = []
+        needs_snapshot = False
         for actor, have in clock.items():
             theirs = peer_clock.get(actor, 0)
             if theirs >= have:
                 continue
             log = self._actors.get(actor)
             if log is None or theirs < log.trimmed:
-                return Lacking([], True, False)
+                needs_snapshot = True
+                continue
             index = bisect_right(log.entries, theirs, key=_last)
             heads.append(self._head(log, index, actor, theirs > 0))
         heapq.heapify(heads)
@@ -263,7 +267,7 @@ class ReplicationLog:
                 )
             else:
                 heapq.heappop(heads)
-        return Lacking(chosen, False, is_complete)
+        return Lacking(chosen, needs_snapshot, is_complete and not needs_snapshot)
 
     def _head(
         self, log: _ActorLog, index: int, actor: ActorId, is_known: bool
