@@ -7,7 +7,7 @@ to compare, and into the state only when one of them moved.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from meshlib.clock import Stamp
@@ -88,6 +88,7 @@ class Watch:
         sometimes: counts what was seen.
         is_partitioned: tells whether links are cut now.
         check_period: every how many events `_check()` of all structures is asked.
+        clock_moved: is told when the clock moved, with the own number if it is that.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Watch:
         sometimes: Sometimes,
         is_partitioned: Callable[[], bool],
         check_period: int,
+        clock_moved: Callable[[Host, int], None] | None = None,
     ) -> None:
         self._host = host
         self._ledger = ledger
@@ -106,7 +108,9 @@ class Watch:
         self._sometimes = sometimes
         self._is_partitioned = is_partitioned
         self._check_period = check_period
+        self._clock_moved = clock_moved
         self._events = 0
+        self._checks = 0
         self._second = -1
         self._wakes = 0
         self._clock: dict[ActorId, int] = {}
@@ -154,20 +158,26 @@ class Watch:
             self._look_at_clock(replica)
         self._events += 1
         if self._events % self._check_period == 0:
-            self.check_structures()
+            self.check_structures(only_one=True)
 
-    def check_structures(self) -> None:
+    def check_structures(self, *, only_one: bool = False) -> None:
         """Ask every structure to check itself.
+
+        Args:
+            only_one: the node, and one document after another: a whole check reads everything.
 
         Raises:
             Broken: one of them found itself broken.
         """
         node = self._host.node
+        documents = node.replica.documents()
+        if only_one and documents:
+            self._checks += 1
+            documents = [documents[self._checks % len(documents)]]
         try:
             node._check()  # noqa: SLF001 - that is what it is for
-            for document in node.replica.documents():
-                state = node.replica.get(document)
-                check = getattr(state, "_check", None)
+            for document in documents:
+                check = getattr(node.replica.get(document), "_check", None)
                 if check is not None:
                     check()
         except Exception as error:
@@ -223,9 +233,24 @@ class Watch:
             if now < sequence and (actor == self._actor or now):
                 who = "its own" if actor == self._actor else actor.hex()
                 raise Broken("clock", f"{who} number went from {sequence} back to {now}")
+        self._look_at_way(vector)
+        own = vector.get(self._actor, 0)
+        has_written = own > self._clock.get(self._actor, 0)
         self._clock = dict(vector)
+        if self._clock_moved is not None:
+            self._clock_moved(self._host, own if has_written else 0)
         if not replica.has_open_writes and not self.has_taken_pages:
             self._contents.compare(self._clock_hash, replica.content_digest(), self._host.label)
+
+    def _look_at_way(self, vector: Mapping[ActorId, int]) -> None:
+        """Count entries that came through a third node, by their writers."""
+        moved = {
+            actor for actor, sequence in vector.items() if sequence > self._clock.get(actor, 0)
+        }
+        neighbours = inside.neighbour_actors(self._host.node)
+        if neighbours is not None and not self._was_receiving:
+            far = moved - neighbours - {self._actor}
+            self._sometimes.count("sparse_forwarding", int(bool(far)))
 
     def _look_at_map(self, document: str, state: LWWMap[Any, Any]) -> None:
         entries: dict[Any, LWWEntry] = inside.map_entries(state)

@@ -24,7 +24,6 @@ __all__ = [
     "NetworkFaults",
     "Scenario",
     "Tuning",
-    "calm_scenario",
     "draw_scenario",
     "machine_names",
 ]
@@ -193,11 +192,6 @@ class Scenario:
 def machine_names(count: int) -> tuple[str, ...]:
     """Return the names of the first machines: `n0`, `n1`, ..."""
     return tuple(f"n{index}" for index in range(count))
-
-
-def calm_scenario(seed: int, *, node_count: int, duration_s: float = 10.0) -> Scenario:
-    """Return a run in which nothing goes wrong."""
-    return Scenario(seed=seed, node_count=node_count, duration_s=duration_s)
 
 
 def draw_scenario(

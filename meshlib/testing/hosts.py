@@ -31,6 +31,7 @@ class Host:
         address: where it is reached now.
         origin_s: what its monotonic clock shows at the start of the run.
         rate: how fast its monotonic clock runs.
+        index: its place among the machines.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Host:
     address: str
     origin_s: float
     rate: float = 1.0
+    index: int = 0
     node: Any = None
     start_count: int = 0
     started_at: float = 0.0

@@ -18,6 +18,7 @@ __all__ = [
     "leftovers",
     "log_bytes",
     "map_entries",
+    "neighbour_actors",
     "timer_count",
     "tombstone_count",
 ]
@@ -47,6 +48,15 @@ def covered(node: Any) -> dict[Any, int]:
 def is_receiving_state(node: Any) -> bool:
     """Tell whether a state transfer is coming in."""
     return node._engine.anti_entropy._incoming is not None
+
+
+def neighbour_actors(node: Any) -> set[Any] | None:
+    """Return the writers of a node's neighbours; None in a full mesh."""
+    context = node._engine._context
+    if context.topology.is_full_mesh(context.reachable_count()):
+        return None
+    members = (context.members.get(name) for name in context.neighbours())
+    return {member.actor for member in members if member is not None}
 
 
 def gap_actors(node: Any) -> set[Any]:

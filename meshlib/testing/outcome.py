@@ -8,6 +8,8 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from meshlib.testing.spread import SpreadReport
+
 __all__ = ["Failure", "Outcome"]
 
 
@@ -45,6 +47,7 @@ class Outcome:
         trace_digest: equal for equal histories.
         sometimes: how often each interesting state was reached.
         failure: what was found; None when all is well.
+        spread: how the writes spread, when they were followed.
     """
 
     seed: int
@@ -61,6 +64,7 @@ class Outcome:
     trace_digest: str
     sometimes: Mapping[str, int]
     failure: Failure | None
+    spread: SpreadReport | None = None
 
     @property
     def replay_command(self) -> str:
@@ -72,7 +76,17 @@ class Outcome:
 
     def to_json(self) -> str:
         """Return the outcome as JSON; the same bytes for the same run."""
-        tree: dict[str, Any] = asdict(self)
+        tree: dict[str, Any] = asdict(self, filter=lambda field, _: field.name != "spread")
+        if self.spread is not None:
+            tree["spread"] = {
+                "followed": self.spread.followed,
+                "complete": self.spread.complete,
+                "everywhere_after_s": {
+                    name: self.spread.quantile(share)
+                    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+                },
+                "curve": self.spread.curve(),
+            }
         return json.dumps(tree, sort_keys=True, indent=2)
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ nothing depends on threads, on sleeping, or on the order of sets. Chance is fork
 generator for each process by name and start, one for the network, one for the workload, one
 for each incident; taking a fault out of a scenario leaves the others' draws alone.
 
-    outcome = simulate(seed=17)
+    outcome = Simulation(draw_scenario(17)).run()
     assert outcome.failure is None, outcome
 
 Source: FoundationDB's simulation; TigerBeetle's VOPR (chaos, then a calm in which all must
@@ -22,26 +22,29 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from meshlib.gossip import Event, GossipConfig, Packet
+from meshlib.gossip import Event, Packet
 from meshlib.hashing import hash64
-from meshlib.node import MeshConfig, MeshNode
-from meshlib.replication import ReplicationConfig
+from meshlib.node import MeshNode
 from meshlib.testing.calm import Calm
 from meshlib.testing.checkers import Broken, ContentByClock, Watch
-from meshlib.testing.faults import BOOT_S, Scenario, draw_scenario, machine_names
+from meshlib.testing.faults import BOOT_S, Scenario, machine_names
 from meshlib.testing.hosts import Host
 from meshlib.testing.incidents import Incidents
 from meshlib.testing.ledger import Ledger
 from meshlib.testing.network import SimulatedNetwork
+from meshlib.testing.nodes import make_node, restore
 from meshlib.testing.observer import Observer
 from meshlib.testing.outcome import Failure, Outcome
 from meshlib.testing.sometimes import Sometimes
+from meshlib.testing.spread import Spread
 from meshlib.testing.workload import Workload
 
-__all__ = ["Simulation", "simulate"]
+__all__ = ["Simulation"]
 
 CHECK_PERIOD: Final = 64
 """Every how many events of a node all its structures check themselves."""
+
+PROGRESS_STEPS: Final = 60
 
 _CALL = struct.Struct(">dB")
 
@@ -53,6 +56,7 @@ class Simulation:
         scenario: what happens.
         check_period: every how many events of a node `_check()` of everything in it is asked.
         trace: is given one line for each thing that happens; None to be fast.
+        spread: follows the writes, when given.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Simulation:
         *,
         check_period: int = CHECK_PERIOD,
         trace: Callable[[str], None] | None = None,
+        spread: Spread | None = None,
     ) -> None:
         self.scenario = scenario
         self.now = 0.0
@@ -73,6 +78,7 @@ class Simulation:
         self.observer = Observer()
         self.failure: Failure | None = None
         self._trace = trace
+        self._spread = spread
         self._check_period = check_period
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
@@ -142,8 +148,9 @@ class Simulation:
         """Add a machine, or return the one of that label."""
         host = self.hosts.get(label)
         if host is None:
-            address = f"10.0.{len(self.hosts) >> 8}.{len(self.hosts) & 255}:7946"
-            host = Host(label, name or label, address, self._origins.uniform(0.0, 1e5))
+            index = len(self.hosts)
+            address = f"10.0.{index >> 8}.{index & 255}:7946"
+            host = Host(label, name or label, address, self._origins.uniform(0.0, 1e5), index=index)
             self.hosts[label] = host
             self._by_address[address] = host
             self.network.add_address(address)
@@ -160,7 +167,8 @@ class Simulation:
         host.start_count += 1
         host.started_at = now
         host.simulated_now = now
-        host.node = self._make_node(host)
+        host.node = make_node(host, self.scenario, now=now)
+        self.sometimes.count("started_from_snapshot", int(restore(host, now)))
         host.watch = Watch(
             host,
             ledger=self.ledger,
@@ -168,44 +176,10 @@ class Simulation:
             sometimes=self.sometimes,
             is_partitioned=lambda: self.network.is_cut,
             check_period=self._check_period,
+            clock_moved=None if self._spread is None else self._follow,
         )
         self.trace(host.label, f"starts as {host.node.node_id}")
         self._call(host, 1, b"", lambda node, local: node.join(self.seeds(), now=local))
-
-    def _make_node(self, host: Host) -> MeshNode:
-        tuning = self.scenario.tuning
-        index = list(self.hosts).index(host.label)
-        config = MeshConfig(
-            name=host.name,
-            address=host.address,
-            region=f"r{index % 2}" if tuning.full_mesh_threshold < 10 else "",
-            zone=f"z{index % 3}" if tuning.full_mesh_threshold < 10 else "",
-            full_mesh_threshold=tuning.full_mesh_threshold,
-            clock_skew_max_s=tuning.max_skew_s,
-            gossip=GossipConfig(
-                packet_bytes_max=tuning.packet_bytes_max,
-                forget_after_s=tuning.forget_after_s,
-                leave_forget_s=min(10.0, tuning.forget_after_s),
-                content_check_period=tuning.content_check_period,
-            ),
-            replication=ReplicationConfig(
-                log_bytes_max=tuning.log_bytes_max,
-                gap_buffer_bytes_max=tuning.gap_buffer_bytes_max,
-                tombstone_grace_s=tuning.tombstone_grace_s,
-            ),
-        )
-        node = MeshNode(
-            config,
-            rng=host.rng(self.scenario.seed),
-            wall_clock=host.wall_clock,
-            now=host.monotonic(self.now),
-        )
-        if host.snapshot is not None:
-            kept_at, state = host.snapshot
-            host.snapshot = None
-            self.sometimes.count("started_from_snapshot")
-            node.restore(state, age_s=self.now - kept_at, now=host.monotonic(self.now))
-        return node
 
     def crash(self, host: Host) -> None:
         """End a process at once; peers notice by themselves, or by their links."""
@@ -357,13 +331,31 @@ class Simulation:
                 lambda node, local: node.link_state(address, is_busy=is_busy, now=local),
             )
 
+    def _follow(self, host: Host, own_moved_to: int) -> None:
+        """Tell the spread of a clock that moved; of a write, when its writer's number did."""
+        if self._spread is None:
+            return
+        replica = host.node.replica
+        if own_moved_to:
+            others = [other.label for other in self.running() if other is not host]
+            self._spread.written(replica.actor, own_moved_to, others=others, now=self.now)
+        self._spread.reached(host.label, replica.version_vector, self.now)
+
     # The run
 
-    def run(self) -> Outcome:
-        """Make the whole run: start, faults, calm. Never raises on what the nodes do."""
+    def run(self, *, progress: Callable[[float], None] | None = None) -> Outcome:
+        """Make the whole run: start, faults, calm. Never raises on what the nodes do.
+
+        Args:
+            progress: is given the share of the time with faults that has passed.
+        """
+        duration_s = self.scenario.duration_s
         try:
             self._begin()
-            self.advance(self.scenario.duration_s)
+            for step in range(PROGRESS_STEPS):
+                self.advance(duration_s * (step + 1) / PROGRESS_STEPS)
+                if progress is not None:
+                    progress((step + 1) / PROGRESS_STEPS)
             self.calm.begin()
             self.calm.run()
         except Broken as broken:
@@ -410,29 +402,5 @@ class Simulation:
             trace_digest=self.trace_digest,
             sometimes=self.sometimes.counts(),
             failure=self.failure,
+            spread=None if self._spread is None else self._spread.report(),
         )
-
-
-def simulate(
-    scenario: Scenario | None = None,
-    *,
-    seed: int = 0,
-    node_count: int | None = None,
-    duration_s: float = 60.0,
-    trace: Callable[[str], None] | None = None,
-) -> Outcome:
-    """Simulate a cluster under faults, then calm, with all checkers on.
-
-    Args:
-        scenario: what happens; without one it is drawn from the other arguments.
-        seed: any integer: the same one gives the same outcome, byte for byte.
-        node_count: machines at the start; drawn without one.
-        duration_s: simulated seconds with faults.
-        trace: is given one line for each thing that happens.
-
-    Returns:
-        What came of it; `failure` is None when every checker was content.
-    """
-    if scenario is None:
-        scenario = draw_scenario(seed, node_count=node_count, duration_s=duration_s)
-    return Simulation(scenario, trace=trace).run()

@@ -1,0 +1,111 @@
+"""Many seeds, on several processes: which fail, and which interesting states were reached."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from attrs import field, frozen
+
+from meshlib.testing.faults import draw_scenario
+from meshlib.testing.outcome import Outcome
+from meshlib.testing.simulator import Simulation
+from meshlib.testing.sometimes import SOMETIMES
+
+__all__ = ["Campaign", "run_campaign"]
+
+SEEDS_PER_TASK: Final = 4
+
+
+@frozen(slots=True, kw_only=True)
+class Campaign:
+    """What came of many seeds.
+
+    Args:
+        seed_count: how many were run.
+        event_count: things that happened in all of them.
+        failures: the outcomes of the seeds that failed, by seed.
+        sometimes: how often each interesting state was reached.
+        convergence_s: how long each seed took to agree after the faults; sorted.
+    """
+
+    seed_count: int
+    event_count: int
+    failures: tuple[Outcome, ...]
+    sometimes: dict[str, int] = field(factory=dict)
+    convergence_s: tuple[float, ...] = ()
+
+    @property
+    def never(self) -> list[str]:
+        """The interesting states that no seed reached."""
+        return [name for name in SOMETIMES if not self.sometimes.get(name)]
+
+    def __str__(self) -> str:
+        lines = [str(outcome) for outcome in self.failures]
+        lines += [f"never reached: {name} ({SOMETIMES[name]})" for name in self.never]
+        longest = max(self.convergence_s, default=0.0)
+        lines.append(
+            f"{self.seed_count:,} seeds, {self.event_count:,} events, "
+            f"{len(self.failures)} failed, agreed after {longest:.1f} s at the latest"
+        )
+        return "\n".join(lines)
+
+
+def run_campaign(
+    seeds: Iterable[int],
+    *,
+    duration_s: float = 60.0,
+    node_count: int | None = None,
+    jobs: int | None = None,
+    progress: Callable[[Outcome], None] | None = None,
+) -> Campaign:
+    """Simulate many seeds.
+
+    Args:
+        seeds: which.
+        duration_s: simulated seconds with faults, for each.
+        node_count: machines at the start; drawn for each seed without one.
+        jobs: processes; as many as there are cores without it, 1 for this one alone.
+        progress: is given each outcome as it comes, in the order of the seeds.
+    """
+    tasks = [(seed, node_count, duration_s) for seed in seeds]
+    count = jobs if jobs is not None else os.cpu_count() or 1
+    failures: list[Outcome] = []
+    convergence: list[float] = []
+    sometimes = dict.fromkeys(SOMETIMES, 0)
+    events = 0
+    for outcome in _outcomes(tasks, count):
+        events += outcome.event_count
+        for name, times in outcome.sometimes.items():
+            sometimes[name] += times
+        if outcome.failure is not None:
+            failures.append(outcome)
+        if outcome.converged_after_s is not None:
+            convergence.append(outcome.converged_after_s)
+        if progress is not None:
+            progress(outcome)
+    return Campaign(
+        seed_count=len(tasks),
+        event_count=events,
+        failures=tuple(failures),
+        sometimes=sometimes,
+        convergence_s=tuple(sorted(convergence)),
+    )
+
+
+Task = tuple[int, int | None, float]
+
+
+def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
+    if jobs <= 1:
+        yield from map(_run, tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(tasks) or 1)) as pool:
+        yield from pool.imap(_run, tasks, chunksize=SEEDS_PER_TASK)
+
+
+def _run(task: Task) -> Outcome:
+    seed, node_count, duration_s = task
+    return Simulation(draw_scenario(seed, node_count=node_count, duration_s=duration_s)).run()
