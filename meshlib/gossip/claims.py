@@ -73,6 +73,10 @@ class NameClaims:
             return None
         return self._claims.pop(name)
 
+    def clear(self) -> None:
+        """Drop every open question: this node was stopped, and silence proves nothing."""
+        self._claims.clear()
+
     def _check(self) -> None:
         """Assert the invariants of the claims."""
         assert len(self._claims) <= CLAIMS_MAX

@@ -62,9 +62,10 @@ __all__ = ["Engine"]
 MAINTENANCE_S = 1.0
 """Between two rounds of trimming and collecting."""
 
-_FROM_ANYONE = (JoinRequest, ConflictNotice)
-"""Read whoever sends them: a claim to a name comes from a start that is not known yet, and its
-refusal may come from the very node that has the name."""
+_FROM_ANYONE = (JoinRequest, ConflictNotice, PingRequest)
+"""Read whoever sends them: a claim to a name comes from a start that is not known yet, its
+refusal may come from the very node that has the name, and a question whether one lives is
+answered to anyone, or two nodes of one name could never settle which of them goes on."""
 
 
 class Engine:
@@ -251,8 +252,9 @@ class Engine:
         readable = [m for m in frame.messages if is_current or isinstance(m, _FROM_ANYONE)]
         for message in readable:
             self._handle(message, header, now)
-        if not is_current and not readable:
+        if not is_current:
             self.roster.on_past_header(header)
+        if not is_current and not readable:
             detail = f"{header.name} in an incarnation that is over"
             self.reject(RejectReason.IDENTITY, sender=sender, size=len(data), detail=detail)
 
@@ -346,7 +348,7 @@ class Engine:
             self.anti_entropy.forget(timer.key)
 
     def _on_ping(self, message: PingRequest, header: FrameHeader, now: float) -> None:
-        if message.sender.name == header.name:
+        if message.sender.name == header.name != self._context.name:
             self.roster.on_ping_from(message.sender, header.address, now)
         self.roster.detector.on_ping(message, header.address)
 

@@ -41,10 +41,15 @@ from meshlib.gossip.wire import FrameHeader
 from meshlib.hashing import hash64
 from meshlib.membership import MemberRecord, MemberStatus
 
-__all__ = ["Roster"]
+__all__ = ["Roster", "is_older"]
 
 QUIET_S = 3.0
 """Tables are compared only when they have been still for this long: news is not yet everywhere."""
+
+
+def is_older(one: MemberRecord, other: MemberRecord) -> bool:
+    """Tell which of two starts of one name began earlier, the same on every node."""
+    return one.actor < other.actor
 
 
 class Roster:
@@ -62,6 +67,7 @@ class Roster:
         self.detector = FailureDetector(context, announce=self._announce)
         self.news = NewsSpreader(context)
         self._seeds: tuple[str, ...] = ()
+        self._is_join_armed = False
         self._claims = NameClaims(context)
         self._changed_at = -math.inf
         self.has_joined = False
@@ -84,12 +90,19 @@ class Roster:
         own = self._context.record.address
         self._seeds = tuple(dict.fromkeys(seed for seed in seeds if seed != own))
         self.has_joined = self.has_joined or not self._seeds
-        self.on_join_timer(now)
+        self._begin_to_join(now)
+
+    def _begin_to_join(self, now: float) -> None:
+        """Dial the seeds now and again, unless that is under way: one chain of timers."""
+        if not self._is_join_armed:
+            self.on_join_timer(now)
 
     def on_join_timer(self, now: float) -> None:
         """Dial every seed while nobody is known."""
+        self._is_join_armed = False
         if self._context.peers() or self._context.is_leaving or not self._seeds:
             return
+        self._is_join_armed = True
         for seed in self._seeds:
             self._context.send(seed, JoinRequest(self._context.record))
         wait_s = self._jitter(self._context.config.join_retry_s)
@@ -104,7 +117,7 @@ class Roster:
             return
         peers = context.peers()
         if not peers:
-            self.on_join_timer(now)
+            self._begin_to_join(now)
         reached = {member.address for member in peers}
         reached.add(context.record.address)
         lost = [m.address for m in context.members if m.status is MemberStatus.DOWN]
@@ -121,7 +134,12 @@ class Roster:
         context = self._context
         claimant = message.sender
         if claimant.name == context.name:
-            if claimant.actor != context.actor:
+            if claimant.actor == context.actor:
+                return
+            if is_older(claimant, context.record) and not context.peers():
+                # Two that begin at once and know only each other: one of them has to give way.
+                self._lose_name(claimant)
+            else:
                 self._send_conflict(claimant, context.record)
             return
         holder = context.members.get(claimant.name)
@@ -133,18 +151,21 @@ class Roster:
         else:
             self._claims.open(claimant, holder, now)
 
-    def on_claim_answered(self, sequence: int, header: FrameHeader) -> None:
+    def on_claim_answered(self, sequence: int, header: FrameHeader, now: float) -> None:
         """Refuse a claim: the holder of the name has just answered."""
         claim = self._claims.answered(sequence, header)
         if claim is None:
             return
-        if header.name == self._context.name:
+        if header.name != self._context.name:
+            self._send_conflict(claim.claimant, claim.holder)
+        elif is_older(claim.holder, self._context.record):
             self._lose_name(claim.holder)
         else:
-            self._send_conflict(claim.claimant, claim.holder)
+            # The older one keeps the name: the other hears of this one, asks it, and gives way.
+            self._refute(claim.holder, now)
 
     def on_claim_timer(self, name: str, sequence: int, now: float) -> None:
-        """Let a claimant in: the holder of the name did not answer."""
+        """Suspect a holder that did not answer: the claimant is let in once it is Down."""
         claim = self._claims.expired(name, sequence)
         if claim is None:
             return
@@ -153,9 +174,12 @@ class Roster:
             return
         holder = self._context.members.get(name)
         if holder is not None and holder.actor == claim.holder.actor and holder.is_reachable:
-            down = evolve(holder, status=MemberStatus.DOWN, version=holder.version + 1)
-            self.apply(MemberNews(down), now)
-        self._admit(claim.claimant, now)
+            self.detector.suspect(holder, self._context.name, now)
+
+    def on_pause(self, late_s: float, now: float) -> None:
+        """Accuse nobody after this process was stopped."""
+        self._claims.clear()
+        self.detector.on_pause(late_s, now)
 
     def _send_conflict(self, claimant: MemberRecord, holder: MemberRecord) -> None:
         notice = ConflictNotice(claimant.name, holder.address, claimant.incarnation)
@@ -178,13 +202,12 @@ class Roster:
         known = context.members.get(claimant.name)
         if known is None or known.precedence() != claimant.precedence():
             # Older than what is known of the name: it learns so and moves above it.
-            forgotten = context.members.forgotten_incarnation(claimant.name) or 0
-            stale = known or evolve(
-                claimant,
-                status=MemberStatus.DOWN,
-                incarnation=max(claimant.incarnation, forgotten),
-            )
-            context.send(claimant.address, MemberUpdates((MemberNews(stale),)))
+            stale = known
+            if stale is None and (gone := context.members.forgotten(claimant.name)) is not None:
+                incarnation = max(claimant.incarnation, gone.incarnation)
+                stale = evolve(claimant, status=MemberStatus.DOWN, incarnation=incarnation)
+            if stale is not None:
+                context.send(claimant.address, MemberUpdates((MemberNews(stale),)))
             return
         context.send(claimant.address, JoinResponse(tuple(context.members)))
 
@@ -335,9 +358,14 @@ class Roster:
 
     def on_updates(self, message: MemberUpdates, header: FrameHeader, now: float) -> None:
         """Apply membership news from a peer; answer one that held this node for lost."""
-        before = self._context.record
+        context = self._context
+        before = context.record
         for piece in message.news:
             self.apply(MemberNews(piece.record, piece.suspector or header.name), now)
+            gone = context.members.forgotten(piece.record.name)
+            if gone is not None and gone.precedence() > piece.record.precedence():
+                # It missed how this one went: it holds for Down what has left.
+                context.send(header.address, MemberUpdates((MemberNews(gone),)))
         own = self._context.record
         if own.incarnation != before.incarnation:
             self._context.send(header.address, JoinRequest(own))
@@ -373,14 +401,14 @@ class Roster:
         return True
 
     def on_past_header(self, header: FrameHeader) -> None:
-        """Tell a node that speaks in an incarnation that is over, if none of its name lives.
+        """Tell a node that speaks in an incarnation that is over what is known of its name.
 
-        It is the older of two that had one name, and the newer one is gone: it would go on as
-        a ghost that nobody answers, while hearing of it by its frames.
+        It is one of two that have one name, or had: it would go on as a ghost that nobody
+        answers. If the other lives it asks that one, and one of them gives way.
         """
         context = self._context
         known = context.members.get(header.name)
-        if known is not None and known.status is MemberStatus.DOWN:
+        if known is not None and header.name != context.name:
             context.send(header.address, MemberUpdates((MemberNews(known, context.name),)))
 
     def on_ping_from(self, sender: MemberRecord, address: str, now: float) -> None:

@@ -88,12 +88,13 @@ class MemberTable:
         members_max: how many names are kept; at least 1.
     """
 
-    __slots__ = ("_by_name", "_forgotten", "_members_max", "_revision", "_since")
+    __slots__ = ("_by_name", "_forgotten", "_members_max", "_peak_count", "_revision", "_since")
 
     def __init__(self, *, members_max: int = MEMBERS_MAX) -> None:
         self._by_name: SortedDict = SortedDict()
         self._since: dict[str, float] = {}
-        self._forgotten: OrderedDict[str, tuple[int, ActorId]] = OrderedDict()
+        self._forgotten: OrderedDict[str, MemberRecord] = OrderedDict()
+        self._peak_count = 0
         self._members_max = members_max
         self._revision = 0
 
@@ -123,17 +124,21 @@ class MemberTable:
 
     def is_forgotten(self, record: MemberRecord) -> bool:
         """Tell whether a record is old news of a name that was forgotten."""
-        forgotten = self._forgotten.get(record.name)
-        return (
-            forgotten is not None
-            and record.name not in self._by_name
-            and record.incarnation <= forgotten[0]
-        )
+        forgotten = self.forgotten(record.name)
+        return forgotten is not None and record.incarnation <= forgotten.incarnation
 
-    def forgotten_incarnation(self, name: str) -> int | None:
-        """Return the incarnation at which a name was forgotten, None when it was not."""
-        forgotten = self._forgotten.get(name)
-        return None if forgotten is None or name in self._by_name else forgotten[0]
+    def forgotten(self, name: str) -> MemberRecord | None:
+        """Return the record with which a name was forgotten, None when it was not. O(1)."""
+        return None if name in self._by_name else self._forgotten.get(name)
+
+    @property
+    def peak_count(self) -> int:
+        """Members that were in reach at once, as far as none has left or was forgotten since.
+
+        The size that the cluster is to have: when nodes come back under new names, those of
+        the old names are out of reach for ever, and nothing is missing.
+        """
+        return self._peak_count
 
     def apply(self, record: MemberRecord, *, now: float) -> MemberRecord | None:
         """Join a record into the table. O(log n).
@@ -148,7 +153,7 @@ class MemberTable:
         """
         known = self.get(record.name)
         if known is None:
-            if self.is_forgotten(record) or len(self._by_name) >= self._members_max:
+            if self.is_forgotten(record) or not self._make_room(record):
                 return None
             self._forgotten.pop(record.name, None)
             return self._store(record, now, is_new_status=True)
@@ -160,11 +165,25 @@ class MemberTable:
             return self._store(evolve(known, version=version), now, is_new_status=False)
         return None
 
+    def _make_room(self, record: MemberRecord) -> bool:
+        """Tell whether there is room; a member in reach takes that of the one longest gone."""
+        if len(self._by_name) < self._members_max:
+            return True
+        gone = [name for name, known in self._by_name.items() if not known.is_reachable]
+        if not record.is_reachable or not gone:
+            return False
+        self.forget(min(gone, key=lambda name: (self._since[name], name)))
+        return True
+
     def _store(self, record: MemberRecord, now: float, *, is_new_status: bool) -> MemberRecord:
+        before = self.get(record.name)
         self._by_name[record.name] = record
         if is_new_status:
             self._since[record.name] = now
+            if record.status is MemberStatus.LEAVING and before is not None:
+                self._lower_peak()
         self._revision += 1
+        self._peak_count = max(self._peak_count, self._reachable_count())
         return record
 
     def forget(self, name: str) -> MemberRecord | None:
@@ -177,11 +196,19 @@ class MemberTable:
         if record is None:
             return None
         del self._since[name]
-        self._forgotten[name] = (record.incarnation, record.actor)
+        self._forgotten[name] = record
+        if record.status is not MemberStatus.LEAVING:
+            self._lower_peak()
         while len(self._forgotten) > FORGOTTEN_MAX:
             self._forgotten.popitem(last=False)
         self._revision += 1
         return record
+
+    def _lower_peak(self) -> None:
+        self._peak_count = max(self._reachable_count(), self._peak_count - 1)
+
+    def _reachable_count(self) -> int:
+        return sum(record.is_reachable for record in self._by_name.values())
 
     def _check(self) -> None:
         """Assert the invariants of the table."""

@@ -55,14 +55,23 @@ class PartitionDetector:
 
     __slots__ = ()
 
-    def judge(self, members: Iterable[MemberRecord]) -> PartitionView:
-        """Return what the members' states say of this node's side."""
+    def judge(
+        self, members: Iterable[MemberRecord], *, peak_count: int | None = None
+    ) -> PartitionView:
+        """Return what the members' states say of this node's side.
+
+        Args:
+            members: the whole table, this node included.
+            peak_count: the size that the cluster is to have, as `MemberTable.peak_count`; a
+                majority is one of it, so that Down members whose place others have taken do
+                not count. None: every member counts.
+        """
         known = [member for member in members if member.status is not MemberStatus.LEAVING]
         down = sorted(member.name for member in known if member.status is MemberStatus.DOWN)
         reachable_count = len(known) - len(down)
         if not down:
             state = PartitionState.NORMAL
-        elif 2 * reachable_count > len(known):
+        elif 2 * reachable_count > min(len(known), peak_count or len(known)):
             state = PartitionState.WITH_QUORUM
         else:
             state = PartitionState.WITHOUT_QUORUM

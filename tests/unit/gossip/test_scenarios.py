@@ -246,7 +246,7 @@ def test_an_impatient_claimant_does_not_restart_the_question(trio: Any) -> None:
     trio.is_refusing = False
     trio.kill("n2")
     trio.start("n2", address="elsewhere", config=GossipConfig(join_retry_s=0.1))
-    trio.run_until(lambda: trio.nodes["elsewhere"].is_ready, limit_s=1.0)
+    trio.run_until(lambda: trio.nodes["elsewhere"].is_ready, limit_s=5.0)
 
     assert trio.view("n0")["n2"] == "Alive"
 
@@ -312,3 +312,95 @@ def test_all_nodes_count_a_restart_at_once(trio: Any) -> None:
     trio.run(0.01)
 
     assert [versions["n0"] for versions in trio.versions()] == [4, 4, 4]
+
+
+def test_a_dead_seed_costs_the_same_for_ever(network: Any) -> None:
+    """One chain of dials, however long nobody answers: timers and frames stay flat."""
+    network.is_refusing = False
+    node = network.start("n1", seeds=("nobody",))
+    network.run(60.0)
+    sent = node.counters.frames_sent
+    network.run(60.0)
+    later = node.counters.frames_sent - sent
+    network.run(600.0)
+    sent = node.counters.frames_sent
+    network.run(60.0)
+
+    assert node.counters.frames_sent - sent <= later * 1.3
+    assert len(node._engine._context.timers) < 20
+
+
+def test_a_stalled_holder_keeps_its_name(trio: Any) -> None:
+    """A node that does not answer for 0.7 s is not given up for a newcomer of its name."""
+    trio.is_refusing = False
+    trio.start("n2", address="elsewhere")
+    trio.run(0.7, frozen=("n2",))
+    trio.run(5.0)
+
+    assert "NameConflict" in trio.kinds("elsewhere")
+    assert "NameConflict" not in trio.kinds("n2")
+    assert trio.view("n0") == ALL_ALIVE
+    assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "n2"]
+
+
+def test_of_two_nodes_of_one_name_that_begin_at_once_one_goes_on(network: Any) -> None:
+    """Each is the other's only seed; the older one keeps the name."""
+    network.start("n", address="left", seeds=("right",))
+    network.run(0.2)
+    network.start("n", address="right", seeds=("left",))
+    network.run(3.0)
+
+    assert "NameConflict" not in network.kinds("left")
+    assert "NameConflict" in network.kinds("right")
+
+
+def test_of_two_live_nodes_of_one_name_the_older_keeps_it(network: Any) -> None:
+    """Two clusters that meet: the younger one gives way, and only that one."""
+    network.start("n0", seeds=())
+    network.start("twin", address="old", seeds=("n0",))
+    network.run(1.0)
+    for name in ("n0", "old"):
+        network.cut_both(name, "n1")
+        network.cut_both(name, "young")
+    network.start("n1", seeds=("n0",))
+    network.start("twin", address="young", seeds=("n1",))
+    network.run(2.0)
+    network.cuts.clear()
+    network.run(10.0)
+
+    assert "NameConflict" in network.kinds("young")
+    assert "NameConflict" not in network.kinds("old")
+
+
+def test_nodes_that_come_back_under_new_names_are_no_partition(network: Any) -> None:
+    """Three die and three of other names take their places: a majority is in reach."""
+    for name in ("n0", "n1", "n2"):
+        network.start(name)
+    network.run(1.0)
+    for index in range(3):
+        network.start(f"m{index}", seeds=("n0", "n1", "n2", "m0", "m1"))
+        network.run(1.0)
+        network.kill(f"n{index}")
+        network.run(12.0)
+
+    assert network.nodes["m2"].health().status == "degraded"
+    assert network.nodes["m2"].health().partition.has_quorum
+
+
+def test_a_leave_that_one_node_missed_is_told_to_it(network: Any) -> None:
+    """The others have long forgotten who left; the one that was away learns that it left."""
+    for name in ("n0", "n1", "n2", "n3"):
+        network.start(name)
+    network.run(1.0)
+    for name in ("n0", "n1", "n3"):
+        network.cut_both("n2", name)
+    network.nodes["n3"].leave(now=network.now)
+    network.pump("n3")
+    network.run(0.1)
+    network.kill("n3")
+    network.run(47.0)
+    network.cuts.clear()
+    network.run(45.0)
+
+    assert "n3" not in network.view("n2")
+    assert network.nodes["n2"].health().status == "healthy"

@@ -108,3 +108,28 @@ def test_since_is_when_the_status_changed() -> None:
     table.apply(record(incarnation=2, status=MemberStatus.SUSPECTED), now=3.0)
 
     assert table.since("a") == 3.0
+
+
+def test_a_full_table_gives_the_place_of_the_longest_gone_to_a_live_member() -> None:
+    """Names of members that are Down do not keep a joiner out."""
+    table = MemberTable(members_max=2)
+    table.apply(record("a", status=MemberStatus.DOWN), now=1.0)
+    table.apply(record("b", status=MemberStatus.DOWN), now=0.0)
+    table.apply(record("c"), now=2.0)
+
+    assert [member.name for member in table] == ["a", "c"]
+    table._check()
+
+
+def test_the_peak_falls_when_a_member_leaves_or_is_forgotten() -> None:
+    """It counts who was in reach at once, and not those that said goodbye."""
+    table = MemberTable()
+    for name in "abcd":
+        table.apply(record(name), now=0.0)
+    table.apply(record("a", status=MemberStatus.LEAVING), now=1.0)
+    after_leaving = table.peak_count
+    table.apply(record("b", status=MemberStatus.DOWN), now=1.0)
+    after_death = table.peak_count
+    table.forget("b")
+
+    assert (after_leaving, after_death, table.peak_count) == (3, 3, 2)
