@@ -9,11 +9,12 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
+from collections.abc import Callable
 
 from attrs import define, evolve, field, frozen
 
 from meshlib.gossip.config import GossipConfig
-from meshlib.gossip.events import Event
+from meshlib.gossip.events import Event, MessageUnsendable
 from meshlib.gossip.messages import Message, encode_message
 from meshlib.gossip.wire import FrameHeader, FrameWriter
 from meshlib.identity import ActorId
@@ -78,9 +79,11 @@ class TimerQueue:
 class Outbox:
     """Messages that wait for the driver, by destination; bounded for each."""
 
-    __slots__ = ("_bytes", "_waiting", "dropped_count")
+    __slots__ = ("_bytes", "_waiting", "dropped_count", "on_unsendable")
 
     def __init__(self) -> None:
+        self.on_unsendable: Callable[[str, int], None] | None = None
+        """Called with the destination and the bytes of a message that fits no frame."""
         self._waiting: dict[str, list[bytes]] = {}
         self._bytes: dict[str, int] = {}
         self.dropped_count = 0
@@ -111,6 +114,8 @@ class Outbox:
             for message in messages:
                 if not writer.add(message):
                     self.dropped_count += 1
+                    if self.on_unsendable is not None:
+                        self.on_unsendable(address, len(message))
             packets += (Packet(address, frame) for frame in writer.frames())
         self._waiting = {}
         self._bytes = {}
@@ -140,6 +145,7 @@ class Counters:
     entries_sent: int = 0
     entries_received: int = 0
     events_dropped: int = 0
+    messages_unsendable: int = 0
 
 
 @define(slots=True, kw_only=True)
@@ -170,6 +176,10 @@ class Context:
     counters: Counters = field(factory=Counters)
     is_leaving: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        """Hear of messages that cannot be sent."""
+        self.outbox.on_unsendable = self._note_unsendable
+
     @property
     def name(self) -> str:
         """This node's name."""
@@ -186,6 +196,11 @@ class Context:
             self.events.popleft()
             self.counters.events_dropped += 1
         self.events.append(event)
+
+    def _note_unsendable(self, destination: str, size: int) -> None:
+        """Count and tell: what the message carried will not arrive by trying again."""
+        self.counters.messages_unsendable += 1
+        self.emit(MessageUnsendable(destination=destination, size=size))
 
     def send(self, address: str, message: Message) -> bool:
         """Queue one message for an address. O(size)."""

@@ -20,6 +20,7 @@ __all__ = [
     "MemberLeft",
     "MemberRecovered",
     "MemberSuspected",
+    "MessageUnsendable",
     "NameConflict",
     "PacketRejected",
     "Refuted",
@@ -117,6 +118,19 @@ class PacketRejected:
 
 
 @frozen(slots=True, kw_only=True)
+class MessageUnsendable:
+    """A message was larger than a frame may be, and was dropped.
+
+    Args:
+        destination: the address that it was for.
+        size: its bytes.
+    """
+
+    destination: str
+    size: int
+
+
+@frozen(slots=True, kw_only=True)
 class EntryRejected:
     """One replicated entry was refused, with nothing changed."""
 
@@ -184,6 +198,7 @@ Event = (
     | Refuted
     | LocalPause
     | PacketRejected
+    | MessageUnsendable
     | EntryRejected
     | ReplicaEvent
     | IdentityRenewed
