@@ -28,6 +28,7 @@ from meshlib.gossip.messages import (
     SyncEqual,
     SyncRequest,
 )
+from meshlib.gossip.offers import compact, expand
 from meshlib.gossip.wire import FrameHeader
 from meshlib.identity import ActorId
 from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
@@ -280,7 +281,7 @@ class AntiEntropy:
         if index:
             context.send_to_member(incoming.peer, SnapshotNext(session, index))
         else:
-            offer = context.replica.snapshot_offer()
+            offer = compact(context.replica.snapshot_offer())
             request = SnapshotRequest(session, offer, incoming.is_repair)
             context.send_to_member(incoming.peer, request)
         timeout_s = context.config.snapshot_timeout_s
@@ -298,7 +299,7 @@ class AntiEntropy:
             return
         self._dissemination.publish()
         pages = context.replica.snapshot_pages(
-            message.offer,
+            expand(message.offer, context.replica.snapshot_offer()),
             page_bytes_max=min(SNAPSHOT_PAGE_BYTES_MAX, context.config.packet_bytes_max),
             is_repair=message.is_repair,
         )

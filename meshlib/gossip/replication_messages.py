@@ -22,6 +22,7 @@ from meshlib.gossip.fields import (
     sequence,
     text,
 )
+from meshlib.gossip.offers import GROUPS, CompactOffer
 from meshlib.identity import ActorId
 from meshlib.limits import (
     ACTORS_MAX,
@@ -208,13 +209,13 @@ class SnapshotRequest:
 
     Args:
         session: names the transfer; drawn at random by the asker.
-        offer: document to (type tag, bucket digests) of the asker.
+        offer: what the asker has.
         is_repair: whether equal clocks were found to hold different content.
     """
 
     code: ClassVar[int] = 15
     session: int
-    offer: Mapping[str, tuple[str, tuple[int, ...]]]
+    offer: CompactOffer
     is_repair: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
@@ -222,28 +223,36 @@ class SnapshotRequest:
         return (
             self.session,
             [
-                (document, tag, b"".join(digest.to_bytes(8, "big") for digest in digests))
-                for document, (tag, digests) in sorted(self.offer.items())
+                (document, tag, _pack_digests(digests))
+                for document, (tag, digests) in sorted(self.offer.documents.items())
             ],
+            _pack_digests(self.offer.groups),
             self.is_repair,
         )
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        session, items, is_repair = fixed(wire, 3)
-        offer = {}
+        session, items, groups, is_repair = fixed(wire, 4)
+        documents = {}
         for item in sequence(items, length_max=DOCUMENTS_MAX):
             document, tag, packed = fixed(item, 3)
-            run = binary(packed, bytes_max=8 * BUCKETS_MAX)
-            if len(run) % 8:
-                raise DecodeError("bucket digests of odd length")
-            digests = tuple(
-                int.from_bytes(run[start : start + 8], "big") for start in range(0, len(run), 8)
-            )
+            digests = _unpack_digests(packed, count_max=BUCKETS_MAX)
             name = text(document, bytes_max=DOCUMENT_NAME_BYTES_MAX)
-            offer[name] = (text(tag, bytes_max=1024), digests)
+            documents[name] = (text(tag, bytes_max=1024), digests)
+        offer = CompactOffer(documents, _unpack_digests(groups, count_max=GROUPS))
         return cls(integer(session), offer, boolean(is_repair))
+
+
+def _pack_digests(digests: tuple[int, ...]) -> bytes:
+    return b"".join(digest.to_bytes(8, "big") for digest in digests)
+
+
+def _unpack_digests(packed: Any, *, count_max: int) -> tuple[int, ...]:
+    run = binary(packed, bytes_max=8 * count_max)
+    if len(run) % 8:
+        raise DecodeError("digests of odd length")
+    return tuple(int.from_bytes(run[start : start + 8], "big") for start in range(0, len(run), 8))
 
 
 @frozen(slots=True)

@@ -10,6 +10,7 @@ import pytest
 
 from meshlib.gossip import Event, GossipConfig
 from meshlib.node import MeshConfig, MeshNode
+from meshlib.replication import ReplicationConfig
 
 
 class MiniNetwork:
@@ -33,13 +34,18 @@ class MiniNetwork:
         seeds: tuple[str, ...] = ("n0",),
         cluster: str = "mesh",
         config: GossipConfig | None = None,
+        replication: ReplicationConfig | None = None,
         wall_offset_s: float = 1.7e9,
     ) -> MeshNode:
         """Start a node and let it join."""
         where = address or name
         node = MeshNode(
             MeshConfig(
-                name=name, address=where, cluster_name=cluster, gossip=config or GossipConfig()
+                name=name,
+                address=where,
+                cluster_name=cluster,
+                gossip=config or GossipConfig(),
+                replication=replication or ReplicationConfig(),
             ),
             rng=random.Random(f"{name} {where} {self.now}"),
             wall_clock=lambda: self.now + wall_offset_s,

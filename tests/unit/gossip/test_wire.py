@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ from meshlib.gossip.messages import (
     decode_message,
     encode_message,
 )
+from meshlib.gossip.offers import CompactOffer
 from meshlib.gossip.wire import PREFIX_BYTES, FrameHeader, FrameWriter, decode_frame
 from meshlib.hashing import hash64
 from meshlib.identity import actor_id
@@ -62,7 +64,7 @@ MESSAGES = [
     SyncEqual(1),
     ClockExchange({ACTOR: 5}, True, False),
     SnapshotAvailable(),
-    SnapshotRequest(1, {"app": ("lww_map", (0, (1 << 64) - 1))}, True),
+    SnapshotRequest(1, CompactOffer({"app": ("lww_map", (0, (1 << 64) - 1))}, (5,)), True),
     SnapshotPageMessage(1, 2, "app", b"state", {ACTOR: 3}),
     SnapshotPageMessage(1, 2, "app", b"state", None),
     SnapshotNext(1, 2),
@@ -134,6 +136,15 @@ def test_every_status_travels() -> None:
     for status in MemberStatus:
         record = MemberRecord(name="a", incarnation=1, address="h:1", actor=ACTOR, status=status)
         assert decode_message(encode_message(JoinRequest(record))) == JoinRequest(record)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "0:1", "[::]:1", "[::ffff:0:0]:1", "*:1", ""])
+def test_a_member_that_nobody_can_reach_is_refused(address: str) -> None:
+    """Whoever dialled it would reach itself."""
+    message = JoinRequest(evolve(RECORD, address=address))
+
+    with pytest.raises(DecodeError, match="no address"):
+        decode_message(encode_message(message))
 
 
 @given(st.binary(max_size=200))
