@@ -20,7 +20,7 @@ from meshlib.gossip.anti_entropy import AntiEntropy
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.context import Context, Counters, Packet, Timer
 from meshlib.gossip.dissemination import Dissemination
-from meshlib.gossip.events import Event, IdentityRenewed, PacketRejected
+from meshlib.gossip.events import Event, PacketRejected
 from meshlib.gossip.messages import (
     ClockExchange,
     ConflictNotice,
@@ -30,7 +30,6 @@ from meshlib.gossip.messages import (
     IndirectPingRequest,
     JoinRequest,
     JoinResponse,
-    MemberNews,
     MemberUpdates,
     Message,
     PingRequest,
@@ -44,23 +43,17 @@ from meshlib.gossip.messages import (
     VolatileMessage,
 )
 from meshlib.gossip.roster import Roster
+from meshlib.gossip.upkeep import Upkeep
 from meshlib.gossip.wire import FrameHeader, decode_frame
-from meshlib.identity import ActorId, actor_id
 from meshlib.limits import EVENTS_QUEUED_MAX
-from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
+from meshlib.membership import MemberRecord, PartitionView, TopologyManager
 from meshlib.replication import (
-    ActorForgotten,
-    IdentityStolen,
     Replica,
-    ReplicaEvent,
     ReplicaState,
     StabilityTracker,
 )
 
 __all__ = ["Engine"]
-
-MAINTENANCE_S = 1.0
-"""Between two rounds of trimming and collecting."""
 
 _FROM_ANYONE = (JoinRequest, ConflictNotice, PingRequest)
 """Read whoever sends them: a claim to a name comes from a start that is not known yet, its
@@ -103,20 +96,24 @@ class Engine:
             record=record,
             topology=topology,
         )
-        self._now = self._started = now
+        self._now = now
         self.roster = Roster(self._context, on_member_met=self._on_member_met)
         self.dissemination = Dissemination(self._context)
         self.anti_entropy = AntiEntropy(
             self._context, self.dissemination, table_hash=self.roster.table_hash, now=now
         )
-        self._heard_at: float | None = None
-        self._orphans: dict[ActorId, float] = {}
+        self.upkeep = Upkeep(
+            self._context,
+            dissemination=self.dissemination,
+            anti_entropy=self.anti_entropy,
+            news=self.roster.news,
+            now=now,
+        )
         self._volatile: deque[tuple[str, str, bytes]] = deque()
         self._timer_handlers = self._make_timer_handlers()
         self._message_handlers = self._make_message_handlers()
         self.roster.start(now)
         self.anti_entropy.start(now)
-        self._context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
 
     def _make_timer_handlers(self) -> dict[str, Callable[[Timer, float], Any]]:
         roster, detector = self.roster, self.roster.detector
@@ -136,7 +133,7 @@ class Engine:
             "sync": lambda _, now: repair.on_sync_timer(now),
             "snapshot_in": lambda t, now: repair.on_snapshot_in_timer(t.key, t.token, now),
             "snapshot_out": lambda timer, _: repair.on_snapshot_out_timer(timer.key, timer.token),
-            "maintenance": lambda _, now: self._on_maintenance_timer(now),
+            "maintenance": lambda _, now: self.upkeep.on_maintenance_timer(now),
         }
 
     def _make_message_handlers(self) -> dict[type, Callable[[Any, FrameHeader, float], Any]]:
@@ -219,7 +216,7 @@ class Engine:
         self._enter(now)
         self._context.replica.import_state(state)
         if age_s > self._context.config.forget_after_s / 2:
-            self._rejoin(now)
+            self.upkeep.rejoin(now)
 
     def leave(self, *, now: float) -> None:
         """Flush what was written and say goodbye to every peer."""
@@ -248,7 +245,7 @@ class Engine:
         header = frame.header
         is_current = self.roster.on_header(header, now)
         if is_current and header.name != self._context.name:
-            self._note_contact(now)
+            self.upkeep.note_contact(now)
         readable = [m for m in frame.messages if is_current or isinstance(m, _FROM_ANYONE)]
         for message in readable:
             self._handle(message, header, now)
@@ -292,7 +289,7 @@ class Engine:
         """Return what happened since the last call; drains."""
         context = self._context
         for event in context.replica.events():
-            self._on_replica_event(event)
+            self.upkeep.on_replica_event(event, self._now)
         events = list(context.events)
         context.events.clear()
         return events
@@ -371,78 +368,6 @@ class Engine:
     def _on_volatile(self, message: VolatileMessage, header: FrameHeader, _now: float) -> None:
         if len(self._volatile) < EVENTS_QUEUED_MAX:
             self._volatile.append((header.name, message.document, message.payload))
-
-    def _note_contact(self, now: float) -> None:
-        """Come back as a new writer when the others may have forgotten what this one has.
-
-        Half of their time, because they count from when they lost this node and it counts from
-        when it heard them last.
-        """
-        heard_at, self._heard_at = self._heard_at, now
-        if heard_at is not None and now - heard_at > self._context.config.forget_after_s / 2:
-            self._rejoin(now)
-
-    def _rejoin(self, now: float) -> None:
-        context = self._context
-        old = context.actor
-        incarnation = context.record.incarnation + 1 + context.rng.getrandbits(16)
-        new = actor_id(context.name, incarnation)
-        context.replica.begin_rejoin(new)
-        record = context.update_own_record(actor=new, incarnation=incarnation)
-        context.members.apply(record, now=now)
-        self.anti_entropy.restart()
-        self.roster.news.spread(MemberNews(record), now)
-        context.emit(IdentityRenewed(old=old, new=new))
-
-    def _on_replica_event(self, event: ReplicaEvent) -> None:
-        """Take a new identity when the present one is no longer this node's alone."""
-        context = self._context
-        context.emit(event)
-        if (
-            isinstance(event, IdentityStolen | ActorForgotten)
-            and event.actor == context.actor
-            and not context.replica.is_rejoining
-        ):
-            self._rejoin(self._now)
-
-    def _forget_writers(self, now: float) -> None:
-        """Take writers out of the clock whose starts have long been over. O(actors)."""
-        context = self._context
-        current = {member.actor for member in context.members}
-        vector = context.replica.version_vector
-        self._orphans = {
-            actor: self._orphans.get(actor, now)
-            for actor in vector
-            if actor not in current and actor != context.actor
-        }
-        old = now - context.config.forget_after_s
-        reachable = [member.name for member in context.peers()]
-        due = [actor for actor, since in self._orphans.items() if since <= old]
-        if due:
-            stable = context.tracker.stable(reachable, our_clock=vector)
-            for actor in due:
-                if stable.get(actor, 0) >= vector.get(actor, 0):
-                    context.replica.forget(actor)
-
-    def _on_maintenance_timer(self, now: float) -> None:
-        context = self._context
-        self.dissemination.report(context.replica.release())
-        replica, tracker = context.replica, context.tracker
-        ours = replica.version_vector
-        # A member that is Down counts until it is forgotten: it may still come back.
-        everyone = [
-            member.name
-            for member in context.members
-            if member.name != context.name and member.status is not MemberStatus.LEAVING
-        ]
-        if everyone:
-            # What only this node has is kept for those it meets; the log's limit bounds it.
-            replica.trim(tracker.stable(everyone, our_clock=ours))
-        if now - self._started >= context.config.forget_after_s:
-            # Before that somebody whom this start never met may still hold an older write.
-            replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
-        self._forget_writers(now)
-        context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
 
     def _check(self) -> None:
         """Assert the invariants of everything inside."""

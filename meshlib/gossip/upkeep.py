@@ -1,0 +1,129 @@
+"""What a node does for itself now and then: trimming, collecting, and renewing its identity.
+
+Rules this file owns:
+- A node that was out of contact for longer than half the time after which others forget it comes
+  back as a new writer, without being told.
+- Removals are collected only by a node that has run for longer than that time: before, somebody
+  it has never met may still hold an older write.
+"""
+
+from __future__ import annotations
+
+from meshlib.gossip.anti_entropy import AntiEntropy
+from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.dissemination import Dissemination
+from meshlib.gossip.events import IdentityRenewed
+from meshlib.gossip.messages import MemberNews
+from meshlib.gossip.news import NewsSpreader
+from meshlib.identity import ActorId, actor_id
+from meshlib.membership import MemberStatus
+from meshlib.replication import ActorForgotten, IdentityStolen, ReplicaEvent
+
+__all__ = ["Upkeep"]
+
+MAINTENANCE_S = 1.0
+"""Between two rounds of trimming and collecting."""
+
+
+class Upkeep:
+    """Keep the replica small and the node's identity its own.
+
+    Args:
+        context: the engine's shared state.
+        dissemination: is told what released entries did.
+        anti_entropy: begins anew after the identity was renewed.
+        news: spreads the renewed record.
+        now: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        dissemination: Dissemination,
+        anti_entropy: AntiEntropy,
+        news: NewsSpreader,
+        now: float,
+    ) -> None:
+        self._context = context
+        self._dissemination = dissemination
+        self._anti_entropy = anti_entropy
+        self._news = news
+        self._started = now
+        self._heard_at: float | None = None
+        self._orphans: dict[ActorId, float] = {}
+        context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
+
+    def note_contact(self, now: float) -> None:
+        """Come back as a new writer when the others may have forgotten what this one has.
+
+        Half of their time, because they count from when they lost this node and it counts from
+        when it heard them last.
+        """
+        heard_at, self._heard_at = self._heard_at, now
+        if heard_at is not None and now - heard_at > self._context.config.forget_after_s / 2:
+            self.rejoin(now)
+
+    def rejoin(self, now: float) -> None:
+        """Become a new writer: adopt a peer's state, and write again what only this node has."""
+        context = self._context
+        old = context.actor
+        incarnation = context.record.incarnation + 1 + context.rng.getrandbits(16)
+        new = actor_id(context.name, incarnation)
+        context.replica.begin_rejoin(new)
+        record = context.update_own_record(actor=new, incarnation=incarnation)
+        context.members.apply(record, now=now)
+        self._anti_entropy.restart()
+        self._news.spread(MemberNews(record), now)
+        context.emit(IdentityRenewed(old=old, new=new))
+
+    def on_replica_event(self, event: ReplicaEvent, now: float) -> None:
+        """Take a new identity when the present one is no longer this node's alone."""
+        context = self._context
+        context.emit(event)
+        if (
+            isinstance(event, IdentityStolen | ActorForgotten)
+            and event.actor == context.actor
+            and not context.replica.is_rejoining
+        ):
+            self.rejoin(now)
+
+    def _forget_writers(self, now: float) -> None:
+        """Take writers out of the clock whose starts have long been over. O(actors)."""
+        context = self._context
+        current = {member.actor for member in context.members}
+        vector = context.replica.version_vector
+        self._orphans = {
+            actor: self._orphans.get(actor, now)
+            for actor in vector
+            if actor not in current and actor != context.actor
+        }
+        old = now - context.config.forget_after_s
+        reachable = [member.name for member in context.peers()]
+        due = [actor for actor, since in self._orphans.items() if since <= old]
+        if due:
+            stable = context.tracker.stable(reachable, our_clock=vector)
+            for actor in due:
+                if stable.get(actor, 0) >= vector.get(actor, 0):
+                    context.replica.forget(actor)
+
+    def on_maintenance_timer(self, now: float) -> None:
+        """Release what waited, trim the log, collect removals, forget writers."""
+        context = self._context
+        self._dissemination.report(context.replica.release())
+        replica, tracker = context.replica, context.tracker
+        ours = replica.version_vector
+        # A member that is Down counts until it is forgotten: it may still come back.
+        everyone = [
+            member.name
+            for member in context.members
+            if member.name != context.name and member.status is not MemberStatus.LEAVING
+        ]
+        if everyone:
+            # What only this node has is kept for those it meets; the log's limit bounds it.
+            replica.trim(tracker.stable(everyone, our_clock=ours))
+        if now - self._started >= context.config.forget_after_s:
+            # Before that somebody whom this start never met may still hold an older write.
+            replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
+        self._forget_writers(now)
+        context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))
