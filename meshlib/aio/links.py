@@ -121,7 +121,9 @@ class OutgoingLinks:
     Args:
         dial: makes a connection to an address, ready to be sent on, or raises OSError.
         connection_lost: called at once when a link breaks or cannot be made; must not raise.
-        link_busy: called when much waits for a link, and when it no longer does; likewise.
+        link_busy: called when much waits for a link, and when it no longer does, which is also
+            when it breaks, cannot be made or is closed: each True is followed by a False;
+            likewise.
         counters: what is counted.
         config: how links are kept.
         rng: for the jitter of the pauses.
@@ -208,6 +210,7 @@ class OutgoingLinks:
         await asyncio.gather(*tasks, return_exceptions=True)
         for link in self._links.values():  # those whose task was cancelled before it began
             self.counters.frames_dropped_closed += link.drop_queue()
+            self._tell_if_free(link)
         self._links.clear()
 
     def _now(self) -> float:
@@ -242,10 +245,15 @@ class OutgoingLinks:
             self._connection_lost(link.address)
         finally:
             link.task = None
+            dropped = link.drop_queue()
             if self._is_closing:
-                self.counters.frames_dropped_closed += link.drop_queue()
+                self.counters.frames_dropped_closed += dropped
+            else:  # queued by a callback after the attempt had failed
+                self.counters.frames_dropped_unreachable += dropped
             if not link.failures and self._links.get(link.address) is link:
                 del self._links[link.address]
+            # A link that is told busy must never end so: its last batch may have broken it.
+            self._tell_if_free(link)
 
     async def _connect(self, link: _Link) -> Connection | None:
         self.counters.dials += 1
@@ -296,6 +304,7 @@ class OutgoingLinks:
         is_stable = self._now() - opened_at >= self.config.stable_s
         if is_stable:
             link.failures = 0
+            self._tell_if_free(link)  # the batch that broke it no longer waits
         else:
             self._pause(link)
         self._connection_lost(link.address)

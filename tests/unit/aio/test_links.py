@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -48,16 +48,24 @@ class Net:
         self.lost: list[str] = []
         self.busy: list[tuple[str, bool]] = []
         self.error: Exception | None = None
+        self.hangs = False
+        self.when_lost: Callable[[], object] = lambda: None
         self.counters = TransportCounters()
         self.links = OutgoingLinks(
             self.dial,
-            connection_lost=self.lost.append,
+            connection_lost=self.note_lost,
             link_busy=lambda address, is_busy: self.busy.append((address, is_busy)),
             counters=self.counters,
             config=LinkConfig(**settings),  # type: ignore[arg-type]
         )
 
+    def note_lost(self, address: str) -> None:
+        self.lost.append(address)
+        self.when_lost()
+
     async def dial(self, address: str) -> FakeConnection:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
         connection = FakeConnection()
@@ -159,6 +167,91 @@ async def test_a_link_whose_queue_was_dropped_is_free(new_net, eventually):
 
     net.links.send("a:1", b"x" * 500)
     await eventually(lambda: net.lost)
+
+    assert [("a:1", True), ("a:1", False)] == net.busy
+
+
+async def test_a_stable_link_that_breaks_on_its_last_batch_is_free(new_net, eventually):
+    """Nothing waits and nothing is dialled again, so nothing else would tell it."""
+    net = new_net(busy_bytes=200, stable_s=0.0)
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.counters.frames_sent == 1)
+    broken = net.connections[0]
+    broken.gate.clear()
+    net.links.send("a:1", b"x" * 500)
+    await eventually(lambda: len(broken.writes) == 2)
+
+    broken.closed.set()
+    broken.gate.set()
+    await eventually(lambda: not net.links.is_open("a:1"))
+
+    assert ["a:1"] == net.lost
+    assert [("a:1", True), ("a:1", False)] == net.busy
+
+
+async def test_a_link_is_free_once_the_batch_that_broke_it_is_gone(new_net, eventually):
+    """While it is dialled again with the little that waits, not only after."""
+    net = new_net(busy_bytes=2000, batch_bytes_max=3000, stable_s=0.0)
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.counters.frames_sent == 1)
+    broken = net.connections[0]
+    broken.gate.clear()
+    net.links.send("a:1", b"x" * 3000)
+    net.links.send("a:1", b"waits")
+    await eventually(lambda: len(broken.writes) == 2)
+    net.hangs = True
+
+    broken.closed.set()
+    broken.gate.set()
+    await eventually(lambda: net.counters.dials == 2)
+
+    assert [("a:1", True), ("a:1", False)] == net.busy
+    assert net.links.queued_bytes("a:1") > 0
+
+
+async def test_a_busy_link_whose_next_dial_is_refused_is_free(new_net, eventually):
+    """What waited behind the break is dropped with it."""
+    net = new_net(busy_bytes=200, stable_s=0.0)
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.counters.frames_sent == 1)
+    broken = net.connections[0]
+    broken.gate.clear()
+    net.links.send("a:1", b"written")
+    await eventually(lambda: len(broken.writes) == 2)
+    net.links.send("a:1", b"x" * 500)
+    net.error = ConnectionRefusedError()
+
+    broken.closed.set()
+    broken.gate.set()
+    await eventually(lambda: net.counters.dials_failed == 1)
+    await eventually(lambda: not net.links.is_open("a:1"))
+
+    assert [("a:1", True), ("a:1", False)] == net.busy
+
+
+async def test_what_is_sent_while_a_refusal_is_told_leaves_nothing_busy(new_net, eventually):
+    """It came too late for the dial: it is dropped, counted, and waits for nothing."""
+    net = new_net(busy_bytes=200)
+    net.error = ConnectionRefusedError()
+    net.when_lost = lambda: net.links.send("a:1", b"x" * 500)
+
+    net.links.send("a:1", b"x")
+    await eventually(lambda: net.lost and not net.links.is_open("a:1"))
+
+    assert (0, 2) == (net.links.queued_bytes("a:1"), net.counters.frames_dropped_unreachable)
+    assert [("a:1", True), ("a:1", False)] == net.busy
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_closing_frees_what_was_busy(new_net, eventually, has_begun):
+    """Whoever kept account of busy links is left with none."""
+    net = new_net(busy_bytes=200)
+    net.hangs = True
+    net.links.send("a:1", b"x" * 500)
+    if has_begun:
+        await eventually(lambda: net.counters.dials == 1)
+
+    await net.links.close(drain_s=0)
 
     assert [("a:1", True), ("a:1", False)] == net.busy
 
