@@ -6,7 +6,11 @@ can neither refute its own death nor write under a living name.
 
 from __future__ import annotations
 
+import ipaddress
 import random
+import re
+import unicodedata
+from stringprep import in_table_b1
 from typing import NewType
 
 from attrs import field, frozen, validators
@@ -15,13 +19,26 @@ from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
 from meshlib.hashing import hash64_text
 from meshlib.limits import NODE_NAME_BYTES_MAX
 
-__all__ = ["ActorId", "NodeId", "actor_id", "actor_name_hash", "check_name", "mint_incarnation"]
+__all__ = [
+    "ActorId",
+    "NodeId",
+    "actor_id",
+    "actor_name_hash",
+    "check_name",
+    "is_unspecified_address",
+    "is_unspecified_host",
+    "mint_incarnation",
+]
 
 ActorId = NewType("ActorId", bytes)
 """16 bytes that mark every write: 8 of the node name's hash, 8 of the incarnation."""
 
 INCARNATION_MAX = (1 << 63) - 1
 _RANDOM_BITS = 20
+
+_ZERO = r"(?:0+|0[xX]0*)"
+_IPV4_ZEROS = re.compile(rf"{_ZERO}(?:\.{_ZERO})*\.?")
+"""0.0.0.0 in every form that `inet_aton` reads: fewer parts, and each decimal, octal or hex."""
 
 
 def check_name(what: str, name: object, *, bytes_max: int = NODE_NAME_BYTES_MAX) -> str:
@@ -45,6 +62,48 @@ def check_name(what: str, name: object, *, bytes_max: int = NODE_NAME_BYTES_MAX)
     if any(ord(character) < 32 or ord(character) == 127 for character in name):
         raise InvalidValueError(f"{what} must not contain control characters")
     return name
+
+
+def is_unspecified_host(host: str) -> bool:
+    """Tell whether a host means "every interface", which no peer can dial. O(length).
+
+    That is 0.0.0.0 in every form that resolvers read (`0`, `0.0`, `0x0`), `::` in every form,
+    with a zone too, the IPv4 one mapped into IPv6, `*`, and no host at all. A host that is not
+    ASCII is judged as IDNA's nameprep (RFC 3491) folds it, since that makes ASCII of wide digits.
+
+    Args:
+        host: a literal or a name, without a port; an IPv6 literal with or without brackets.
+    """
+    host = host.strip().removeprefix("[").removesuffix("]")
+    if not host.isascii():
+        # Not the codec itself: its time grows faster than what a peer may send.
+        kept = "".join(character for character in host if not in_table_b1(character))
+        host = unicodedata.normalize("NFKC", kept).replace("\u3002", ".")
+    if host in ("", "*") or _IPV4_ZEROS.fullmatch(host):
+        return True
+    if ":" not in host:
+        return False
+    try:
+        literal = ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    mapped = literal.ipv4_mapped
+    return int(literal if mapped is None else mapped) == 0
+
+
+def is_unspecified_address(address: str) -> bool:
+    """Tell whether the host of an address is one that no peer can dial. O(length).
+
+    Args:
+        address: `host:port`, `[ipv6]:port`, or a host alone.
+    """
+    host, colon, _ = address.rpartition(":")
+    if not colon:
+        return is_unspecified_host(address)
+    if is_unspecified_host(host):
+        return True
+    # Without brackets the last colon may be the literal's own.
+    return ":" in host and not host.startswith("[") and is_unspecified_host(address)
 
 
 @frozen(slots=True, order=True)

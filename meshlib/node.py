@@ -16,7 +16,14 @@ from attrs import field, frozen
 from meshlib.clock import HybridClock
 from meshlib.errors import ConfigError, RemoteError
 from meshlib.gossip import Counters, Engine, Event, GossipConfig, Packet
-from meshlib.identity import ActorId, NodeId, actor_id, check_name, mint_incarnation
+from meshlib.identity import (
+    ActorId,
+    NodeId,
+    actor_id,
+    check_name,
+    is_unspecified_address,
+    mint_incarnation,
+)
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX
 from meshlib.membership import MemberRecord, PartitionState, PartitionView, TopologyManager
 from meshlib.replication import (
@@ -106,9 +113,7 @@ class MeshConfig:
         for what, label in (("region", self.region), ("zone", self.zone)):
             if label:
                 check_name(f"the {what}", label)
-        host = self.address.rpartition(":")[0] if ":" in self.address else self.address
-        host = host.strip("[]")
-        if host in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - refused, not listened on
+        if is_unspecified_address(self.address):
             raise ConfigError(f"{self.address!r} is no address that a peer could reach")
 
 

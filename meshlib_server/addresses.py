@@ -85,7 +85,7 @@ def listening_address(self_addr: str, *, is_loopback_only: bool) -> str:
     if not is_loopback_only or is_loopback(host):
         return self_addr
     if is_unspecified(host):
-        return join_address("::1" if ":" in host else "127.0.0.1", port)
+        return join_address("::1" if _family(host) == socket.AF_INET6 else "127.0.0.1", port)
     raise ConfigError(
         f"--insecure listens on loopback only, and mesh.self_addr is {self_addr}; "
         "configure tokens, or listen on 127.0.0.1"
@@ -131,13 +131,21 @@ def _local_address(listening_host: str, ways: Mapping[str, Way | None], find: Fi
     for way in ways.values():
         if way is not None:
             return way.local
-    family = socket.AF_INET6 if ":" in listening_host else socket.AF_INET
-    way_out = find(join_address(_PROBE_HOSTS[family], 9))
+    way_out = find(join_address(_PROBE_HOSTS[_family(listening_host)], 9))
     if way_out is None or is_loopback(way_out.local):
         raise ConfigError(
             "there is no address that peers could reach: set mesh.advertise_addr (--advertise)"
         )
     return way_out.local
+
+
+def _family(host: str) -> socket.AddressFamily:
+    """Return the family of a literal that means every interface; mapped into IPv6, it is IPv4."""
+    try:
+        is_ipv4 = ipaddress.IPv6Address(host).ipv4_mapped is not None
+    except ValueError:
+        is_ipv4 = True
+    return socket.AF_INET if is_ipv4 else socket.AF_INET6
 
 
 def _check_reachable(host: str, ways: Mapping[str, Way | None]) -> None:

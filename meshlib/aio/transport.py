@@ -6,7 +6,6 @@ what is lost is counted here and repaired by gossip. Nothing above this file kno
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Protocol
 from attrs import define
 
 from meshlib.errors import ConfigError
+from meshlib.identity import is_unspecified_host
 
 __all__ = [
     "FRAME_OVERHEAD_BYTES",
@@ -218,8 +218,12 @@ def join_address(host: str, port: int) -> str:
 
 
 def is_unspecified(host: str) -> bool:
-    """Tell whether a host means "every interface" (0.0.0.0, ::), which no peer can dial."""
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
+    """Tell whether a host means "every interface" (0.0.0.0, ::), which no peer can dial.
+
+    The one judgement of the whole library, `meshlib.identity.is_unspecified_host`: all forms
+    that resolvers read as such are told, `0` and IPv4 mapped into IPv6 among them.
+
+    Args:
+        host: a literal or a name, without a port.
+    """
+    return is_unspecified_host(host)

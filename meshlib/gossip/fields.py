@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshlib.errors import DecodeError, LimitExceeded
-from meshlib.identity import INCARNATION_MAX, ActorId
+from meshlib.identity import INCARNATION_MAX, ActorId, is_unspecified_address
 from meshlib.limits import ACTORS_MAX, NODE_NAME_BYTES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
 
@@ -111,11 +111,15 @@ def record_from_wire(wire: Any) -> MemberRecord:
         raise DecodeError("a member without a name")
     if type(status) is not int or status not in _STATUSES:
         raise DecodeError("an unknown member status")
+    reached_at = text(address, bytes_max=ADDRESS_BYTES_MAX)
+    if is_unspecified_address(reached_at):
+        # Whoever dials it reaches itself.
+        raise DecodeError("a member at no address that a peer could reach")
     return MemberRecord(
         name=checked,
         incarnation=integer(incarnation, most=INCARNATION_MAX),
         status=_STATUSES[status],
-        address=text(address, bytes_max=ADDRESS_BYTES_MAX),
+        address=reached_at,
         actor=actor(writer),
         region=text(region, bytes_max=NODE_NAME_BYTES_MAX),
         zone=text(zone, bytes_max=NODE_NAME_BYTES_MAX),

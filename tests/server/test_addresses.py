@@ -98,10 +98,26 @@ def test_every_interface_cannot_be_advertised_on_purpose_either() -> None:
         advertise("0.0.0.0:8000", advertise_addr="0.0.0.0:1")
 
 
+@pytest.mark.parametrize("host", ["0", "0.0", "0x0", "*", "[::ffff:0.0.0.0]"])
+def test_other_forms_of_every_interface_are_not_advertised_either(host: str) -> None:
+    """Resolvers read them as 0.0.0.0, and so they are no address to dial."""
+    with pytest.raises(ConfigError, match=r"is no address to dial"):
+        advertise("0.0.0.0:8000", advertise_addr=f"{host}:8000")
+
+
+@pytest.mark.parametrize("host", ["0", "0.0", "[::ffff:0.0.0.0]"])
+def test_listening_on_other_forms_of_every_interface_advertises_a_real_address(host: str) -> None:
+    """As for 0.0.0.0: the one towards the first peer, or the one on the IPv4 way out."""
+    assert "10.0.0.5:8000" == advertise(f"{host}:8000", "near:8000")
+    assert "10.0.0.7:8000" == advertise(f"{host}:8000")
+
+
 @pytest.mark.parametrize(
     ("self_addr", "expected"),
     [
         ("0.0.0.0:8000", "127.0.0.1:8000"),
+        ("0:8000", "127.0.0.1:8000"),
+        ("[::ffff:0.0.0.0]:8000", "127.0.0.1:8000"),
         ("[::]:8000", "[::1]:8000"),
         ("127.0.0.1:8000", "127.0.0.1:8000"),
         ("localhost:8000", "localhost:8000"),

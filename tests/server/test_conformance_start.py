@@ -105,11 +105,12 @@ def test_without_an_address_that_peers_could_reach_it_is_exit_code_3() -> None:
     assert line.startswith("there is no address that the peer 192.0.2.99:8000 could reach")
 
 
-def test_advertising_every_interface_is_exit_code_3() -> None:
-    """0.0.0.0 is no address to dial."""
-    line = one_line(run("serve", *INSECURE, "--advertise", "0.0.0.0:8000"))
+@pytest.mark.parametrize("address", ["0.0.0.0:8000", "0:8000", "[::ffff:0.0.0.0]:8000", "*:8000"])
+def test_advertising_every_interface_is_exit_code_3(address: str) -> None:
+    """0.0.0.0 is no address to dial, however it is written."""
+    line = one_line(run("serve", *INSECURE, "--advertise", address))
 
-    assert "mesh.advertise_addr: 0.0.0.0:8000" in line
+    assert f"mesh.advertise_addr: {address} is no address to dial" == line
 
 
 def test_a_name_taken_by_a_live_node_is_exit_code_3(own_launcher: Any) -> None:
@@ -201,15 +202,16 @@ mesh:
     assert host not in ("0.0.0.0", "")
 
 
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "0"])
 def test_listening_everywhere_advertises_this_machines_address_towards_its_peer(
-    own_launcher: Any, eventually: Any
+    own_launcher: Any, eventually: Any, everywhere: str
 ) -> None:
     """Which on one machine is the loopback."""
     first = own_launcher.node("first")
     first.start()
     port = own_launcher.free_ports(1)[0]
     second = own_launcher.node("second", port=port, peers=[first.port])
-    second.arguments[second.arguments.index("--listen") + 1] = f"0.0.0.0:{port}"
+    second.arguments[second.arguments.index("--listen") + 1] = f"{everywhere}:{port}"
     second.start()
 
     eventually(lambda: len(first.statuses()) == 2, "they join")

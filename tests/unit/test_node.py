@@ -46,7 +46,13 @@ def test_a_limit_that_cannot_be_read_makes_the_stores_unhealthy_until_it_is_mend
     assert broken.problems == ("the rate-limit store holds 'global', which cannot be read",)
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:8000", "[::]:8000", ":8000"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0:8000", "0:8000", "0x0.0:8000", "[::]:8000", "::", "[::ffff:0.0.0.0]:8000",
+        "*:8000", ":8000", "0",
+    ],
+)  # fmt: skip
 def test_an_address_that_nobody_can_reach_is_refused(address: str) -> None:
     """An unspecified address is never advertised."""
     with pytest.raises(ConfigError, match="no address that a peer could reach"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshlib.aio import QuietLog, is_unspecified, join_address, split_address
 from meshlib.errors import ConfigError
@@ -37,11 +40,29 @@ def test_what_is_no_address_is_refused(address):
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("0.0.0.0", True), ("::", True), ("127.0.0.1", False), ("example", False)],
-)
+    [
+        ("0.0.0.0", True), ("0", True), ("0.0", True), ("0x0", True), ("00.0x00.0", True),
+        ("::", True), ("0:0:0:0:0:0:0:0", True), ("::0.0.0.0", True), ("::%lo", True),
+        ("::ffff:0.0.0.0", True), ("::FFFF:0:0", True), ("*", True), ("", True), (" 0", True),
+        ("\uff10", True), ("0\u3002\uff10", True), ("0\u200b", True),
+        ("127.0.0.1", False), ("0.0.0.1", False), ("::1", False), ("::ffff:127.0.0.1", False),
+        ("example", False), ("0.example", False), ("n0", False), ("\u00e9", False), ("10", False),
+    ],
+)  # fmt: skip
 def test_hosts_that_nobody_can_dial_are_told(host, expected):
-    """Only the unspecified addresses are."""
+    """Only the unspecified addresses are, in every form that resolvers read."""
     assert expected == is_unspecified(host)
+
+
+@given(st.text(alphabet="0x.1a", min_size=1, max_size=9))
+def test_what_the_operating_system_reads_as_zero_is_told(host):
+    """No shorthand of 0.0.0.0 is missed, and no other address is taken for it."""
+    try:
+        packed = socket.inet_aton(host)
+    except OSError:
+        return  # no literal
+
+    assert (packed == bytes(4)) == is_unspecified(host)
 
 
 def test_a_kind_of_warning_is_logged_once_an_interval(caplog):
