@@ -36,6 +36,7 @@ __all__ = [
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
     "TREE_CHARACTERS_MAX",
+    "TREE_OPERATIONS_MAX",
     "VALUE_BYTES_MAX",
     "VIRTUAL_NODES_MAX",
     "WINDOWS_MAX",
@@ -131,6 +132,10 @@ RATE_KEYS_MAX: Final = 100_000
 
 WINDOWS_MAX: Final = 64
 """Windows kept by one window counter."""
+
+TREE_OPERATIONS_MAX: Final = 1024
+"""Operations on a prefix tree in one HTTP request: while they are applied a node answers nobody,
+not even a probe, and these take about a tenth of a second."""
 
 JSON_BODY_BYTES_MAX: Final = 1 * MIB
 """One HTTP request body."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from types import GenericAlias
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
+from attrs import frozen
 from cattrs.errors import (
     AttributeValidationNote,
     ForbiddenExtraKeysError,
@@ -20,7 +21,7 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["StructureError", "structure"]
+__all__ = ["AtMost", "StructureError", "structure"]
 
 Record = TypeVar("Record")
 Hook = Callable[[Any, Any], Any]
@@ -34,6 +35,19 @@ _KINDS: Mapping[type, str] = {
     dict: "an object",
     type(None): "nothing",
 }
+
+
+@frozen
+class AtMost:
+    """How long a list may be, in `Annotated[tuple[X, ...], AtMost(n)]`.
+
+    It is checked before any item is looked at, so what is too long costs nothing more.
+
+    Args:
+        items: the largest number of items.
+    """
+
+    items: int
 
 
 class StructureError(ValueError):
@@ -54,8 +68,8 @@ def structure(tree: Any, kind: type[Record]) -> Record:
 
     Args:
         tree: what a JSON or YAML parser returned.
-        kind: an attrs class whose fields are bool, int, float, str, dict, tuples of these,
-            other such classes, or any of them or None.
+        kind: an attrs class whose fields are bool, int, float, str, dict, tuples of these
+            (of `AtMost` so many), other such classes, or any of them or None.
 
     Raises:
         StructureError: with a path and a message for each thing that is wrong.
@@ -126,6 +140,22 @@ def _tuple_hook(kind: Any) -> Hook:
     return hook
 
 
+def _limited_hook(kind: Any) -> Hook:
+    inner, limit = get_args(kind)
+    make = _CONVERTER.get_structure_hook(inner)
+
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) is list and len(value) > limit.items:
+            raise ValueError(f"at most {limit.items:,} at once, got {len(value):,}")
+        return make(value, inner)
+
+    return hook
+
+
+def _is_limited(kind: Any) -> bool:
+    return get_origin(kind) is Annotated and isinstance(get_args(kind)[1], AtMost)
+
+
 def _is_a(origin: type) -> Callable[[Any], bool]:
     return lambda kind: bool(get_origin(kind) == origin)
 
@@ -138,6 +168,7 @@ _CONVERTER.register_structure_hook(str, _text)
 _CONVERTER.register_structure_hook_func(_is_a(dict), _exactly(dict))
 _CONVERTER.register_structure_hook_factory(attrs.has, _record_hook)
 _CONVERTER.register_structure_hook_factory(_is_a(tuple), _tuple_hook)
+_CONVERTER.register_structure_hook_factory(_is_limited, _limited_hook)
 
 
 def _problems(error: BaseException, path: str) -> Iterator[tuple[str, str]]:

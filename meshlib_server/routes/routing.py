@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from attrs import frozen
 from starlette.requests import Request
@@ -10,11 +10,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from meshlib.errors import LocalError, UnknownKeyError
+from meshlib.limits import TREE_OPERATIONS_MAX
 from meshlib.state import MeshSyncManager, TreeInsert, TreeOperation, TreeRemove
 from meshlib_server.bodies import path_key, read_record
 from meshlib_server.problems import BadRequest, Unavailable
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
+from meshlib_server.structure import AtMost
 
 __all__ = ["routes"]
 
@@ -53,7 +55,7 @@ class _OperationBody:
 class _OperationsBody:
     """What `POST /trees/{model_id}/operations` takes."""
 
-    operations: tuple[_OperationBody, ...]
+    operations: Annotated[tuple[_OperationBody, ...], AtMost(TREE_OPERATIONS_MAX)]
 
 
 def _operation(body: _OperationBody, index: int) -> TreeOperation:
@@ -81,8 +83,8 @@ def _as_json(operation: TreeOperation) -> dict[str, Any]:
 
 async def _apply(request: Request) -> Response:
     model_id = path_key(request, "model_id")
-    node = node_of(request)
     body = await read_record(request, _OperationsBody)
+    node = node_of(request)
     operations = [_operation(item, index) for index, item in enumerate(body.operations)]
     _check(node.sync, model_id, operations)
     node.sync.sync_tree_operations(model_id, operations)
@@ -111,8 +113,8 @@ async def _get(request: Request) -> Response:
 
 async def _match(request: Request) -> Response:
     model_id = path_key(request, "model_id")
-    node = node_of(request)
     body = await read_record(request, _TextBody)
+    node = node_of(request)
     match = node.sync.match_tree(model_id, body.text)
     return JSONResponse(
         {
@@ -125,8 +127,8 @@ async def _match(request: Request) -> Response:
 
 async def _route(request: Request) -> Response:
     model_id = path_key(request, "model_id")
-    node = node_of(request)
     body = await read_record(request, _TextBody)
+    node = node_of(request)
     decision = node.route(model_id, body.text)
     if not decision:
         raise Unavailable(f"no healthy worker serves the model {model_id!r}")

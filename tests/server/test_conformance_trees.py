@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from meshlib.limits import TREE_OPERATIONS_MAX
+
 
 def insert(text: str, tenant: str) -> dict[str, Any]:
     """Write an insert operation."""
@@ -183,6 +185,24 @@ def test_one_wrong_operation_is_400_and_none_is_applied(
     error = node.request("POST", f"/mesh/trees/{name}/operations", body, status=400)
 
     assert named in error["error"]
+    node.get(f"/mesh/trees/{name}", status=404)
+
+
+def test_as_many_operations_as_may_be_are_applied_at_once(node: Any, name: str) -> None:
+    """The limit itself is within the limit."""
+    operations = [insert(f"text {number}", "w1") for number in range(TREE_OPERATIONS_MAX)]
+
+    assert TREE_OPERATIONS_MAX == apply(node, name, *operations)["applied"]
+
+
+def test_too_many_operations_at_once_are_400_and_none_is_applied(node: Any, name: str) -> None:
+    """The error names the limit; a node that applied them all would be silent for seconds."""
+    operation = insert("a", "w1")
+    body = {"operations": [operation] * (TREE_OPERATIONS_MAX + 1)}
+
+    error = node.request("POST", f"/mesh/trees/{name}/operations", body, status=400)
+
+    assert "operations: at most 1,024 at once, got 1,025" == error["error"]
     node.get(f"/mesh/trees/{name}", status=404)
 
 
