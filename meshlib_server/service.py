@@ -98,5 +98,9 @@ def service_of(request: Request) -> Service:
 
 
 def node_of(request: Request) -> MeshNode:
-    """Return the node, or raise `Unavailable`."""
+    """Return the node, or raise `Unavailable`.
+
+    Called with the body read and nothing awaited after it: while a body comes in, the node may
+    leave, and what is written to a node that has left is lost.
+    """
     return service_of(request).node

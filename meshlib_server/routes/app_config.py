@@ -41,8 +41,8 @@ async def _keys(request: Request) -> Response:
 
 
 async def _post(request: Request) -> Response:
-    node = node_of(request)
     body = await read_record(request, _ConfigBody)
+    node = node_of(request)
     if not body.key:
         raise BadRequest("key: must not be empty")
     node.sync.set_config(body.key, _from_hex(body.value))

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from meshlib_server.resources import resource
-from meshlib_server.service import service_of
+from meshlib_server.service import Service, service_of
 
 __all__ = ["routes"]
 
@@ -21,8 +21,13 @@ async def _shutdown(request: Request) -> Response:
     return JSONResponse(
         {"status": "shutdown initiated"},
         status_code=202,
-        background=BackgroundTask(service.shut_down),
+        background=BackgroundTask(_begin, service),
     )
+
+
+async def _begin(service: Service) -> None:
+    """Begin on the event loop: a plain function would be called in a thread."""
+    service.shut_down()
 
 
 def routes(prefix: str) -> list[BaseRoute]:

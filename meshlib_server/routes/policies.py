@@ -51,8 +51,8 @@ async def _get(request: Request) -> Response:
 
 async def _put(request: Request) -> Response:
     model_id = path_key(request, "model_id")
-    node = node_of(request)
     body = await read_record(request, _PolicyBody)
+    node = node_of(request)
     node.sync.sync_policy_state(model_id, policy_type=body.policy_type, config=body.config)
     return JSONResponse({"status": "updated", **_as_json(_known(node, model_id))})
 

@@ -38,8 +38,8 @@ class _AcquireBody:
 
 
 async def _set(request: Request) -> Response:
-    node = node_of(request)
     body = await read_record(request, _LimitBody)
+    node = node_of(request)
     node.sync.set_global_rate_limit(body.limit_per_second)
     answer: dict[str, object] = {
         "status": "updated",
@@ -70,8 +70,8 @@ async def _stats(request: Request) -> Response:
 
 
 async def _acquire(request: Request) -> Response:
-    node = node_of(request)
     body = await read_record(request, _AcquireBody)
+    node = node_of(request)
     if not body.key:
         raise BadRequest("key: must not be empty")
     check_key(body.key)
@@ -84,7 +84,8 @@ async def _acquire(request: Request) -> Response:
     }
     if decision.allowed:
         return JSONResponse(answer)
-    headers = {"Retry-After": str(math.ceil(decision.retry_after_s))}
+    # Whole seconds, and 0 would be "at once".
+    headers = {"Retry-After": str(max(1, math.ceil(decision.retry_after_s)))}
     return JSONResponse(answer, status_code=429, headers=headers)
 
 

@@ -53,8 +53,8 @@ async def _get(request: Request) -> Response:
 
 async def _put(request: Request) -> Response:
     worker_id = path_key(request, "worker_id")
-    node = node_of(request)
     body = await read_record(request, _WorkerBody)
+    node = node_of(request)
     node.sync.sync_worker_state(
         worker_id, model_id=body.model_id, url=body.url, health=body.health, load=body.load
     )

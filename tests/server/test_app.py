@@ -10,6 +10,7 @@ import pytest
 from attrs import define, field
 
 from meshlib.errors import DecodeError, LimitError, StateError, UnknownKeyError
+from meshlib.state import Decision
 from meshlib_server.app import build_app
 from meshlib_server.auth import Secrets, TokenSet
 from meshlib_server.service import Service
@@ -36,6 +37,16 @@ class FakeSync:
 
 
 @define
+class FakeLimiter:
+    """Refuses, and says when to come back as told."""
+
+    retry_after_s: float
+
+    def acquire(self, _key: str, **_: Any) -> Decision:
+        return Decision(allowed=False, limit=1, remaining=0, retry_after_s=self.retry_after_s)
+
+
+@define
 class FakeMember:
     """A member as the status shows it."""
 
@@ -54,6 +65,7 @@ class FakeNode:
     sync: FakeSync = field(factory=FakeSync)
     listed: list[FakeMember] = field(factory=lambda: [FakeMember("a")])
     members_calls: int = 0
+    limiter: FakeLimiter | None = None
 
     def members(self) -> list[FakeMember]:
         """Count how often the members are asked for."""
@@ -106,6 +118,18 @@ def test_a_limit_that_cannot_be_serialised_is_500() -> None:
     [answer] = ask(service(node), ("POST", "/mesh/rate-limit", {"limit_per_second": 1}))
 
     assert (500, ["error"]) == (answer.status_code, list(answer.json()))
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "header"), [(0.0, "1"), (0.001, "1"), (1.0, "1"), (1.001, "2")]
+)
+def test_retry_after_is_whole_seconds_and_never_at_once(retry_after_s: float, header: str) -> None:
+    """Rounded up: who comes back at the time that is named is not too early."""
+    node = FakeNode(limiter=FakeLimiter(retry_after_s))
+
+    [answer] = ask(service(node), ("POST", "/mesh/rate-limit/acquire", {"key": "global"}))
+
+    assert (429, header) == (answer.status_code, answer.headers["retry-after"])
 
 
 def test_shutting_down_is_begun_once_and_everything_else_is_503_from_then_on() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import socket
 import time
@@ -75,6 +77,55 @@ def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Any) -> 
         node.request("POST", "/mesh/shutdown", status=202)
 
         assert 0 == node.process.wait(5)
+
+
+BODIES_WHILE_LEAVING = [
+    ("PUT", "/workers/w", {"model_id": "m", "url": "u", "health": True, "load": 0}),
+    ("PUT", "/policies/m", {"policy_type": "p", "config": ""}),
+    ("POST", "/config", {"key": "k", "value": "00"}),
+    ("POST", "/rate-limit", {"limit_per_second": 1}),
+    ("POST", "/rate-limit/acquire", {"key": "global"}),
+    ("POST", "/trees/m/operations", {"operations": [OPERATION]}),
+    ("POST", "/trees/m/match", {"text": "a"}),
+    ("POST", "/route/m", {"text": "a"}),
+]
+
+
+def test_a_body_that_ends_after_the_shutdown_began_is_not_acknowledged(own_launcher: Any) -> None:
+    """A request begun before it, too: 503 or no answer, for the node has told all it will."""
+    node = own_launcher.node("slow")
+    node.start()
+    node.request("PUT", "/mesh/workers/w0", BODIES_WHILE_LEAVING[0][2])
+    with contextlib.ExitStack() as stack:
+        begun = []
+        for method, path, tree in BODIES_WHILE_LEAVING:
+            body = json.dumps(tree).encode()
+            head = (
+                f"{method} /mesh{path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+                "Authorization: Bearer operator-token-1\r\n\r\n"
+            )
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", node.port)))
+            sock.sendall(head.encode() + body[:-1])
+            begun.append((sock, path, body[-1:]))
+        node.get("/mesh/health")  # those before it have been taken up
+        node.request("POST", "/mesh/shutdown", status=202)
+
+        for sock, _, rest in begun:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(rest)
+        answers = {path: all_that_comes(sock) for sock, path, _ in begun}
+
+    assert {b"", b"HTTP/1.1 503"} >= {answer[:12] for answer in answers.values()}, answers
+    assert 0 == node.process.wait(5)
+
+
+def all_that_comes(sock: socket.socket) -> bytes:
+    """Return what is received until the connection ends."""
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := sock.recv(65_536):
+            answer += chunk
+    return answer
 
 
 def test_a_killed_node_is_suspected_then_down_and_then_restored(
