@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from meshlib.aio import QuietLog
 
 __all__ = ["configure_logging", "get_logger", "quiet_warning"]
+
+_WARNINGS_BY_STRANGERS: Final = frozenset(
+    {"Invalid HTTP request received.", "Unsupported upgrade request."}
+)
+"""What uvicorn warns of for each request that is so, in its own words."""
 
 
 def configure_logging(level: int = logging.INFO) -> None:
@@ -52,6 +57,7 @@ def configure_logging(level: int = logging.INFO) -> None:
     root.setLevel(level)
     # uvicorn says at each start and stop what this server says better; its warnings stay.
     logging.getLogger("uvicorn").setLevel(max(level, logging.WARNING))
+    logging.getLogger("uvicorn.error").addFilter(_quieten)
     # A peer that is down is the cluster's daily life, not the client library's news.
     logging.getLogger("websockets").setLevel(max(level, logging.WARNING))
 
@@ -59,6 +65,14 @@ def configure_logging(level: int = logging.INFO) -> None:
 def get_logger() -> Any:
     """Return the server's logger: `log.info("message", field=value)`."""
     return structlog.get_logger("meshlib_server")
+
+
+def _quieten(record: logging.LogRecord) -> bool:
+    """Let a line of uvicorn through, unless it is one that is to be said once a minute."""
+    if record.msg not in _WARNINGS_BY_STRANGERS:
+        return True
+    quiet_warning("what came in is not served", record.msg)
+    return False
 
 
 _quiet_log = QuietLog(logging.getLogger("meshlib_server"))

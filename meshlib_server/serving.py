@@ -28,6 +28,7 @@ from meshlib_server.auth import Secrets, load_secrets
 from meshlib_server.companions import companions
 from meshlib_server.config import Settings, load_settings
 from meshlib_server.logs import configure_logging, get_logger
+from meshlib_server.protocol import JsonErrorsProtocol
 from meshlib_server.service import Service
 from meshlib_server.websocket import WebSocketTransport
 
@@ -227,7 +228,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: Starlette) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=JsonErrorsProtocol,
             ws="websockets-sansio",
             ws_max_size=FRAME_BYTES_MAX,
             ws_per_message_deflate=False,  # frames are small or already dense

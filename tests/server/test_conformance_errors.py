@@ -274,6 +274,46 @@ def test_a_client_that_breaks_off_leaves_the_server_well(node: Any, name: str) -
     node.get(f"/mesh/config/{name}", status=404)
 
 
+def exchange(node: Any, request: bytes) -> bytes:
+    """Send bytes as they are, and return what comes back until the connection ends."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", node.port), timeout=5) as sock:
+        sock.sendall(request)
+        while chunk := sock.recv(65_536):
+            answer += chunk
+    return answer
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GARBAGE\r\n\r\n",
+        "GET /mesh/config/é HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+        b"POST /mesh/config HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+    ],
+    ids=["no request", "a path that is not encoded", "a length that is none"],
+)
+def test_what_is_no_http_is_400_in_json(node: Any, request_bytes: bytes) -> None:
+    """What never reaches an endpoint is answered like the rest, and the connection closed."""
+    head, _, body = exchange(node, request_bytes).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\ncontent-type: application/json\r\n" in head
+    assert {"error": "Invalid HTTP request received."} == json.loads(body)
+
+
+def test_what_is_no_http_is_logged_once_a_minute(own_launcher: Any) -> None:
+    """A stranger cannot fill the disk."""
+    node = own_launcher.node("pestered")
+    node.start()
+
+    for _ in range(20):
+        exchange(node, b"GARBAGE\r\n\r\n")
+
+    lines = [line for line in node.log_lines() if "Invalid HTTP" in line["message"]]
+    assert ["warning"] == [line["level"] for line in lines]
+
+
 def test_errors_do_not_end_a_connection(node: Any) -> None:
     """A client with a mistake goes on over the same one."""
     connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=5)
