@@ -154,6 +154,10 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
         """Return the tenants that have entries, sorted. O(n log n) for n tenants."""
         return self._store.tenants()
 
+    def tenant_count(self, added: Iterable[str] = ()) -> int:
+        """Count what the limit counts: tenants, removed ones too, and new ones of `added`."""
+        return len(self._generations) + sum(name not in self._generations for name in set(added))
+
     def entry_count(self, tenant: str) -> int:
         """Count the entries of a tenant. O(1)."""
         return self._store.entry_count(tenant)

@@ -186,8 +186,10 @@ class MeshSyncManager:
         Raises:
             InvalidTypeError: no such operation, or an argument of another type.
             InvalidValueError: an empty text or name, or one that is not Unicode.
-            LimitError: a text or name too long, or a text that alone is larger than the tree
-                may be. State unchanged after any of these.
+            LimitError: a text or name too long, a text that alone is larger than the tree may
+                be, a tree or a tenant more than there may be.
+            DocumentTypeError: a peer keeps something else under the tree's name. State unchanged
+                after any of these.
         """
         characters_max = self.policy(model_id).config.characters_max
         return self.trees.apply(model_id, operation, characters_max=characters_max)
@@ -197,19 +199,20 @@ class MeshSyncManager:
     ) -> list[WriteReceipt]:
         """Apply operations in order: all of them or, when one cannot be, none.
 
-        Errors are those of `sync_tree_operation`; `check_tree_operation` tells which one it is.
+        Errors are those of `sync_tree_operation`, of these operations together: the tenants of all
+        of them must find room. `check_tree_operation` tells which one is wrong in itself.
         """
-        for operation in operations:
-            self.check_tree_operation(model_id, operation)
+        characters_max = self.policy(model_id).config.characters_max
+        self.trees.check(model_id, operations, characters_max=characters_max)
         return [self.sync_tree_operation(model_id, operation) for operation in operations]
 
     def check_tree_operation(self, model_id: str, operation: TreeOperation) -> None:
         """Raise what `sync_tree_operation` would raise; change nothing."""
         characters_max = self.policy(model_id).config.characters_max
-        self.trees.check(model_id, operation, characters_max=characters_max)
+        self.trees.check(model_id, (operation,), characters_max=characters_max)
 
     def get_tree_state(self, model_id: str) -> TreeState | None:
-        """Return a model's tree as operations, or None. O(characters + n log n)."""
+        """Return a model's tree as operations, or None when there is none that can be read."""
         return self.trees.state(model_id)
 
     def match_tree(self, model_id: str, text: str) -> TreeMatch:
@@ -311,6 +314,7 @@ class MeshSyncManager:
             ("the policy store", self.policies),
             ("the app store", self.app),
             ("the rate-limit store", self.limits),
+            ("the tree store", self.trees),
         )
         return tuple(
             f"{name} holds {key}, which cannot be read"

@@ -7,18 +7,27 @@ decided in this file. Operations are not kept: they are derived from the state.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote
 
 import attrs
 
-from meshlib.crdt import GCounter, PrefixCacheState, Record, lattice
-from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError, UnknownKeyError
+from meshlib.crdt import GCounter, PrefixCacheState, Record, lattice, type_tag
+from meshlib.errors import (
+    DocumentTypeError,
+    InvalidTypeError,
+    InvalidValueError,
+    LimitError,
+    UnknownKeyError,
+)
 from meshlib.identity import check_name
 from meshlib.limits import (
     DOCUMENT_NAME_BYTES_MAX,
+    DOCUMENTS_MAX,
     ENTRY_BYTES_MAX,
+    TENANTS_MAX,
     TEXT_CHARACTERS_MAX,
     TREE_CHARACTERS_MAX,
 )
@@ -102,6 +111,10 @@ class TreeSync:
         names = map(model_of, self._documents.replica.documents())
         return sorted(name for name in names if name is not None)
 
+    def unreadable(self) -> list[str]:
+        """Return the models whose trees are documents of another type. O(n log n)."""
+        return [repr(model_id) for model_id in self.models() if not self.has(model_id)]
+
     def entry_count(self, model_id: str) -> int:
         """Return how many texts a model's tree holds, over all tenants. O(1)."""
         document = self._find(model_id)
@@ -157,30 +170,44 @@ class TreeSync:
             operation: what to do.
             characters_max: characters that the tree may hold.
         """
-        self.check(model_id, operation, characters_max=characters_max)
+        self.check(model_id, (operation,), characters_max=characters_max)
         if isinstance(operation, TreeInsert):
             return self._insert(model_id, operation.text, operation.tenant, characters_max)
         return self._remove(model_id, operation.tenant)
 
-    @staticmethod
     def check(
-        model_id: str, operation: TreeOperation, *, characters_max: int = TREE_CHARACTERS_MAX
+        self,
+        model_id: str,
+        operations: Sequence[TreeOperation],
+        *,
+        characters_max: int = TREE_CHARACTERS_MAX,
     ) -> None:
-        """Raise what `apply` would raise of these arguments; change nothing. O(text)."""
+        """Raise what `apply` would raise of one of these, in order; change nothing. O(texts)."""
         check_identifier("model_id", model_id)
         check_name(
             "the tree's document", tree_document(model_id), bytes_max=DOCUMENT_NAME_BYTES_MAX
         )
-        if isinstance(operation, TreeInsert):
-            text = check_text("text", operation.text)
-            check_tenant(operation.tenant)
-            if not text:
-                raise InvalidValueError("the text of an insertion must not be empty")
-            _check_size(text, characters_max)
-        elif isinstance(operation, TreeRemove):
-            check_tenant(operation.tenant)
-        else:
-            raise InvalidTypeError(f"a {type(operation).__name__} is no tree operation")
+        for operation in operations:
+            _check_operation(operation, characters_max)
+        tenants = {item.tenant for item in operations if isinstance(item, TreeInsert)}
+        if tenants:
+            self._check_room(model_id, tenants)
+
+    def _check_room(self, model_id: str, tenants: set[str]) -> None:
+        """Raise when a model can have no tree here, or not these tenants as well."""
+        replica = self._documents.replica
+        try:
+            held = replica.get(tree_document(model_id))
+        except UnknownKeyError:
+            count = len(replica.documents()) + 1
+            if count > DOCUMENTS_MAX:
+                raise LimitError("documents", size=count, limit=DOCUMENTS_MAX) from None
+            held = TreeDocument()
+        if not isinstance(held, TreeDocument):
+            raise DocumentTypeError(tree_document(model_id), held=type_tag(held), wanted=TREE_TAG)
+        size = held.cache.tenant_count(tenants)
+        if size > TENANTS_MAX:
+            raise LimitError("tenants", size=size, limit=TENANTS_MAX)
 
     def place(
         self, model_id: str, text: str, *, tenant: str, characters_max: int, refresh_s: float
@@ -188,7 +215,9 @@ class TreeSync:
         """Record that a worker was given a text, unless that is known and not long ago.
 
         What is held already is no new operation; when it was used last is recorded again after
-        `refresh_s`. Of a text longer than can be kept, the beginning is recorded.
+        `refresh_s`. Of a text longer than can be kept, the beginning is recorded. Nothing is when
+        there is no room for the tree or the worker, or the document is no tree: a decision does
+        not fail for that.
 
         Args:
             model_id: the model.
@@ -203,7 +232,9 @@ class TreeSync:
         document = self._find(model_id)
         held = 0 if document is None else document.cache.match_tenant(text, tenant=tenant)
         if held < len(text):
-            self._insert(model_id, text, tenant, characters_max)
+            with suppress(DocumentTypeError, LimitError):
+                self._check_room(model_id, {tenant})
+                self._insert(model_id, text, tenant, characters_max)
             return
 
         def refresh(state: TreeDocument, context: WriteContext) -> TreeDocument:
@@ -298,6 +329,20 @@ def _access(state: TreeDocument, context: WriteContext, tenant: str) -> int:
     order = min(stamp.logical, (1 << _ACCESS_BITS) - 1)
     now = (stamp.wall_ms << _ACCESS_BITS) | order
     return max(now, state.cache.generation(tenant).floor + 1)
+
+
+def _check_operation(operation: TreeOperation, characters_max: int) -> None:
+    """Raise what is wrong with an operation, whatever the tree."""
+    if isinstance(operation, TreeInsert):
+        text = check_text("text", operation.text)
+        check_tenant(operation.tenant)
+        if not text:
+            raise InvalidValueError("the text of an insertion must not be empty")
+        _check_size(text, characters_max)
+    elif isinstance(operation, TreeRemove):
+        check_tenant(operation.tenant)
+    else:
+        raise InvalidTypeError(f"a {type(operation).__name__} is no tree operation")
 
 
 def _check_size(text: str, characters_max: int) -> None:

@@ -259,8 +259,38 @@ def test_a_document_of_another_type_is_no_tree(state_cluster: Any) -> None:
 
     assert 0 == manager.match_tree(MODEL, "Hello").matched
     assert manager.get_tree_state(MODEL) is None
+    assert (f"the tree store holds {MODEL!r}, which cannot be read",) == manager.problems()
     with pytest.raises(DocumentTypeError):
         insert(manager, "Hello")
+
+
+def test_a_route_does_not_fail_for_a_tree_that_cannot_be_read(state_cluster: Any) -> None:
+    """The placement is not recorded, and that is all."""
+    cluster = state_cluster(1)
+    cluster.replicas[0].open(f"tree:{MODEL}", type_tag="g_counter")
+    manager = cluster.managers[0]
+    manager.sync_worker_state("w1", model_id=MODEL, url="http://w1", health=True, load=0.0)
+
+    assert "w1" == manager.route(MODEL, "Hello").worker_id
+
+
+@pytest.mark.parametrize("limit", ["TENANTS_MAX", "DOCUMENTS_MAX"])
+def test_operations_that_find_no_room_together_are_all_refused(
+    state_cluster: Any, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """One would have found it: neither is applied, and nothing was evicted or made."""
+    cluster = state_cluster(1)
+    manager, replica = cluster.managers[0], cluster.replicas[0]
+    insert(manager, "Hello", "w1")
+    before, names = tree_of(manager), replica.documents()
+    most = {"TENANTS_MAX": 2, "DOCUMENTS_MAX": len(names)}[limit]
+    monkeypatch.setattr(f"meshlib.state.tree_sync.{limit}", most)
+    model = MODEL if limit == "TENANTS_MAX" else "another"
+    with pytest.raises(LimitError):
+        manager.sync_tree_operations(model, [TreeInsert("a", "w2"), TreeInsert("b", "w3")])
+
+    assert (before, names) == (tree_of(manager), replica.documents())
+    insert(manager, "again", "w2")
 
 
 def test_a_long_prompt_is_recorded_by_its_beginning(state_cluster: Any) -> None:
