@@ -444,7 +444,8 @@ class Replica:
 
         From now on this replica is empty to its peers: entries and pages fill a second set of
         documents. Readers and writers are served from the former one until `finish_rejoin`.
-        Beginning again starts over.
+        Beginning again starts over. What is open keeps its type: a peer's document of that name
+        and of another type is refused.
 
         Args:
             actor: the new writer, never used before.
@@ -458,6 +459,8 @@ class Replica:
         self._close_writes()
         writes = self._writes
         self._begin(Parts(actor, served.clock, self.config, QuietJournal(served.journal)))
+        for document in served.documents:
+            self._parts.documents.open(document.name, document.tag)
         self._writes = writes
         self._served = served
 

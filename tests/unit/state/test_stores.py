@@ -13,6 +13,7 @@ from meshlib.errors import (
     LocalError,
     UnknownKeyError,
 )
+from meshlib.identity import actor_id
 from meshlib.state.records import PolicyState, WorkerState
 from meshlib.state.stores import MembershipStore
 
@@ -228,6 +229,28 @@ def test_what_a_peer_wrote_and_is_no_worker_is_left_out(state_cluster: Any, valu
     assert ["w1"] == [worker.worker_id for worker in manager.get_all_worker_states()]
     assert manager.get_worker_state("bad") is None
     assert 1 == len(manager.problems())
+
+
+@pytest.mark.parametrize("document", ["app", "workers", "policies"])
+@pytest.mark.parametrize("is_back", [False, True], ids=["running", "coming back"])
+def test_a_store_cannot_become_another_type(
+    state_cluster: Any, replica_of: Any, document: str, is_back: bool
+) -> None:
+    """A peer's document of that name is refused, also while a peer's state is adopted."""
+    cluster = state_cluster(1)
+    replica, manager = cluster.replicas[0], cluster.managers[0]
+    peer = replica_of("peer", cluster.time)
+    peer.open(document, type_tag="g_counter")
+    peer.write(document, lambda state, context: state.increment(by=context.actor))
+    if is_back:
+        replica.begin_rejoin(actor_id("node1", 2))
+    received = replica.receive(peer.flush())
+    if is_back:
+        replica.finish_rejoin()
+
+    assert 1 == len(received.rejected)
+    assert () == manager.problems()
+    assert [] == manager.get_all_worker_states()
 
 
 def test_fields_of_later_versions_are_passed_over(state_cluster: Any) -> None:
