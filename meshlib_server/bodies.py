@@ -5,6 +5,7 @@ Rule: no byte of a request reaches a store before it has passed through this fil
 
 from __future__ import annotations
 
+import asyncio
 import json
 import urllib.parse
 from typing import Any, NoReturn, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from meshlib.limits import JSON_BODY_BYTES_MAX
-from meshlib_server.problems import BadRequest, ContentTooLarge
+from meshlib_server.problems import BadRequest, ContentTooLarge, Unavailable
 from meshlib_server.structure import StructureError, structure
 
 __all__ = ["path_key", "read_record"]
@@ -32,6 +33,7 @@ async def read_record(request: Request, kind: type[Record]) -> Record:
     Raises:
         ContentTooLarge: over `limits.JSON_BODY_BYTES_MAX`, declared or counted.
         BadRequest: not UTF-8, not JSON, a key twice, NaN or infinity, or not such a record.
+        Unavailable: the server ended meanwhile.
     """
     body = await _read_limited(request)
     try:
@@ -60,6 +62,8 @@ async def _read_limited(request: Request) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect:
         raise BadRequest("the body ended early") from None
+    except asyncio.CancelledError:  # only the server's end does it, and it waits for the answer
+        raise Unavailable("the server ended before the body did") from None
     return b"".join(chunks)
 
 

@@ -66,7 +66,7 @@ def test_a_lone_node_shuts_down_too(own_launcher: Any) -> None:
 
 
 def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Any) -> None:
-    """Nor does a request that never ends."""
+    """Nor does a request that never ends, which is answered 503 without a traceback in the log."""
     node = own_launcher.node("held")
     node.start()
     with socket.create_connection(("127.0.0.1", node.port)) as sock:
@@ -75,8 +75,12 @@ def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Any) -> 
             b"Authorization: Bearer operator-token-1\r\n\r\n{"
         )
         node.request("POST", "/mesh/shutdown", status=202)
+        answer = all_that_comes(sock)
 
         assert 0 == node.process.wait(5)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert ["error"] == list(json.loads(answer.partition(b"\r\n\r\n")[2]))
+    assert [] == [line for line in node.log_lines() if "exception" in line]
 
 
 BODIES_WHILE_LEAVING = [
