@@ -135,7 +135,7 @@ WINDOWS_MAX: Final = 64
 
 TREE_OPERATIONS_MAX: Final = 1024
 """Operations on a prefix tree in one HTTP request: while they are applied a node answers nobody,
-not even a probe, and these take about a tenth of a second."""
+not even a probe, and these take one to three tenths of a second."""
 
 JSON_BODY_BYTES_MAX: Final = 1 * MIB
 """One HTTP request body."""
