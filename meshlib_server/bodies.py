@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from meshlib.limits import JSON_BODY_BYTES_MAX
 from meshlib_server.problems import BadRequest, ContentTooLarge, Unavailable
+from meshlib_server.service import node_of
 from meshlib_server.structure import StructureError, structure
 
 __all__ = ["path_key", "read_record"]
@@ -33,8 +34,10 @@ async def read_record(request: Request, kind: type[Record]) -> Record:
     Raises:
         ContentTooLarge: over `limits.JSON_BODY_BYTES_MAX`, declared or counted.
         BadRequest: not UTF-8, not JSON, a key twice, NaN or infinity, or not such a record.
-        Unavailable: the server ended meanwhile.
+        Unavailable: the mesh is not enabled, or the server ended meanwhile. Whoever goes on
+            asks for the node again: it may have begun to leave while the body came.
     """
+    node_of(request)
     body = await _read_limited(request)
     try:
         tree = _DECODER.decode(body.decode("utf-8"))

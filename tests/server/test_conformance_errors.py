@@ -331,3 +331,10 @@ def test_errors_do_not_end_a_connection(node: Any) -> None:
 
     assert [400, 404, 200] == statuses
     connection.close()
+
+
+def test_with_the_mesh_not_enabled_a_body_is_not_looked_at(disabled: Any) -> None:
+    """A request that would be a 400 elsewhere is a 503 like every other."""
+    response = disabled.client.post("/mesh/config", content=b"{")
+
+    assert response.status_code == 503
