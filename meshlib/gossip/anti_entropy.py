@@ -60,6 +60,7 @@ class _Incoming:
     is_repair: bool = False
     next_index: int = 0
     tries: int = 0
+    ask_again_at: float = 0.0
 
 
 @define(slots=True)
@@ -69,6 +70,7 @@ class _Outgoing:
     session: int
     pages: SnapshotPages
     index: int = -1
+    given_up_at: float = 0.0
     following: SnapshotPage | None = None
     current: SnapshotPageMessage | None = field(default=None)
 
@@ -271,8 +273,9 @@ class AntiEntropy:
         context = self._context
         if self._incoming is not None or now < self._next_transfer_at:
             return
-        self._incoming = _Incoming(context.rng.getrandbits(48), name, is_repair)
-        self._ask_for_page(self._incoming, now)
+        incoming = self._incoming = _Incoming(context.rng.getrandbits(48), name, is_repair)
+        self._ask_for_page(incoming, now)
+        context.timers.set(incoming.ask_again_at, Timer("snapshot_in", name, incoming.session))
 
     def _ask_for_page(self, incoming: _Incoming, now: float) -> None:
         """Ask for the page that is awaited, soon again at first and then less often."""
@@ -285,8 +288,7 @@ class AntiEntropy:
             request = SnapshotRequest(session, offer, incoming.is_repair)
             context.send_to_member(incoming.peer, request)
         timeout_s = context.config.snapshot_timeout_s
-        wait_s = timeout_s / 2 ** (TRANSFER_TRIES_MAX - incoming.tries)
-        context.timers.set(now + wait_s, Timer("snapshot_in", f"{index}", session))
+        incoming.ask_again_at = now + timeout_s / 2 ** (TRANSFER_TRIES_MAX - incoming.tries)
 
     def on_snapshot_request(
         self, message: SnapshotRequest, header: FrameHeader, now: float
@@ -321,8 +323,10 @@ class AntiEntropy:
         )
         self._context.send(header.address, outgoing.current)
         wait_s = (TRANSFER_TRIES_MAX + 1) * self._context.config.snapshot_timeout_s
-        token = outgoing.session + outgoing.index
-        self._context.timers.set(now + wait_s, Timer("snapshot_out", header.name, token))
+        outgoing.given_up_at = now + wait_s
+        if not outgoing.index:
+            timer = Timer("snapshot_out", header.name, outgoing.session)
+            self._context.timers.set(outgoing.given_up_at, timer)
 
     def on_snapshot_next(self, message: SnapshotNext, header: FrameHeader, now: float) -> None:
         """Send the next page, or the current one again."""
@@ -334,11 +338,15 @@ class AntiEntropy:
         elif message.index == outgoing.index + 1 and outgoing.current.clock is None:
             self._send_page(outgoing, header, now)
 
-    def on_snapshot_out_timer(self, name: str, token: int) -> None:
+    def on_snapshot_out_timer(self, name: str, session: int, now: float) -> None:
         """Drop a transfer whose receiver has fallen silent."""
         outgoing = self._outgoing.get(name)
-        if outgoing is not None and outgoing.session + outgoing.index == token:
+        if outgoing is None or outgoing.session != session:
+            return
+        if now >= outgoing.given_up_at:
             del self._outgoing[name]
+        else:
+            self._context.timers.set(outgoing.given_up_at, Timer("snapshot_out", name, session))
 
     def on_snapshot_page(
         self, message: SnapshotPageMessage, header: FrameHeader, now: float
@@ -392,17 +400,19 @@ class AntiEntropy:
             )
         )
 
-    def on_snapshot_in_timer(self, index: str, session: int, now: float) -> None:
+    def on_snapshot_in_timer(self, name: str, session: int, now: float) -> None:
         """Ask for the awaited page again, or give the transfer up."""
         incoming = self._incoming
-        if incoming is None or incoming.session != session or f"{incoming.next_index}" != index:
+        if incoming is None or incoming.session != session:
             return
-        incoming.tries += 1
-        member = self._context.members.get(incoming.peer)
-        if incoming.tries > TRANSFER_TRIES_MAX or member is None or not member.is_reachable:
-            self._incoming = None
-            return
-        self._ask_for_page(incoming, now)
+        if now >= incoming.ask_again_at:
+            incoming.tries += 1
+            member = self._context.members.get(name)
+            if incoming.tries > TRANSFER_TRIES_MAX or member is None or not member.is_reachable:
+                self._incoming = None
+                return
+            self._ask_for_page(incoming, now)
+        self._context.timers.set(incoming.ask_again_at, Timer("snapshot_in", name, session))
 
     def forget(self, name: str) -> None:
         """Drop what is kept about a member that is gone."""

@@ -132,7 +132,7 @@ class Engine:
             "gap": lambda timer, _: spread.on_gap_timer(timer.key),
             "sync": lambda _, now: repair.on_sync_timer(now),
             "snapshot_in": lambda t, now: repair.on_snapshot_in_timer(t.key, t.token, now),
-            "snapshot_out": lambda timer, _: repair.on_snapshot_out_timer(timer.key, timer.token),
+            "snapshot_out": lambda t, now: repair.on_snapshot_out_timer(t.key, t.token, now),
             "maintenance": lambda _, now: self.upkeep.on_maintenance_timer(now),
         }
 
