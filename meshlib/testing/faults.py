@@ -307,9 +307,9 @@ class _Draft:
         self.new_names += count
         return names
 
-    def is_final(self, share: float) -> bool:
-        """Draw whether one machine stops for good; two always stay."""
-        if self.stops_left and self.rng.random() < share:
+    def is_final(self, share: float, name: str) -> bool:
+        """Draw whether one machine stops for good; two always stay, and one seed among them."""
+        if self.stops_left and name != self.names[0] and self.rng.random() < share:
             self.stops_left -= 1
             return True
         return False
@@ -371,7 +371,7 @@ def _draw_process_incident(draft: _Draft, kind: IncidentKind) -> None:
     match kind:
         case IncidentKind.CRASH:
             names = draft.one()
-            draft.add(kind, names, lasts=(0.1, 20.0), is_final=draft.is_final(0.25))
+            draft.add(kind, names, lasts=(0.1, 20.0), is_final=draft.is_final(0.25, names[0]))
         case IncidentKind.ROLLBACK:
             draft.add(kind, draft.one(), lasts=(2.0, 20.0), amount=rng.uniform(0.1, 0.9))
         case IncidentKind.RESTART_ALL:
@@ -386,6 +386,6 @@ def _draw_process_incident(draft: _Draft, kind: IncidentKind) -> None:
             draft.add(kind, draft.new(rng.randint(2, 6)), lasts=(0.0, 0.5))
         case IncidentKind.LEAVE:
             names = draft.one()
-            draft.add(kind, names, lasts=(2.0, 15.0), is_final=draft.is_final(0.4))
+            draft.add(kind, names, lasts=(2.0, 15.0), is_final=draft.is_final(0.4, names[0]))
         case IncidentKind.JOIN_AND_LEAVE:
             draft.add(kind, draft.new(1), lasts=(0.0, 1.0), is_final=True)

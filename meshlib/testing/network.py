@@ -250,6 +250,8 @@ class SimulatedNetwork:
 
 
 def _flip(data: bytes, rng: random.Random) -> bytes:
+    if not data:
+        return data
     damaged = bytearray(data)
     damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
     return bytes(damaged)

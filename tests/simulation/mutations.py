@@ -1,0 +1,155 @@
+"""Deliberate bugs of the engine, one line each: what the simulator must be able to find.
+
+Each is a bug that a real system has had, or the rule whose lack the model of the design shows.
+A mutation breaks one small function while it is applied, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+
+from meshlib import node
+from meshlib.clock import HybridClock
+from meshlib.crdt import LWWMap, entries
+from meshlib.gossip import engine, wire
+from meshlib.gossip.roster import Roster
+from meshlib.membership import MemberRecord, MemberStatus
+from meshlib.membership.members import MemberTable
+from meshlib.replication import StabilityTracker
+from meshlib.replication.gap_buffer import GapBuffer
+from meshlib.replication.log import ReplicationLog
+from meshlib.replication.vector import VersionVector
+
+__all__ = ["MUTATIONS", "Mutation"]
+
+Patch = Callable[[object, str, Any], None]
+"""`monkeypatch.setattr`."""
+
+
+@frozen(slots=True)
+class Mutation:
+    """One bug.
+
+    Args:
+        name: what is broken, in a few words.
+        apply: breaks it.
+    """
+
+    name: str
+    apply: Callable[[Patch], None]
+
+
+def skip_tie_break(patch: Patch) -> None:
+    """Two writes of one instant: each node keeps the one it saw first."""
+    patch(entries, "rank", lambda entry: (entry.wall_ms // 1000, 0, b"", b"", 0))
+
+
+def forget_tombstones(patch: Patch) -> None:
+    """A removal is applied and not remembered."""
+    absorb = LWWMap.absorb
+
+    def broken(self: Any, delta: Any) -> Any:
+        new = absorb(self, delta)
+        self.collect(lambda _entry: True)
+        return new
+
+    patch(LWWMap, "absorb", broken)
+
+
+def advance_over_gap(patch: Patch) -> None:
+    """What waits behind a gap is absorbed without what is missing."""
+    pop_next = GapBuffer.pop_next
+
+    def broken(self: Any, actor: Any, *, have: int) -> Any:
+        waiting = self._waiting.get(actor)
+        first = waiting.entries[0].first if waiting else have + 1
+        return pop_next(self, actor, have=max(have, first - 1))
+
+    patch(GapBuffer, "pop_next", broken)
+
+
+def accept_stale_incarnation(patch: Patch) -> None:
+    """The order of a name's records leaves the incarnation out."""
+    rank = list(MemberStatus)
+    patch(MemberRecord, "precedence", lambda self: (0, rank.index(self.status)))
+
+
+def never_refute(patch: Patch) -> None:
+    """An accused node says nothing."""
+    patch(Roster, "_refute", lambda _self, _accusation, _now: None)
+
+
+def resurrect_by_snapshot(patch: Patch) -> None:
+    """A snapshot brings back what this node has seen removed."""
+    patch(VersionVector, "covers", lambda _self, _actor, _sequence: False)
+
+
+def believe_in_naive_stability(patch: Patch) -> None:
+    """A tombstone goes once this node alone has the removal."""
+    patch(StabilityTracker, "settled", lambda _self, _members, *, our_clock: dict(our_clock))
+
+
+def trust_every_byte(patch: Patch) -> None:
+    """The checksum of a frame is not looked at."""
+    patch(wire, "hash64", lambda _data: 0)
+
+
+def be_deaf_to_stamps(patch: Patch) -> None:
+    """A node does not move its clock past the stamps it sees."""
+    patch(HybridClock, "observe", lambda _self, _stamp: None)
+
+
+def reuse_the_writer(patch: Patch) -> None:
+    """Every start of a node writes under the same actor, from number 1."""
+    patch(node, "mint_incarnation", lambda _wall_s, _rng: 1)
+
+
+def never_heal(patch: Patch) -> None:
+    """Nobody dials those who are out of reach."""
+    patch(Roster, "on_heal_timer", lambda _self, _now: None)
+
+
+def trim_what_others_lack(patch: Patch) -> None:
+    """The log drops entries without raising the mark that says so."""
+    drop_front = ReplicationLog._drop_front
+
+    def broken(self: Any, log: Any, count: int) -> None:
+        mark = log.trimmed
+        drop_front(self, log, count)
+        log.trimmed = mark
+
+    patch(ReplicationLog, "_drop_front", broken)
+
+
+def remember_the_forgotten_badly(patch: Patch) -> None:
+    """A member that was forgotten comes back by old news."""
+    patch(MemberTable, "is_forgotten", lambda _self, _record: False)
+
+
+def wake_without_end(patch: Patch) -> None:
+    """Maintenance sets its timer for at once."""
+    patch(engine, "MAINTENANCE_S", 0.001)
+
+
+MUTATIONS = tuple(
+    Mutation(apply.__name__, apply)
+    for apply in (
+        skip_tie_break,
+        forget_tombstones,
+        advance_over_gap,
+        accept_stale_incarnation,
+        never_refute,
+        resurrect_by_snapshot,
+        believe_in_naive_stability,
+        trust_every_byte,
+        be_deaf_to_stamps,
+        reuse_the_writer,
+        never_heal,
+        trim_what_others_lack,
+        remember_the_forgotten_badly,
+        wake_without_end,
+    )
+)

@@ -1,0 +1,27 @@
+"""Whole clusters under drawn faults: every checker content, every interesting state reached."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.testing.campaign import run_campaign
+from meshlib.testing.faults import draw_scenario
+from meshlib.testing.simulator import Simulation
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_seed_breaks_no_rule(seed: int) -> None:
+    """A cluster keeps every rule under the seed's faults, and agrees after them."""
+    outcome = Simulation(draw_scenario(seed, duration_s=20.0)).run()
+
+    assert outcome.failure is None, str(outcome)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_campaign_breaks_no_rule_and_reaches_every_interesting_state() -> None:
+    """300 seeds of 3 to 9 nodes and 60 simulated seconds find nothing, having looked everywhere."""
+    campaign = run_campaign(range(1000, 1300))
+
+    assert campaign.failures == (), str(campaign)
+    assert campaign.never == [], str(campaign)
