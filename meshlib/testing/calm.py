@@ -166,6 +166,7 @@ class Calm:
         rate = (cluster.network.bytes_sent - bytes_before) / REST_S / pairs
         if rate > IDLE_BYTES_PER_S_MAX:
             raise Broken("rest", f"{rate:.0f} bytes a second for each pair of idle nodes")
+        left: str | None = None
         for _ in range(ROUNDS_MAX):
             # Nodes forget a writer at different times, and their clocks differ meanwhile.
             left = next(differences(cluster), None)

@@ -38,12 +38,15 @@ class Cluster(Protocol):
 
     def seeds(self) -> tuple[str, ...]:
         """Return the addresses that a starting node is told of."""
+        ...
 
     def add_host(self, label: str, *, name: str | None = None) -> Host:
         """Add a machine, or return the one of that label."""
+        ...
 
     def running(self) -> list[Host]:
         """Return the machines with a process."""
+        ...
 
     def start(self, now: float, host: Host) -> None:
         """Start a process on a machine."""
