@@ -195,7 +195,9 @@ class DottedState(ABC):
         return (
             self._live_count() == other._live_count()
             and self.context == other.context
+            # Both ways: the count is of elements where several dots hold one.
             and all(self._is_live(dot, leaf) for dot, leaf in other._leaves())
+            and all(other._is_live(dot, leaf) for dot, leaf in self._leaves())
         )
 
     def is_bottom(self) -> bool:

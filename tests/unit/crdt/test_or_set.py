@@ -213,3 +213,13 @@ def test_a_huge_claimed_context_is_absorbed_by_walking_what_is_live() -> None:
     state = ORSet[str]().add("x", dot=Dot(ALICE, 1))
     state.absorb(ORSet.from_wire(((ALICE, (1 << 62,), (), ()),)))
     assert set() == state.value
+
+
+def test_sets_that_hold_an_element_by_other_dots_are_not_equal() -> None:
+    """Neither way round: what the first addition would survive differs."""
+    first = ORSet[str]().add("x", dot=Dot(ALICE, 1))
+    second = first | first.add("x", dot=Dot(ALICE, 2))
+    third = second.add("x", dot=Dot(ALICE, 3))
+    by_two, by_one = first | third, second | third
+    assert by_two != by_one
+    assert by_one != by_two
