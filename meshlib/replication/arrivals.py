@@ -1,10 +1,12 @@
-"""State transfers that come in: pages are joined at once, the clock with the last one.
+"""State transfers that come in: pages are gathered aside, and joined with the clock at the end.
+
+Content and clock move together: a transfer that breaks off leaves nothing behind, so nothing is
+ever here that the clock does not count and nobody else might have.
 
 What one side's clock covers and that side does not have is removed; that holds both ways. An
-entry in a page that this clock covers and that is not here is dead and not taken (by the type,
-`absorb_snapshot`). An entry here that the sender's clock covers and the sender does not have is
-dead too: it is *suspected* when the page of its bucket comes without it, and dropped when the
-transfer is complete, together with the join of the clock that proves it.
+entry of the sender that this clock covers and that is not here is dead and not taken (by the
+type, `absorb_snapshot`); an entry here that the sender's clock covers and the sender does not
+have is dead and dropped.
 Source: the optimized observed-remove set (Bieniusa et al., "An optimized conflict-free
 replicated set", 2012), with numbered entries in place of dots.
 """
@@ -15,8 +17,10 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from meshlib.clock import Stamp
 from meshlib.crdt import registry
 from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
+from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
 from meshlib.replication.document import Document, Prunable, latest_stamp
 from meshlib.replication.parts import Parts
@@ -26,10 +30,25 @@ from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_
 
 __all__ = ["Arrivals"]
 
-ARRIVALS_MAX: Final = 4
-"""Transfers kept track of at a time; only what was suspected is lost of an older one."""
+ARRIVALS_MAX: Final = 2
+"""Transfers gathered at a time; the oldest makes way, having broken off."""
 
 DOCUMENTS_REFUSED_MAX: Final = 4096
+
+
+@define(slots=True)
+class _Gathered:
+    """What came of one document.
+
+    Args:
+        document: holds the joined parts; not the replica's own.
+        begun: buckets that came whole: what they lack the sender does not have.
+        is_whole: whether nothing was passed over, here or at the sender.
+    """
+
+    document: Document
+    begun: set[int] = field(factory=set)
+    is_whole: bool = True
 
 
 @define(slots=True, eq=False)
@@ -38,27 +57,25 @@ class _Arrival:
 
     Args:
         clock_hash: of the sender's clock.
+        time: of the sender's hybrid clock.
+        is_repair: whether everything is joined, whatever clocks cover.
         next_index: how many pages came, in order.
         is_last_in: whether the last one did.
-        suspects: document to key to (stamp, number) of what the sender does not have.
-        whole: documents of which nothing was passed over, here or at the sender.
-        held: pages that wait for this node's clock.
-        held_bytes: their size.
-        clock: the sender's clock, when all pages are in but some wait.
+        documents: what came of each; None for one that could not be read.
+        clock: the sender's clock, once it came, when the pages wait for this node's own.
     """
 
     clock_hash: int
+    time: Stamp
+    is_repair: bool
     next_index: int = 0
     is_last_in: bool = False
-    suspects: dict[str, dict[Any, tuple[Any, int]]] = field(factory=dict)
-    whole: dict[str, bool] = field(factory=dict)
-    held: list[tuple[str, PageContent]] = field(factory=list)
-    held_bytes: int = 0
+    documents: dict[str, _Gathered | None] = field(factory=dict)
     clock: Clock | None = None
 
 
 class Arrivals:
-    """Absorbs pages into the parts of one replica.
+    """Gathers pages, and joins them into the parts of one replica.
 
     Args:
         parts: the replica's.
@@ -71,70 +88,40 @@ class Arrivals:
         self._arrivals: dict[int, _Arrival] = {}
         self._refused: dict[str, int] = {}
 
-    def absorb(self, page: SnapshotPage) -> None:
-        """Join a page: see `Replica.absorb_page`."""
+    def gather(self, page: SnapshotPage) -> None:
+        """Take a page: see `Replica.absorb_page`."""
         content = PageContent.decode(page.state)
         arrival = self._arrivals.get(content.transfer)
         if arrival is None:
-            arrival = _Arrival(content.clock_hash)
-        is_next = content.index == arrival.next_index
-        if arrival.held:
-            if is_next:
-                self._hold(page.document, content, arrival)
-        else:
-            try:
-                self._absorb(page.document, content, arrival, is_next=is_next)
-            except ClockSkewError:
-                self._hold(page.document, content, arrival)
-            except RemoteError as error:
-                self._refuse(page.document, arrival, error)
-        if is_next:
+            time = Stamp(*content.time, BASE)
+            arrival = _Arrival(content.clock_hash, time, content.is_repair)
+        try:
+            self._gather(page.document, content, arrival)
+        except RemoteError as error:
+            self._refuse(page.document, error)
+            arrival.documents[page.document] = None
+        if content.index == arrival.next_index:
             arrival.next_index += 1
             arrival.is_last_in = content.is_last
         self._arrivals[content.transfer] = arrival
         if len(self._arrivals) > ARRIVALS_MAX:
             del self._arrivals[next(iter(self._arrivals))]
 
-    def _hold(self, name: str, content: PageContent, arrival: _Arrival) -> None:
-        """Keep a page until it is plausible, and those behind it: their order matters."""
-        size = arrival.held_bytes + len(content.part)
-        limit = self._parts.config.gap_buffer_bytes_max
-        if size > limit:
-            raise LimitExceeded("pages ahead of this clock", size=size, limit=limit)
-        arrival.held.append((name, content))
-        arrival.held_bytes = size
-
-    def _absorb(self, name: str, content: PageContent, arrival: _Arrival, *, is_next: bool) -> None:
-        parts = self._parts
+    def _gather(self, name: str, content: PageContent, arrival: _Arrival) -> None:
         part = registry.decode(content.part)
-        document = parts.documents.for_remote(name, part)
-        stamp = latest_stamp(part)
-        if stamp is not None:
-            parts.clock.observe(stamp)
-        is_whole = content.is_whole and arrival.whole.get(name, True)
-        arrival.whole[name] = is_whole
-        can_tell = is_next and is_whole and not content.is_repair and not document.skipped
-        if content.begun and can_tell and isinstance(document.state, Prunable):
-            self._suspect(document, content.begun, arrival)
-        if content.is_repair:
-            new = document.absorb(part)
-        else:
-            new = document.absorb_known(part, covers=parts.vector.covers)
-        suspects = arrival.suspects.get(name)
-        if suspects and isinstance(part, Prunable):
-            for key, _ in part.entries():
-                suspects.pop(key, None)
-        parts.documents.put(document)
-        if not new.is_bottom():
-            parts.journal.note(Change(name, new, False))
+        # The replica's own document is looked at for its type, and that there is room for it.
+        self._parts.documents.for_remote(name, part)
+        if name not in arrival.documents:
+            tag = registry.type_tag(part)
+            arrival.documents[name] = _Gathered(Document(name, tag=tag, state=type(part)()))
+        gathered = arrival.documents[name]
+        if gathered is not None:
+            gathered.document.check_type(part)
+            gathered.document.absorb(part)
+            gathered.begun.update(content.begun)
+            gathered.is_whole = gathered.is_whole and content.is_whole
 
-    @staticmethod
-    def _suspect(document: Document, begun: tuple[int, ...], arrival: _Arrival) -> None:
-        suspects = arrival.suspects.setdefault(document.name, {})
-        for key, entry in document.state.part(begun).entries():
-            suspects[key] = entry.stamp, entry.sequence
-
-    def _refuse(self, name: str, arrival: _Arrival, error: RemoteError) -> None:
+    def _refuse(self, name: str, error: RemoteError) -> None:
         """Pass over a document that could not be read several times, else raise.
 
         Otherwise one document that this node cannot read would keep it from ever taking a state.
@@ -145,8 +132,6 @@ class Arrivals:
             del self._refused[next(iter(self._refused))]
         if count < self._parts.config.rejections_max:
             raise error
-        arrival.whole[name] = False
-        arrival.suspects.pop(name, None)
         self._parts.documents.skip(name, BASE, 0)
         if count == self._parts.config.rejections_max:
             self._parts.journal.emit(
@@ -154,7 +139,11 @@ class Arrivals:
             )
 
     def complete(self, clock: Clock) -> bool:
-        """Join the sender's clock; False when pages wait for this node's clock first.
+        """Join the pages of a transfer and its sender's clock.
+
+        Returns:
+            False when nothing was joined: the pages are stamped ahead of this node's clock and
+            wait for it, or not all of them came, and the transfer has to begin anew.
 
         Raises:
             LimitExceeded: the clock has more actors than allowed. State unchanged.
@@ -163,75 +152,88 @@ class Arrivals:
         if len(clock.keys() | vector.view.keys()) > ACTORS_MAX:
             raise LimitExceeded("actors", size=len(clock), limit=ACTORS_MAX)
         sender_hash = clock_hash(clock)
-        complete = [
-            arrival
-            for arrival in self._arrivals.values()
-            if arrival.is_last_in and arrival.clock_hash == sender_hash
-        ]
-        for arrival in complete:
-            if arrival.held:
-                arrival.clock = dict(clock)
-                return False
-        for arrival in complete:
-            self._bury(arrival, clock)
-            for name, is_whole in arrival.whole.items():
-                if is_whole:
-                    self._parts.documents.heal(name, clock)
-        self._arrivals = {
+        complete = {
             transfer: arrival
             for transfer, arrival in self._arrivals.items()
-            if arrival not in complete
+            if arrival.is_last_in and arrival.clock_hash == sender_hash
         }
+        if not complete:
+            return False
+        for arrival in complete.values():
+            if not self._observe(arrival):
+                arrival.clock = dict(clock)
+                return False
+        for transfer, arrival in complete.items():
+            del self._arrivals[transfer]
+            for name, gathered in arrival.documents.items():
+                if gathered is not None:
+                    self._join_document(name, gathered, arrival, clock)
         for actor, sequence in clock.items():
-            self._join(actor, sequence)
+            self._join_number(actor, sequence)
         return True
 
     def release(self) -> bool:
-        """Join pages that have become plausible; tell whether a transfer was completed by it."""
-        for arrival in list(self._arrivals.values()):
-            waiting, arrival.held = arrival.held, []
-            for position, (name, content) in enumerate(waiting):
-                try:
-                    self._absorb(name, content, arrival, is_next=True)
-                except ClockSkewError:
-                    arrival.held = waiting[position:]
-                    break
-                except RemoteError as error:  # it was read when it came, so state has changed
-                    arrival.whole[name] = False
-                    self._parts.documents.skip(name, BASE, 0)
-                    self._parts.journal.emit(
-                        PageSkipped(document=name, reason=error.reason, detail=str(error))
-                    )
-            arrival.held_bytes = sum(len(content.part) for _, content in arrival.held)
-            if arrival.clock is not None and not arrival.held:
+        """Complete a transfer that waited; tell whether there was one."""
+        for arrival in self._arrivals.values():
+            if arrival.clock is not None and self._observe(arrival):
                 return self.complete(arrival.clock)
         return False
 
-    def _bury(self, arrival: _Arrival, clock: Clock) -> None:
-        """Drop what the sender's clock covers and the sender does not have."""
-        for name, suspects in arrival.suspects.items():
-            document = self._parts.documents.get(name)
-            dead, is_any_live = [], False
-            for key, (stamp, sequence) in suspects.items():
-                entry = document.state.entry(key)
-                covered = marked_number(clock.get(stamp.actor, 0))
-                if entry is None or entry.stamp != stamp or not 0 < sequence <= covered:
-                    continue
-                dead.append(key)
-                is_any_live = is_any_live or entry.payload is not None
-            if dead:
-                document.state.drop(dead)
-            if is_any_live:
-                self._parts.journal.note(Change(name, document.state.copy(), False, True))
+    def _observe(self, arrival: _Arrival) -> bool:
+        """Move this node's hybrid clock past the sender's; False when that is too far ahead."""
+        for gathered in arrival.documents.values():
+            stamp = None if gathered is None else latest_stamp(gathered.document.state)
+            if stamp is not None:
+                # A sender's clock is past all stamps that it has, unless it was made up.
+                arrival.time = max(arrival.time, Stamp(*stamp[:2], BASE))
+        try:
+            self._parts.clock.observe(arrival.time)
+        except ClockSkewError:
+            return False
+        return True
 
-    def _join(self, actor: Any, sequence: int) -> None:
+    def _join_document(
+        self, name: str, gathered: _Gathered, arrival: _Arrival, clock: Clock
+    ) -> None:
+        parts, theirs = self._parts, gathered.document.state
+        document = parts.documents.for_remote(name, theirs)
+        is_proof = gathered.is_whole and not arrival.is_repair and not document.skipped
+        dead = self._dead(document, gathered, clock) if is_proof else []
+        if arrival.is_repair:
+            new = document.absorb(theirs)
+        else:
+            new = document.absorb_known(theirs, covers=parts.vector.covers)
+        parts.documents.put(document)
+        is_reset = any(document.state.entry(key).payload is not None for key in dead)
+        if dead:
+            document.state.drop(dead)
+        if is_reset:
+            parts.journal.note(Change(name, document.state, False, True))
+        elif not new.is_bottom():
+            parts.journal.note(Change(name, new, False))
+        if gathered.is_whole:
+            parts.documents.heal(name, clock)
+
+    @staticmethod
+    def _dead(document: Document, gathered: _Gathered, clock: Clock) -> list[Any]:
+        """Return the keys here that the sender's clock covers and the sender does not have."""
+        theirs = gathered.document.state
+        if not gathered.begun or not isinstance(document.state, Prunable):
+            return []
+        return [
+            key
+            for key, entry in document.state.part(gathered.begun).entries()
+            if 0 < entry.sequence <= marked_number(clock.get(ActorId(entry.stamp.actor), 0))
+            and theirs.entry(key) is None
+        ]
+
+    def _join_number(self, actor: ActorId, sequence: int) -> None:
         """Join one writer's number, or take over that it was forgotten."""
         parts, number = self._parts, marked_number(sequence)
-        forgotten = parts.vector.forgotten.get(actor)
         if number <= parts.vector.get(actor):
             return
-        if forgotten is not None:
-            parts.vector.forgotten[actor] = max(number, forgotten)
+        if actor in parts.vector.forgotten:
+            parts.vector.forgotten[actor] = max(number, parts.vector.forgotten[actor])
         elif actor == parts.actor:
             if is_mark(sequence):
                 parts.journal.emit(ActorForgotten(actor=actor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 from meshlib.clock import Stamp
@@ -22,7 +22,7 @@ from meshlib.errors import (
 from meshlib.identity import ActorId, check_name
 from meshlib.limits import DOCUMENT_NAME_BYTES_MAX, DOCUMENTS_MAX
 
-__all__ = ["Covers", "Document", "DocumentTable", "Prunable", "latest_stamp"]
+__all__ = ["Covers", "Document", "DocumentTable", "Prunable", "Traits", "latest_stamp"]
 
 Covers = Callable[[ActorId, int], bool]
 """Tells whether the write of that actor and number was absorbed here."""
@@ -49,6 +49,10 @@ class Prunable(Protocol):
 
     def entry(self, key: Any, /) -> _Entry | None:
         """Return what is held for a key, tombstones included."""
+        ...
+
+    def part(self, buckets: Collection[int]) -> Prunable:
+        """Return the state of these buckets."""
         ...
 
     def drop(self, keys: Iterable[Any], /) -> int:
@@ -110,6 +114,15 @@ class Document:
         self.state = state
         self.traits = _traits_of(state)
         self.skipped: dict[ActorId, int] = {} if skipped is None else skipped
+
+    def empty(self) -> Document:
+        """Return an empty document of this name and type. O(1)."""
+        return Document(self.name, tag=self.tag, state=type(self.state)())
+
+    def copy(self) -> Document:
+        """Return a document that does not change with this one. O(n) for containers."""
+        state = self.state.copy() if self.traits.is_container else self.state
+        return Document(self.name, tag=self.tag, state=state, skipped=dict(self.skipped))
 
     def absorb(self, delta: Any) -> Any:
         """Join a delta; return the part that was new."""

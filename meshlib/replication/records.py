@@ -217,7 +217,11 @@ class PageSkipped:
 
 @frozen(slots=True, kw_only=True)
 class ActorForgotten:
-    """Peers have forgotten this node's actor: it must come back as a new one."""
+    """Peers have forgotten this node's actor, or another of which this node has more.
+
+    It has been away for too long, or began with too old a state, and must come back as a new
+    actor: see `Replica.begin_rejoin`.
+    """
 
     actor: ActorId
 

@@ -279,10 +279,10 @@ class Replica:
         page_bytes_max: int = SNAPSHOT_PAGE_BYTES_MAX,
         is_repair: bool = False,
     ) -> SnapshotPages:
-        """Return the pages that a peer needs, made one by one as they are asked for.
+        """Return the pages that a peer needs, written one by one as they are asked for.
 
-        `SnapshotPages.clock`, this node's before the first page, goes with the last page and no
-        earlier.
+        They are of the state as it is now, and so is `SnapshotPages.clock`, which goes with the
+        last page and no earlier. O(content that differs) for a copy of it.
 
         Args:
             their_offer: the peer's `snapshot_offer`.
@@ -301,23 +301,23 @@ class Replica:
         )
 
     def absorb_page(self, page: SnapshotPage) -> None:
-        """Join a page of a peer's state. Idempotent; the clock stays as it is. O(size).
+        """Take a page of a peer's state. Idempotent. O(size).
 
-        A page stamped further ahead than the clock allows waits, and the clock of its transfer
-        with it, for `release`. A document that could not be read in `rejections_max` pages is
-        passed over with a `PageSkipped` event.
+        Pages are gathered aside and joined by `complete_snapshot`, so that a transfer that
+        breaks off leaves nothing behind. A document that could not be read in `rejections_max`
+        pages is passed over with a `PageSkipped` event.
 
         Raises:
-            RemoteError: the page cannot be read, or there is no room for it to wait. State
-                unchanged; the transfer has to begin anew.
+            RemoteError: the page cannot be read; the transfer has to begin anew.
         """
-        self._close_writes()
-        self._arrivals.absorb(page)
+        self._arrivals.gather(page)
 
     def complete_snapshot(self, clock: Clock) -> Received:
-        """Join the sender's clock, once every page of its snapshot was absorbed. O(actors).
+        """Join a peer's state and its clock, once every page was taken. O(size).
 
-        The log starts anew behind it, and entries that waited are absorbed.
+        The log starts anew behind it, and entries that waited are absorbed. Pages stamped
+        further ahead than the clock allows wait, and their clock with them, for `release`.
+        When a page is missing nothing happens: the clock does not reach the sender's.
 
         Args:
             clock: `SnapshotPages.clock` of the sender.
@@ -350,7 +350,7 @@ class Replica:
         if vector.view or self._writes or state.actor == self.actor:
             raise StateError("a state is imported by a new writer, before anything else")
         for page in state.pages:
-            self._arrivals.absorb(page)
+            self._arrivals.gather(page)
         self._arrivals.complete(state.clock)
 
     # Upkeep
@@ -425,9 +425,10 @@ class Replica:
         for actor, sequence in peer_clock.items():
             if not is_mark(sequence):
                 continue
-            if actor == self.actor:
+            held = self._parts.vector.get(actor)
+            if actor == self.actor or held > marked_number(sequence):
                 self._served.journal.emit(ActorForgotten(actor=actor))
-            elif actor not in keep and 0 < self._parts.vector.get(actor) <= marked_number(sequence):
+            elif held > 0 and actor not in keep:
                 self.forget(actor)
                 learned.append(actor)
         return learned

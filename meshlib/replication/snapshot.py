@@ -2,7 +2,8 @@
 
 A page carries whole buckets where the type has them. For types with numbered entries it also
 says which buckets begin with it, so that the receiver learns what the sender no longer has.
-Rule: the format of a page's `state` must live in this file; to the transport it is opaque.
+Rules: the format of a page's `state` must live in this file; to the transport it is opaque. All
+pages are of the state as it was when the clock was taken, so that content and clock agree.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from meshlib.crdt import registry
 from meshlib.errors import DecodeError, VersionMismatch
 from meshlib.hashing import hash64
 from meshlib.replication.digest import Offer, differing_buckets, document_digests
-from meshlib.replication.document import Document
+from meshlib.replication.document import Document, DocumentTable
 from meshlib.replication.paging import encoded_pieces
 from meshlib.replication.parts import Parts
 
@@ -30,6 +31,8 @@ PAGE_OVERHEAD_BYTES: Final = 1024
 
 BUCKETS_MAX: Final = 65_536
 NUMBER_MAX: Final = (1 << 64) - 1
+WALL_MS_MAX: Final = (1 << 48) - 1
+LOGICAL_MAX: Final = (1 << 16) - 1
 
 IS_LAST: Final = 1
 IS_REPAIR: Final = 2
@@ -57,6 +60,8 @@ class PageContent:
         transfer: names the transfer.
         index: the page's place in it, from 0.
         clock_hash: of the sender's clock as it was before the first page.
+        time: the sender's hybrid clock then, as (wall milliseconds, logical): later than any
+            removal it has dropped, so that what the receiver writes comes after those too.
         begun: buckets whose content begins here and is complete with the last page.
         part: the encoded part of the document's state.
         is_last: whether it is the last page.
@@ -68,6 +73,7 @@ class PageContent:
     transfer: int
     index: int
     clock_hash: int
+    time: tuple[int, int]
     begun: tuple[int, ...]
     part: bytes
     is_last: bool = False
@@ -77,9 +83,8 @@ class PageContent:
     def encode(self) -> bytes:
         """Write the page. O(size)."""
         flags = IS_LAST * self.is_last | IS_REPAIR * self.is_repair | IS_WHOLE * self.is_whole
-        data: bytes = pack(
-            (PAGE_VERSION, self.transfer, self.index, self.clock_hash, flags, self.begun, self.part)
-        )
+        numbers = (self.transfer, self.index, self.clock_hash, *self.time, flags)
+        data: bytes = pack((PAGE_VERSION, numbers, self.begun, self.part))
         return data
 
     @classmethod
@@ -95,18 +100,23 @@ class PageContent:
             raise DecodeError("not a page of a snapshot")
         if tree[0] != PAGE_VERSION:
             raise VersionMismatch("a page of a snapshot", ours=PAGE_VERSION, theirs=tree[0])
-        if len(tree) != 7 or type(tree[5]) is not tuple or type(tree[6]) is not bytes:
+        if len(tree) != 4 or type(tree[3]) is not bytes:
             raise DecodeError("not a page of a snapshot")
-        _, transfer, index, clock_hash, flags, begun, part = tree
-        for number in (transfer, index, clock_hash, flags):
-            if type(number) is not int or not 0 <= number <= NUMBER_MAX:
-                raise DecodeError("a page of a snapshot: a number out of range")
+        _, numbers, begun, part = tree
+        if type(numbers) is not tuple or len(numbers) != 6 or type(begun) is not tuple:
+            raise DecodeError("not a page of a snapshot")
+        if not all(type(number) is int and 0 <= number <= NUMBER_MAX for number in numbers):
+            raise DecodeError("a page of a snapshot: a number out of range")
+        transfer, index, clock_hash, wall_ms, logical, flags = numbers
+        if wall_ms > WALL_MS_MAX or logical > LOGICAL_MAX:
+            raise DecodeError("a page of a snapshot: a time out of range")
         if not all(type(bucket) is int and 0 <= bucket < BUCKETS_MAX for bucket in begun):
             raise DecodeError("a page of a snapshot: a bucket out of range")
         return cls(
             transfer=transfer,
             index=index,
             clock_hash=clock_hash,
+            time=(wall_ms, logical),
             begun=begun,
             part=part,
             is_last=bool(flags & IS_LAST),
@@ -116,35 +126,59 @@ class PageContent:
 
 
 class SnapshotPages:
-    """The pages that a peer needs, made one by one as they are asked for.
+    """The pages that a peer needs, written one by one as they are asked for.
+
+    What differs is copied at the beginning, which is quick beside writing it.
 
     Args:
-        parts: the sender's, read as the pages are made.
+        parts: the sender's.
         offer: what the peer has.
         page_bytes_max: of a page's `state`; one irreducible part may be over it.
         number: how many transfers this replica has begun, to tell them apart.
         is_repair: see `PageContent`.
     """
 
-    __slots__ = ("_head", "_offer", "_parts", "_piece_bytes_max", "_stream", "clock")
+    __slots__ = ("_head", "_piece_bytes_max", "_stream", "clock")
 
     def __init__(
         self, parts: Parts, offer: Offer, *, page_bytes_max: int, number: int, is_repair: bool
     ) -> None:
         self.clock: Final = parts.vector.advertised()
-        self._parts = parts
-        self._offer = dict(offer)
         self._piece_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
         clock_hash = parts.vector.hash()
         self._head = PageContent(
             transfer=hash64(pack((parts.actor, number, clock_hash))),
             index=0,
             clock_hash=clock_hash,
+            time=parts.clock.tick()[:2],
             begun=(),
             part=b"",
             is_repair=is_repair,
         )
-        self._stream = self._pages()
+        self._stream = self._pages(self._differing(parts.documents, offer))
+
+    @staticmethod
+    def _differing(documents: DocumentTable, offer: Offer) -> list[tuple[Document, list[int]]]:
+        """Return copies of the documents that differ, small ones first, and the buckets."""
+
+        def size(document: Document) -> tuple[int, str]:
+            state = document.state
+            return (len(state) if hasattr(state, "__len__") else 0), document.name
+
+        found: list[tuple[Document, list[int]]] = []
+        for document in sorted(documents, key=size):
+            tag, theirs = offer.get(document.name, (document.tag, ()))
+            if tag != document.tag:
+                # This is enough for the receiver to learn that the types differ.
+                found.append((document.empty(), []))
+            else:
+                buckets = differing_buckets(document_digests(document.state), theirs)
+                if buckets:
+                    found.append((document.copy(), buckets))
+        if not found and len(documents):
+            # The receiver learns this node's time from a page, even when nothing differs.
+            found.append((next(iter(documents)).empty(), []))
+        return found
 
     def __iter__(self) -> Iterator[SnapshotPage]:
         return self
@@ -152,40 +186,30 @@ class SnapshotPages:
     def __next__(self) -> SnapshotPage:
         return next(self._stream)
 
-    def _pages(self) -> Iterator[SnapshotPage]:
+    def _pages(self, differing: list[tuple[Document, list[int]]]) -> Iterator[SnapshotPage]:
         """Number the pieces, and mark the last one: so one piece is made ahead."""
-        waiting: tuple[Document, PageContent] | None = None
-        for index, (document, begun, part) in enumerate(self._pieces()):
-            if waiting is not None:
-                yield SnapshotPage(waiting[0].name, waiting[1].encode())
-            is_whole = not document.skipped
-            content = evolve(self._head, index=index, begun=begun, part=part, is_whole=is_whole)
-            waiting = document, content
+        waiting: tuple[str, PageContent] | None = None
+        index = 0
+        for document, buckets in differing:
+            for begun, part in self._pieces(document, buckets):
+                if waiting is not None:
+                    yield SnapshotPage(waiting[0], waiting[1].encode())
+                is_whole = not document.skipped
+                content = evolve(self._head, index=index, begun=begun, part=part, is_whole=is_whole)
+                waiting = document.name, content
+                index += 1
         if waiting is not None:
-            last = evolve(waiting[1], is_last=True)
-            yield SnapshotPage(waiting[0].name, last.encode())
+            yield SnapshotPage(waiting[0], evolve(waiting[1], is_last=True).encode())
 
-    def _pieces(self) -> Iterator[tuple[Document, tuple[int, ...], bytes]]:
-        """Yield what differs, small documents first."""
-
-        def size(document: Document) -> tuple[int, str]:
-            state = document.state
-            return (len(state) if hasattr(state, "__len__") else 0), document.name
-
-        for document in sorted(self._parts.documents, key=size):
-            tag, theirs = self._offer.get(document.name, (document.tag, ()))
-            if tag != document.tag:
-                # An empty state is enough for the receiver to learn that the types differ.
-                yield document, (), registry.encode(type(document.state)())
-                continue
-            differing = differing_buckets(document_digests(document.state), theirs)
-            if not differing:
-                continue
-            if document.traits.is_paged:
-                yield from self._bucket_pieces(document, differing)
-            elif not document.state.is_bottom():
-                for _, data in encoded_pieces([document.state], bytes_max=self._piece_bytes_max):
-                    yield document, (), data
+    def _pieces(
+        self, document: Document, buckets: list[int]
+    ) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        """Yield the pieces of a document, and the buckets that each begins."""
+        if buckets and document.traits.is_paged:
+            yield from self._bucket_pieces(document, buckets)
+        else:
+            for _, data in encoded_pieces([document.state], bytes_max=self._piece_bytes_max):
+                yield (), data
 
     def _claims(self, document: Document, buckets: tuple[int, ...]) -> tuple[int, ...]:
         """Return the buckets of which the sender can say that what it lacks is removed."""
@@ -195,7 +219,7 @@ class SnapshotPages:
 
     def _bucket_pieces(
         self, document: Document, buckets: list[int]
-    ) -> Iterator[tuple[Document, tuple[int, ...], bytes]]:
+    ) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Group buckets into pieces, by the size that the buckets before had."""
         sent_bytes, sent_buckets, start, count = 0, 0, 0, 1
         bytes_max = self._piece_bytes_max
@@ -209,10 +233,10 @@ class SnapshotPages:
             begun = self._claims(document, group)
             if len(data) > bytes_max:
                 for _, piece in encoded_pieces([part], bytes_max=bytes_max):
-                    yield document, begun, piece
+                    yield begun, piece
                     begun = ()
             elif begun or not part.is_bottom():
-                yield document, begun, data
+                yield begun, data
             start += len(group)
             sent_bytes += len(data)
             sent_buckets += len(group)
