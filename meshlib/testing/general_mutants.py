@@ -306,7 +306,7 @@ def _bytes_follow_hash(spec: CRDTSpec[S]) -> CRDTSpec[S]:
         data = encode(state)
         return bytes([hash(data) & 1]) + data
 
-    return _with_codec(spec, encode=salted, decode=lambda data: decode(data[1:]), is_strict=False)
+    return _with_codec(spec, encode=salted, decode=lambda data: decode(data[1:]))
 
 
 @_fault(

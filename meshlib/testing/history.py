@@ -232,6 +232,13 @@ class History(Generic[S]):
         """Return what happened, one line a step, for a reader."""
         return [_told(*entry) for entry in self.log]
 
+    def shown_by(self, events: Iterable[Event]) -> list[Event]:
+        """Return the events that the deltas of some events must show, by index."""
+        visible: dict[int, Event] = {}
+        for event in events:
+            self._see(visible, event)
+        return _in_order(visible)
+
     def deltas_joined(self, events: Iterable[Event]) -> S:
         """Return the join of the deltas of some events, in the order given."""
         return self.spec.fold(event.delta for event in events)
@@ -261,11 +268,14 @@ class History(Generic[S]):
             here.state, _ = self._absorb(here.state, state)
         for event in events:
             here.absorbed[event.index] = event
-            here.visible[event.index] = event
             here.time = max(here.time, event.stamp.wall_ms)
-            for earlier in event.seen:
-                if earlier.index not in here.visible and self.spec.carries(event, earlier):
-                    here.visible[earlier.index] = earlier
+            self._see(here.visible, event)
+
+    def _see(self, visible: dict[int, Event], event: Event) -> None:
+        visible[event.index] = event
+        for earlier in event.seen:
+            if earlier.index not in visible and self.spec.carries(event, earlier):
+                visible[earlier.index] = earlier
 
 
 def _in_order(events: Mapping[int, Event]) -> list[Event]:

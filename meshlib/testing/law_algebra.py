@@ -134,18 +134,21 @@ ALGEBRA: Final = (
         statement="a | a == a, and (a | b) | b == a | b",
         check=_join_is_idempotent,
         elements=2,
+        is_exhaustive=True,
     ),
     Law(
         name="join_is_commutative",
         statement="a | b == b | a",
         check=_join_is_commutative,
         elements=2,
+        is_exhaustive=True,
     ),
     Law(
         name="join_is_associative",
         statement="(a | b) | c == a | (b | c)",
         check=_join_is_associative,
         elements=3,
+        is_exhaustive=True,
     ),
     Law(
         name="join_inflates",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations
 from typing import Any, Final
 
+from meshlib.testing.spec import Event
 from meshlib.testing.trial import Law, Trial
 
 __all__ = ["DELIVERY"]
+
+SUBSET_EVENTS_MAX: Final = 5
+"""Writes of a history in a small world of which every subset is compared with the oracle."""
 
 
 def _delta_equals_full(trial: Trial[Any]) -> None:
@@ -75,19 +81,35 @@ def _local_effects_hold(trial: Trial[Any]) -> None:
 
 
 def _value_matches_oracle(trial: Trial[Any]) -> None:
-    spec, history = trial.spec, trial.history
-    assert spec.oracle is not None
+    history = trial.history
     for replica in range(history.replica_count):
-        shown = spec.value(history.state(replica))
-        due = spec.oracle(history.visible(replica))
-        trial.holds(
-            bool(shown == due),
-            f"writes visible to replica {replica}: "
-            f"{[event.index for event in history.visible(replica)]}",
-            f"its state = {trial.show(history.state(replica))}",
-            f"it shows   {shown!r}",
-            f"it ought to {due!r}",
+        _shows_its_due(
+            trial, f"replica {replica}", history.state(replica), history.visible(replica)
         )
+    a, b = trial.chosen
+    _shows_its_due(trial, "a", a.state, history.shown_by(a.events))
+    both = history.shown_by((*a.events, *b.events))
+    _shows_its_due(trial, "a | b", trial.spec.join(a.state, b.state), both)
+    if trial.world.is_small:
+        for some in _subsets(history.events[:SUBSET_EVENTS_MAX]):
+            words = f"the join of the deltas of writes {[event.index for event in some]}"
+            _shows_its_due(trial, words, history.deltas_joined(some), history.shown_by(some))
+
+
+def _shows_its_due(trial: Trial[Any], words: str, state: Any, visible: Sequence[Event]) -> None:
+    assert trial.spec.oracle is not None
+    shown, due = trial.spec.value(state), trial.spec.oracle(visible)
+    trial.holds(
+        bool(shown == due),
+        f"{words} = {state!r}",
+        f"the writes visible there: {[event.index for event in visible]}",
+        f"it shows   {shown!r}",
+        f"it ought to {due!r}",
+    )
+
+
+def _subsets(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:
+    return chain.from_iterable(combinations(events, size) for size in range(1, len(events) + 1))
 
 
 DELIVERY: Final = (
@@ -117,6 +139,7 @@ DELIVERY: Final = (
         name="value_matches_oracle",
         statement="a replica shows what its visible writes amount to",
         check=_value_matches_oracle,
+        elements=2,
         applies=lambda spec: spec.oracle is not None,
     ),
 )

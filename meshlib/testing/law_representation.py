@@ -28,6 +28,11 @@ def _bytes_are_canonical(trial: Trial[Any]) -> None:
     for (left_name, left), (right_name, right) in combinations(named, 2):
         is_equal = bool(trial.spec.equal(left, right))
         trial.holds(
+            is_equal == bool(trial.spec.equal(right, left)),
+            f"{left_name} == {right_name} is {is_equal}",
+            f"{right_name} == {left_name} is {not is_equal}",
+        )
+        trial.holds(
             (codec.encode(left) == codec.encode(right)) == is_equal,
             f"{left_name} == {right_name} is {is_equal}",
             f"{left_name} encodes to {codec.encode(left)!r}",

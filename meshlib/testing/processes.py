@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from meshlib.errors import InternalError, InvalidValueError
+from meshlib.errors import ConfigError, InternalError
 from meshlib.testing.history import History, Program
 from meshlib.testing.mutants import mutants
 from meshlib.testing.profile import current_profile
@@ -36,14 +36,14 @@ def resolve_reference(reference: str) -> CRDTSpec[Any]:
     """Return the spec that a reference names.
 
     Raises:
-        InvalidValueError: there is none.
+        ConfigError: there is none.
     """
     if reference not in _resolved:
         place, _, mutant_name = reference.partition(_MUTANT_MARK)
         where, _, name = place.rpartition(":")
         spec = getattr(_load(where), name, None)
         if not isinstance(spec, CRDTSpec):
-            raise InvalidValueError(f"{place} is not a CRDTSpec")
+            raise ConfigError(f"{place} is not a CRDTSpec")
         if mutant_name:
             spec = {mutant.name: mutant.spec for mutant in mutants(spec)}[mutant_name]
         _resolved[reference] = spec
@@ -58,7 +58,7 @@ def _load(where: str) -> Any:
         return sys.modules[name]
     found = importlib.util.spec_from_file_location(name, where)
     if found is None or found.loader is None:
-        raise InvalidValueError(f"{where} cannot be loaded")
+        raise ConfigError(f"{where} cannot be loaded")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
     found.loader.exec_module(module)
@@ -76,7 +76,7 @@ def replay_elsewhere(
         program: the steps; their arguments must be literals.
 
     Raises:
-        InvalidValueError: the spec cannot be found, or an argument is no literal.
+        ConfigError: the spec cannot be found, or an argument is no literal.
         InternalError: the other process ended.
     """
     request = ascii((find_reference(spec), replica_count, list(program)))
@@ -85,7 +85,7 @@ def replay_elsewhere(
     except (ValueError, SyntaxError):
         is_literal = False
     if not is_literal:
-        raise InvalidValueError("arguments of operations must be literals to reach a process")
+        raise ConfigError("arguments of operations must be literals to reach a process")
     seeds = current_profile().hash_seeds
     for seed in seeds:
         _send(_worker(seed), request)

@@ -51,10 +51,10 @@ class World:
     is_small: bool
 
 
-DEFAULT_WORLD: Final = World(name="default", replica_count=3, steps_max=12, is_small=False)
+DEFAULT_WORLD: Final = World(name="larger world", replica_count=3, steps_max=16, is_small=False)
 """Several elements and replicas: what types do to each other's data."""
 
-SMALL_WORLD: Final = World(name="small world", replica_count=2, steps_max=7, is_small=True)
+SMALL_WORLD: Final = World(name="small world", replica_count=2, steps_max=10, is_small=True)
 """One element and two replicas: nearly every short history of it is tried, and some bugs, such
 as keeping only the newest dot of an element, show in no larger one within thousands."""
 
@@ -98,7 +98,7 @@ class Profile:
         )
 
 
-QUICK: Final = Profile(name="quick", law_examples=24, machine_examples=8, machine_steps=20)
+QUICK: Final = Profile(name="quick", law_examples=20, machine_examples=8, machine_steps=20)
 LONG: Final = Profile(
     name="long",
     law_examples=2000,

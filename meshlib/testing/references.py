@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from meshlib.errors import InvalidValueError
+from meshlib.errors import ConfigError
 from meshlib.testing.spec import CRDTSpec
 
 __all__ = ["find_reference"]
@@ -18,7 +18,7 @@ def find_reference(spec: CRDTSpec[Any]) -> str:
     """Return where another process finds a spec. O(names of all loaded modules), once a spec.
 
     Raises:
-        InvalidValueError: it has no `reference`, and is no module's global.
+        ConfigError: it has no `reference`, and is no module's global.
     """
     if spec.reference is not None:
         return spec.reference
@@ -36,7 +36,7 @@ def find_reference(spec: CRDTSpec[Any]) -> str:
         reference = min(references, key=lambda found: ".py:" in found)
         _found[id(spec)] = (spec, reference)
         return reference
-    raise InvalidValueError(
+    raise ConfigError(
         f"another process cannot find the spec {spec.name!r}: make it a global of its module, "
         "or name it by CRDTSpec(reference='path.py:NAME')"
     )

@@ -147,13 +147,14 @@ class Codec(Generic[S]):
         encode: returns the canonical bytes of a state.
         decode: returns the state of these bytes, or raises one of `errors`.
         errors: what `decode` may raise on bytes that are not a state.
-        is_strict: `decode` takes only bytes that `encode` would have made.
+        is_strict: `decode` takes only bytes that `encode` would have made. Rarely so: msgpack
+            and JSON both have several ways to write one number.
     """
 
     encode: Callable[[S], bytes]
     decode: Callable[[bytes], S]
     errors: tuple[type[Exception], ...] = (RemoteError,)
-    is_strict: bool = True
+    is_strict: bool = False
 
 
 def _carries_nothing(_later: Event, _earlier: Event) -> bool:

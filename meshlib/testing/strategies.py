@@ -6,12 +6,13 @@ step, and what it prints can be replayed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from meshlib.testing.history import DISK_KEPT, DISK_LOST, History, Program
+from meshlib.testing.history import DISK_KEPT, DISK_LOST, History, Program, Step
 from meshlib.testing.profile import DEFAULT_WORLD, World
 from meshlib.testing.spec import CRDTSpec
 
@@ -55,9 +56,18 @@ def programs(spec: CRDTSpec[S], *, world: World = DEFAULT_WORLD) -> SearchStrate
     deliver = st.tuples(st.just("deliver"), replica, number)
     exchange = st.tuples(st.just("exchange"), replica, replica)
     restart = st.tuples(st.just("restart"), replica, disk)
-    each = len(performs)  # of seven steps three write, two deliver, one exchanges, one restarts
-    step = st.one_of(performs * 3 + [deliver] * 2 * each + [exchange] * each + [restart] * each)
-    steps = st.lists(step, min_size=1, max_size=world.steps_max)
+    rebirth = st.tuples(replica, st.one_of(performs)).map(partial(_rebirth, world.replica_count))
+    # Of ten draws five write, two deliver, and one each exchanges, restarts, or is a rebirth.
+    # `one_of` takes a strategy that stands there twice for one, so each share is mapped anew.
+    each = len(performs)
+    shares = [(perform, 5) for perform in performs]
+    shares += [(deliver, 2 * each), (exchange, each), (restart, each)]
+    drawn = st.one_of(
+        [step.map(_alone) for step, share in shares for _ in range(share)]
+        + [rebirth.map(tuple) for _ in range(each)]
+    )
+    half = st.lists(drawn, max_size=world.steps_max // 2)  # one list would be short on average
+    steps = st.tuples(half, half).map(_flat)
     if not pinned:
         return steps
     wanted = {
@@ -75,6 +85,30 @@ def programs(spec: CRDTSpec[S], *, world: World = DEFAULT_WORLD) -> SearchStrate
         ]
 
     return st.tuples(st.fixed_dictionaries(pinned), steps).map(with_pinned)
+
+
+def _alone(step: Step) -> tuple[Step, ...]:
+    return (step,)
+
+
+def _flat(halves: tuple[list[tuple[Step, ...]], list[tuple[Step, ...]]]) -> list[Step]:
+    return [step for half in halves for group in half for step in group]
+
+
+def _rebirth(replica_count: int, drawn: tuple[int, Step]) -> tuple[Step, ...]:
+    """Return the steps that show whether a writer who lost everything passes for itself.
+
+    Another replica hears from it before and after, and it writes at once: a sequence that
+    single steps seldom make.
+    """
+    replica, (_, _, operation, arguments) = drawn
+    other = (replica + 1) % replica_count
+    return (
+        ("exchange", other, replica),
+        ("restart", replica, DISK_LOST),
+        ("perform", replica, operation, arguments),
+        ("exchange", other, replica),
+    )
 
 
 def histories(spec: CRDTSpec[S], *, world: World = DEFAULT_WORLD) -> SearchStrategy[History[S]]:

@@ -6,20 +6,24 @@ live in this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, frozen
 
+from meshlib.errors import ConfigError
 from meshlib.testing.history import History, Program
 from meshlib.testing.profile import World
 from meshlib.testing.spec import CRDTSpec, Event
 
-__all__ = ["Draw", "Law", "LawViolation", "Trial"]
+__all__ = ["Draw", "Element", "Law", "LawViolation", "Trial"]
 
 S = TypeVar("S")
 
 SHOWN_CHARACTERS_MAX: Final = 300
+EXHAUSTED_DELTAS_MAX: Final = 4
+"""With so many deltas a law of three elements is tried 64 times on a history of a small world."""
 
 
 class LawViolation(AssertionError):  # noqa: N818 - what happened, and what a test should report
@@ -79,6 +83,8 @@ class Law:
         check: tries it once; raises `LawViolation` through the trial.
         applies: whether a spec says enough for it.
         elements: how many elements of the lattice it speaks of.
+        is_exhaustive: in a small world also tried on every choice of deltas, not the drawn one
+            alone.
         is_ordered: whether it needs drawn numbers.
     """
 
@@ -87,7 +93,23 @@ class Law:
     check: Callable[[Trial[Any]], None]
     applies: Callable[[CRDTSpec[Any]], bool] = lambda _spec: True
     elements: int = 0
+    is_exhaustive: bool = False
     is_ordered: bool = False
+
+
+@frozen(slots=True)
+class Element(Generic[S]):
+    """An element of the lattice that came out of a history.
+
+    Args:
+        state: the element.
+        words: where it came from.
+        events: whose deltas it is the join of.
+    """
+
+    state: S
+    words: str
+    events: tuple[Event, ...]
 
 
 @frozen(slots=True, kw_only=True)
@@ -100,7 +122,7 @@ class Trial(Generic[S]):
         world: the size of the history.
         draw: what was drawn.
         history: the history after its last step.
-        elements: the chosen elements, with words that say where each came from.
+        chosen: the chosen elements.
     """
 
     spec: CRDTSpec[S]
@@ -108,8 +130,7 @@ class Trial(Generic[S]):
     world: World
     draw: Draw
     history: History[S]
-    elements: tuple[S, ...] = field(default=())
-    words: tuple[str, ...] = field(default=())
+    chosen: tuple[Element[S], ...] = ()
 
     @classmethod
     def run(cls, spec: CRDTSpec[S], law: Law, world: World, draw: Draw) -> None:
@@ -117,38 +138,31 @@ class Trial(Generic[S]):
 
         Raises:
             LawViolation: the law does not hold, or the type raised something it may not.
+            ConfigError: the spec does not say what the law needs.
         """
-        trial: Trial[S] | None = None
         history = History(spec, replica_count=world.replica_count)
+        trial = cls(spec=spec, law=law, world=world, draw=draw, history=history)
         try:
             history.run(draw.program)
-            taken = [_element(history, kind, number) for kind, number in draw.elements]
-            trial = cls(
-                spec=spec,
-                law=law,
-                world=world,
-                draw=draw,
-                history=history,
-                elements=tuple(state for state, _ in taken),
-                words=tuple(
-                    f"{letter} is {words}" for letter, (_, words) in zip("abc", taken, strict=False)
-                ),
-            )
-            law.check(trial)
-        except LawViolation:
+            for chosen in trial._choices():
+                trial = evolve(trial, chosen=chosen)
+                law.check(trial)
+        except (LawViolation, ConfigError):
             raise
         except Exception as error:
-            raise LawViolation(
-                spec_name=spec.name,
-                law=law.name,
-                statement=law.statement,
-                world=world.name,
-                history=history.told(),
-                findings=[
-                    *(trial.words if trial else ()),
-                    f"{type(error).__name__} was raised: {error}",
-                ],
-            ) from error
+            raise trial.violation(f"{type(error).__name__} was raised: {error}") from error
+
+    def _choices(self) -> Iterator[tuple[Element[S], ...]]:
+        """Yield the drawn elements, and in a small world each choice of a few deltas."""
+        yield tuple(_element(self.history, kind, number) for kind, number in self.draw.elements)
+        if self.law.is_exhaustive and self.world.is_small:
+            deltas = [_delta(event) for event in self.history.events[:EXHAUSTED_DELTAS_MAX]]
+            yield from product(deltas, repeat=self.law.elements)
+
+    @property
+    def elements(self) -> tuple[S, ...]:
+        """The chosen elements of the lattice: a, b and c."""
+        return tuple(element.state for element in self.chosen)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -166,13 +180,18 @@ class Trial(Generic[S]):
         Raises:
             LawViolation: always.
         """
-        raise LawViolation(
+        raise self.violation(*findings)
+
+    def violation(self, *findings: str) -> LawViolation:
+        """Return the error that says what was found."""
+        named = zip("abc", self.chosen, strict=False)
+        return LawViolation(
             spec_name=self.spec.name,
             law=self.law.name,
             statement=self.law.statement,
             world=self.world.name,
             history=self.history.told(),
-            findings=[*self.words, *findings],
+            findings=[*(f"{name} is {element.words}" for name, element in named), *findings],
         )
 
     def holds(self, condition: bool, *findings: str) -> None:
@@ -213,23 +232,25 @@ class Trial(Generic[S]):
         return f"{_short(state)} (value {value})"
 
 
-def _element(history: History[S], kind: str, number: int) -> tuple[S, str]:
+def _delta(event: Event) -> Element[Any]:
+    return Element(event.delta, f"the delta of write {event.index}", (event,))
+
+
+def _element(history: History[S], kind: str, number: int) -> Element[S]:
     """Return one element of the lattice: a state, a delta, or a join of some of the deltas."""
     events = history.events
     if kind == "state":
         replica = number % history.replica_count
-        return history.state(replica), f"the state of replica {replica}"
+        absorbed = tuple(history.absorbed(replica))
+        return Element(history.state(replica), f"the state of replica {replica}", absorbed)
     if kind == "delta" and events:
-        event = events[number % len(events)]
-        return event.delta, f"the delta of write {event.index}"
-    chosen = [event for event in events if number >> event.index & 1]
-    if not chosen:
-        return history.spec.bottom(), "the bottom"
+        return _delta(events[number % len(events)])
+    chosen = tuple(event for event in events if number >> event.index & 1)
+    if len(chosen) == 1:
+        return _delta(chosen[0])
     which = ", ".join(str(event.index) for event in chosen)
-    words = f"the join of the deltas of writes {which}"
-    return history.deltas_joined(chosen), words if len(
-        chosen
-    ) > 1 else f"the delta of write {which}"
+    words = f"the join of the deltas of writes {which}" if chosen else "the bottom"
+    return Element(history.deltas_joined(chosen), words, chosen)
 
 
 def _short(what: object) -> str:

@@ -34,7 +34,7 @@ __all__ = [
 S = TypeVar("S")
 T = TypeVar("T")
 
-CODEC: Final = Codec[Any](encode=encode, decode=decode, is_strict=False)
+CODEC: Final = Codec[Any](encode=encode, decode=decode)
 """The registry's encoding. A peer may write an integer in more bytes than it needs, which decodes
 to the same state; so not every byte string that decodes is canonical."""
 
