@@ -15,20 +15,16 @@ grace period takes `now`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from attrs import frozen
 
-from meshlib.clock import HybridClock
-from meshlib.crdt.lattice import Lattice
 from meshlib.errors import InternalError, StateError
 from meshlib.identity import ActorId
 from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
 from meshlib.replication import digest
-from meshlib.replication.arrivals import Arrivals
-from meshlib.replication.config import ReplicationConfig
-from meshlib.replication.intake import Intake
-from meshlib.replication.journal import Journal, QuietJournal
+from meshlib.replication.journal import QuietJournal
+from meshlib.replication.local import LocalReplica
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import (
     ActorForgotten,
@@ -38,14 +34,11 @@ from meshlib.replication.records import (
     LogEntry,
     Received,
     RejoinReport,
-    ReplicaEvent,
-    WriteReceipt,
 )
 from meshlib.replication.rejoin import write_again
 from meshlib.replication.snapshot import SnapshotPage, SnapshotPages
-from meshlib.replication.stability import GracePeriod
 from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_number
-from meshlib.replication.writes import Mutator, OpenWrites
+from meshlib.replication.writes import OpenWrites
 
 __all__ = ["Replica", "ReplicaState"]
 
@@ -65,7 +58,7 @@ class ReplicaState:
     pages: tuple[SnapshotPage, ...]
 
 
-class Replica:
+class Replica(LocalReplica):
     """Named documents that converge with those of every other replica.
 
     Args:
@@ -77,31 +70,7 @@ class Replica:
         StateError: the clock is of another actor.
     """
 
-    def __init__(
-        self, *, actor: ActorId, clock: HybridClock, config: ReplicationConfig | None = None
-    ) -> None:
-        if clock.actor != actor:
-            raise StateError("the clock mints stamps of another actor")
-        self.config: Final = config if config is not None else ReplicationConfig()
-        journal = Journal(changes_max=self.config.changes_max, events_max=self.config.events_max)
-        self._begin(Parts(actor, clock, self.config, journal))
-        self._served = self._parts
-        self._transfers = 0
-
-    def _begin(self, parts: Parts) -> None:
-        """Set up what absorbs and logs, over fresh parts."""
-        self._parts = parts
-        self._writes = OpenWrites(parts)
-        self._intake = Intake(parts)
-        self._arrivals = Arrivals(parts)
-        self._grace = GracePeriod(self.config.tombstone_grace_s)
-
-    # Documents
-
-    @property
-    def actor(self) -> ActorId:
-        """The writer that this node is."""
-        return self._served.actor
+    # Clocks
 
     @property
     def version_vector(self) -> Mapping[ActorId, int]:
@@ -110,84 +79,6 @@ class Replica:
         While `is_rejoining` it is the clock of what was adopted so far.
         """
         return self._parts.vector.view
-
-    @property
-    def has_open_writes(self) -> bool:
-        """Whether writes wait for `flush`: until then they are in no clock."""
-        return bool(self._writes)
-
-    def open(self, document: str, *, type_tag: str) -> Lattice:
-        """Return a document's state, made empty when it is not there. O(1).
-
-        Making it is no write: nobody hears of it before something is written.
-
-        Raises:
-            DocumentTypeError: it exists with another type.
-            InvalidTypeError: no type of that tag is registered, or the name is no text.
-            InvalidValueError: a malformed name.
-            LimitError: one more document than allowed, or too long a name.
-        """
-        state: Lattice = self._served.documents.open(document, type_tag).state
-        return state
-
-    def get(self, document: str) -> Lattice:
-        """Return a document's state: read it, and change it by `write` only. O(1).
-
-        Raises:
-            UnknownKeyError: no document of that name.
-        """
-        state: Lattice = self._served.documents.get(document).state
-        return state
-
-    def documents(self) -> list[str]:
-        """Return the names of the documents, sorted."""
-        return [document.name for document in self._served.documents]
-
-    def changes(self) -> list[Change]:
-        """Drain what became new, in order."""
-        return self._served.journal.drain_changes()
-
-    def events(self) -> list[ReplicaEvent]:
-        """Drain what happened, in order."""
-        return self._served.journal.drain_events()
-
-    # Local writes
-
-    def write(self, document: str, mutate: Mutator) -> WriteReceipt:
-        """Change a document. O(delta).
-
-        The delta is absorbed here at once and travels with the next flush; all writes to one
-        document within a flush become one entry.
-
-        Args:
-            document: an open document.
-            mutate: takes the state and a `WriteContext`, returns the delta and changes nothing.
-                It is called again, under another number, when the open entry has no room left.
-
-        Returns:
-            the number under which the write will travel. A delta that changes nothing is no
-            write: then the latest number before it, and `is_new` false.
-
-        Raises:
-            UnknownKeyError: no document of that name.
-            InvalidTypeError: the delta is not of the document's type.
-            LimitError: the delta's bytes are over `limits.ENTRY_BYTES_MAX`.
-            Exception: whatever `mutate` raises. Nothing is changed in any of these cases.
-        """
-        return self._writes.write(self._served.documents.get(document), mutate)
-
-    def flush(self) -> list[LogEntry]:
-        """Close the open groups and return this node's entries since the last flush. O(size).
-
-        The clock counts them from now on. Empty while `is_rejoining`.
-        """
-        if self.is_rejoining:
-            return []
-        self._writes.close()
-        entries = self._writes.take_unsent()
-        if entries:
-            self._intake.shorten_log()
-        return entries
 
     # Entries from peers
 
@@ -215,10 +106,6 @@ class Replica:
         self._arrivals.release()
         return self._intake.release()
 
-    def _close_writes(self) -> None:
-        if not self.is_rejoining:
-            self._writes.close()
-
     # What peers lack
 
     def lacking(self, peer_clock: Clock, *, bytes_max: int) -> Lacking:
@@ -231,9 +118,10 @@ class Replica:
             bytes_max: of the entries together; a single one may be over it.
         """
         parts = self._parts
+        found = parts.log.lacking(parts.vector.view, peer_clock, bytes_max=bytes_max)
         if parts.vector.lacks_forgotten(peer_clock):
-            return Lacking([], True, False)
-        return parts.log.lacking(parts.vector.view, peer_clock, bytes_max=bytes_max)
+            return Lacking(found.entries, True, False)
+        return found
 
     def entries_between(self, gap: Gap, *, bytes_max: int) -> Lacking:
         """Return the entries that fill a peer's gap, from the log. O(entries returned)."""
@@ -331,8 +219,11 @@ class Replica:
         return self._intake.release()
 
     def export_state(self, *, page_bytes_max: int = SNAPSHOT_PAGE_BYTES_MAX) -> ReplicaState:
-        """Return everything, to be kept on disk. O(content)."""
-        pages = self.snapshot_pages({}, page_bytes_max=page_bytes_max)
+        """Return everything that is served, to be kept on disk. O(content)."""
+        self._close_writes()
+        pages = SnapshotPages(
+            self._served, {}, page_bytes_max=page_bytes_max, number=0, is_repair=False
+        )
         return ReplicaState(self.actor, pages.clock, tuple(pages))
 
     def import_state(self, state: ReplicaState) -> None:
@@ -435,11 +326,6 @@ class Replica:
 
     # Coming back
 
-    @property
-    def is_rejoining(self) -> bool:
-        """Whether a peer's state is being adopted: between `begin_rejoin` and its end."""
-        return self._served is not self._parts
-
     def begin_rejoin(self, actor: ActorId) -> None:
         """Begin to come back as a new writer, after being out of contact for too long.
 
@@ -469,7 +355,9 @@ class Replica:
         """Take over what was adopted, and write again what only this node had. O(content).
 
         To be called once this replica `reaches` the clock of the peer it adopts, by a snapshot
-        or by entries. Subscribers get every document anew, as changes with `is_reset`.
+        or by entries. When that is the empty clock, the peer has nothing or is coming back
+        itself: then this node goes on with what it had, as the new writer, and the two join as
+        any two do. Subscribers get every document anew, as changes with `is_reset`.
 
         Raises:
             StateError: no `begin_rejoin` before. State unchanged.
@@ -477,14 +365,22 @@ class Replica:
         if not self.is_rejoining:
             raise StateError("finish_rejoin without begin_rejoin")
         former, parts = self._served, self._parts
+        old, new = former.actor, parts.actor
+        former.clock.actor = new
+        if not parts.vector.view:
+            self._writes.close()
+            unsent = self._writes.take_unsent()
+            former.actor = new
+            self._begin(former)
+            self._writes.put_unsent(unsent)
+            return RejoinReport(old, new, 0, ())
         parts.journal = former.journal
-        parts.clock.actor = parts.actor
         self._served = parts
         self._writes = OpenWrites(parts)
         for document in parts.documents:
             parts.journal.note(Change(document.name, document.state, False, True))
         kept, lost = write_again(former.documents, parts, self.write)
-        return RejoinReport(former.actor, parts.actor, kept, tuple(lost))
+        return RejoinReport(old, new, kept, tuple(lost))
 
     def _check(self) -> None:
         """Assert every invariant that can be seen from one replica."""

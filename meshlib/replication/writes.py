@@ -176,6 +176,10 @@ class OpenWrites:
         parts.vector.set(parts.actor, self.reserved)
         self._unsent += entries
 
+    def put_unsent(self, entries: list[LogEntry]) -> None:
+        """Take over entries that were closed under an earlier actor of this node."""
+        self._unsent = entries + self._unsent
+
     def take_unsent(self) -> list[LogEntry]:
         """Return the entries closed since the last call."""
         entries, self._unsent = self._unsent, []

@@ -1,0 +1,138 @@
+"""The local face of a replica: what an application reads, writes and is told.
+
+While a node comes back after being away (`begin_rejoin`), it is served from what it had, and a
+second set of parts is filled behind it; so there are two, `_served` and `_parts`, the same but
+for that time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshlib.clock import HybridClock
+from meshlib.crdt.lattice import Lattice
+from meshlib.errors import StateError
+from meshlib.identity import ActorId
+from meshlib.replication.arrivals import Arrivals
+from meshlib.replication.config import ReplicationConfig
+from meshlib.replication.intake import Intake
+from meshlib.replication.journal import Journal
+from meshlib.replication.parts import Parts
+from meshlib.replication.records import Change, LogEntry, ReplicaEvent, WriteReceipt
+from meshlib.replication.stability import GracePeriod
+from meshlib.replication.writes import Mutator, OpenWrites
+
+__all__ = ["LocalReplica"]
+
+
+class LocalReplica:
+    """Documents that this process reads and writes: see `Replica`."""
+
+    def __init__(
+        self, *, actor: ActorId, clock: HybridClock, config: ReplicationConfig | None = None
+    ) -> None:
+        if clock.actor != actor:
+            raise StateError("the clock mints stamps of another actor")
+        self.config: Final = config if config is not None else ReplicationConfig()
+        journal = Journal(changes_max=self.config.changes_max, events_max=self.config.events_max)
+        self._begin(Parts(actor, clock, self.config, journal))
+        self._served = self._parts
+        self._transfers = 0
+
+    def _begin(self, parts: Parts) -> None:
+        """Set up what absorbs and logs, over fresh parts."""
+        self._parts = parts
+        self._writes = OpenWrites(parts)
+        self._intake = Intake(parts)
+        self._arrivals = Arrivals(parts)
+        self._grace = GracePeriod(self.config.tombstone_grace_s)
+
+    @property
+    def actor(self) -> ActorId:
+        """The writer that this node is."""
+        return self._served.actor
+
+    @property
+    def is_rejoining(self) -> bool:
+        """Whether a peer's state is being adopted: between `begin_rejoin` and its end."""
+        return self._served is not self._parts
+
+    @property
+    def has_open_writes(self) -> bool:
+        """Whether writes wait for `flush`: until then they are in no clock."""
+        return bool(self._writes)
+
+    def open(self, document: str, *, type_tag: str) -> Lattice:
+        """Return a document's state, made empty when it is not there. O(1).
+
+        Making it is no write: nobody hears of it before something is written.
+
+        Raises:
+            DocumentTypeError: it exists with another type.
+            InvalidTypeError: no type of that tag is registered, or the name is no text.
+            InvalidValueError: a malformed name.
+            LimitError: one more document than allowed, or too long a name.
+        """
+        state: Lattice = self._served.documents.open(document, type_tag).state
+        return state
+
+    def get(self, document: str) -> Lattice:
+        """Return a document's state: read it, and change it by `write` only. O(1).
+
+        Raises:
+            UnknownKeyError: no document of that name.
+        """
+        state: Lattice = self._served.documents.get(document).state
+        return state
+
+    def documents(self) -> list[str]:
+        """Return the names of the documents, sorted."""
+        return [document.name for document in self._served.documents]
+
+    def changes(self) -> list[Change]:
+        """Drain what became new, in order."""
+        return self._served.journal.drain_changes()
+
+    def events(self) -> list[ReplicaEvent]:
+        """Drain what happened, in order."""
+        return self._served.journal.drain_events()
+
+    def write(self, document: str, mutate: Mutator) -> WriteReceipt:
+        """Change a document. O(delta).
+
+        The delta is absorbed here at once and travels with the next flush; all writes to one
+        document within a flush become one entry.
+
+        Args:
+            document: an open document.
+            mutate: takes the state and a `WriteContext`, returns the delta and changes nothing.
+                It is called again, under another number, when the open entry has no room left.
+
+        Returns:
+            the number under which the write will travel. A delta that changes nothing is no
+            write: then the latest number before it, and `is_new` false.
+
+        Raises:
+            UnknownKeyError: no document of that name.
+            InvalidTypeError: the delta is not of the document's type.
+            LimitError: the delta's bytes are over `limits.ENTRY_BYTES_MAX`.
+            Exception: whatever `mutate` raises. Nothing is changed in any of these cases.
+        """
+        return self._writes.write(self._served.documents.get(document), mutate)
+
+    def flush(self) -> list[LogEntry]:
+        """Close the open groups and return this node's entries since the last flush. O(size).
+
+        The clock counts them from now on. Empty while `is_rejoining`.
+        """
+        if self.is_rejoining:
+            return []
+        self._writes.close()
+        entries = self._writes.take_unsent()
+        if entries:
+            self._intake.shorten_log()
+        return entries
+
+    def _close_writes(self) -> None:
+        if not self.is_rejoining:
+            self._writes.close()
