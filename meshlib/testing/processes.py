@@ -61,7 +61,11 @@ def _load(where: str) -> Any:
         raise ConfigError(f"{where} cannot be loaded")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
-    found.loader.exec_module(module)
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

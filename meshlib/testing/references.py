@@ -25,15 +25,17 @@ def find_reference(spec: CRDTSpec[Any]) -> str:
     kept = _found.get(id(spec))
     if kept is not None and kept[0] is spec:
         return kept[1]
-    references = [
-        f"{_module_reference(module_name, module)}:{name}"
+    places = [
+        (module_name, name)
         for module_name, module in list(sys.modules.items())
         for name, value in list(getattr(module, "__dict__", {}).items())
         if value is spec
     ]
-    if references:
-        # The module it is defined in rather than a script that has it under some name for now.
-        reference = min(references, key=lambda found: ".py:" in found)
+    if places:
+        # Rather the module that its functions are from than one that has imported it.
+        home = getattr(spec.value, "__module__", None)
+        module_name, name = min(places, key=lambda place: place[0] != home)
+        reference = f"{_module_reference(module_name, sys.modules[module_name])}:{name}"
         _found[id(spec)] = (spec, reference)
         return reference
     raise ConfigError(
