@@ -172,6 +172,11 @@ class Arrivals:
             self._join_number(actor, sequence)
         return True
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a transfer is whole and waits for this node's clock."""
+        return any(arrival.clock is not None for arrival in self._arrivals.values())
+
     def release(self) -> bool:
         """Complete a transfer that waited; tell whether there was one."""
         for arrival in self._arrivals.values():

@@ -9,12 +9,12 @@ would hold up everything else that writer does, for ever, for one document's sak
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from meshlib.crdt import registry
 from meshlib.errors import ClockSkewError, LimitExceeded, RejectReason, RemoteError
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
-from meshlib.replication.document import latest_stamp
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import (
     Change,
@@ -138,10 +138,10 @@ class Intake:
         try:
             if have == 0 and len(parts.vector) >= ACTORS_MAX:
                 raise LimitExceeded("actors", size=ACTORS_MAX + 1, limit=ACTORS_MAX)
-            delta = registry.decode(entry.delta)
+            delta: Any = registry.decode(entry.delta)
             document = parts.documents.for_remote(entry.document, delta)
             if document.traits.is_stamped:
-                stamp = latest_stamp(delta)
+                stamp = delta.latest_stamp()
                 if stamp is not None:
                     parts.clock.observe(stamp)
             if entry.first <= have:

@@ -19,10 +19,11 @@ from typing import Any
 
 from attrs import frozen
 
-from meshlib.errors import InternalError, StateError
+from meshlib.errors import DecodeError, InternalError, RejectReason, StateError
 from meshlib.identity import ActorId
 from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
 from meshlib.replication import digest
+from meshlib.replication.arrivals import Arrivals
 from meshlib.replication.journal import QuietJournal
 from meshlib.replication.local import LocalReplica
 from meshlib.replication.parts import Parts
@@ -235,14 +236,20 @@ class Replica(LocalReplica):
         Raises:
             StateError: something is in this replica already, or the state is of its own actor,
                 which is never used again. State unchanged.
-            RemoteError: a page cannot be read. What was read before stays.
+            RemoteError: a page cannot be read or is missing, or the state is from further in the
+                future than the clock allows (`RejectReason.CLOCK`). State unchanged.
         """
         vector = self._parts.vector
         if vector.view or self._writes or state.actor == self.actor:
             raise StateError("a state is imported by a new writer, before anything else")
+        if not state.pages:
+            return
+        arrivals = Arrivals(self._parts)
         for page in state.pages:
-            self._arrivals.gather(page)
-        self._arrivals.complete(state.clock)
+            arrivals.gather(page)
+        if not arrivals.complete(state.clock):
+            reason = RejectReason.CLOCK if arrivals.is_waiting else RejectReason.MALFORMED
+            raise DecodeError("the state is not whole, or from the future", reason=reason)
 
     # Upkeep
 

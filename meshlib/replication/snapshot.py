@@ -30,6 +30,10 @@ PAGE_OVERHEAD_BYTES: Final = 1024
 """Room for a page's head: numbers, flags and bucket numbers."""
 
 BUCKETS_MAX: Final = 65_536
+
+SAMPLE_BUCKETS: Final = 8
+"""Buckets that are written once only to learn how large they are."""
+
 NUMBER_MAX: Final = (1 << 64) - 1
 WALL_MS_MAX: Final = (1 << 48) - 1
 LOGICAL_MAX: Final = (1 << 16) - 1
@@ -221,8 +225,10 @@ class SnapshotPages:
         self, document: Document, buckets: list[int]
     ) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Group buckets into pieces, by the size that the buckets before had."""
-        sent_bytes, sent_buckets, start, count = 0, 0, 0, 1
         bytes_max = self._piece_bytes_max
+        sample = buckets[:SAMPLE_BUCKETS]
+        sent_bytes, sent_buckets = len(registry.encode(document.state.part(sample))), len(sample)
+        start, count = 0, self._group_size(sent_bytes, sent_buckets)
         while start < len(buckets):
             group = tuple(buckets[start : start + count])
             part: Any = document.state.part(group)
@@ -240,4 +246,8 @@ class SnapshotPages:
             start += len(group)
             sent_bytes += len(data)
             sent_buckets += len(group)
-            count = max(1, bytes_max * sent_buckets * 3 // (sent_bytes * 4))
+            count = self._group_size(sent_bytes, sent_buckets)
+
+    def _group_size(self, sent_bytes: int, sent_buckets: int) -> int:
+        """Return how many buckets fill three quarters of a page, by those seen so far."""
+        return max(1, self._piece_bytes_max * sent_buckets * 3 // (sent_bytes * 4))

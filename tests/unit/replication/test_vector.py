@@ -1,0 +1,109 @@
+"""Clocks, their hash, and writers that were forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.identity import ActorId, actor_id
+from meshlib.replication import vector
+from meshlib.replication.vector import VersionVector, clock_hash, is_mark, marked_number
+
+A, B = actor_id("a", 1), actor_id("b", 1)
+
+moves = st.lists(st.tuples(st.sampled_from([A, B, actor_id("c", 3)]), st.integers(1, 5)))
+
+
+def made(**numbers: int) -> VersionVector:
+    clock = VersionVector()
+    for name, number in numbers.items():
+        clock.set(actor_id(name, 1), number)
+    return clock
+
+
+@given(moves)
+def test_the_hash_is_kept_up(steps: list[tuple[ActorId, int]]) -> None:
+    """Whatever moves, the hash is that of the clock."""
+    clock = VersionVector()
+    for actor, step in steps:
+        clock.set(actor, clock.get(actor) + step)
+    assert clock_hash(clock.view) == clock.hash()
+
+
+def test_the_hash_does_not_depend_on_order() -> None:
+    """Two nodes that heard the writers in another order are equal."""
+    assert made(a=1, b=2).hash() == made(b=2, a=1).hash()
+    assert made(a=1).hash() != made(a=2).hash()
+
+
+def test_a_write_without_a_number_is_never_covered() -> None:
+    """Number 0 says that a write was not numbered."""
+    clock = made(a=3)
+    assert [False, True, True, False] == [clock.covers(A, n) for n in (0, 1, 3, 4)]
+
+
+def test_a_forgotten_writer_leaves_clock_and_hash() -> None:
+    """Clocks do not grow with every restart."""
+    clock = made(a=3, b=1)
+    clock.forget(A, 3)
+    assert {B: 1} == clock.view
+    assert made(b=1).hash() == clock.hash()
+
+
+def test_a_forgotten_writers_writes_stay_covered() -> None:
+    """What it wrote was absorbed here, whether or not it is named."""
+    clock = made(a=3)
+    clock.forget(A, 3)
+    assert [True, False] == [clock.covers(A, n) for n in (3, 4)]
+
+
+def test_a_clock_that_is_sent_marks_the_forgotten() -> None:
+    """A peer learns that nothing of them is needed."""
+    clock = made(a=3, b=1)
+    clock.forget(A, 3)
+    sent = clock.advertised()
+    assert 1 == sent[B]
+    assert is_mark(sent[A])
+    assert 3 == marked_number(sent[A])
+    assert clock.hash() == clock_hash(sent)
+
+
+def test_a_peer_with_a_mark_is_reached() -> None:
+    """What a peer has forgotten is not waited for, nor what was forgotten here."""
+    peer = made(a=3)
+    peer.forget(A, 3)
+    assert made(b=1).reaches(peer.advertised())
+    ours = made(a=3)
+    ours.forget(A, 3)
+    assert ours.reaches({A: 9})
+    assert not made(a=3).reaches({A: 4})
+
+
+def test_a_peer_behind_a_forgotten_writer_lacks_it() -> None:
+    """With a number or a mark below ours it has not got everything."""
+    ours, theirs = made(a=3), made(a=2)
+    ours.forget(A, 3)
+    assert ours.lacks_forgotten({A: 2})
+    assert not ours.lacks_forgotten({A: 3})
+    assert not ours.lacks_forgotten({B: 1})
+    theirs.forget(A, 2)
+    assert ours.lacks_forgotten(theirs.advertised())
+
+
+def test_the_forgotten_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is no longer remembered beyond the limit."""
+    monkeypatch.setattr(vector, "FORGOTTEN_MAX", 2)
+    clock = VersionVector()
+    for incarnation in (1, 2, 3):
+        clock.forget(actor_id("a", incarnation), 5)
+    assert [actor_id("a", 2), actor_id("a", 3)] == list(clock.forgotten)
+
+
+def test_only_the_newest_marks_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on the wire stays small."""
+    monkeypatch.setattr(vector, "MARKS_MAX", 1)
+    clock = VersionVector()
+    for incarnation in (1, 2):
+        clock.forget(actor_id("a", incarnation), 5)
+    assert [actor_id("a", 2)] == list(clock.advertised())

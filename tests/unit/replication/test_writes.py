@@ -1,0 +1,185 @@
+"""Local writes: groups, numbers, limits, and what changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshlib.crdt import LWWMap, ORSet, decode
+from meshlib.errors import InvalidTypeError, LimitError, StateError, UnknownKeyError
+from meshlib.identity import actor_id
+from meshlib.limits import ENTRY_BYTES_MAX, VALUE_BYTES_MAX
+from meshlib.replication import Replica
+
+
+def put(replica: Replica, key: str, value: Any) -> Any:
+    return replica.write("m", lambda s, c: s.set(key, value, stamp=c.stamp(), sequence=c.sequence))
+
+
+def test_writes_of_one_flush_to_one_document_are_one_entry(world: Any) -> None:
+    """They share a number, which their entries carry from the first on."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    assert [1, 1] == [put(a, key, 0).sequence for key in "xy"]
+    (entry,) = a.flush()
+    delta: Any = decode(entry.delta)
+    assert (1, 1, "m") == (entry.first, entry.last, entry.document)
+    assert [1, 1] == [delta.entry(key).sequence for key in "xy"]
+
+
+def test_each_document_has_an_entry_of_its_own(world: Any) -> None:
+    """Numbers are given in the order of the first writes."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    a.open("n", type_tag="g_counter")
+    put(a, "x", 0)
+    a.write("n", lambda s, c: s.increment(by=c.actor))
+    put(a, "y", 0)
+    assert [(1, "m"), (2, "n")] == [(entry.first, entry.document) for entry in a.flush()]
+
+
+def test_a_write_is_visible_at_once_and_counted_at_the_flush(world: Any) -> None:
+    """The clock says only what travels."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    put(a, "x", 1)
+    assert {"x": 1} == world.live(a)
+    assert ({}, True) == (dict(a.version_vector), a.has_open_writes)
+    a.flush()
+    assert ({a.actor: 1}, False) == (dict(a.version_vector), a.has_open_writes)
+
+
+def test_a_flush_without_writes_is_empty(world: Any) -> None:
+    """Nothing is made of nothing."""
+    assert [] == world.replica("a").flush()
+
+
+def test_a_bottom_delta_writes_nothing(world: Any) -> None:
+    """No number is used for it."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    receipt = a.write("m", lambda _s, _c: LWWMap())
+    assert (0, False) == (receipt.sequence, receipt.is_new)
+    assert [] == a.flush()
+
+
+def test_a_delta_that_is_already_held_writes_nothing(world: Any) -> None:
+    """The receipt names the latest write before it."""
+    a = world.replica("a")
+    world.put(a, "x", 1)
+    receipt = a.write("m", lambda s, _c: s.copy())
+    assert (1, False) == (receipt.sequence, receipt.is_new)
+    assert [] == a.flush()
+
+
+def test_a_mutator_that_raises_changes_nothing(world: Any) -> None:
+    """Neither the document, nor the numbers."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    with pytest.raises(UnknownKeyError):
+        a.write("m", lambda s, c: s.remove("x", stamp=c.stamp(), sequence=c.sequence))
+    assert 1 == world.put(a, "x", 1).first
+
+
+def test_a_delta_of_another_type_is_refused(world: Any) -> None:
+    """A document keeps its type."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    with pytest.raises(InvalidTypeError):
+        a.write("m", lambda _s, _c: ORSet())
+
+
+def test_an_unknown_document_cannot_be_written(world: Any) -> None:
+    """It has to be opened with its type first."""
+    with pytest.raises(UnknownKeyError):
+        world.replica("a").write("m", lambda s, _c: s)
+
+
+def test_a_delta_over_the_limit_is_refused(world: Any) -> None:
+    """It would not fit a frame; the document is as before."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+
+    def large(state: Any, context: Any) -> Any:
+        delta = LWWMap[str, bytes]()
+        for key in "xyz":
+            value = b"v" * (VALUE_BYTES_MAX - 8)
+            delta |= state.set(key, value, stamp=context.stamp(), sequence=context.sequence)
+        return delta
+
+    with pytest.raises(LimitError):
+        a.write("m", large)
+    assert {} == world.live(a)
+
+
+def test_a_full_group_is_followed_by_another(world: Any) -> None:
+    """Each entry fits the limit, and each write carries its own entry's number."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    value = b"v" * (VALUE_BYTES_MAX - 8)
+    assert [1, 2, 3] == [put(a, key, value).sequence for key in ("x", "y", "z")]
+    entries = a.flush()
+    assert [1, 2, 3] == [entry.first for entry in entries]
+    assert all(len(entry.delta) <= ENTRY_BYTES_MAX for entry in entries)
+    for key, entry in zip("xyz", entries, strict=True):
+        delta: Any = decode(entry.delta)
+        assert entry.first == delta.entry(key).sequence
+    a._check()
+
+
+def test_dots_are_free_and_follow_each_other(world: Any) -> None:
+    """Several in one write are different, and later ones go on."""
+    a = world.replica("a")
+    a.open("t", type_tag="or_set")
+    a.write("t", lambda s, c: s.add("x", dot=c.dot()) | s.add("y", dot=c.dot()))
+    a.write("t", lambda s, c: s.add("z", dot=c.dot()))
+    tags: Any = a.get("t")
+    assert [1, 2, 3] == sorted(dot.sequence for dot in tags.context)
+
+
+def test_a_type_without_a_context_has_no_dots(world: Any) -> None:
+    """Asking for one is the caller's mistake."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    with pytest.raises(InvalidTypeError):
+        a.write("m", lambda _s, c: c.dot())
+
+
+def test_the_joined_entry_holds_all_writes(world: Any) -> None:
+    """A counter's later total stands for the earlier ones."""
+    a, b = world.replica("a"), world.replica("b")
+    a.open("n", type_tag="g_counter")
+    for _ in range(5):
+        a.write("n", lambda s, c: s.increment(by=c.actor))
+    b.receive(a.flush())
+    counter: Any = b.get("n")
+    assert 5 == counter.value
+
+
+def test_open_writes_are_closed_before_anything_foreign_is_absorbed(world: Any) -> None:
+    """Else a removal could look settled while an older write is still open."""
+    a, b = world.replica("a"), world.replica("b")
+    entry = world.put(b, "x", 1)
+    a.open("m", type_tag="lww_map")
+    put(a, "y", 2)
+    a.receive([entry])
+    assert {a.actor: 1, b.actor: 1} == a.version_vector
+    assert [1] == [own.first for own in a.flush()]
+
+
+def test_a_local_change_is_told_as_such(world: Any) -> None:
+    """Subscribers see the new part, and whose it is."""
+    a, b = world.replica("a"), world.replica("b")
+    b.receive([world.put(a, "x", 1)])
+    (local,), (remote,) = a.changes(), b.changes()
+    assert ("m", True) == (local.document, local.is_local)
+    assert ("m", False) == (remote.document, remote.is_local)
+    assert [] == a.changes()
+
+
+def test_the_clock_must_be_of_the_actor(world: Any) -> None:
+    """Stamps of another actor would break ties wrongly."""
+    a = world.replica("a")
+    with pytest.raises(StateError):
+        Replica(actor=actor_id("b", 1), clock=a._parts.clock)
