@@ -32,7 +32,7 @@ class World:
 
     def put(self, replica: Replica, key: str, value: Any, *, document: str = "m") -> LogEntry:
         """Set a key of a map, flush, and return the entry."""
-        self.wall_s += 0.001
+        self.wall_s += 0.01
         replica.open(document, type_tag="lww_map")
         replica.write(
             document, lambda s, c: s.set(key, value, stamp=c.stamp(), sequence=c.sequence)
@@ -42,7 +42,7 @@ class World:
 
     def remove(self, replica: Replica, key: str, *, document: str = "m") -> LogEntry:
         """Remove a key of a map, flush, and return the entry."""
-        self.wall_s += 0.001
+        self.wall_s += 0.01
         replica.write(document, lambda s, c: s.remove(key, stamp=c.stamp(), sequence=c.sequence))
         (entry,) = replica.flush()
         return entry

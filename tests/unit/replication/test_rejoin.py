@@ -1,0 +1,233 @@
+"""Coming back after being away too long: as a new writer, with a peer's state, losing nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshlib.errors import StateError
+from meshlib.identity import actor_id
+from meshlib.replication import ActorForgotten, LogEntry, LostWrite, RejoinReport, Replica
+
+NEW = actor_id("a", 2)
+
+
+def adopt(world: Any, node: Replica, peer: Replica, *, actor: bytes = NEW) -> RejoinReport:
+    """Come back by a snapshot of a peer."""
+    node.begin_rejoin(actor)  # type: ignore[arg-type]  # the tests' actors are bytes
+    world.transfer(peer, node)
+    assert node.reaches(peer.advertised_clock())
+    return node.finish_rejoin()
+
+
+def pair(world: Any) -> tuple[Replica, Replica, list[LogEntry]]:
+    """Two nodes that both have x, before one goes away."""
+    a, b = world.replica("a"), world.replica("b")
+    entry = world.put(a, "x", "old")
+    b.receive([entry])
+    return a, b, [entry]
+
+
+def test_what_no_peer_had_is_written_again(world: Any) -> None:
+    """As a new write of the new actor, which reaches the peers as any write does."""
+    a, b, _ = pair(world)
+    world.put(a, "mine", 1)
+    report = adopt(world, a, b)
+    assert (NEW, 1, ()) == (a.actor, report.kept, report.lost)
+    b.receive(a.flush())
+    assert {"x": "old", "mine": 1} == world.live(a) == world.live(b)
+    entry: Any = b.get("m")
+    assert (NEW, 1) == (entry.entry("mine").actor, entry.entry("mine").sequence)
+
+
+def test_what_was_removed_meanwhile_stays_removed(world: Any) -> None:
+    """Though this node never saw the removal and its tombstone is gone."""
+    a, b, _ = pair(world)
+    world.remove(b, "x")
+    b.collect_tombstones(b.version_vector, now=0.0)
+    adopt(world, a, b)
+    assert {} == world.live(a)
+
+
+def test_what_something_newer_replaced_is_reported(world: Any) -> None:
+    """It is lost, and not silently."""
+    a, b, _ = pair(world)
+    world.put(a, "x", "mine")
+    world.put(b, "x", "newer")
+    report = adopt(world, a, b)
+    assert (LostWrite("m", "x"),) == report.lost
+    assert {"x": "newer"} == world.live(a)
+
+
+def test_a_newer_write_of_this_node_replaces_the_peers(world: Any) -> None:
+    """The order of the stamps decides, as always."""
+    a, b, _ = pair(world)
+    world.put(b, "x", "theirs")
+    world.put(a, "x", "newer")
+    assert 1 == adopt(world, a, b).kept
+    assert {"x": "newer"} == world.live(a)
+
+
+def test_a_removal_made_while_away_is_made_again(world: Any) -> None:
+    """Also when the peer has the key no more, since another may still have it."""
+    a, b, _ = pair(world)
+    world.remove(a, "x")
+    adopt(world, a, b)
+    b.receive(a.flush())
+    assert {} == world.live(a) == world.live(b)
+
+
+def test_a_removal_of_what_the_peer_lacks_is_made_again(world: Any) -> None:
+    """A third node may have an older value that has not reached the peer."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    entry = world.put(c, "x", 1)
+    a.receive([entry])
+    world.remove(a, "x")
+    world.put(b, "y", 2)
+    adopt(world, a, b)
+    b.receive(a.flush())
+    b.receive([entry])
+    assert {"y": 2} == world.live(b)
+
+
+def test_writes_of_others_that_only_this_node_has_are_kept(world: Any) -> None:
+    """It may be their only survivor."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    world.put(b, "y", 2)
+    a.receive([world.put(c, "x", 1)])
+    assert 1 == adopt(world, a, b).kept
+    assert {"x": 1, "y": 2} == world.live(a)
+
+
+def test_other_types_are_joined(world: Any) -> None:
+    """A set and a counter drop no removals, so theirs and ours are joined as they are."""
+    a, b = world.replica("a"), world.replica("b")
+    for replica, tag in ((a, "mine"), (b, "theirs")):
+        replica.open("t", type_tag="or_set")
+        replica.write("t", lambda s, c, t=tag: s.add(t, dot=c.dot()))
+        replica.flush()
+    world.increment(a)
+    assert 2 == adopt(world, a, b).kept
+    b.receive(a.flush())
+    for replica in (a, b):
+        tags: Any = replica.get("t")
+        counter: Any = replica.get("n")
+        assert ({"mine", "theirs"}, 1) == (set(tags.value), counter.value)
+    assert a.content_digest() == b.content_digest()
+
+
+def test_readers_and_writers_are_served_meanwhile(world: Any) -> None:
+    """They see what was there before, and what they write is kept."""
+    a, b, _ = pair(world)
+    a.begin_rejoin(NEW)
+    assert a.is_rejoining
+    assert {"x": "old"} == world.live(a)
+    a.write("m", lambda s, c: s.set("meanwhile", 1, stamp=c.stamp(), sequence=c.sequence))
+    assert ([], {}) == (a.flush(), dict(a.version_vector))
+    world.transfer(b, a)
+    a.finish_rejoin()
+    assert {"x": "old", "meanwhile": 1} == world.live(a)
+    assert not a.is_rejoining
+
+
+def test_entries_may_do_instead_of_a_snapshot(world: Any) -> None:
+    """When the peer's log still has everything."""
+    a, b, entries = pair(world)
+    a.begin_rejoin(NEW)
+    a.receive(b.lacking(a.advertised_clock(), bytes_max=1000).entries)
+    assert a.reaches(b.advertised_clock())
+    a.finish_rejoin()
+    assert {"x": "old"} == world.live(a)
+    assert entries == a.lacking({}, bytes_max=1000).entries
+
+
+def test_subscribers_get_every_document_anew(world: Any) -> None:
+    """What vanished has no delta."""
+    a, b, _ = pair(world)
+    world.remove(b, "x")
+    a.changes()
+    adopt(world, a, b)
+    (change,) = a.changes()
+    assert ("m", True) == (change.document, change.is_reset)
+
+
+def test_a_state_meanwhile_is_the_former_one(world: Any) -> None:
+    """What is kept on disk is never half a transfer."""
+    a, _, _ = pair(world)
+    a.begin_rejoin(NEW)
+    restored = world.replica("a", incarnation=9)
+    restored.import_state(a.export_state())
+    assert {"x": "old"} == world.live(restored)
+
+
+def test_two_that_come_back_to_each_other_go_on(world: Any) -> None:
+    """A peer that has nothing is adopted by keeping what was here, as the new writer."""
+    a, b, _ = pair(world)
+    world.put(a, "mine", 1)
+    world.put(b, "theirs", 2)
+    b.begin_rejoin(actor_id("b", 2))
+    report = adopt(world, a, b)
+    b.finish_rejoin()
+    assert (0, ()) == (report.kept, report.lost)
+    world.put(a, "later", 3)
+    b.receive(a.lacking(b.advertised_clock(), bytes_max=10_000).entries)
+    a.receive(b.lacking(a.advertised_clock(), bytes_max=10_000).entries)
+    assert {"x": "old", "mine": 1, "theirs": 2, "later": 3} == world.live(a) == world.live(b)
+    assert a.clock_hash() == b.clock_hash()
+    a._check()
+
+
+def test_unsent_entries_survive_when_a_node_goes_on(world: Any) -> None:
+    """They were made by the old writer and are still sent."""
+    a = world.replica("a")
+    a.open("m", type_tag="lww_map")
+    a.write("m", lambda s, c: s.set("x", 1, stamp=c.stamp(), sequence=c.sequence))
+    old = a.actor
+    a.begin_rejoin(NEW)
+    a.write("m", lambda s, c: s.set("y", 2, stamp=c.stamp(), sequence=c.sequence))
+    a.finish_rejoin()
+    assert [(old, 1), (old, 2)] == [(entry.actor, entry.first) for entry in a.flush()]
+    assert (NEW, 1) == (world.put(a, "z", 3).actor, a.version_vector[NEW])
+
+
+def test_beginning_again_starts_over(world: Any) -> None:
+    """The former state stays the one that is served."""
+    a, b, _ = pair(world)
+    a.begin_rejoin(actor_id("a", 2))
+    report = adopt(world, a, b, actor=actor_id("a", 3))
+    assert (actor_id("a", 1), actor_id("a", 3)) == (report.old, report.new)
+    assert {"x": "old"} == world.live(a)
+
+
+def test_the_same_actor_cannot_come_back(world: Any) -> None:
+    """An actor is never used twice."""
+    a = world.replica("a")
+    with pytest.raises(StateError):
+        a.begin_rejoin(a.actor)
+
+
+def test_an_end_needs_a_beginning(world: Any) -> None:
+    """Out of order it is the caller's mistake."""
+    with pytest.raises(StateError):
+        world.replica("a").finish_rejoin()
+
+
+def test_a_node_that_was_forgotten_is_told(world: Any) -> None:
+    """By the mark in a peer's clock, or in its state."""
+    a, b, _ = pair(world)
+    b.forget(a.actor)
+    a.learn_forgotten(b.advertised_clock(), keep=())
+    assert [ActorForgotten(actor=a.actor)] == a.events()
+
+
+def test_a_node_with_more_than_was_forgotten_is_told(world: Any) -> None:
+    """It holds writes that the others refuse, and has to write them again."""
+    a, b = world.replica("a"), world.replica("b")
+    first, second = world.put(b, "x", 1), world.put(b, "y", 2)
+    a.receive([first, second])
+    c = world.replica("c")
+    c.receive([first])
+    c.forget(b.actor)
+    assert [] == a.learn_forgotten(c.advertised_clock(), keep=())
+    assert [ActorForgotten(actor=b.actor)] == a.events()
