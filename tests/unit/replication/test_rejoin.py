@@ -8,7 +8,14 @@ import pytest
 
 from meshlib.errors import StateError
 from meshlib.identity import actor_id
-from meshlib.replication import ActorForgotten, LogEntry, LostWrite, RejoinReport, Replica
+from meshlib.replication import (
+    ActorForgotten,
+    IdentityStolen,
+    LogEntry,
+    LostWrite,
+    RejoinReport,
+    Replica,
+)
 
 NEW = actor_id("a", 2)
 
@@ -231,3 +238,45 @@ def test_a_node_with_more_than_was_forgotten_is_told(world: Any) -> None:
     c.forget(b.actor)
     assert [] == a.learn_forgotten(c.advertised_clock(), keep=())
     assert [ActorForgotten(actor=b.actor)] == a.events()
+
+
+def test_a_document_opened_meanwhile_is_kept(world: Any) -> None:
+    """It is in none of the adopted ones, and what was written to it is written again."""
+    a, b, _ = pair(world)
+    a.begin_rejoin(NEW)
+    for name, is_written in (("d", True), ("empty", False)):
+        a.open(name, type_tag="lww_map")
+        if is_written:
+            a.write(name, lambda s, c: s.set("k", 1, stamp=c.stamp(), sequence=c.sequence))
+    world.transfer(b, a)
+    assert 1 == a.finish_rejoin().kept
+    assert {"k": 1} == world.live(a, document="d")
+
+
+def test_a_document_that_has_another_type_meanwhile_is_reported(world: Any) -> None:
+    """The cluster's document stays, and this node's is lost, not silently."""
+    a, b, _ = pair(world)
+    world.increment(b, document="d")
+    a.begin_rejoin(NEW)
+    a.open("d", type_tag="lww_map")
+    world.transfer(b, a)
+    assert (LostWrite("d", None),) == a.finish_rejoin().lost
+
+
+def test_events_are_told_while_coming_back(world: Any) -> None:
+    """What is refused meanwhile is no secret."""
+    a, b, _ = pair(world)
+    thief = world.replica("a", incarnation=2)
+    a.begin_rejoin(NEW)
+    a.receive([world.put(thief, "x", 1)])
+    assert [IdentityStolen(actor=NEW, sequence=1)] == a.events()
+    assert b.actor not in a.version_vector
+
+
+def test_a_state_may_tell_that_one_was_forgotten(world: Any) -> None:
+    """The marks are in its clock too."""
+    a, b, _ = pair(world)
+    b.forget(a.actor)
+    fresh = Replica(actor=a.actor, clock=world.clock(a.actor, "a"))
+    world.transfer(b, fresh)
+    assert ActorForgotten(actor=a.actor) in fresh.events()

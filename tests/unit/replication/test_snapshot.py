@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from meshlib.codec import pack, unpack
 from meshlib.crdt import decode
-from meshlib.errors import DecodeError, RejectReason, RemoteError, VersionMismatch
+from meshlib.errors import (
+    DecodeError,
+    LimitExceeded,
+    RejectReason,
+    RemoteError,
+    VersionMismatch,
+)
 from meshlib.limits import VALUE_BYTES_MAX
 from meshlib.replication import EntriesHeld, PageSkipped, Replica, ReplicationConfig, SnapshotPage
 from meshlib.replication.snapshot import PageContent
@@ -313,3 +319,81 @@ def test_a_page_reads_as_it_was_written(number: int, flags: list[bool]) -> None:
         is_whole=is_whole,
     )
     assert content == PageContent.decode(content.encode())
+
+
+def test_transfers_that_broke_off_are_not_kept(world: Any) -> None:
+    """The oldest makes way, and a late end of it joins nothing."""
+    a, b = world.replica("a"), world.replica("b")
+    fill(world, a, 60)
+    ends = []
+    for number in range(3):
+        world.put(a, "n", number)
+        pages = a.snapshot_pages({}, page_bytes_max=2048)
+        ends.append((pages, list(pages)))
+    for _, made in ends:
+        for page in made:
+            b.absorb_page(page)
+    b.complete_snapshot(ends[0][0].clock)
+    assert {} == b.version_vector
+    b.complete_snapshot(ends[2][0].clock)
+    assert a.clock_hash() == b.clock_hash()
+
+
+def test_a_clock_over_the_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer cannot make this node's clock grow without end."""
+    monkeypatch.setattr("meshlib.replication.arrivals.ACTORS_MAX", 1)
+    a, b = world.replica("a"), world.replica("b")
+    a.receive([world.put(world.replica("c"), "x", 1)])
+    world.put(a, "y", 1)
+    with pytest.raises(LimitExceeded):
+        world.transfer(a, b)
+    assert ([], {}) == (b.documents(), dict(b.version_vector))
+
+
+def test_numbers_forgotten_in_different_places_are_joined(world: Any) -> None:
+    """Two nodes forgot a writer, one having had more of it: its state brings the rest."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    first, second = world.put(c, "x", 1), world.put(c, "y", 2)
+    a.receive([first, second])
+    b.receive([first])
+    a.forget(c.actor)
+    b.forget(c.actor)
+    assert a.lacking(b.advertised_clock(), bytes_max=1000).needs_snapshot
+    world.transfer(a, b)
+    assert {"x": 1, "y": 2} == world.live(b)
+    assert not a.lacking(b.advertised_clock(), bytes_max=1000).needs_snapshot
+
+
+def test_a_prefix_tree_travels_in_pages(world: Any) -> None:
+    """Its buckets are parts of it like those of a map."""
+    a, b = world.replica("a"), world.replica("b")
+    a.open("tree:x", type_tag="prefix_cache")
+    for number in range(200):
+        text = f"{number:03} some prompt that is long enough to need several pages"
+        a.write("tree:x", lambda s, _, t=text: s.insert(t, tenant="worker", access=7))
+    a.flush()
+    pages = list(a.snapshot_pages({}, page_bytes_max=4096))
+    assert max(len(page.state) for page in pages) <= 4096
+    world.transfer(a, b, page_bytes_max=4096)
+    assert a.content_digest() == b.content_digest()
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        7,
+        (),
+        (1,),
+        (1, (), (), b""),
+        (1, (1, 2, 3, 4, 5, 6), (), "text"),
+        (1, (1, 2, 3, -4, 5, 6), (), b""),
+        (1, (1, 2, 3, 1 << 60, 5, 6), (), b""),
+        (1, (1, 2, 3, 4, 1 << 20, 6), (), b""),
+        (1, (1, 2, 3, 4, 5, 6), (1 << 20,), b""),
+        (1, (1, 2, 3, 4, 5, 6), (True,), b""),
+    ],
+)
+def test_a_malformed_page_is_refused(world: Any, tree: Any) -> None:
+    """Each field has its type and range."""
+    with pytest.raises(DecodeError):
+        world.replica("a").absorb_page(SnapshotPage("m", pack(tree)))
