@@ -174,7 +174,7 @@ class Calm:
                 break
             cluster.advance(cluster.now + 1.0)
         else:
-            raise Broken("rest", f"agreement was lost again: {left}")
+            raise Broken("rest", f"agreement was lost for good: {left}")
 
 
 def _work(host: Host) -> tuple[int, ...]:

@@ -29,12 +29,15 @@ class Cluster(Protocol):
 
     def schedule(self, at_s: float, action: Callable[..., None], *arguments: Any) -> None:
         """Run `action(now, *arguments)` at a simulated time."""
+        ...
 
     def advance(self, until_s: float) -> None:
         """Let everything happen up to a simulated time."""
+        ...
 
     def trace(self, label: str, what: str) -> None:
         """Hand one line to whoever reads along."""
+        ...
 
     def seeds(self) -> tuple[str, ...]:
         """Return the addresses that a starting node is told of."""
@@ -50,15 +53,20 @@ class Cluster(Protocol):
 
     def start(self, now: float, host: Host) -> None:
         """Start a process on a machine."""
+        ...
 
     def crash(self, host: Host) -> None:
         """End a process at once."""
+        ...
 
     def leave(self, now: float, host: Host) -> None:
         """Let a node say goodbye and end."""
+        ...
 
     def pause(self, now: float, host: Host, duration_s: float) -> None:
         """Stop a process for a while."""
+        ...
 
     def resume(self, now: float, host: Host) -> None:
         """Let a stopped process go on."""
+        ...

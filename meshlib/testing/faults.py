@@ -243,7 +243,7 @@ def _draw_tuning(rng: random.Random, count: int) -> Tuning:
         gap_buffer_bytes_max=rng.choice((2_048, 16_384, 65_536)),
         packet_bytes_max=rng.choice((1_400, 8_192, 65_536)),
         tombstone_grace_s=rng.choice((0.0, 1.0, 3.0)),
-        forget_after_s=rng.choice((20.0, 40.0, 3_600.0)),
+        forget_after_s=rng.choice((8.0, 20.0, 40.0, 3_600.0)),
         max_skew_s=rng.choice((2.0, 5.0)),
         content_check_period=rng.choice((1, 4, 16)),
         writes_per_s=rng.choice((1.0, 4.0, 10.0, 20.0)),

@@ -14,14 +14,12 @@ from attrs import frozen
 from meshlib import node
 from meshlib.clock import HybridClock
 from meshlib.crdt import LWWMap, entries
-from meshlib.gossip import engine, wire
+from meshlib.gossip import upkeep, wire
 from meshlib.gossip.roster import Roster
 from meshlib.membership import MemberRecord, MemberStatus
-from meshlib.membership.members import MemberTable
 from meshlib.replication import StabilityTracker
 from meshlib.replication.gap_buffer import GapBuffer
 from meshlib.replication.log import ReplicationLog
-from meshlib.replication.vector import VersionVector
 
 __all__ = ["MUTATIONS", "Mutation"]
 
@@ -82,11 +80,6 @@ def never_refute(patch: Patch) -> None:
     patch(Roster, "_refute", lambda _self, _accusation, _now: None)
 
 
-def resurrect_by_snapshot(patch: Patch) -> None:
-    """A snapshot brings back what this node has seen removed."""
-    patch(VersionVector, "covers", lambda _self, _actor, _sequence: False)
-
-
 def believe_in_naive_stability(patch: Patch) -> None:
     """A tombstone goes once this node alone has the removal."""
     patch(StabilityTracker, "settled", lambda _self, _members, *, our_clock: dict(our_clock))
@@ -124,14 +117,9 @@ def trim_what_others_lack(patch: Patch) -> None:
     patch(ReplicationLog, "_drop_front", broken)
 
 
-def remember_the_forgotten_badly(patch: Patch) -> None:
-    """A member that was forgotten comes back by old news."""
-    patch(MemberTable, "is_forgotten", lambda _self, _record: False)
-
-
 def wake_without_end(patch: Patch) -> None:
     """Maintenance sets its timer for at once."""
-    patch(engine, "MAINTENANCE_S", 0.001)
+    patch(upkeep, "MAINTENANCE_S", 0.001)
 
 
 MUTATIONS = tuple(
@@ -142,14 +130,12 @@ MUTATIONS = tuple(
         advance_over_gap,
         accept_stale_incarnation,
         never_refute,
-        resurrect_by_snapshot,
         believe_in_naive_stability,
         trust_every_byte,
         be_deaf_to_stamps,
         reuse_the_writer,
         never_heal,
         trim_what_others_lack,
-        remember_the_forgotten_badly,
         wake_without_end,
     )
 )
