@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Final
 
 from attrs import field, frozen
@@ -102,8 +103,10 @@ def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
     if jobs <= 1:
         yield from map(_run, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(tasks) or 1)) as pool:
-        yield from pool.imap(_run, tasks, chunksize=SEEDS_PER_TASK)
+    context = multiprocessing.get_context("spawn")
+    # An executor says so when one of its processes is killed; a pool would wait for ever.
+    with ProcessPoolExecutor(min(jobs, len(tasks) or 1), mp_context=context) as executor:
+        yield from executor.map(_run, tasks, chunksize=SEEDS_PER_TASK)
 
 
 def _run(task: Task) -> Outcome:
