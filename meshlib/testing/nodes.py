@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip import GossipConfig
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicationConfig
@@ -55,10 +56,20 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
 
 
 def restore(host: Host, now: float) -> bool:
-    """Give a fresh node the state that an earlier start left on the machine's disk, if any."""
+    """Give a fresh node the state that an earlier start left on the machine's disk, if any.
+
+    One that is from further in the future than the machine's clock allows is refused, as it is
+    in production, where the start fails until an operator mends the clock or moves the file
+    away; here the file is moved away.
+    """
     if host.snapshot is None:
         return False
     kept_at, state = host.snapshot
     host.snapshot = None
-    host.node.restore(state, age_s=now - kept_at, now=host.monotonic(now))
+    try:
+        host.node.restore(state, age_s=now - kept_at, now=host.monotonic(now))
+    except RemoteError as error:
+        if error.reason is not RejectReason.CLOCK:
+            raise
+        return False
     return True
