@@ -132,8 +132,11 @@ class Arrivals:
             del self._refused[next(iter(self._refused))]
         if count < self._parts.config.rejections_max:
             raise error
+        self._skip(name, error, is_told=count == self._parts.config.rejections_max)
+
+    def _skip(self, name: str, error: RemoteError, *, is_told: bool = True) -> None:
         self._parts.documents.skip(name, BASE, 0)
-        if count == self._parts.config.rejections_max:
+        if is_told:
             self._parts.journal.emit(
                 PageSkipped(document=name, reason=error.reason, detail=str(error))
             )
@@ -166,8 +169,12 @@ class Arrivals:
         for transfer, arrival in complete.items():
             del self._arrivals[transfer]
             for name, gathered in arrival.documents.items():
-                if gathered is not None:
+                if gathered is None:
+                    continue
+                try:
                     self._join_document(name, gathered, arrival, clock)
+                except RemoteError as error:  # it was opened as another type since it came
+                    self._skip(name, error)
         for actor, sequence in clock.items():
             self._join_number(actor, sequence)
         return True

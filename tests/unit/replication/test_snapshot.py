@@ -248,6 +248,20 @@ def test_a_document_of_another_type_does_not_block_for_ever(world: Any) -> None:
     assert ("d", RejectReason.TYPE) == (event.document, event.reason)
 
 
+def test_a_document_opened_as_another_type_meanwhile_is_passed_over(world: Any) -> None:
+    """The rest of the state arrives, and the clash is told."""
+    a, b = world.replica("a"), world.replica("b")
+    world.put(a, "x", 1)
+    world.put(a, "y", 2, document="d")
+    pages = a.snapshot_pages({})
+    for page in pages:
+        b.absorb_page(page)
+    b.open("d", type_tag="g_counter")
+    b.complete_snapshot(pages.clock)
+    assert {"x": 1} == world.live(b)
+    assert [("d", RejectReason.TYPE)] == [(one.document, one.reason) for one in b.events()]
+
+
 def test_what_lacks_a_skipped_entry_claims_nothing(world: Any) -> None:
     """Its absence here is no removal: the peer keeps what it has."""
     config = ReplicationConfig(rejections_max=1)
