@@ -45,8 +45,10 @@ class TenantDigests:
 
     def of_tenant(self, tenant: str) -> tuple[int, ...]:
         """Return the 256 digests of one tenant. O(256)."""
-        sums = self._tenants.get(tenant, {})
-        return tuple(sums.get(bucket, 0) for bucket in range(BUCKET_COUNT))
+        digests = [0] * BUCKET_COUNT
+        for bucket, digest in self._tenants.get(tenant, {}).items():
+            digests[bucket] = digest
+        return tuple(digests)
 
     def add_entry(self, tenant: str, epoch: int, key_hash: int, access: int) -> None:
         """Count an entry. O(1)."""
