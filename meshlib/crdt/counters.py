@@ -2,6 +2,9 @@
 
 Frozen. A mutator returns the delta with the actor's new total, never the increment, so a delta
 that arrives twice counts once.
+
+Rule: the total of a single actor, which every delta is, stands in the counter itself; only more
+than one take a dict. A delta costs one object then, and the join of two such makes none.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from meshlib.limits import ACTORS_MAX
 __all__ = ["GCounter", "PNCounter"]
 
 _new = object.__new__
+_NO_ACTOR = ActorId(b"")
 _NOTHING = (0, 0)
 
 
@@ -55,10 +59,28 @@ class GCounter:
     types", INRIA RR-7506, 2011, specification 6.
     """
 
-    __slots__ = ("_totals",)
+    __slots__ = ("_actor", "_several", "_total")
 
     def __init__(self) -> None:
-        self._totals: dict[ActorId, int] = {}
+        # The one actor and its total, or the totals of none or several; the other is empty.
+        self._actor = _NO_ACTOR
+        self._total = 0
+        self._several: dict[ActorId, int] | None = None
+
+    @classmethod
+    def _of(cls, totals: dict[ActorId, int]) -> Self:
+        made = cls()
+        if len(totals) == 1:
+            [(made._actor, made._total)] = totals.items()
+        elif totals:
+            made._several = totals
+        return made
+
+    def _totals(self) -> dict[ActorId, int]:
+        """Return the totals as a dict, which the caller must not change."""
+        if self._several is not None:
+            return self._several
+        return {self._actor: self._total} if self._actor else {}
 
     def increment(self, amount: int = 1, *, by: ActorId) -> Self:
         """Return the delta that counts up. O(1).
@@ -74,63 +96,63 @@ class GCounter:
         """
         if type(amount) is not int or amount < 1:
             check_amount(amount)
-        held = self._totals.get(by)
-        if held is None:
+        if by is self._actor and by:
+            total = self._total + amount
+        else:
             check_actor(by)
-            held = 0
-        total = held + amount
+            total = self._totals().get(by, 0) + amount
         if total > COUNT_MAX:
             raise LimitError("a counter's total", size=total, limit=COUNT_MAX)
-        delta: Self = _new(self.__class__)
-        delta._totals = {by: total}
+        delta = _new(type(self))
+        delta._actor = by
+        delta._total = total
+        delta._several = None
         return delta
 
     @property
     def value(self) -> int:
         """The count. O(actors)."""
-        return sum(self._totals.values())
+        return self._total if self._several is None else sum(self._several.values())
 
     @property
     def totals(self) -> Mapping[ActorId, int]:
         """Actor -> what it counted; a read-only view."""
-        return MappingProxyType(self._totals)
+        return MappingProxyType(self._totals())
 
     def __or__(self, other: Self, /) -> Self:
-        if other.__class__ is not self.__class__:
+        if type(other) is not type(self):
             return NotImplemented
-        mine, theirs = self._totals, other._totals
+        if self._actor and self._actor == other._actor:
+            return other if other._total >= self._total else self
+        mine, theirs = self._totals(), other._totals()
         totals = mine | theirs
         for actor, total in theirs.items():
             if mine.get(actor, 0) > total:
                 totals[actor] = mine[actor]
-        joined: Self = _new(self.__class__)
-        joined._totals = totals
-        return joined
+        return self._of(totals)
 
     def __le__(self, other: Self, /) -> bool:
-        if other.__class__ is not self.__class__:
+        if type(other) is not type(self):
             return NotImplemented
-        theirs = other._totals
-        return all(total <= theirs.get(actor, 0) for actor, total in self._totals.items())
+        theirs = other._totals()
+        return all(total <= theirs.get(actor, 0) for actor, total in self._totals().items())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GCounter):
             return NotImplemented
-        return self._totals == other._totals
+        return self._totals() == other._totals()
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._totals.items()))
+        return hash(frozenset(self._totals().items()))
 
     def is_bottom(self) -> bool:
         """Tell whether nothing was counted."""
-        return not self._totals
+        return not self._actor and self._several is None
 
     def decompose(self) -> Iterator[Self]:
         """Yield one counter for each actor."""
-        for actor in sorted(self._totals):
-            part: Self = _new(self.__class__)
-            part._totals = {actor: self._totals[actor]}
-            yield part
+        for actor, total in sorted(self._totals().items()):
+            yield self._of({actor: total})
 
     def digest(self) -> int:
         """Hash the state to 64 bits. O(actors)."""
@@ -138,7 +160,7 @@ class GCounter:
 
     def to_wire(self) -> Any:
         """Return the rows `(actor, total)`, sorted by actor."""
-        return tuple(sorted(self._totals.items()))
+        return tuple(sorted(self._totals().items()))
 
     @classmethod
     def from_wire(cls, wire: Any) -> Self:
@@ -148,10 +170,8 @@ class GCounter:
             DecodeError: malformed, or not canonical.
             LimitExceeded: more than `ACTORS_MAX` actors.
         """
-        counter = cls()
-        for actor, (total,) in _read_totals(wire, "a counter", 1):
-            counter._totals[actor] = total
-        return counter
+        rows = _read_totals(wire, "a counter", 1)
+        return cls._of({actor: total for actor, (total,) in rows})
 
     def __repr__(self) -> str:
         return f"GCounter({self.value})"
@@ -163,10 +183,29 @@ class PNCounter:
     Source: Shapiro et al., INRIA RR-7506, 2011, specification 7.
     """
 
-    __slots__ = ("_totals",)
+    __slots__ = ("_actor", "_down", "_several", "_up")
 
     def __init__(self) -> None:
-        self._totals: dict[ActorId, tuple[int, int]] = {}
+        # The one actor and its totals, or the totals of none or several; the other is empty.
+        self._actor = _NO_ACTOR
+        self._up = 0
+        self._down = 0
+        self._several: dict[ActorId, tuple[int, int]] | None = None
+
+    @classmethod
+    def _of(cls, totals: dict[ActorId, tuple[int, int]]) -> Self:
+        made = cls()
+        if len(totals) == 1:
+            [(made._actor, (made._up, made._down))] = totals.items()
+        elif totals:
+            made._several = totals
+        return made
+
+    def _totals(self) -> dict[ActorId, tuple[int, int]]:
+        """Return the totals as a dict, which the caller must not change."""
+        if self._several is not None:
+            return self._several
+        return {self._actor: (self._up, self._down)} if self._actor else {}
 
     def increment(self, amount: int = 1, *, by: ActorId) -> Self:
         """Return the delta that counts up. O(1).
@@ -182,46 +221,61 @@ class PNCounter:
         """
         if type(amount) is not int or amount < 1:
             check_amount(amount)
-        held = self._totals.get(by)
-        if held is None:
+        if by is self._actor and by:
+            up, down = self._up + amount, self._down
+        else:
             check_actor(by)
-            held = _NOTHING
-        total = held[0] + amount
-        if total > COUNT_MAX:
-            raise LimitError("a counter's total", size=total, limit=COUNT_MAX)
-        delta: Self = _new(self.__class__)
-        delta._totals = {by: (total, held[1])}
+            up, down = self._totals().get(by, _NOTHING)
+            up += amount
+        if up > COUNT_MAX:
+            raise LimitError("a counter's total", size=up, limit=COUNT_MAX)
+        delta = _new(type(self))
+        delta._actor = by
+        delta._up = up
+        delta._down = down
+        delta._several = None
         return delta
 
     def decrement(self, amount: int = 1, *, by: ActorId) -> Self:
         """Return the delta that counts down; arguments and errors as `increment`. O(1)."""
         if type(amount) is not int or amount < 1:
             check_amount(amount)
-        held = self._totals.get(by)
-        if held is None:
+        if by is self._actor and by:
+            up, down = self._up, self._down + amount
+        else:
             check_actor(by)
-            held = _NOTHING
-        total = held[1] + amount
-        if total > COUNT_MAX:
-            raise LimitError("a counter's total", size=total, limit=COUNT_MAX)
-        delta: Self = _new(self.__class__)
-        delta._totals = {by: (held[0], total)}
+            up, down = self._totals().get(by, _NOTHING)
+            down += amount
+        if down > COUNT_MAX:
+            raise LimitError("a counter's total", size=down, limit=COUNT_MAX)
+        delta = _new(type(self))
+        delta._actor = by
+        delta._up = up
+        delta._down = down
+        delta._several = None
         return delta
 
     @property
     def value(self) -> int:
         """The count. O(actors)."""
-        return sum(up - down for up, down in self._totals.values())
+        if self._several is None:
+            return self._up - self._down
+        return sum(up - down for up, down in self._several.values())
 
     @property
     def totals(self) -> Mapping[ActorId, tuple[int, int]]:
         """Actor -> what it counted up and down; a read-only view."""
-        return MappingProxyType(self._totals)
+        return MappingProxyType(self._totals())
 
     def __or__(self, other: Self, /) -> Self:
-        if other.__class__ is not self.__class__:
+        if type(other) is not type(self):
             return NotImplemented
-        mine, theirs = self._totals, other._totals
+        if self._actor and self._actor == other._actor:
+            if other._up >= self._up and other._down >= self._down:
+                return other
+            if self._up >= other._up and self._down >= other._down:
+                return self
+        mine, theirs = self._totals(), other._totals()
         totals = mine | theirs
         for actor, (up, down) in theirs.items():
             held_up, held_down = mine.get(actor, _NOTHING)
@@ -230,40 +284,36 @@ class PNCounter:
                     up if up > held_up else held_up,
                     down if down > held_down else held_down,
                 )
-        joined: Self = _new(self.__class__)
-        joined._totals = totals
-        return joined
+        return self._of(totals)
 
     def __le__(self, other: Self, /) -> bool:
-        if other.__class__ is not self.__class__:
+        if type(other) is not type(self):
             return NotImplemented
-        for actor, (up, down) in self._totals.items():
-            theirs = other._totals.get(actor, _NOTHING)
-            if up > theirs[0] or down > theirs[1]:
+        theirs = other._totals()
+        for actor, (up, down) in self._totals().items():
+            held_up, held_down = theirs.get(actor, _NOTHING)
+            if up > held_up or down > held_down:
                 return False
         return True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PNCounter):
             return NotImplemented
-        return self._totals == other._totals
+        return self._totals() == other._totals()
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._totals.items()))
+        return hash(frozenset(self._totals().items()))
 
     def is_bottom(self) -> bool:
         """Tell whether nothing was counted."""
-        return not self._totals
+        return not self._actor and self._several is None
 
     def decompose(self) -> Iterator[Self]:
         """Yield one counter for each actor and direction."""
-        for actor in sorted(self._totals):
-            up, down = self._totals[actor]
+        for actor, (up, down) in sorted(self._totals().items()):
             for totals in ((up, 0), (0, down)):
                 if totals != _NOTHING:
-                    part: Self = _new(self.__class__)
-                    part._totals = {actor: totals}
-                    yield part
+                    yield self._of({actor: totals})
 
     def digest(self) -> int:
         """Hash the state to 64 bits. O(actors)."""
@@ -271,7 +321,7 @@ class PNCounter:
 
     def to_wire(self) -> Any:
         """Return the rows `(actor, up, down)`, sorted by actor."""
-        return tuple((actor, up, down) for actor, (up, down) in sorted(self._totals.items()))
+        return tuple((actor, up, down) for actor, (up, down) in sorted(self._totals().items()))
 
     @classmethod
     def from_wire(cls, wire: Any) -> Self:
@@ -281,10 +331,8 @@ class PNCounter:
             DecodeError: malformed, or not canonical.
             LimitExceeded: more than `ACTORS_MAX` actors.
         """
-        counter = cls()
-        for actor, (up, down) in _read_totals(wire, "a counter", 2):
-            counter._totals[actor] = (up, down)
-        return counter
+        rows = _read_totals(wire, "a counter", 2)
+        return cls._of({actor: (up, down) for actor, (up, down) in rows})
 
     def __repr__(self) -> str:
         return f"PNCounter({self.value})"

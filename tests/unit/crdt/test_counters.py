@@ -84,6 +84,39 @@ def test_an_actor_that_is_not_16_bytes_is_refused() -> None:
         PNCounter().increment(by="alice")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", [GCounter, PNCounter])
+def test_an_empty_actor_is_refused(kind: type[GCounter | PNCounter]) -> None:
+    """Also by a counter in which nobody has counted yet."""
+    with pytest.raises(InvalidValueError):
+        kind().increment(by=ActorId(b""))
+    with pytest.raises(InvalidTypeError):
+        kind().increment(by=bytearray(ALICE))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [GCounter, PNCounter])
+@pytest.mark.parametrize("others", [(), (BOB,)])
+def test_a_counter_that_was_read_from_bytes_counts_on(
+    kind: type[GCounter | PNCounter], others: tuple[ActorId, ...]
+) -> None:
+    """The total held goes on, whichever object the writer's id is, alone or among several."""
+    state = kind().increment(3, by=ALICE)
+    for other in others:
+        state |= state.increment(1, by=other)
+    again = kind.from_wire(state.to_wire())
+    again |= again.increment(2, by=ActorId(bytes(bytearray(ALICE))))
+    assert 5 + len(others) == again.value
+    assert again == again | state == state | again
+
+
+def test_joins_of_one_writer_keep_the_larger_of_each_direction() -> None:
+    """Neither state need hold the other: an actor's deltas may arrive in any order."""
+    state = PNCounter().increment(3, by=ALICE)
+    lost = state.decrement(2, by=ALICE)
+    other = state.increment(1, by=ALICE)
+    assert {ALICE: (4, 2)} == dict((lost | other).totals) == dict((other | lost).totals)
+    assert lost == state | lost == lost | state
+
+
 def test_equal_counters_hash_equally() -> None:
     """Counters are frozen values: they can be in a set."""
     one = GCounter().increment(by=ALICE) | GCounter().increment(by=BOB)
