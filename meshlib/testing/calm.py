@@ -32,8 +32,13 @@ SETTLE_S: Final = 8.0
 IDLE_BYTES_PER_S_MAX: Final = 600
 """For each node and each peer: probes, and an exchange of hashes a second."""
 
-MEMORY_TRIES: Final = 60
+MEMORY_S: Final = 60
 """Seconds within which tombstones, logs and queues are gone after all agree."""
+
+MEMORY_EXCHANGES: Final = 4
+"""And exchanges for each other member, each of which takes about a second. In a sparse graph every
+second exchange is with the next of all members, and what one says of itself counts when it is
+asked again at the latest: only then is a removal known to be everywhere, and forgotten."""
 
 
 class Calm:
@@ -145,7 +150,8 @@ class Calm:
     def _rest(self) -> None:
         """Wait until nothing is left over, then look at the traffic of a cluster at rest."""
         cluster = self._cluster
-        for _ in range(MEMORY_TRIES):
+        others = len(cluster.running()) - 1
+        for _ in range(max(MEMORY_S, MEMORY_EXCHANGES * others)):
             if not next(_leftovers(cluster), None):
                 break
             cluster.advance(cluster.now + 1.0)
