@@ -1,16 +1,40 @@
-"""Test tools for everyone who uses meshlib: the law kit for CRDTs.
+"""Test tools for everyone who uses meshlib: the law kit for CRDTs, the simulator for clusters.
 
     TestVotes = laws(VOTES)                        # one test for each law
     TestVotesMachine = machine(VOTES).TestCase     # replicas on a bad network
     for mutant in mutants(VOTES): ...              # does the specification have teeth?
 
-`CRDTSpec` says what a type is. The law kit needs hypothesis: `pip install
-'meshlib-crdt[testing]'`.
+    outcome = simulate(seed=17)                    # a whole cluster under drawn faults
+    assert outcome.failure is None, outcome
+
+`CRDTSpec` says what a type is, `Scenario` what happens to a cluster. The law kit needs hypothesis:
+`pip install 'meshlib-crdt[testing]'`. The simulator needs nothing beside the library; its names
+are imported on first use, so that laws do not wait for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meshlib.testing.campaign import Campaign, run_campaign
+    from meshlib.testing.faults import (
+        Incident,
+        IncidentKind,
+        NetworkFaults,
+        Scenario,
+        Tuning,
+        draw_scenario,
+        machine_names,
+    )
+    from meshlib.testing.minimiser import Minimised, minimise
+    from meshlib.testing.outcome import Failure, Outcome
+    from meshlib.testing.requests import ScenarioRequest, parse_keep, parse_seeds
+    from meshlib.testing.scripted import scripted_scenario
+    from meshlib.testing.simulation_runs import simulate
+    from meshlib.testing.simulator import Simulation
+    from meshlib.testing.sometimes import SOMETIMES
+    from meshlib.testing.spread import SpreadReport
 
 _NEEDS_HYPOTHESIS = frozenset(
     (
@@ -46,27 +70,79 @@ except ModuleNotFoundError as error:
         raise
 
 __all__ = [
+    "SOMETIMES",
     "CRDTSpec",
+    "Campaign",
     "Codec",
     "Event",
+    "Failure",
+    "Incident",
+    "IncidentKind",
     "LawViolation",
+    "Minimised",
     "Mutant",
+    "NetworkFaults",
     "Operation",
     "OperationContext",
+    "Outcome",
+    "Scenario",
+    "ScenarioRequest",
+    "Simulation",
+    "SpreadReport",
+    "Tuning",
     "check_law",
     "check_machine",
     "deltas",
+    "draw_scenario",
     "first_violation",
     "histories",
     "law_names",
     "laws",
     "machine",
+    "machine_names",
+    "minimise",
     "mutants",
+    "parse_keep",
+    "parse_seeds",
+    "run_campaign",
+    "scripted_scenario",
+    "simulate",
     "states",
 ]
 
+_SIMULATOR = {
+    "Campaign": "campaign",
+    "Failure": "outcome",
+    "Incident": "faults",
+    "IncidentKind": "faults",
+    "Minimised": "minimiser",
+    "NetworkFaults": "faults",
+    "Outcome": "outcome",
+    "SOMETIMES": "sometimes",
+    "Scenario": "faults",
+    "ScenarioRequest": "requests",
+    "Simulation": "simulator",
+    "SpreadReport": "spread",
+    "Tuning": "faults",
+    "draw_scenario": "faults",
+    "machine_names": "faults",
+    "minimise": "minimiser",
+    "parse_keep": "requests",
+    "parse_seeds": "requests",
+    "run_campaign": "campaign",
+    "scripted_scenario": "scripted",
+    "simulate": "simulation_runs",
+}
+
 
 def __getattr__(name: str) -> Any:
+    home = _SIMULATOR.get(name)
+    if home is not None:
+        import importlib
+
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
     # Reached only for names that the import above did not bring.
     if name in _NEEDS_HYPOTHESIS:
         raise ImportError(

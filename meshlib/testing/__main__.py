@@ -1,4 +1,7 @@
-"""`python -m meshlib.testing`: simulate seeds, replay one, make a failing one smaller."""
+"""`python -m meshlib.testing`: simulate seeds, replay one, make a failing one smaller.
+
+Needs nothing beside the library. `meshlib-server simulate` takes the same arguments, and draws.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,37 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from attrs import evolve
-
+from meshlib.errors import LocalError
 from meshlib.testing.campaign import run_campaign
-from meshlib.testing.faults import Scenario, draw_scenario
-from meshlib.testing.minimiser import keep_incidents, minimise, without_faults
+from meshlib.testing.faults import Scenario
+from meshlib.testing.minimiser import minimise
 from meshlib.testing.outcome import Failure
+from meshlib.testing.requests import ScenarioRequest, parse_keep, parse_seeds
 from meshlib.testing.simulator import Simulation
 
-__all__ = ["main"]
+__all__ = ["main", "request_of"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; return 1 when a seed failed."""
+    """Run what the command line asks for; return 1 when a seed failed, 2 when it makes no sense."""
     options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except LocalError as error:
+        sys.stderr.write(f"python -m meshlib.testing: {error}\n")
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    write = sys.stdout.write
+    request = _request(options)
     if options.seeds:
-        first, _, last = options.seeds.partition("-")
-        seeds = range(int(first), int(last or first) + 1)
-        campaign = run_campaign(
-            seeds, duration_s=options.seconds, node_count=options.nodes, jobs=options.jobs
-        )
-        sys.stdout.write(f"{campaign}\n")
+        campaign = run_campaign(parse_seeds(options.seeds), request=request, jobs=options.jobs)
+        write(campaign.to_json() + "\n" if options.json else f"{campaign}\n")
         return 1 if campaign.failures else 0
-    scenario = _scenario(options)
+    scenario = request.scenario()
     if options.minimise:
         return _minimise(scenario)
-    write = sys.stdout.write
     if options.trace:
         for incident in scenario.incidents:
             write(f"{incident}\n")
@@ -40,18 +48,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if outcome.failure is None else 1
 
 
+def request_of(arguments: Sequence[str]) -> ScenarioRequest:
+    """Return what a command line asks for.
+
+    Raises:
+        ConfigError: a part of it cannot be read.
+    """
+    return _request(_parser().parse_args(arguments))
+
+
 def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _scenario(options: argparse.Namespace) -> Scenario:
-    scenario = draw_scenario(options.seed, node_count=options.nodes, duration_s=options.seconds)
-    if options.keep is not None:
-        kept = [] if options.keep == "none" else [int(part) for part in options.keep.split(",")]
-        scenario = keep_incidents(scenario, kept)
-    if options.without:
-        scenario = without_faults(scenario, options.without.split(","))
-    return scenario if options.until is None else evolve(scenario, duration_s=options.until)
+def _request(options: argparse.Namespace) -> ScenarioRequest:
+    return ScenarioRequest(
+        seed=options.seed,
+        node_count=options.nodes,
+        duration_s=options.seconds,
+        is_drawn=None if options.faults is None else options.faults == "drawn",
+        loss=options.loss,
+        partitions=tuple(options.partition),
+        partition_side=options.partition_side,
+        writes_per_s=options.writes_per_second,
+        until_s=options.until,
+        keep=None if options.keep is None else parse_keep(options.keep),
+        without=tuple(options.without.split(",")) if options.without else (),
+    )
 
 
 def _minimise(scenario: Scenario) -> int:
@@ -63,30 +86,29 @@ def _minimise(scenario: Scenario) -> int:
         return failure
 
     smallest = minimise(scenario, run)
-    lines = [
-        "",
-        f"{smallest.failure.rule}: {smallest.failure.detail}",
-        *(str(incident) for incident in smallest.scenario.incidents),
-        str(smallest.scenario.network),
-        f"after {smallest.runs} runs; replay: {smallest.replay_command}",
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(f"\n{smallest}\nreplay: {smallest.replay_command}\n")
     return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m meshlib.testing", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="the run")
-    parser.add_argument("--seeds", help="a campaign of seeds, as 0-299")
-    parser.add_argument("--jobs", type=int, help="processes of a campaign; one for each core")
-    parser.add_argument("--nodes", type=int, help="machines at the start; drawn without it")
-    parser.add_argument("--seconds", type=float, default=60.0, help="simulated, with faults")
-    parser.add_argument("--until", type=float, help="end the faults sooner than drawn for")
-    parser.add_argument("--keep", help="only these incidents, by number, as 3,5; or none")
-    parser.add_argument("--without", help="not these faults of the network, as loss,replay")
-    parser.add_argument("--trace", action="store_true", help="print what happens")
-    parser.add_argument("--minimise", action="store_true", help="make a failing run smaller")
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    add = parser.add_argument
+    add("--seed", type=int, default=0, help="the run")
+    add("--seeds", help="a campaign of seeds, as 0-299")
+    add("--jobs", type=int, help="processes of a campaign; one for each core")
+    add("--nodes", type=int, help="machines at the start; drawn without it")
+    add("--seconds", type=float, default=60.0, help="simulated, with faults")
+    add("--faults", choices=("drawn", "none"), help="drawn, unless one is named below")
+    add("--loss", type=float, help="the share of packets that are lost")
+    add("--partition", action="append", default=[], help="as 10-20 in seconds, or middle")
+    add("--partition-side", type=int, help="machines on one side of a cut; half of them")
+    add("--writes-per-second", type=float, help="of the whole cluster")
+    add("--until", type=float, help="end the faults sooner than drawn for")
+    add("--keep", help="only these incidents, by number, as 3,5; or none")
+    add("--without", help="not these faults of the network, as loss,replay")
+    add("--trace", action="store_true", help="print what happens")
+    add("--minimise", action="store_true", help="make a failing run smaller")
+    add("--json", action="store_true", help="print the outcome as JSON")
     return parser
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from meshlib.testing.faults import draw_scenario
+from meshlib.hashing import hash64
 from meshlib.testing.outcome import Outcome
+from meshlib.testing.requests import ScenarioRequest
 from meshlib.testing.simulator import Simulation
 from meshlib.testing.sometimes import SOMETIMES
 
@@ -30,6 +32,7 @@ class Campaign:
         failures: the outcomes of the seeds that failed, by seed.
         sometimes: how often each interesting state was reached.
         convergence_s: how long each seed took to agree after the faults; sorted.
+        trace_digest: equal for equal histories of all seeds.
     """
 
     seed_count: int
@@ -37,11 +40,25 @@ class Campaign:
     failures: tuple[Outcome, ...]
     sometimes: dict[str, int] = field(factory=dict)
     convergence_s: tuple[float, ...] = ()
+    trace_digest: str = ""
 
     @property
     def never(self) -> list[str]:
         """The interesting states that no seed reached."""
         return [name for name in SOMETIMES if not self.sometimes.get(name)]
+
+    def to_json(self) -> str:
+        """Return what came of it as JSON; the same bytes for the same seeds."""
+        tree = {
+            "seed_count": self.seed_count,
+            "event_count": self.event_count,
+            "failures": [json.loads(outcome.to_json()) for outcome in self.failures],
+            "sometimes": self.sometimes,
+            "never": self.never,
+            "agreed_after_s_max": max(self.convergence_s, default=None),
+            "trace_digest": self.trace_digest,
+        }
+        return json.dumps(tree, sort_keys=True, indent=2)
 
     def __str__(self) -> str:
         lines = [str(outcome) for outcome in self.failures]
@@ -57,8 +74,7 @@ class Campaign:
 def run_campaign(
     seeds: Iterable[int],
     *,
-    duration_s: float = 60.0,
-    node_count: int | None = None,
+    request: ScenarioRequest | None = None,
     jobs: int | None = None,
     progress: Callable[[Outcome], None] | None = None,
 ) -> Campaign:
@@ -66,19 +82,25 @@ def run_campaign(
 
     Args:
         seeds: which.
-        duration_s: simulated seconds with faults, for each.
-        node_count: machines at the start; drawn for each seed without one.
+        request: what is simulated with each seed; everything is drawn without one.
         jobs: processes; as many as there are cores without it, 1 for this one alone.
         progress: is given each outcome as it comes, in the order of the seeds.
+
+    Raises:
+        ConfigError: names what cannot hold in the request.
+        InvalidValueError: likewise.
     """
-    tasks = [(seed, node_count, duration_s) for seed in seeds]
+    tasks = [evolve(request or ScenarioRequest(), seed=seed) for seed in seeds]
+    for task in tasks[:1]:
+        task.scenario()  # what cannot hold is told here, and not by another process
     count = jobs if jobs is not None else os.cpu_count() or 1
     failures: list[Outcome] = []
     convergence: list[float] = []
     sometimes = dict.fromkeys(SOMETIMES, 0)
-    events = 0
+    events = digest = 0
     for outcome in _outcomes(tasks, count):
         events += outcome.event_count
+        digest = hash64(outcome.trace_digest.encode(), digest)
         for name, times in outcome.sometimes.items():
             sometimes[name] += times
         if outcome.failure is not None:
@@ -93,13 +115,11 @@ def run_campaign(
         failures=tuple(failures),
         sometimes=sometimes,
         convergence_s=tuple(sorted(convergence)),
+        trace_digest=f"{digest:016x}",
     )
 
 
-Task = tuple[int, int | None, float]
-
-
-def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
+def _outcomes(tasks: list[ScenarioRequest], jobs: int) -> Iterator[Outcome]:
     if jobs <= 1:
         yield from map(_run, tasks)
         return
@@ -109,6 +129,5 @@ def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
         yield from executor.map(_run, tasks, chunksize=SEEDS_PER_TASK)
 
 
-def _run(task: Task) -> Outcome:
-    seed, node_count, duration_s = task
-    return Simulation(draw_scenario(seed, node_count=node_count, duration_s=duration_s)).run()
+def _run(task: ScenarioRequest) -> Outcome:
+    return Simulation(task.scenario()).run()

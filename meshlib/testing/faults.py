@@ -163,6 +163,7 @@ class Scenario:
         seed: what chance is drawn from during the run.
         node_count: machines at the start.
         duration_s: simulated seconds with faults; a calm phase follows.
+        until_s: when the faults end, if sooner than they were drawn for.
         network: what happens to single packets.
         incidents: what else happens, by time.
         tuning: the nodes' settings and the workload.
@@ -174,6 +175,7 @@ class Scenario:
     network: NetworkFaults = field(factory=NetworkFaults)
     incidents: tuple[Incident, ...] = ()
     tuning: Tuning = field(factory=Tuning)
+    until_s: float | None = None
 
     def __attrs_post_init__(self) -> None:
         """Check that the run can be made.
@@ -185,8 +187,17 @@ class Scenario:
             raise ConfigError(f"node_count must be at least 1, got {self.node_count}")
         if not 0 < self.duration_s < float("inf"):
             raise ConfigError(f"duration_s must be over 0 and finite, got {self.duration_s}")
+        if self.until_s is not None and not 0 < self.until_s <= self.duration_s:
+            raise ConfigError(
+                f"until_s must be over 0 and at most {self.duration_s:g}, got {self.until_s}"
+            )
         if not 0 <= self.network.loss < 1:
             raise ConfigError(f"loss must be 0 to below 1, got {self.network.loss}")
+
+    @property
+    def faults_end_s(self) -> float:
+        """When the faults end and the calm begins."""
+        return self.duration_s if self.until_s is None else self.until_s
 
 
 def machine_names(count: int) -> tuple[str, ...]:

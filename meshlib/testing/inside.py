@@ -71,8 +71,7 @@ def timer_count(node: Any) -> int:
 
 def map_entries(state: Any) -> dict[Any, Any]:
     """Return the entries of an `LWWMap`, tombstones included, in no order; not to be changed."""
-    entries: dict[Any, Any] = state._entries
-    return entries
+    return {key: state.entry(key) for key in state._entries}
 
 
 def tombstone_count(node: Any) -> int:

@@ -7,22 +7,26 @@ Source: Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Inpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, frozen
 
 from meshlib.errors import InvalidValueError
-from meshlib.testing.faults import Incident, NetworkFaults, Scenario
+from meshlib.testing.faults import Incident, Scenario
 from meshlib.testing.outcome import Failure
+from meshlib.testing.requests import (
+    NETWORK_FAULTS,
+    keep_incidents,
+    replay_arguments,
+    replay_command,
+    without_faults,
+)
 
-__all__ = ["Minimised", "keep_incidents", "minimise", "without_faults"]
+__all__ = ["Minimised", "minimise"]
 
 RUNS_MAX: Final = 200
 """Runs that a minimisation may take."""
-
-CALM: Final = NetworkFaults()
-NETWORK_FAULTS: Final = tuple(field.name for field in fields(NetworkFaults))
 
 Run = Callable[[Scenario], Failure | None]
 
@@ -36,47 +40,32 @@ class Minimised:
         failure: what it still breaks.
         runs: how many runs it took.
         left_out: names of the network's faults that are not needed.
-        drawn_for_s: the seconds that the scenario was drawn for.
     """
 
     scenario: Scenario
     failure: Failure
     runs: int
     left_out: tuple[str, ...]
-    drawn_for_s: float
+
+    @property
+    def replay_arguments(self) -> str | None:
+        """The arguments of the command that makes this run again; None without one."""
+        return replay_arguments(self.scenario)
 
     @property
     def replay_command(self) -> str:
         """The command that makes this run again."""
-        kept = ",".join(str(incident.number) for incident in self.scenario.incidents)
-        parts = [
-            f"python -m meshlib.testing --seed {self.scenario.seed}",
-            f"--nodes {self.scenario.node_count} --seconds {self.drawn_for_s:g}",
-            f"--until {self.scenario.duration_s:g}",
-            f"--keep {kept or 'none'}",
-        ]
-        if self.left_out:
-            parts.append(f"--without {','.join(self.left_out)}")
-        return " ".join([*parts, "--trace"])
+        return replay_command(self.replay_arguments)
 
-
-def keep_incidents(scenario: Scenario, numbers: Collection[int]) -> Scenario:
-    """Return a scenario with only some of its incidents, by their numbers."""
-    kept = tuple(incident for incident in scenario.incidents if incident.number in numbers)
-    return evolve(scenario, incidents=kept)
-
-
-def without_faults(scenario: Scenario, names: Collection[str]) -> Scenario:
-    """Return a scenario without some of the network's faults, by the names of the fields.
-
-    Raises:
-        InvalidValueError: there is no such fault.
-    """
-    for name in names:
-        if name not in NETWORK_FAULTS:
-            raise InvalidValueError(f"{name!r}: choose among {', '.join(NETWORK_FAULTS)}")
-    network = evolve(scenario.network, **{name: getattr(CALM, name) for name in names})
-    return evolve(scenario, network=network)
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"{self.failure.rule}: {self.failure.detail}",
+                *(str(incident) for incident in self.scenario.incidents),
+                str(self.scenario.network),
+                f"{self.runs} runs left these faults",
+            )
+        )
 
 
 def minimise(scenario: Scenario, run: Run, *, runs_max: int = RUNS_MAX) -> Minimised:
@@ -106,7 +95,6 @@ class _Search:
         self._runs = 1
 
     def minimise(self, scenario: Scenario) -> Minimised:
-        drawn_for_s = scenario.duration_s
         scenario = self._shorten(scenario)
         scenario = self._drop_incidents(scenario)
         left_out = []
@@ -121,7 +109,6 @@ class _Search:
             failure=self._failure,
             runs=self._runs,
             left_out=tuple(left_out),
-            drawn_for_s=drawn_for_s,
         )
 
     def _still_fails(self, scenario: Scenario) -> bool:
@@ -138,10 +125,10 @@ class _Search:
     def _shorten(self, scenario: Scenario) -> Scenario:
         """End the faults where the failure showed, and leave out what comes after."""
         at_s = self._failure.at_s + 0.5
-        if at_s >= scenario.duration_s:
+        if at_s >= scenario.faults_end_s:
             return scenario
         kept = [incident.number for incident in scenario.incidents if incident.at_s <= at_s]
-        shorter = evolve(keep_incidents(scenario, kept), duration_s=round(at_s, 1))
+        shorter = evolve(keep_incidents(scenario, kept), until_s=round(at_s, 1))
         return shorter if self._still_fails(shorter) else scenario
 
     def _drop_incidents(self, scenario: Scenario) -> Scenario:

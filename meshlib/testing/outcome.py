@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from meshlib.testing.requests import replay_command
 from meshlib.testing.spread import SpreadReport
 
 __all__ = ["Failure", "Outcome"]
@@ -47,6 +48,7 @@ class Outcome:
         trace_digest: equal for equal histories.
         sometimes: how often each interesting state was reached.
         failure: what was found; None when all is well.
+        replay_arguments: of the command that makes the run again; None without one.
         spread: how the writes spread, when they were followed.
     """
 
@@ -64,15 +66,13 @@ class Outcome:
     trace_digest: str
     sometimes: Mapping[str, int]
     failure: Failure | None
+    replay_arguments: str | None
     spread: SpreadReport | None = None
 
     @property
     def replay_command(self) -> str:
         """The command that makes this run again, with every step printed."""
-        return (
-            f"python -m meshlib.testing --seed {self.seed} --nodes {self.node_count} "
-            f"--seconds {self.duration_s:g} --trace"
-        )
+        return replay_command(self.replay_arguments)
 
     def to_json(self) -> str:
         """Return the outcome as JSON; the same bytes for the same run."""

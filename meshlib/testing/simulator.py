@@ -35,6 +35,7 @@ from meshlib.testing.network import SimulatedNetwork
 from meshlib.testing.nodes import make_node, restore
 from meshlib.testing.observer import Observer
 from meshlib.testing.outcome import Failure, Outcome
+from meshlib.testing.requests import replay_arguments
 from meshlib.testing.sometimes import Sometimes
 from meshlib.testing.spread import Spread
 from meshlib.testing.workload import Workload
@@ -188,6 +189,8 @@ class Simulation:
         self.trace(host.label, "crashes")
         self._mix(2, host.label.encode())
         self.observer.process_ended(host, self)
+        if self._spread is not None:
+            self._spread.ended(host.label)
         host.stop()
         senders = self.network.close_links(host.address)
         if self.network.faults.tells_refusals:
@@ -349,7 +352,7 @@ class Simulation:
         Args:
             progress: is given the share of the time with faults that has passed.
         """
-        duration_s = self.scenario.duration_s
+        duration_s = self.scenario.faults_end_s
         try:
             self._begin()
             for step in range(PROGRESS_STEPS):
@@ -402,5 +405,6 @@ class Simulation:
             trace_digest=self.trace_digest,
             sometimes=self.sometimes.counts(),
             failure=self.failure,
+            replay_arguments=replay_arguments(self.scenario),
             spread=None if self._spread is None else self._spread.report(),
         )

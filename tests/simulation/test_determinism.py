@@ -9,10 +9,8 @@ import sys
 import pytest
 from attrs import evolve
 
-from meshlib.testing.faults import draw_scenario
-from meshlib.testing.minimiser import keep_incidents
-from meshlib.testing.simulation_runs import scripted_scenario, simulate
-from meshlib.testing.simulator import Simulation
+from meshlib.testing import Simulation, draw_scenario, scripted_scenario, simulate
+from meshlib.testing.requests import keep_incidents
 
 
 def outcome_in_a_new_process(seed: int, hash_seed: int) -> str:

@@ -17,7 +17,8 @@ from meshlib.testing.faults import (
     draw_scenario,
 )
 from meshlib.testing.outcome import Outcome
-from meshlib.testing.simulation_runs import scripted_scenario, simulate
+from meshlib.testing.scripted import scripted_scenario
+from meshlib.testing.simulation_runs import simulate
 from meshlib.testing.simulator import Simulation
 
 FOUND = {

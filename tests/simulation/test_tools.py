@@ -9,11 +9,16 @@ from attrs import evolve
 
 from meshlib.errors import ConfigError, InvalidValueError
 from meshlib.identity import ActorId
-from meshlib.testing.__main__ import main
+from meshlib.testing.__main__ import main, request_of
 from meshlib.testing.faults import IncidentKind, Scenario, draw_scenario
-from meshlib.testing.minimiser import minimise, without_faults
+from meshlib.testing.minimiser import minimise
 from meshlib.testing.outcome import Failure
-from meshlib.testing.simulation_runs import scripted_scenario
+from meshlib.testing.requests import (
+    ScenarioRequest,
+    replay_arguments,
+    without_faults,
+)
+from meshlib.testing.scripted import scripted_scenario
 from meshlib.testing.sometimes import SOMETIMES, Sometimes
 from meshlib.testing.spread import Spread
 
@@ -141,9 +146,91 @@ def test_the_command_line_prints_the_outcome_as_json(capsys: pytest.CaptureFixtu
 
 def test_a_scripted_run_has_just_what_was_asked_for() -> None:
     """One partition, the loss given, and nothing else."""
-    scenario = scripted_scenario(seed=1, node_count=4, loss=0.2, has_partition=True)
+    scenario = scripted_scenario(seed=1, node_count=4, loss=0.2, partitions=[(10, 20)])
 
     assert [incident.kind for incident in scenario.incidents] == [IncidentKind.PARTITION]
     assert scenario.incidents[0].names == ("n0", "n1")
     assert scenario.network.loss == 0.2
     assert scenario.network.replay == 0.0
+
+
+def test_a_node_that_ended_is_waited_for_no_more() -> None:
+    """The share that is reached is of the nodes that could be."""
+    spread = Spread()
+    spread.written(ACTOR, 1, others=["b", "c", "d", "e"], now=0.0)
+    spread.reached("b", {ACTOR: 1}, 1.0)
+    spread.ended("c")
+    spread.reached("d", {ACTOR: 1}, 3.0)
+
+    assert spread.report().expected == 3
+    assert spread.report().curve() == [(0.0, 0.0), (1.0, 1 / 3), (3.0, 2 / 3)]
+
+
+REQUESTS = [
+    ScenarioRequest(seed=3),
+    ScenarioRequest(seed=4, node_count=6, duration_s=12.5),
+    ScenarioRequest(seed=5, until_s=20.25, keep=(1, 2), without=("loss", "replay")),
+    ScenarioRequest(seed=6, keep=()),
+    ScenarioRequest(seed=7, is_drawn=False),
+    ScenarioRequest(seed=8, loss=0.25, node_count=9),
+    ScenarioRequest(seed=9, partitions=("middle",), duration_s=25.0),
+    ScenarioRequest(seed=9, partitions=("10.1-20.3", "3-4"), partition_side=1),
+    ScenarioRequest(seed=9, partitions=("10-20",), writes_per_s=0.5, until_s=15.0),
+    ScenarioRequest(seed=9, loss=0.1, partitions=("10-20", "3-4"), keep=(1,)),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.arguments())
+def test_a_command_line_makes_the_same_scenario_again(
+    request_: ScenarioRequest,
+) -> None:
+    """What is printed to replay a run is taken by the command, and asks for just that run."""
+    scenario = request_.scenario()
+    arguments = replay_arguments(scenario)
+    assert arguments is not None
+
+    made = request_of(arguments.split()).scenario()
+
+    numbers = [evolve(incident, number=0) for incident in made.incidents]
+    assert numbers == [evolve(incident, number=0) for incident in scenario.incidents]
+    assert evolve(made, incidents=()) == evolve(scenario, incidents=())
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.arguments())
+def test_a_request_is_written_as_it_is_read(request_: ScenarioRequest) -> None:
+    """`arguments()` and the command line are each other's inverse."""
+    assert request_of(request_.arguments().split()).scenario() == request_.scenario()
+
+
+def test_a_scenario_that_no_command_line_makes_has_no_replay_command() -> None:
+    """A command that would make another run is worse than none."""
+    scenario = evolve(draw_scenario(1), seed=2)
+
+    assert replay_arguments(scenario) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ScenarioRequest(is_drawn=True, loss=0.1), "drawn faults the seed decides on loss"),
+        (ScenarioRequest(loss=1.0), "loss must be 0 to below 1"),
+        (ScenarioRequest(partitions=("20-10",)), "begin before it ends"),
+        (ScenarioRequest(partitions=("50-70",)), "within the 60 seconds"),
+        (ScenarioRequest(partitions=("soon",)), "written as 10-20"),
+        (ScenarioRequest(partitions=("nan-20",)), "begin before it ends"),
+        (ScenarioRequest(partitions=("1-2",), partition_side=5), "less than the 5 nodes"),
+        (ScenarioRequest(partitions=("1-2",), node_count=1), "less than the 1 nodes"),
+        (ScenarioRequest(partition_side=2), "there is no partition"),
+        (ScenarioRequest(writes_per_s=0), "writes_per_s must be over 0"),
+        (ScenarioRequest(node_count=0), "node_count must be at least 1"),
+        (ScenarioRequest(node_count=0, loss=0.1), "node_count must be at least 1"),
+        (ScenarioRequest(duration_s=float("nan")), "duration_s must be"),
+        (ScenarioRequest(duration_s=2, loss=0.1), "duration_s must be at least 6"),
+    ],
+)
+def test_a_request_that_cannot_hold_is_refused(request_: ScenarioRequest, message: str) -> None:
+    """The message says what is wrong, in one line."""
+    with pytest.raises(ConfigError, match=message) as caught:
+        request_.scenario()
+
+    assert "\n" not in str(caught.value)
