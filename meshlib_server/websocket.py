@@ -18,7 +18,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from meshlib.aio import LinkConfig, OutgoingLinks, Receiver, TransportCounters, join_address
+from meshlib.aio import (
+    LinkConfig,
+    OutgoingLinks,
+    Receiver,
+    TransportCounters,
+    bound_silence,
+    join_address,
+)
 from meshlib.errors import StateError
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
 from meshlib_server.logs import quiet_warning
@@ -98,6 +105,14 @@ class WebSocketTransport:
             self._hang_up(websocket, _GOING_AWAY)
         if self._closing:
             await asyncio.wait(self._closing, timeout=_CLOSE_TIMEOUT_S)
+
+    def drop_link(self, address: str) -> None:
+        """Give up the outgoing link to an address, and what waits on it, without a report.
+
+        Args:
+            address: one without a link is ignored.
+        """
+        self._links.drop(address)
 
     def close_sender(self, sender: str) -> None:
         """Close the accepted connection that a frame came on: it carried what nobody sends.
@@ -188,6 +203,7 @@ class WebSocketTransport:
         except (InvalidHandshake, InvalidURI, EOFError) as error:
             quiet_warning("a peer refused the connection", f"{address}: {error}")
             raise ConnectionRefusedError(str(error)) from error
+        bound_silence(connection.transport, self._links.config.stall_s)
         return _OutgoingConnection(connection)
 
 

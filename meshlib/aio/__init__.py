@@ -11,7 +11,7 @@ from meshlib.aio.discovery import (
 )
 from meshlib.aio.driver import DrivenNode, DriverCounters, NodeDriver
 from meshlib.aio.events import EventStream
-from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks
+from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks, bound_silence
 from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.memory import MemoryNetwork, MemoryTransport
 from meshlib.aio.runtime import MeshRuntime
@@ -53,6 +53,7 @@ __all__ = [
     "Transport",
     "TransportCounters",
     "address_towards",
+    "bound_silence",
     "is_same_endpoint",
     "is_unspecified",
     "join_address",

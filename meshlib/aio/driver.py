@@ -17,7 +17,7 @@ from attrs import define
 
 from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, QuietLog, Transport
 from meshlib.errors import RejectReason
-from meshlib.gossip import Event, Packet, PacketRejected
+from meshlib.gossip import Event, MemberDown, Packet, PacketRejected
 from meshlib.limits import INBOX_BYTES_MAX
 
 __all__ = ["DrivenNode", "DriverCounters", "NodeDriver"]
@@ -190,13 +190,16 @@ class NodeDriver:
         self._take_reports(node)
         self._take_frames(node)
         self._do_what_is_due(node)
-        for packet in node.packets_to_send():
-            if not self._transport.send(packet.destination, packet.data):
-                self.counters.packets_dropped += 1
-        events = node.events()
+        packets, events = node.packets_to_send(), node.events()
         for event in events:
             if isinstance(event, PacketRejected):
                 self._meet_rejected(event)
+            elif isinstance(event, MemberDown):
+                # Before the sending: what is still sent there is to dial anew.
+                self._transport.drop_link(event.member.address)
+        for packet in packets:
+            if not self._transport.send(packet.destination, packet.data):
+                self.counters.packets_dropped += 1
         if self._frames or self._reports:
             self._wake.set()
         self._on_step(events)

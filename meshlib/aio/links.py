@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -21,10 +22,28 @@ from meshlib.aio.settings import check_not_negative, check_positive
 from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, QuietLog, TransportCounters
 from meshlib.limits import FRAME_BYTES_MAX, MEMBERS_MAX, PEER_QUEUE_BYTES_MAX
 
-__all__ = ["Connection", "LinkConfig", "OutgoingLinks"]
+__all__ = ["Connection", "LinkConfig", "OutgoingLinks", "bound_silence"]
 
 _logger = logging.getLogger(__name__)
 _ABORT_WAIT_S = 1.0
+
+
+def bound_silence(transport: asyncio.BaseTransport, stall_s: float) -> None:
+    """Let the operating system break a connection whose peer acknowledges nothing, where it can.
+
+    Without it a connection across a cut lives on for minutes, and its next try after the cut is
+    as far away as the cut was long.
+
+    Args:
+        transport: of a TCP connection; another kind is left as it is.
+        stall_s: seconds without an acknowledgement.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        with contextlib.suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, option, int(stall_s * 1000)
+            )
 
 
 class Connection(Protocol):
@@ -146,6 +165,7 @@ class OutgoingLinks:
         self._link_busy = link_busy
         self._rng = rng or random.Random()
         self._links: dict[str, _Link] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._log = QuietLog(_logger)
 
@@ -192,6 +212,22 @@ class OutgoingLinks:
         link = self._links.get(address)
         return link is not None and link.task is not None
 
+    def drop(self, address: str) -> None:
+        """Give up a link that is dialled or open, and what waits on it, without a report. O(1).
+
+        The next frame dials anew and at once. A link that is in its pause stays in it.
+        """
+        link = self._links.get(address)
+        if link is None or link.task is None:
+            return
+        del self._links[address]
+        self.counters.links_dropped += 1
+        self.counters.frames_dropped_unreachable += link.drop_queue()
+        self._tell_if_free(link)  # at once: the one that follows it may soon be busy
+        link.task.cancel()
+        self._ending.add(link.task)
+        link.task.add_done_callback(self._ending.discard)
+
     async def close(self, *, drain_s: float) -> None:
         """Take nothing more, send what is queued for up to `drain_s` seconds, and close all.
 
@@ -207,7 +243,7 @@ class OutgoingLinks:
             await asyncio.wait(tasks, timeout=drain_s)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
         for link in self._links.values():  # those whose task was cancelled before it began
             self.counters.frames_dropped_closed += link.drop_queue()
             self._tell_if_free(link)

@@ -295,6 +295,9 @@ class MemoryTransport:
         self._hub.carry(frame)
         return True
 
+    def drop_link(self, address: str) -> None:
+        """Do nothing: a frame is carried or lost, and none waits for another."""
+
     def close_sender(self, sender: str) -> None:
         """Do nothing: there is no connection to close, only frames."""
 

@@ -6,15 +6,13 @@ Each side dials its own outgoing connection; an accepted one only receives.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import socket
 import ssl
 from collections.abc import Collection, Sequence
 from struct import Struct
 
 from meshlib.aio.framing import TokenCheck, encode_hello
-from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks
+from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks, bound_silence
 from meshlib.aio.listener import Listener, ListenerConfig
 from meshlib.aio.transport import (
     Receiver,
@@ -194,6 +192,11 @@ class TcpTransport:
             return False
         return self._links.send(address, data)
 
+    def drop_link(self, address: str) -> None:
+        """Give up the outgoing link to an address; see `Transport.drop_link`."""
+        if self._links is not None:
+            self._links.drop(address)
+
     def close_sender(self, sender: str) -> None:
         """Close the incoming connection that a frame came on; see `Transport.close_sender`."""
         if self._listener is not None:
@@ -222,15 +225,5 @@ class TcpTransport:
             )
         except UnicodeError as error:
             raise ConnectionError(f"{host!r} is no name of a host") from error
-        self._bound_silence(transport)
+        bound_silence(transport, self._links_config.stall_s)
         return connection
-
-    def _bound_silence(self, transport: asyncio.Transport) -> None:
-        """Let the operating system break a link whose peer acknowledges nothing, where it can."""
-        option = getattr(socket, "TCP_USER_TIMEOUT", None)
-        if option is not None:
-            milliseconds = int(self._links_config.stall_s * 1000)
-            with contextlib.suppress(OSError):
-                transport.get_extra_info("socket").setsockopt(
-                    socket.IPPROTO_TCP, option, milliseconds
-                )

@@ -49,6 +49,7 @@ class TransportCounters:
         dials_failed: those refused or timed out.
         links_lost: outgoing links that broke.
         links_closed_idle: outgoing links closed because nothing was sent on them.
+        links_dropped: outgoing links given up because their peer was taken for Down.
         connections_accepted: incoming connections taken.
         connections_refused: incoming connections closed at once, over the listener's cap.
         hellos_refused: incoming connections with a wrong token, magic or version.
@@ -68,6 +69,7 @@ class TransportCounters:
     dials_failed: int = 0
     links_lost: int = 0
     links_closed_idle: int = 0
+    links_dropped: int = 0
     connections_accepted: int = 0
     connections_refused: int = 0
     hellos_refused: int = 0
@@ -135,6 +137,16 @@ class Transport(Protocol):
             it was queued.
         """
         ...
+
+    def drop_link(self, address: str) -> None:
+        """Give up the outgoing link to an address, and what waits on it, without a report.
+
+        The peer is taken for Down. A connection that a cut has silenced sleeps ever longer
+        between two tries; the next frame is to be carried by a fresh one instead.
+
+        Args:
+            address: one without a link is ignored.
+        """
 
     def close_sender(self, sender: str) -> None:
         """Close the incoming connection that a frame came on: it carried what nobody sends.

@@ -9,8 +9,10 @@ import pytest
 
 from meshlib.aio import NodeDriver, TransportCounters
 from meshlib.errors import RejectReason
-from meshlib.gossip import Event, LocalPause, Packet, PacketRejected
+from meshlib.gossip import Event, LocalPause, MemberDown, Packet, PacketRejected
+from meshlib.identity import actor_id
 from meshlib.limits import FRAME_BYTES_MAX, INBOX_BYTES_MAX
+from meshlib.membership import MemberRecord
 
 pytestmark = pytest.mark.anyio
 
@@ -53,12 +55,12 @@ class FakeNode:
 
 
 class FakeTransport:
-    """Keeps what is sent and which senders are closed."""
+    """Keeps what is sent, None for a dropped link, and which senders are closed."""
 
     def __init__(self) -> None:
         self.address = "self:1"
         self.counters = TransportCounters()
-        self.sent: list[tuple[str, bytes]] = []
+        self.sent: list[tuple[str, bytes | None]] = []
         self.closed_senders: list[str] = []
         self.takes = True
 
@@ -67,6 +69,9 @@ class FakeTransport:
     def send(self, address: str, data: bytes) -> bool:
         self.sent.append((address, data))
         return self.takes
+
+    def drop_link(self, address: str) -> None:
+        self.sent.append((address, None))
 
     def close_sender(self, sender: str) -> None:
         self.closed_senders.append(sender)
@@ -186,6 +191,17 @@ async def test_lost_and_busy_links_are_reported_in_order(rig):
     rig.driver.step()
 
     assert [("busy", "a:1"), ("free", "a:1"), ("lost", "b:1")] == rig.node.calls
+
+
+async def test_the_link_to_a_member_that_is_down_is_dropped_before_more_is_sent(rig):
+    """What goes to it in the same step, a dial to heal for one, takes a fresh link."""
+    member = MemberRecord(name="peer", incarnation=1, address="peer:1", actor=actor_id("peer", 1))
+    rig.node.outgoing.append(Packet("peer:1", b"are you back?"))
+    rig.node.happened.append(MemberDown(member=member))
+
+    rig.driver.step()
+
+    assert [("peer:1", None), ("peer:1", b"are you back?")] == rig.transport.sent
 
 
 async def test_a_flood_leaves_turns_to_the_rest_of_the_program(rig, eventually):

@@ -268,6 +268,74 @@ async def test_a_break_is_reported_without_a_send(new_net, eventually):
     assert 1 == net.counters.links_lost
 
 
+async def test_a_dropped_link_is_dialled_anew_by_the_next_frame(new_net, eventually):
+    """No report, no pause, and nothing of what had waited."""
+    net = new_net()
+    net.links.send("a:1", b"first")
+    await eventually(lambda: net.counters.frames_sent == 1)
+    silent = net.connections[0]
+    silent.gate.clear()
+    net.links.send("a:1", b"written")
+    await eventually(lambda: len(silent.writes) == 2)
+    net.links.send("a:1", b"waiting")
+
+    net.links.drop("a:1")
+    net.links.send("a:1", b"afresh")
+    await eventually(lambda: len(net.connections) == 2 and net.connections[1].writes)
+    await eventually(silent.closed.is_set)
+
+    assert ([[b"afresh"]], []) == (net.connections[1].writes, net.lost)
+    assert 1 == net.counters.links_dropped
+
+
+async def test_a_dial_that_is_under_way_is_dropped_too(new_net, eventually):
+    """It may hang for as long as a dial may take."""
+    net = new_net()
+    net.hangs = True
+    net.links.send("a:1", b"first")
+    await eventually(lambda: net.counters.dials == 1)
+    net.hangs = False
+
+    net.links.drop("a:1")
+    net.links.send("a:1", b"second")
+    await eventually(lambda: net.connections and net.connections[0].writes)
+
+    assert [[b"second"]] == net.connections[0].writes
+
+
+async def test_a_busy_link_that_is_dropped_is_free_before_another_is_busy(new_net, eventually):
+    """The one that follows it is told for itself."""
+    net = new_net(busy_bytes=100)
+    net.links.send("a:1", b"x" * 500)
+
+    net.links.drop("a:1")
+    net.links.send("a:1", b"x" * 500)
+    await eventually(lambda: net.counters.frames_sent == 1)
+
+    assert [("a:1", True), ("a:1", False)] * 2 == net.busy
+
+
+async def test_dropping_what_is_not_there_changes_nothing(new_net):
+    """An address that was never dialled, or a peer that is in its pause."""
+    net = new_net()
+
+    net.links.drop("a:1")
+
+    assert 0 == net.counters.links_dropped
+
+
+async def test_closing_waits_for_links_that_were_dropped(new_net, eventually):
+    """No connection is left behind."""
+    net = new_net()
+    net.links.send("a:1", b"first")
+    await eventually(lambda: net.counters.frames_sent == 1)
+
+    net.links.drop("a:1")
+    await net.links.close(drain_s=0)
+
+    assert net.connections[0].closed.is_set()
+
+
 async def test_pauses_double_up_to_the_longest(new_net, eventually, monkeypatch):
     """Each failed attempt in a row waits longer, shortened by at most a half."""
     now = 0.0

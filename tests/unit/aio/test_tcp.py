@@ -219,6 +219,20 @@ async def test_a_sender_can_be_shown_the_door(new_tcp, new_recorder, eventually)
         assert await is_closed(reader)
 
 
+async def test_a_connection_that_nobody_acknowledges_is_broken_by_the_system(new_tcp, new_recorder):
+    """A cut leaves no connection that sleeps for minutes; where the system can tell."""
+    one, other = new_tcp(links=LinkConfig(stall_s=7.5)), new_tcp()
+    await other.start(new_recorder())
+
+    connection = await one._dial(other.address)
+    dialled = connection._transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    bound_ms = option and dialled.getsockopt(socket.IPPROTO_TCP, option)
+    await connection.close()
+
+    assert (option and 7500) == bound_ms
+
+
 async def test_an_idle_link_is_closed_without_alarm_and_dialled_again(
     new_tcp, new_recorder, eventually
 ):
