@@ -37,10 +37,13 @@ class Node:
 
     Args:
         name: the node's name.
-        port: where it listens, on loopback.
+        port: where it listens.
         token: what its endpoints ask for.
         config: its configuration file.
         log: where its process writes.
+        host: the address that it listens on.
+        launcher: the command, with its arguments, that the process is started by; it has to
+            become the process. Empty: none.
     """
 
     name: str
@@ -48,18 +51,21 @@ class Node:
     token: str
     config: Path
     log: Path
+    host: str = "127.0.0.1"
+    launcher: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where its endpoints are."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start the process, in a session of its own so that it can outlive this one."""
+        serve = [sys.executable, "-m", "meshlib_server", "serve", "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - this very program
-                [sys.executable, "-m", "meshlib_server", "serve", "--config", str(self.config)],
+                [*self.launcher, *serve],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -69,7 +75,7 @@ class Node:
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Make one request and return the status and the decoded answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
         with contextlib.closing(connection):
             headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
             payload = None if body is None else json.dumps(body)
