@@ -7,24 +7,16 @@ own hashes and no walk, and a bucket's entries are found without one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from meshlib.codec import pack
+from meshlib.crdt.entries import Row
 from meshlib.hashing import HASH64_MASK, hash64
 
 __all__ = ["BUCKET_COUNT", "BucketDigests", "bucket_of"]
 
 BUCKET_COUNT: Final = 256
 """Buckets of a map: one difference in 100,000 entries is found with 2 KiB of digests."""
-
-
-class _Entry(Protocol):
-    @property
-    def is_live(self) -> bool: ...
-
-    def hashed(self) -> tuple[Any, ...]: ...
-
-    def hashed_live(self) -> tuple[Any, ...]: ...
 
 
 def bucket_of(key: Any) -> int:
@@ -35,17 +27,19 @@ def bucket_of(key: Any) -> int:
 class BucketDigests:
     """One sum of entry hashes for each bucket, and one over what is live.
 
+    What is live counts by its write alone, not by the history of its changes.
+
     Sums of 64-bit hashes do not depend on order, and an entry leaves them by subtraction.
     """
 
     __slots__ = ("_shadow", "_sums", "live")
 
     def __init__(self) -> None:
-        self._shadow: list[dict[Any, _Entry]] = [{} for _ in range(BUCKET_COUNT)]
+        self._shadow: list[dict[Any, Row]] = [{} for _ in range(BUCKET_COUNT)]
         self._sums = [0] * BUCKET_COUNT
         self.live = 0
 
-    def put(self, key: Any, entry: _Entry | None) -> None:
+    def put(self, key: Any, entry: Row | None) -> None:
         """Count an entry in place of what was counted for its key; None for no entry. O(1)."""
         packed: bytes = pack(key)
         bucket = hash64(packed) >> 56
@@ -53,15 +47,15 @@ class BucketDigests:
         held = shadow.get(key)
         difference = 0
         if held is not None:
-            difference -= hash64(packed + pack(held.hashed()))
-            if held.is_live:
-                self.live -= hash64(packed + pack(held.hashed_live()))
+            difference -= hash64(packed + pack(held))
+            if held[4] is not None:
+                self.live -= hash64(packed + pack(held[:5]))
             if entry is None:
                 del shadow[key]
         if entry is not None:
-            difference += hash64(packed + pack(entry.hashed()))
-            if entry.is_live:
-                self.live += hash64(packed + pack(entry.hashed_live()))
+            difference += hash64(packed + pack(entry))
+            if entry[4] is not None:
+                self.live += hash64(packed + pack(entry[:5]))
             shadow[key] = entry
         self.live &= HASH64_MASK
         self._sums[bucket] = (self._sums[bucket] + difference) & HASH64_MASK

@@ -13,12 +13,12 @@ or 8. Columns and not rows: a column is checked in a few calls, whatever its len
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
+from itertools import repeat
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from meshlib.crdt.entries import Changes, LWWEntry, counts_alone
+from meshlib.crdt.entries import Changes, Row, changes_by, counts_alone, shared_actor
 from meshlib.crdt.wire import (
     COUNT_MAX,
     STAMP_LOGICAL_MAX,
@@ -41,8 +41,7 @@ _NAME_BYTES: Final = 8
 _COLUMNS: Final = ("actor indexes", "milliseconds", "logicals", "sequences")
 _CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
-# A NamedTuple's own constructor is a Python function; this one is not, and makes the same.
-_new_entry: Callable[[Any], LWWEntry] = partial(tuple.__new__, LWWEntry)
+ValueT = TypeVar("ValueT")
 
 
 def _width(largest: int) -> int:
@@ -55,18 +54,22 @@ def _pack_column(numbers: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
 
-def _read_column(wire: Any, what: str, count: int, maximum: int) -> tuple[int, ...]:
+def _read_column(wire: Any, what: str, count: int, maximum: int) -> Sequence[int]:
     """Read a packed column of `count` numbers up to a maximum."""
     if type(wire) is not bytes:
         raise DecodeError(f"{what} must be a packed column")
+    if len(wire) == count and maximum >= 0 and not wire.strip(b"\0"):
+        return wire  # nothing but zeros, which most columns are, and bytes are numbers
     width, rest = divmod(len(wire), count) if count else (1, len(wire))
     if rest or width not in _CODES:
         raise DecodeError(f"{what} must hold {count} numbers")
-    numbers = struct.unpack(f"<{count}{_CODES[width]}", wire)
-    if numbers:
-        largest = max(numbers)
-        require(largest <= maximum, f"{what} must be at most {maximum}")
-        require(width == _width(largest), f"{what} must be as narrow as they can be")
+    is_narrow = width == 1 or any(
+        wire[place::width].strip(b"\0") for place in range(width // 2, width)
+    )
+    require(is_narrow, f"{what} must be as narrow as they can be")
+    numbers: Sequence[int] = wire if width == 1 else struct.unpack(f"<{count}{_CODES[width]}", wire)
+    if numbers and maximum < 1 << (8 * width):
+        require(max(numbers) <= maximum, f"{what} must be at most {maximum}")
     return numbers
 
 
@@ -79,7 +82,7 @@ def _changes_to_wire(changes: Changes, actor: bytes) -> Any:
 def _changes_from_wire(wire: Any, actor: bytes) -> Changes:
     if type(wire) is int:
         require(len(actor) > 0, "counts without a name")
-        return ((actor[:_NAME_BYTES], read_integer(wire, "a count", minimum=1)),)
+        return changes_by(actor[:_NAME_BYTES], read_integer(wire, "a count", minimum=1))
     parts = read_rows(wire, "changes")
     require(len(parts) % 2 == 0, "changes must be names and counts")
     changes = []
@@ -92,12 +95,10 @@ def _changes_from_wire(wire: Any, actor: bytes) -> Changes:
     return tuple(changes)
 
 
-def map_to_wire(entries: dict[Any, LWWEntry]) -> Any:
+def map_to_wire(entries: dict[Any, Row]) -> Any:
     """Return the canonical tree of a map's entries. O(n log n)."""
     ordered = [(key, entries[key]) for key in canonical_order(entries)]
-    counts = tuple(
-        (key, _changes_to_wire(entry.changes, b"")) for key, entry in ordered if not entry[2]
-    )
+    counts = tuple((key, _changes_to_wire(entry[5], b"")) for key, entry in ordered if not entry[2])
     if counts:
         ordered = [(key, entry) for key, entry in ordered if entry[2]]
     if not ordered:
@@ -124,8 +125,8 @@ def map_to_wire(entries: dict[Any, LWWEntry]) -> Any:
     )
 
 
-def map_from_wire(wire: Any) -> dict[Any, LWWEntry]:
-    """Read a map's entries strictly. O(n log n).
+def map_from_wire(wire: Any) -> tuple[dict[Any, Row], int]:
+    """Read a map's rows strictly, and how many of them hold no value. O(n log n).
 
     Raises:
         DecodeError: malformed, or not canonical.
@@ -133,7 +134,8 @@ def map_from_wire(wire: Any) -> dict[Any, LWWEntry]:
     """
     *writes, counts = read_rows(wire, "a map", count=7)
     keys = read_keys(writes[2], "the keys of a map")
-    entries: dict[Any, LWWEntry] = dict(zip(keys, _read_writes(writes), strict=True))
+    rows, empty_count = _read_writes(writes)
+    entries: dict[Any, Row] = dict(zip(keys, rows, strict=True))
     counted = []
     for row in read_rows(counts, "the counts of a map"):
         key, changes_wire = read_rows(row, "a row of counts", count=2)
@@ -144,11 +146,11 @@ def map_from_wire(wire: Any) -> dict[Any, LWWEntry]:
     for key, changes in counted:
         require(key not in entries, "a key with a write and with counts")
         entries[key] = counts_alone(changes)
-    return entries
+    return entries, empty_count + len(counted)
 
 
-def _read_writes(writes: Sequence[Any]) -> list[LWWEntry]:
-    """Check the columns, and return the entries they hold."""
+def _read_writes(writes: Sequence[Any]) -> tuple[Iterable[Row], int]:
+    """Check the columns, and return the rows they hold, and the number of removals."""
     actors_wire, base_wire, keys, numbers, payloads, changes_wires = writes
     count = len(keys)
     actors = [read_actor(actor) for actor in read_rows(actors_wire, "the actors of a map")]
@@ -164,24 +166,36 @@ def _read_writes(writes: Sequence[Any]) -> list[LWWEntry]:
     ]
     positions, after, logicals, sequences = columns
     require(len(set(positions)) == len(actors), "an actor without a write")
-    require(min(after, default=base_ms) == 0, "the earliest milliseconds must be a write's")
-    payloads = read_rows(payloads, "values", count=count)
-    for payload in _different(payloads):
-        if payload is not None:
-            read_payload(payload)
+    require(0 in after if count else base_ms == 0, "the earliest milliseconds must be a write's")
+    payloads, removal_count = _read_payloads(payloads, count)
     changes = _read_changes(changes_wires, positions, actors)
     walls = [base_ms + ms for ms in after]
-    writers = map(actors.__getitem__, positions)
-    rows = zip(walls, logicals, writers, sequences, payloads, changes, strict=True)
-    return list(map(_new_entry, rows))
+    writers = _at(positions, list(map(shared_actor, actors)))
+    return zip(walls, logicals, writers, sequences, payloads, changes, strict=True), removal_count
 
 
-def _different(payloads: Sequence[Any]) -> Collection[Any]:
-    """Return each payload once where that can be told, to check it once."""
-    return set(payloads) if set(map(type, payloads)) <= {bytes, NoneType} else payloads
+def _at(positions: Sequence[int], values: Sequence[ValueT]) -> Iterable[ValueT]:
+    """Return the value of each position; without looking each up where there is one alone."""
+    if len(values) == 1:
+        return repeat(values[0], len(positions))
+    return map(values.__getitem__, positions)
 
 
-def _read_changes(wire: Any, positions: Sequence[int], actors: list[ActorId]) -> Sequence[Changes]:
+def _read_payloads(wire: Any, count: int) -> tuple[Sequence[bytes | None], int]:
+    """Read the values, different ones once each; return them and how many are none."""
+    payloads = read_rows(wire, "values", count=count)
+    kinds = set(map(type, payloads))
+    removal_count = payloads.count(None) if NoneType in kinds else 0
+    different: Collection[Any] = set(payloads) if kinds <= {bytes, NoneType} else payloads
+    for payload in different:
+        if payload is not None:
+            read_payload(payload)
+    return payloads, removal_count
+
+
+def _read_changes(
+    wire: Any, positions: Sequence[int], actors: Sequence[ActorId]
+) -> Iterable[Changes]:
     """Read the changes of each entry; equal ones, which most are, share one tuple."""
     wires = read_rows(wire, "changes", count=len(positions))
     if set(map(type, wires)) != {int}:
@@ -189,10 +203,18 @@ def _read_changes(wire: Any, positions: Sequence[int], actors: list[ActorId]) ->
             _changes_from_wire(each, actors[position])
             for each, position in zip(wires, positions, strict=True)
         ]
+    counts = set(wires)
+    if len(counts) == 1:
+        [count] = counts
+        by_writer = [_changes_from_wire(count, actor) for actor in actors]
+        return _at(positions, by_writer)
     # A count and who made it, as one number: equal ones are told without a tuple for each.
-    told = [each * len(actors) + position for each, position in zip(wires, positions, strict=True)]
+    told = wires
+    if len(actors) > 1:
+        pairs = zip(wires, positions, strict=True)
+        told = [each * len(actors) + position for each, position in pairs]
     shared = {
         number: _changes_from_wire(number // len(actors), actors[number % len(actors)])
         for number in set(told)
     }
-    return list(map(shared.__getitem__, told))
+    return map(shared.__getitem__, told)

@@ -12,7 +12,16 @@ from typing import Any, Generic, Self, TypeVar, cast
 from meshlib.clock import Stamp
 from meshlib.codec import check_key, decode_value, encode_value
 from meshlib.crdt.buckets import BucketDigests
-from meshlib.crdt.entries import NO_WRITE, LWWEntry, count_of, counts_alone, join_entries, new_in
+from meshlib.crdt.entries import (
+    NO_WRITE,
+    LWWEntry,
+    Row,
+    changes_by,
+    count_of,
+    counts_alone,
+    join_entries,
+    new_in,
+)
 from meshlib.crdt.lww_wire import map_from_wire, map_to_wire
 from meshlib.crdt.registry import register
 from meshlib.crdt.wire import COUNT_MAX, canonical_order, check_stamp
@@ -25,6 +34,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _new = object.__new__
+
+
+def _count_tombstones(entries: dict[K, Row]) -> int:
+    return [row[4] for row in entries.values()].count(None)
 
 
 class LWWMap(Generic[K, V]):
@@ -41,17 +54,20 @@ class LWWMap(Generic[K, V]):
     __slots__ = ("_digests", "_entries", "_pending", "_tombstone_count")
 
     def __init__(self) -> None:
-        self._entries: dict[K, LWWEntry] = {}
+        self._entries: dict[K, Row] = {}
         self._tombstone_count = 0
         # Keys that changed since the digests were last looked at; empty without digests.
         self._digests: BucketDigests | None = None
         self._pending: dict[K, None] = {}
 
     @classmethod
-    def _of(cls, entries: dict[K, LWWEntry]) -> Self:
+    def _of(cls, entries: dict[K, Row], *, tombstone_count: int | None = None) -> Self:
+        """Make a map of rows; the tombstones among them are counted here unless told."""
         made: Self = _new(cls)
         made._entries = entries
-        made._tombstone_count = [entry[4] for entry in entries.values()].count(None)
+        if tombstone_count is None:
+            tombstone_count = _count_tombstones(entries)
+        made._tombstone_count = tombstone_count
         made._digests = None
         made._pending = {}
         return made
@@ -83,7 +99,7 @@ class LWWMap(Generic[K, V]):
             UnknownKeyError: the key has no value.
         """
         entry = self._entries.get(key)
-        if entry is None or entry.payload is None:
+        if entry is None or entry[4] is None:
             raise UnknownKeyError("key", key)
         return self._write(key, None, stamp, sequence)
 
@@ -95,13 +111,12 @@ class LWWMap(Generic[K, V]):
         held = self._entries.get(key)
         if held is not None:
             if stamp <= held[:3]:
-                raise InvalidValueError(f"{stamp} is not later than {held.stamp}")
-            count += count_of(held.changes, name)
+                raise InvalidValueError(f"{stamp} is not later than {Stamp(*held[:3])}")
+            count += count_of(held[5], name)
         delta: Self = _new(self.__class__)
         wall_ms, logical, actor = stamp
-        changes = ((name, count),)
-        entry = LWWEntry(wall_ms, logical, ActorId(actor), sequence, payload, changes)
-        delta._entries = {key: entry}
+        changes = changes_by(name, count)
+        delta._entries = {key: (wall_ms, logical, ActorId(actor), sequence, payload, changes)}
         delta._tombstone_count = 1 if payload is None else 0
         delta._digests = None
         delta._pending = {}
@@ -112,19 +127,19 @@ class LWWMap(Generic[K, V]):
     def get(self, key: K, default: Any = None) -> V | Any:
         """Return a key's value, thawed afresh, or the default. O(size of the value)."""
         entry = self._entries.get(key)
-        if entry is None or entry.payload is None:
+        if entry is None or entry[4] is None:
             return default
-        return decode_value(entry.payload)
+        return decode_value(entry[4])
 
     def __getitem__(self, key: K) -> V:
         entry = self._entries.get(key)
-        if entry is None or entry.payload is None:
+        if entry is None or entry[4] is None:
             raise UnknownKeyError("key", key)
-        return cast(V, decode_value(entry.payload))
+        return cast(V, decode_value(entry[4]))
 
     def __contains__(self, key: object) -> bool:
         entry = self._entries.get(cast(K, key))
-        return entry is not None and entry.payload is not None
+        return entry is not None and entry[4] is not None
 
     def __len__(self) -> int:
         """Return the number of keys with a value. O(1)."""
@@ -136,7 +151,7 @@ class LWWMap(Generic[K, V]):
     def keys(self) -> list[K]:
         """Return the keys with a value, in canonical order. O(n log n)."""
         entries = self._entries.items()
-        return canonical_order(key for key, entry in entries if entry.payload is not None)
+        return canonical_order(key for key, entry in entries if entry[4] is not None)
 
     def items(self) -> Iterator[tuple[K, V]]:
         """Yield the keys and values in canonical order, thawed afresh. O(n log n)."""
@@ -150,12 +165,19 @@ class LWWMap(Generic[K, V]):
 
     def entry(self, key: K) -> LWWEntry | None:
         """Return what is held for a key, tombstones included; None without. O(1)."""
-        return self._entries.get(key)
+        row = self._entries.get(key)
+        return None if row is None else self._as_entry(key, row)
+
+    def _as_entry(self, key: K, row: Row) -> LWWEntry:
+        """Return a row as an entry, and hold that from now on: it is the same when asked again."""
+        if type(row) is not LWWEntry:
+            row = self._entries[key] = LWWEntry(*row)
+        return row
 
     def entries(self) -> Iterator[tuple[K, LWWEntry]]:
         """Yield every key and entry in canonical order, tombstones included. O(n log n)."""
         for key in canonical_order(self._entries):
-            yield key, self._entries[key]
+            yield key, self._as_entry(key, self._entries[key])
 
     def version(self, key: K) -> int:
         """Return how many changes a key has seen: 1 after the first, 0 when it never was.
@@ -164,7 +186,7 @@ class LWWMap(Generic[K, V]):
         until the key's tombstone is collected. O(writers of the key).
         """
         entry = self._entries.get(key)
-        return 0 if entry is None else entry.version
+        return 0 if entry is None else sum(count for _, count in entry[5])
 
     @property
     def tombstone_count(self) -> int:
@@ -189,27 +211,28 @@ class LWWMap(Generic[K, V]):
         entries = self._entries
         get = entries.get
         tombstones = self._tombstone_count
-        fresh: dict[K, LWWEntry] = {}
-        parts: dict[K, LWWEntry] = {}
+        fresh: dict[K, Row] = {}
+        parts: dict[K, Row] = {}
         for key, theirs in delta._entries.items():
             mine = get(key)
             if mine is None:
                 fresh[key] = theirs
-                if theirs[4] is None:
-                    tombstones += 1
             elif mine != theirs:
                 part = new_in(theirs, mine)
                 if part is not None:
                     parts[key] = part
                     joined = entries[key] = join_entries(mine, theirs)
-                    tombstones += (joined.payload is None) - (mine.payload is None)
+                    tombstones += (joined[4] is None) - (mine[4] is None)
         entries.update(fresh)
-        self._tombstone_count = tombstones
+        fresh_tombstones = _count_tombstones(fresh) if delta._tombstone_count else 0
+        self._tombstone_count = tombstones + fresh_tombstones
         is_all_new = len(fresh) == len(delta._entries)
         fresh.update(parts)
         if self._digests is not None:
             self._pending.update(dict.fromkeys(fresh))
-        return delta if is_all_new else self._of(fresh)
+        if is_all_new:
+            return delta
+        return self._of(fresh, tombstone_count=fresh_tombstones + _count_tombstones(parts))
 
     def absorb_snapshot(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
         """Join a part of a peer's whole state, and return what was new. O(part).
@@ -223,14 +246,13 @@ class LWWMap(Generic[K, V]):
         """
         known = self._entries
 
-        def is_dead(key: K, entry: LWWEntry) -> bool:
+        def is_dead(key: K, row: Row) -> bool:
             if key in known:
                 return False
-            if not entry.has_write:
-                return True
-            return entry.sequence > 0 and covers(entry.actor, entry.sequence)
+            _, _, actor, sequence, _, _ = row
+            return not actor or (sequence > 0 and covers(actor, sequence))
 
-        alive = {k: entry for k, entry in part._entries.items() if not is_dead(k, entry)}
+        alive = {key: row for key, row in part._entries.items() if not is_dead(key, row)}
         return self.absorb(part if len(alive) == len(part._entries) else self._of(alive))
 
     def collect(self, is_stable: Callable[[LWWEntry], bool]) -> int:
@@ -241,7 +263,8 @@ class LWWMap(Generic[K, V]):
         if not self._tombstone_count:
             return 0
         entries = self._entries
-        dead = [key for key, e in entries.items() if e.payload is None and is_stable(e)]
+        removed = [(key, row) for key, row in entries.items() if row[4] is None]
+        dead = [key for key, row in removed if is_stable(self._as_entry(key, row))]
         for key in dead:
             del entries[key]
         self._tombstone_count -= len(dead)
@@ -257,7 +280,7 @@ class LWWMap(Generic[K, V]):
         entries = self._entries
         dropped = [key for key in keys if key in entries]
         for key in dropped:
-            self._tombstone_count -= entries.pop(key).payload is None
+            self._tombstone_count -= entries.pop(key)[4] is None
         if self._digests is not None:
             self._pending.update(dict.fromkeys(dropped))
         return len(dropped)
@@ -272,7 +295,8 @@ class LWWMap(Generic[K, V]):
                 joined[key] = theirs
             elif mine != theirs:
                 joined[key] = join_entries(mine, theirs)
-        return self._of(joined)
+        has_tombstones = self._tombstone_count or other._tombstone_count
+        return self._of(joined, tombstone_count=None if has_tombstones else 0)
 
     def __le__(self, other: Self, /) -> bool:
         if other.__class__ is not self.__class__:
@@ -294,10 +318,11 @@ class LWWMap(Generic[K, V]):
 
     def decompose(self) -> Iterator[Self]:
         """Yield for each key the write alone, and each writer's count alone."""
-        for key, entry in self.entries():
-            if entry.has_write:
-                yield self._of({key: entry._replace(changes=())})
-            for change in entry.changes:
+        for key in canonical_order(self._entries):
+            *write, changes = self._entries[key]
+            if write[2]:
+                yield self._of({key: cast(Row, (*write, ()))})
+            for change in changes:
                 yield self._of({key: counts_alone((change,))})
 
     def copy(self) -> Self:
@@ -351,7 +376,8 @@ class LWWMap(Generic[K, V]):
             DecodeError: malformed, or not canonical.
             LimitExceeded: over a limit.
         """
-        return cls._of(map_from_wire(wire))
+        entries, tombstone_count = map_from_wire(wire)
+        return cls._of(entries, tombstone_count=tombstone_count)
 
     def __repr__(self) -> str:
         return f"LWWMap({len(self)} keys, {self._tombstone_count} tombstones)"
@@ -359,8 +385,8 @@ class LWWMap(Generic[K, V]):
     def _check(self) -> None:
         """Assert every invariant."""
         entries = self._entries
-        assert self._tombstone_count == sum(e.payload is None for e in entries.values())
-        for key, entry in entries.items():
+        assert self._tombstone_count == sum(row[4] is None for row in entries.values())
+        for key, entry in ((key, LWWEntry(*row)) for key, row in entries.items()):
             assert entry.changes or entry.has_write, (key, entry)
             assert list(entry.changes) == sorted(dict(entry.changes).items()), (key, entry)
             assert all(count > 0 for _, count in entry.changes), (key, entry)

@@ -306,6 +306,14 @@ def malformed() -> Iterator[object]:
     yield numbers(1, b"\x05")
     yield numbers(2, b"\x00\x00\x01\x00")
     yield numbers(3, b"\xff" * 8)
+    yield numbers(3, b"\x07\x01\x00\x00")
+    yield numbers(3, b"\x07\x00\x00\x01" + b"\x00" * 4)
+    two = {"keys": ("a", "b"), "payloads": (ONE, ONE), "changes": (1, 1)}
+    late = (b"\x00\x00", b"\x00\x01", b"\x00\x00", b"\x00\x00")
+    yield tree(**two, numbers=late, base_ms=(1 << 48) - 1)
+    yield tree(**two, numbers=(b"\x00\x00", b"\x01\x02", b"\x00\x00", b"\x00\x00"))
+    yield tree(**two, numbers=(b"\x00\x01", b"\x00\x01", b"\x00\x00", b"\x00\x00"))
+    yield tree(**(two | {"changes": (1, True)}), numbers=late)
     for position in range(4):
         for column in (0, "\x00", b"", b"\x00" * 2, b"\x00" * 3, b"\x00" * 9):
             yield numbers(position, column)
@@ -331,6 +339,44 @@ def test_the_well_formed_map_is_read() -> None:
     assert tree() == state.to_wire()
     assert 1 == Map.from_wire(empty(counts=(("k", (ALICE[:8], 1)),))).version("k")
     assert Map() == Map.from_wire(empty())
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 0xFF, 0x100, 0x1_0000, 0x100_0000, 1 << 32, 1 << 62])
+def test_a_number_is_read_at_every_width(sequence: int) -> None:
+    """A column is as wide as its largest number needs, wherever that number has its bits."""
+    state = Map().set("k", 1, stamp=stamp(1), sequence=sequence)
+    state.absorb(Map().set("l", 1, stamp=stamp(1), sequence=5))
+    again = Map.from_wire(state.to_wire())
+    again._check()
+    assert state == again
+
+
+@pytest.mark.parametrize("writers", [(ALICE,), (ALICE, BOB)])
+@pytest.mark.parametrize("rounds", [(1, 1), (2, 2), (1, 3)])
+def test_changes_are_read_whoever_made_how_many(
+    writers: tuple[ActorId, ...], rounds: tuple[int, int]
+) -> None:
+    """Keys changed as often or not, by one writer or several, come back as they were."""
+    state = Map()
+    for number in range(8):
+        for time in range(rounds[number % 2]):
+            at = stamp(10 * number + time + 1, writers[number // 2 % len(writers)])
+            state.absorb(state.set(f"key{number}", number, stamp=at))
+    again = Map.from_wire(state.to_wire())
+    again._check()
+    assert state == again
+    assert rounds == (again.version("key0"), again.version("key1"))
+
+
+def test_an_entry_is_the_same_object_until_it_changes() -> None:
+    """Also after a map was read from bytes: what was made of an entry can be kept beside it."""
+    state = Map.from_wire(written(("k", 1, stamp(1))).to_wire())
+    entry = state.entry("k")
+    assert type(entry) is LWWEntry
+    assert entry is state.entry("k")
+    assert [("k", entry)] == list(state.entries())
+    state.absorb(state.set("k", 2, stamp=stamp(2)))
+    assert entry != state.entry("k")
 
 
 @pytest.mark.parametrize("wire", list(malformed()))
