@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from meshlib.errors import ConfigError, LocalError
+from meshlib_server.simulate import simulate
 
 __all__ = ["EXIT_START_FAILURE", "demo", "main", "serve"]
 
@@ -90,6 +91,9 @@ def demo(*, keep: bool) -> None:
     from meshlib_server.demo import run_demo
 
     sys.exit(run_demo(keep=keep))
+
+
+main.add_command(simulate)
 
 
 def _fail(message: str) -> NoReturn:

@@ -47,6 +47,15 @@ class Campaign:
         """The interesting states that no seed reached."""
         return [name for name in SOMETIMES if not self.sometimes.get(name)]
 
+    @property
+    def summary(self) -> str:
+        """What came of it, in one line."""
+        longest = max(self.convergence_s, default=0.0)
+        return (
+            f"{self.seed_count:,} seeds, {self.event_count:,} events, "
+            f"{len(self.failures)} failed, agreed after {longest:.1f} s at the latest"
+        )
+
     def to_json(self) -> str:
         """Return what came of it as JSON; the same bytes for the same seeds."""
         tree = {
@@ -63,12 +72,7 @@ class Campaign:
     def __str__(self) -> str:
         lines = [str(outcome) for outcome in self.failures]
         lines += [f"never reached: {name} ({SOMETIMES[name]})" for name in self.never]
-        longest = max(self.convergence_s, default=0.0)
-        lines.append(
-            f"{self.seed_count:,} seeds, {self.event_count:,} events, "
-            f"{len(self.failures)} failed, agreed after {longest:.1f} s at the latest"
-        )
-        return "\n".join(lines)
+        return "\n".join([*lines, self.summary])
 
 
 def run_campaign(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Final
 
@@ -49,6 +50,10 @@ class SpreadReport:
             (0.0, 0.0),
             *((self.arrivals_s[step], (step + 1) / self.expected) for step in steps),
         ]
+
+    def share_by(self, seconds: float) -> float:
+        """Return the share of the nodes that were reached within some seconds. O(log n)."""
+        return bisect_right(self.arrivals_s, seconds) / self.expected if self.expected else 0.0
 
     def quantile(self, share: float) -> float | None:
         """Return within how many seconds a share of the complete writes was everywhere."""
