@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test demo lint types laws long clean
+.PHONY: help test network demo lint types laws long clean
 
 help:
 	@echo "make test    install into $(VENV) and run the tests"
+	@echo "make network five processes on links that are cut and lossy; Linux, as root"
 	@echo "make demo    three nodes as three processes, through the documented workflows"
 	@echo "make lint    ruff, format and lint"
 	@echo "make types   mypy strict and pyright"
@@ -18,7 +19,11 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not network'
+
+# Who asks for these and cannot run them here is told so: nothing is skipped.
+network: $(VENV)/.installed
+	MESHLIB_NETWORK_REQUIRED=1 $(BIN)/python -m pytest -m network tests/network
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m meshlib_server demo $(DEMO_FLAGS)
@@ -32,7 +37,7 @@ types: $(VENV)/.installed
 	$(BIN)/pyright
 
 long: $(VENV)/.installed
-	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m 'long or not long'
+	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not network'
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
