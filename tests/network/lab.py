@@ -38,10 +38,15 @@ class CommandFailed(Exception):  # noqa: N818 - reads as what happened
     """A command of the system did not do what it should; the message is what it said."""
 
 
+def require(*commands: str) -> None:
+    """See that commands of the system are there."""
+    missing = [command for command in commands if shutil.which(command) is None]
+    if missing:
+        raise CommandFailed(f"missing commands: {', '.join(missing)}")
+
+
 def run(*command: str, stdin: str | None = None) -> str:
     """Run a command of the system and return what it printed."""
-    if shutil.which(command[0]) is None:
-        raise CommandFailed(f"the command `{command[0]}` is missing")
     done = subprocess.run(
         command, input=stdin, capture_output=True, text=True, timeout=20, check=False
     )
@@ -68,6 +73,7 @@ class Lab:
     """Namespaces joined by a bridge, and the rules by which packets between them are lost."""
 
     def __init__(self, count: int) -> None:
+        require("ip", "nft")  # of the packages iproute2 and nftables
         self._id = f"{os.getpid()}{secrets.token_hex(2)}"
         self._hub = f"meshlib-{self._id}-hub"
         self._interface = f"ml{self._id}"  # at most 15 characters
