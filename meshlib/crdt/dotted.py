@@ -81,7 +81,7 @@ class DottedState(ABC):
             live[actor][sequence] = leaf
         return live
 
-    def _insert_all(self, actor: ActorId, sequences: list[int], leaves: Sequence[Any]) -> None:
+    def _insert_all(self, actor: ActorId, sequences: Sequence[int], leaves: Sequence[Any]) -> None:
         """Make dots of one actor live that are not."""
         for sequence, leaf in zip(sequences, leaves, strict=True):
             self._insert(Dot(actor, sequence), leaf)
@@ -317,9 +317,14 @@ class PlainDottedState(DottedState):
         other._live = self._live.copy()
 
 
-def _read_steps(wire: Any) -> list[int]:
+def _read_steps(wire: Any) -> Sequence[int]:
     """Read the differences of rising sequences, and return the sequences."""
     steps = read_rows(wire, "live dots")
-    if steps and (set(map(type, steps)) != {int} or min(steps) < 1):
+    if not steps:
+        return ()
+    different = set(steps) if set(map(type, steps)) == {int} else {0}
+    if min(different) < 1:
         raise DecodeError("the steps between live dots must be integers over 0")
+    if different == {1}:
+        return range(1, len(steps) + 1)  # nothing was removed, which is told in one go
     return list(accumulate(steps))

@@ -27,7 +27,6 @@ __all__ = [
     "join_entries",
     "new_in",
     "rank",
-    "shared_actor",
 ]
 
 Changes = tuple[tuple[bytes, int], ...]
@@ -38,10 +37,6 @@ Row = tuple[int, int, ActorId, int, bytes | None, Changes]
 
 NO_WRITE: Final = Stamp(0, 0, b"")
 """The stamp before all others: of an entry that tells counts and no write."""
-
-
-_SHARED_MAX: Final = 1024
-"""Objects shared at most of each kind; past that, those used longest ago are made anew."""
 
 
 class LWWEntry(NamedTuple):
@@ -109,19 +104,13 @@ def count_of(changes: Changes, name: bytes) -> int:
     return 0
 
 
-@lru_cache(maxsize=_SHARED_MAX)
+@lru_cache(maxsize=1024)
 def changes_by(name: bytes, count: int) -> Changes:
     """Return the changes of one writer alone: one object for equal ones, as most entries have.
 
     Sharing takes 140 bytes off an entry, and equal entries are told equal sooner.
     """
     return ((name, count),)
-
-
-@lru_cache(maxsize=_SHARED_MAX)
-def shared_actor(actor: ActorId) -> ActorId:
-    """Return the one object for an actor that is read again and again."""
-    return actor
 
 
 def _join_changes(mine: Changes, theirs: Changes) -> Changes:

@@ -18,7 +18,7 @@ from itertools import repeat
 from types import NoneType
 from typing import Any, Final, TypeVar
 
-from meshlib.crdt.entries import Changes, Row, changes_by, counts_alone, shared_actor
+from meshlib.crdt.entries import Changes, Row, changes_by, counts_alone
 from meshlib.crdt.wire import (
     COUNT_MAX,
     STAMP_LOGICAL_MAX,
@@ -26,7 +26,8 @@ from meshlib.crdt.wire import (
     canonical_order,
     read_actor,
     read_integer,
-    read_keys,
+    read_key_set,
+    read_ordered_keys,
     read_payload,
     read_rows,
     require,
@@ -133,16 +134,17 @@ def map_from_wire(wire: Any) -> tuple[dict[Any, Row], int]:
         LimitExceeded: over a limit.
     """
     *writes, counts = read_rows(wire, "a map", count=7)
-    keys = read_keys(writes[2], "the keys of a map")
+    keys = read_ordered_keys(writes[2], "the keys of a map")
     rows, empty_count = _read_writes(writes)
     entries: dict[Any, Row] = dict(zip(keys, rows, strict=True))
+    require(len(entries) == len(keys), "the keys of a map must be there once each")
     counted = []
     for row in read_rows(counts, "the counts of a map"):
         key, changes_wire = read_rows(row, "a row of counts", count=2)
         changes = _changes_from_wire(changes_wire, b"")
         require(len(changes) > 0, "a row that tells nothing")
         counted.append((key, changes))
-    read_keys([key for key, _ in counted], "the counts of a map")
+    read_key_set([key for key, _ in counted], "the counts of a map")
     for key, changes in counted:
         require(key not in entries, "a key with a write and with counts")
         entries[key] = counts_alone(changes)
@@ -170,7 +172,7 @@ def _read_writes(writes: Sequence[Any]) -> tuple[Iterable[Row], int]:
     payloads, removal_count = _read_payloads(payloads, count)
     changes = _read_changes(changes_wires, positions, actors)
     walls = [base_ms + ms for ms in after]
-    writers = _at(positions, list(map(shared_actor, actors)))
+    writers = _at(positions, actors)
     return zip(walls, logicals, writers, sequences, payloads, changes, strict=True), removal_count
 
 

@@ -184,14 +184,14 @@ class ORSet(DottedState, Generic[E]):
         context, other = self.context, delta.context
         unseen = other.minus(context)
         get = mine.get
-        different = [(e, dots) for e, dots in theirs.items() if get(e) != dots]
+        different = {e: dots for e, dots in theirs.items() if get(e) != dots}
         new = type(self)()
         new._context = unseen
         # When as many entries are the same as there are dots that both have seen, each of these
         # dots is live on both sides: nothing was removed, and every other dot here is unseen.
         if len(other) - len(unseen) == len(theirs) - len(different):
             killed = []
-            fresh = dict(different)
+            fresh = different
         else:
             killed = self._killed_by(delta, different)
             fresh = self._unseen_entries(different)
@@ -207,12 +207,12 @@ class ORSet(DottedState, Generic[E]):
                 self._insert(dot, element)
         return new
 
-    def _unseen_entries(self, entries: list[tuple[E, Dots]]) -> dict[E, Dots]:
+    def _unseen_entries(self, entries: dict[E, Dots]) -> dict[E, Dots]:
         """Return what of some entries hangs on dots that this set has not seen."""
         context = self.context
         top, has_gaps = context.vector.get, context.gap_count > 0
         unseen: dict[E, Dots] = {}
-        for element, dots in entries:
+        for element, dots in entries.items():
             if isinstance(dots, frozenset):
                 new = [dot for dot in dots if dot not in context]
                 if new:
@@ -221,11 +221,11 @@ class ORSet(DottedState, Generic[E]):
                 unseen[element] = dots
         return unseen
 
-    def _killed_by(self, delta: Any, different: list[tuple[E, Dots]]) -> list[tuple[DotLike, E]]:
+    def _killed_by(self, delta: Any, different: dict[E, Dots]) -> list[tuple[DotLike, E]]:
         """Return the live dots here that a state has seen and does not have."""
         mine, theirs, context = self._entries, delta._entries, delta.context
         gone = [(e, dots) for e, dots in mine.items() if e not in theirs]
-        gone += [(e, mine[e]) for e, _ in different if e in mine]
+        gone += [(e, mine[e]) for e in different if e in mine]
         return [
             (dot, element)
             for element, dots in gone
@@ -330,7 +330,7 @@ class ORSet(DottedState, Generic[E]):
                 live[actor][sequence] = element
         return live
 
-    def _insert_all(self, actor: ActorId, sequences: list[int], leaves: Sequence[E]) -> None:
+    def _insert_all(self, actor: ActorId, sequences: Sequence[int], leaves: Sequence[E]) -> None:
         row: dict[E, Dots] = dict(zip(leaves, zip(repeat(actor), sequences), strict=True))
         if len(row) == len(leaves) and self._entries.keys().isdisjoint(row):
             if self._entries:

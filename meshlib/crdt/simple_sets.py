@@ -7,7 +7,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from meshlib.codec import check_key
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import canonical_order, read_keys, read_rows, require, wire_digest
+from meshlib.crdt.wire import canonical_order, read_key_set, read_rows, require, wire_digest
 from meshlib.errors import InvalidTypeError, StateError, UnknownKeyError
 
 __all__ = ["GSet", "TwoPhaseSet"]
@@ -110,8 +110,8 @@ class GSet(Generic[E]):
         Raises:
             DecodeError: malformed, or not canonical.
         """
-        elements: Any = read_keys(wire, "the elements of a set")
-        return cls._of(set(elements))
+        elements: Any = read_key_set(wire, "the elements of a set")
+        return cls._of(elements)
 
     def __repr__(self) -> str:
         return f"GSet({{{', '.join(map(repr, self))}}})"
@@ -246,8 +246,8 @@ class TwoPhaseSet(Generic[E]):
             DecodeError: malformed, or not canonical.
         """
         added_wire, removed_wire = read_rows(wire, "a two-phase set", count=2)
-        added: Any = set(read_keys(added_wire, "the elements of a set"))
-        removed: Any = set(read_keys(removed_wire, "the removed elements of a set"))
+        added: Any = read_key_set(added_wire, "the elements of a set")
+        removed: Any = read_key_set(removed_wire, "the removed elements of a set")
         require(added.isdisjoint(removed), "an element both added and removed")
         return cls._of(added, removed)
 
