@@ -438,8 +438,10 @@ def test_entries_obey_the_laws(
     for part in missing:
         expected.absorb(part)
     assert expected == new
-    assert a == Map.from_wire(a.to_wire())
-    copy._check()
+    again = Map.from_wire(a.to_wire())
+    assert a == again
+    for state in (copy, new, again, a | b):
+        state._check()
 
 
 def test_an_entry_tells_its_version() -> None:
