@@ -42,6 +42,16 @@ def load_lab() -> Any:
 
 network = load_lab()
 
+ALARMS = frozenset(
+    {"StateDiverged", "EntryRejected", "MessageUnsendable", "IdentityStolen", "IdentityRenewed"}
+)
+"""Events that no fault of a network or a process may bring about in these scenarios."""
+
+
+def is_alarm(line: dict[str, Any]) -> bool:
+    """Tell whether a line of a node's log tells of a defect."""
+    return line["message"] in ALARMS or line["level"] not in {"info", "warning"}
+
 
 class Cluster:
     """Five nodes as five processes, each in a network namespace."""
@@ -152,10 +162,14 @@ class Cluster:
             )
 
     @staticmethod
-    def events(node: Node, kind: str) -> list[dict[str, Any]]:
-        """Return the events of one kind that a node has logged, of all its starts."""
+    def logged(node: Node) -> list[dict[str, Any]]:
+        """Return the lines that a node has logged, of all its starts."""
         whole_lines = node.log.read_text().split("\n")[:-1]  # the last one may be half written
-        return [line for line in map(json.loads, whole_lines) if line["message"] == kind]
+        return [json.loads(line) for line in whole_lines]
+
+    def events(self, node: Node, kind: str) -> list[dict[str, Any]]:
+        """Return the events of one kind that a node has logged, of all its starts."""
+        return [line for line in self.logged(node) if line["message"] == kind]
 
     @staticmethod
     def content(node: Node) -> dict[str, Any]:
@@ -189,7 +203,8 @@ class Cluster:
 
         self.wait_until(lambda: not difference(), difference)
         for node in self.nodes:
-            assert node.get("/mesh/health")["stores_healthy"] is True
+            assert node.do("GET", "/mesh/health")["stores_healthy"] is True
+            assert [line for line in self.logged(node) if is_alarm(line)] == []
 
 
 class Traffic:
