@@ -208,11 +208,11 @@ class Cluster:
 
 
 class Traffic:
-    """Writes through every node, one after the other, and which of them were acknowledged.
+    """Writes through all nodes at the same time, and which of them were acknowledged.
 
-    Workers, configuration and tree operations in turn, each of its own key, and one key that
-    all of them write. A node that may refuse or be gone has to be named: any other answer than
-    an acknowledgement of another one is a failure.
+    Workers, configuration and tree operations, each of its own key, and one key that all nodes
+    write. A node that may refuse or be gone has to be excused: of every other one anything but
+    an acknowledgement is a failure.
     """
 
     def __init__(self, nodes: list[Node]) -> None:
