@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from meshlib.membership import MemberStatus
-from meshlib.state import TREE_PREFIX
 from meshlib.testing import inside
 from meshlib.testing.checkers import MAP_DOCUMENTS, Broken
 from meshlib.testing.cluster import Cluster
+from meshlib.testing.documents import look_at_what_survived
 from meshlib.testing.hosts import EPOCH_S, Host
 from meshlib.testing.ledger import Write
-from meshlib.testing.workload import MODELS, VISITS
 
 __all__ = ["ROUNDS_MAX", "Calm", "differences"]
 
@@ -39,6 +38,10 @@ MEMORY_EXCHANGES: Final = 4
 """And exchanges for each other member, each of which takes about a second. In a sparse graph every
 second exchange is with the next of all members, and what one says of itself counts when it is
 asked again at the latest: only then is a removal known to be everywhere, and forgotten."""
+
+
+KEPT_FOR_THE_DEAD: Final = frozenset(("tombstones", "bytes of log"))
+"""What stays while a dead member that may come back is not forgotten, or a node is young."""
 
 
 class Calm:
@@ -76,7 +79,8 @@ class Calm:
         """
         cluster = self._cluster
         began = cluster.now
-        certain = cluster.ledger.certain([inside.covered(host.node) for host in cluster.running()])
+        clocks = [inside.covered(host.node) for host in cluster.running()]
+        certain = cluster.ledger.certain(clocks)
         deadline = began + ROUNDS_MAX + self._held_s()
         while left := next(differences(cluster), None):
             if cluster.now >= deadline:
@@ -87,7 +91,9 @@ class Calm:
         self.converged_after_s = cluster.now - began
         self._look_at_writes(certain)
         self._look_at_versions()
-        self._look_at_other_documents()
+        for host in cluster.running()[:1]:
+            has_rejoined = cluster.sometimes.counts()["rejoined"] > 0
+            look_at_what_survived(host, cluster.ledger.others, clocks, has_rejoined=has_rejoined)
         self._rest()
 
     def _held_s(self) -> float:
@@ -132,21 +138,6 @@ class Calm:
                             f"at {entry.version} on {host.label}",
                         )
 
-    def _look_at_other_documents(self) -> None:
-        """Look whether trees and counters hold only what was put into them."""
-        cluster = self._cluster
-        for host in cluster.running():
-            for model in MODELS:
-                state = host.node.sync.get_tree_state(model)
-                for operation in state.operations if state is not None else ():
-                    text, tenant = operation.text, operation.tenant
-                    if not cluster.ledger.knows_text(TREE_PREFIX + model, tenant, text):
-                        raise Broken("made up", f"{host.label}: {tenant} has {text!r} in {model}")
-            if VISITS in host.node.replica.documents():
-                counted = host.node.replica.get(VISITS).value
-                if counted > cluster.ledger.increments:
-                    raise Broken("made up", f"{host.label} counts {counted} visits")
-
     def _rest(self) -> None:
         """Wait until nothing is left over, then look at the traffic of a cluster at rest."""
         cluster = self._cluster
@@ -164,6 +155,7 @@ class Calm:
         cluster.advance(cluster.now + REST_S)
         for host in hosts:
             host.watch.check_structures()
+            _look_for_drops(host)
             if _work(host) != before[host.label]:
                 raise Broken(
                     "rest", f"{host.label} still moves: {before[host.label]} {_work(host)}"
@@ -181,6 +173,14 @@ class Calm:
             cluster.advance(cluster.now + 1.0)
         else:
             raise Broken("rest", f"agreement was lost for good: {left}")
+
+
+def _look_for_drops(host: Host) -> None:
+    """Look whether a node dropped what no limit made it drop: these clusters are small."""
+    counters = host.node.counters
+    for name in ("messages_unsendable", "events_dropped"):
+        if count := getattr(counters, name):
+            raise Broken("queue", f"{host.label} counts {count} {name}")
 
 
 def _work(host: Host) -> tuple[int, ...]:
@@ -246,5 +246,5 @@ def _leftovers(cluster: Cluster) -> Iterator[str]:
             yield f"{host.label} waits for entries of {len(waiting)} writers"
         is_young = cluster.now - host.started_at < cluster.scenario.tuning.forget_after_s + 5.0
         for what, count in inside.leftovers(host.node).items():
-            if count and not (what == "tombstones" and (dead or is_young)):
+            if count and not (what in KEPT_FOR_THE_DEAD and (dead or is_young)):
                 yield f"{host.label} has {count} {what}"

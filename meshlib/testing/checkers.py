@@ -15,7 +15,7 @@ from meshlib.crdt import LWWEntry, LWWMap
 from meshlib.errors import UnknownKeyError
 from meshlib.gossip import Packet
 from meshlib.identity import ActorId
-from meshlib.limits import EVENTS_QUEUED_MAX, FRAME_BYTES_MAX
+from meshlib.limits import FRAME_BYTES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.testing import inside
 from meshlib.testing.hosts import Host
@@ -88,6 +88,7 @@ class Watch:
         sometimes: counts what was seen.
         is_partitioned: tells whether links are cut now.
         check_period: every how many events `_check()` of all structures is asked.
+        look_at_others: looks at the documents that are no maps, as often.
         clock_moved: is told when the clock moved, with the own number if it is that.
     """
 
@@ -100,6 +101,7 @@ class Watch:
         sometimes: Sometimes,
         is_partitioned: Callable[[], bool],
         check_period: int,
+        look_at_others: Callable[[], None],
         clock_moved: Callable[[Host, int], None] | None = None,
     ) -> None:
         self._host = host
@@ -108,7 +110,9 @@ class Watch:
         self._sometimes = sometimes
         self._is_partitioned = is_partitioned
         self._check_period = check_period
+        self._look_at_others = look_at_others
         self._clock_moved = clock_moved
+        self._packet_bytes_max = inside.packet_bytes_max(host.node)
         self._events = 0
         self._checks = 0
         self._second = -1
@@ -119,6 +123,7 @@ class Watch:
         self._incarnation = 0
         self._revision = -1
         self._members: dict[str, MemberRecord] = {}
+        self._ended: dict[str, int] = {}
         self._digests: dict[str, tuple[int, int]] = {}
         self._entries: dict[str, dict[Any, LWWEntry]] = {}
         self._highest: dict[tuple[str, Any], Stamp] = {}
@@ -135,8 +140,8 @@ class Watch:
         node = self._host.node
         replica = node.replica
         for packet in packets:
-            if len(packet.data) > FRAME_BYTES_MAX:
-                raise Broken("packet size", f"{len(packet.data):,} bytes")
+            if len(packet.data) > self._packet_bytes_max:
+                self._look_at_large(packet)
         if len(packets) > PACKETS_PER_EVENT_MAX:
             raise Broken("packet storm", f"{len(packets):,} packets after one event")
         if node.members_revision != self._revision:
@@ -156,6 +161,7 @@ class Watch:
         if clock_hash != self._clock_hash:
             self._clock_hash = clock_hash
             self._look_at_clock(replica)
+        self.check_queues()
         self._events += 1
         if self._events % self._check_period == 0:
             self.check_structures(only_one=True)
@@ -182,6 +188,19 @@ class Watch:
                     check()
         except Exception as error:
             raise Broken("_check", f"{type(error).__name__}: {error}") from error
+        self._look_at_others()
+
+    def _look_at_large(self, packet: Packet) -> None:
+        """Look whether a packet over the limit of the settings had to be so: one message alone."""
+        size = len(packet.data)
+        if size > FRAME_BYTES_MAX:
+            raise Broken("packet size", f"{size:,} bytes")
+        count = inside.message_count(packet.data)
+        if count > 1:
+            raise Broken(
+                "packet size",
+                f"{size:,} bytes of {count} messages, over {self._packet_bytes_max:,}",
+            )
 
     def after_timer(self, now: float, deadline: float | None, local_now: float) -> None:
         """Look whether timers fire in a storm.
@@ -311,7 +330,10 @@ class Watch:
         members = {member.name: member for member in node.members()}
         for name, member in members.items():
             before = self._members.get(name)
-            if before is None or before is member:
+            if before is member:
+                continue
+            self._look_for_ghost(member)
+            if before is None:
                 continue
             if (member.incarnation, _RANK[member.status]) < (
                 before.incarnation,
@@ -329,14 +351,23 @@ class Watch:
             raise Broken("membership", f"it takes itself for {own and own.status}")
         self._members = members
 
-    def check_queues(self, event_count: int) -> None:
+    def _look_for_ghost(self, member: MemberRecord) -> None:
+        """Look whether an incarnation that ended here has come back, forgotten or not."""
+        ended = self._ended.get(member.name, -1)
+        if member.is_reachable:
+            if member.incarnation <= ended:
+                raise Broken(
+                    "ghost", f"{member.name} {member.incarnation:x} was over and is {member.status}"
+                )
+        else:
+            self._ended[member.name] = max(ended, member.incarnation)
+
+    def check_queues(self) -> None:
         """Look whether what the node queues stays within its limits.
 
         Raises:
             Broken: names the queue.
         """
-        if event_count > EVENTS_QUEUED_MAX:
-            raise Broken("queue", f"{event_count:,} events")
         node = self._host.node
         replica = node.replica
         limits = (

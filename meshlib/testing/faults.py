@@ -139,6 +139,8 @@ class Tuning:
         key_count: keys that are written to, for each kind of data.
         value_bytes_max: of one value.
         seed_count: machines that others are told of at their start.
+        clock_rate_spread: by how much the machines' monotonic clocks run too fast or too slow,
+            at most, as a share; that of a wall clock is an incident.
     """
 
     full_mesh_threshold: int = 10
@@ -153,6 +155,7 @@ class Tuning:
     key_count: int = 12
     value_bytes_max: int = 64
     seed_count: int = 2
+    clock_rate_spread: float = 0.0
 
 
 @frozen(slots=True, kw_only=True)
@@ -222,7 +225,10 @@ def draw_scenario(
     return evolve(
         scenario,
         network=_draw_network(rng),
-        tuning=_draw_tuning(rng, count),
+        tuning=evolve(
+            _draw_tuning(rng, count),
+            clock_rate_spread=random.Random(f"{seed}/rates").choice((0.0, 0.0005, 0.02)),
+        ),
         incidents=_draw_incidents(rng, count, duration_s),
     )
 

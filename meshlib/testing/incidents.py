@@ -183,11 +183,13 @@ class Incidents:
         for host in self._hosts(incident):
             self._cluster.pause(now, host, incident.duration_s)
 
-    def _twin(self, incident: Incident, now: float, _rng: random.Random) -> None:
-        """Start a second process of the same name on another machine."""
+    def _twin(self, incident: Incident, now: float, rng: random.Random) -> None:
+        """Start a second process of the same name elsewhere, from a copy of the disk or empty."""
         for host in self._hosts(incident):
             twin = self._cluster.add_host(f"{host.label}t", name=host.name)
             twin.is_twin = True
+            if rng.random() < 0.5 and host.node is not None:
+                twin.snapshot = (now, host.node.replica.export_state())
             self._cluster.start(now, twin)
             self._later(now + incident.duration_s, self._crash_now, twin)
 

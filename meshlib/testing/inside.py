@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshlib.codec import unpack
+from meshlib.gossip.wire import PREFIX_BYTES
+
 __all__ = [
     "covered",
     "gap_actors",
@@ -18,7 +21,9 @@ __all__ = [
     "leftovers",
     "log_bytes",
     "map_entries",
+    "message_count",
     "neighbour_actors",
+    "packet_bytes_max",
     "timer_count",
     "tombstone_count",
 ]
@@ -64,6 +69,16 @@ def gap_actors(node: Any) -> set[Any]:
     return set(node.replica._parts.gaps.actors())
 
 
+def packet_bytes_max(node: Any) -> int:
+    """Return the size at which a node closes a frame."""
+    return int(node._engine._context.config.packet_bytes_max)
+
+
+def message_count(frame: bytes) -> int:
+    """Return how many messages a frame holds."""
+    return len(unpack(frame[PREFIX_BYTES:])[5])
+
+
 def timer_count(node: Any) -> int:
     """Return how many timers are set."""
     return len(node._engine._context.timers)
@@ -96,4 +111,5 @@ def leftovers(node: Any) -> dict[str, int]:
         "state transfers in": int(repair._incoming is not None),
         "state transfers out": len(repair._outgoing),
         "tombstones": tombstone_count(node),
+        "bytes of log": log_bytes(node),
     }

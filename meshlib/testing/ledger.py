@@ -7,12 +7,14 @@ node shows that is not in it was made up on the way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from attrs import frozen
 
 from meshlib.clock import Stamp
 from meshlib.crdt import LWWEntry
 from meshlib.identity import ActorId
+from meshlib.testing.other_writes import OtherWrites
 
 __all__ = ["Ledger", "Write"]
 
@@ -44,10 +46,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self._writes: dict[Place, dict[Stamp, Write]] = {}
-        self._pardoned: set[Place] = set()
+        self._pardoned: set[tuple[str, Any]] = set()
         self._collected: set[Place] = set()
-        self._texts: set[tuple[str, str, str]] = set()
-        self.increments = 0
+        self.others = OtherWrites()
         self.count = 0
         self.removal_count = 0
         self.concurrent_count = 0
@@ -95,17 +96,15 @@ class Ledger:
         writes = self._writes.get((document, key), {}).values()
         return any(write.payload is None and write.stamp > stamp for write in writes)
 
-    def note_text(self, document: str, tenant: str, text: str) -> None:
-        """Take down that a tenant has a text cached."""
-        self._texts.add((document, tenant, text))
+    def pardon(self, document: str, key: Any) -> None:
+        """Note that a node reported a write as lost: it was not dropped silently.
 
-    def knows_text(self, document: str, tenant: str, text: str) -> bool:
-        """Tell whether anybody said that a tenant has a text cached."""
-        return (document, tenant, text) in self._texts
-
-    def pardon(self, document: str, key: str) -> None:
-        """Note that a node reported a write as lost: it was not dropped silently."""
+        Args:
+            document: where it was made.
+            key: likewise; None for the whole document.
+        """
         self._pardoned.add((document, key))
+        self.others.pardon(document)
 
     def note_collected(self, document: str, key: str) -> None:
         """Note that a node has forgotten a removal, and the number of changes with it."""
@@ -129,6 +128,6 @@ class Ledger:
                 for write in writes.values()
                 if any(clock.get(write.actor, 0) >= write.sequence for clock in clocks)
             ]
-            if held and place not in self._pardoned:
+            if held and not self._pardoned & {place, (place[0], None)}:
                 certain[place] = max(held, key=lambda write: write.stamp)
         return certain

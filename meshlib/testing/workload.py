@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from meshlib.crdt import GCounter, ORSet
+from meshlib.crdt import Dot, GCounter, ORSet
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.state import GLOBAL_KEY, GLOBAL_LIMIT_CONFIG_KEY, TREE_PREFIX, TreeInsert, TreeRemove
 from meshlib.testing.faults import Tuning
@@ -74,6 +74,11 @@ class Workload:
     def _key(self) -> str:
         return f"k{self._rng.randrange(self._tuning.key_count)}"
 
+    def _tenant(self) -> str:
+        """Draw a tenant: half of them are workers too."""
+        key = self._key()
+        return key if int(key[1:]) % 2 else f"t{key[1:]}"
+
     def _value(self, host: Host) -> str:
         size = self._rng.randint(1, self._tuning.value_bytes_max)
         return f"{host.label}.{self._written}.".ljust(size, "x")
@@ -114,6 +119,8 @@ class Workload:
     def _report_worker(self, host: Host, now: float) -> bool:
         sync, key, url = host.node.sync, self._key(), self._value(host)
         model, load = self._rng.choice(MODELS), self._rng.random()
+        for tree in MODELS:  # a worker that goes, or takes another model, loses what it cached
+            self._ledger.others.note_tenant_removed(TREE_PREFIX + tree, key)
         if self._is_removal(host, "workers", key):
             return self._note(host, "workers", key, now, lambda: sync.remove_worker_state(key))
 
@@ -127,13 +134,14 @@ class Workload:
 
     def _cache(self, host: Host, _now: float) -> bool:
         rng = self._rng
-        model, tenant = rng.choice(MODELS), self._key()
+        model, tenant = rng.choice(MODELS), self._tenant()
         if rng.random() < REMOVAL_SHARE / 3:
             receipt = host.node.sync.sync_tree_operation(model, TreeRemove(tenant))
+            self._ledger.others.note_tenant_removed(TREE_PREFIX + model, tenant)
             return bool(receipt.is_new)
         text = "".join(rng.choices(WORDS, k=rng.randint(1, 6)))
-        self._ledger.note_text(TREE_PREFIX + model, tenant, text)
         receipt = host.node.sync.sync_tree_operation(model, TreeInsert(text, tenant))
+        self._ledger.others.note_text(TREE_PREFIX + model, tenant, text, receipt)
         return bool(receipt.is_new)
 
     def _spend(self, host: Host, now: float) -> bool:
@@ -152,8 +160,9 @@ class Workload:
         def mutate(state: GCounter, context: WriteContext) -> GCounter:
             return state.increment(1, by=context.actor)
 
-        self._ledger.increments += 1
-        return bool(replica.write(VISITS, mutate).is_new)
+        receipt = replica.write(VISITS, mutate)
+        self._ledger.others.note_increment(receipt)
+        return bool(receipt.is_new)
 
     def _tag(self, host: Host, _now: float) -> bool:
         element = self._key()
@@ -163,9 +172,20 @@ class Workload:
         if is_removal and element not in state:
             return False
 
+        deltas: list[ORSet[Any]] = []
+        dots: list[Dot] = []
+
         def mutate(current: ORSet[Any], context: WriteContext) -> ORSet[Any]:
             if is_removal:
-                return current.remove(element)
-            return current.add(element, dot=context.dot())
+                deltas.append(current.remove(element))
+            else:
+                dots.append(context.dot())
+                deltas.append(current.add(element, dot=dots[-1]))
+            return deltas[-1]
 
-        return bool(replica.write(TAGS, mutate).is_new)
+        receipt = replica.write(TAGS, mutate)
+        if is_removal:
+            self._ledger.others.note_removal(deltas[-1].context, receipt)
+        else:
+            self._ledger.others.note_addition(element, dots[-1], deltas[-1].context, receipt)
+        return bool(receipt.is_new)
