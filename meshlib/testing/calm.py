@@ -40,10 +40,6 @@ second exchange is with the next of all members, and what one says of itself cou
 asked again at the latest: only then is a removal known to be everywhere, and forgotten."""
 
 
-KEPT_FOR_THE_DEAD: Final = frozenset(("tombstones", "bytes of log"))
-"""What stays while a dead member that may come back is not forgotten, or a node is young."""
-
-
 class Calm:
     """Ends the faults, waits for agreement, and looks at what is left.
 
@@ -246,5 +242,9 @@ def _leftovers(cluster: Cluster) -> Iterator[str]:
             yield f"{host.label} waits for entries of {len(waiting)} writers"
         is_young = cluster.now - host.started_at < cluster.scenario.tuning.forget_after_s + 5.0
         for what, count in inside.leftovers(host.node).items():
-            if count and not (what in KEPT_FOR_THE_DEAD and (dead or is_young)):
+            # A dead member may come back until it is forgotten, and a young node cannot tell yet.
+            is_kept = (what in ("tombstones", "bytes of log") and dead) or (
+                what == "tombstones" and is_young
+            )
+            if count and not is_kept:
                 yield f"{host.label} has {count} {what}"
