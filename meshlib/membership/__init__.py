@@ -7,7 +7,12 @@ from meshlib.membership.members import MemberRecord, MemberStatus, MemberTable
 from meshlib.membership.partition import PartitionDetector, PartitionState, PartitionView
 from meshlib.membership.probe import LocalHealth, Probe, ProbeOrder, RoundTrips
 from meshlib.membership.suspicion import Suspicion, suspicion_bounds_s
-from meshlib.membership.topology import TopologyManager, sparse_graph
+from meshlib.membership.topology import (
+    TopologyManager,
+    push_receivers,
+    sparse_graph,
+    sparse_neighbours,
+)
 
 __all__ = [
     "LocalHealth",
@@ -22,6 +27,8 @@ __all__ = [
     "RoundTrips",
     "Suspicion",
     "TopologyManager",
+    "push_receivers",
     "sparse_graph",
+    "sparse_neighbours",
     "suspicion_bounds_s",
 ]

@@ -88,7 +88,17 @@ class MemberTable:
         members_max: how many names are kept; at least 1.
     """
 
-    __slots__ = ("_by_name", "_forgotten", "_members_max", "_peak_count", "_revision", "_since")
+    __slots__ = (
+        "_by_name",
+        "_forgotten",
+        "_members_max",
+        "_peak_count",
+        "_reachable",
+        "_reachable_count",
+        "_reachable_revision",
+        "_revision",
+        "_since",
+    )
 
     def __init__(self, *, members_max: int = MEMBERS_MAX) -> None:
         self._by_name: SortedDict = SortedDict()
@@ -97,11 +107,33 @@ class MemberTable:
         self._peak_count = 0
         self._members_max = members_max
         self._revision = 0
+        self._reachable: tuple[MemberRecord, ...] | None = None
+        self._reachable_count = 0
+        self._reachable_revision = 0
 
     @property
     def revision(self) -> int:
         """Grows with every change: for caches that are built from the table."""
         return self._revision
+
+    @property
+    def reachable_revision(self) -> int:
+        """Grows when a member comes into reach or goes, or moves to another region or zone.
+
+        Suspicions and refutations leave it alone: for what depends on who is there, and where.
+        """
+        return self._reachable_revision
+
+    @property
+    def reachable_count(self) -> int:
+        """How many members are in reach. O(1)."""
+        return self._reachable_count
+
+    def reachable(self) -> tuple[MemberRecord, ...]:
+        """Return the members in reach, sorted by name. O(n) after a change, O(1) until the next."""
+        if self._reachable is None:
+            self._reachable = tuple(m for m in self._by_name.values() if m.is_reachable)
+        return self._reachable
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -178,13 +210,25 @@ class MemberTable:
     def _store(self, record: MemberRecord, now: float, *, is_new_status: bool) -> MemberRecord:
         before = self.get(record.name)
         self._by_name[record.name] = record
+        self._note(before, record)
         if is_new_status:
             self._since[record.name] = now
             if record.status is MemberStatus.LEAVING and before is not None:
                 self._lower_peak()
-        self._revision += 1
-        self._peak_count = max(self._peak_count, self._reachable_count())
+        self._peak_count = max(self._peak_count, self._reachable_count)
         return record
+
+    def _note(self, before: MemberRecord | None, after: MemberRecord | None) -> None:
+        """Keep what is counted and cached up with one record that changed."""
+        self._revision += 1
+        self._reachable = None
+        was = before if before is not None and before.is_reachable else None
+        here = after if after is not None and after.is_reachable else None
+        if (was is None) != (here is None):
+            self._reachable_count += 1 if was is None else -1
+            self._reachable_revision += 1
+        elif was and here and (was.region, was.zone) != (here.region, here.zone):
+            self._reachable_revision += 1
 
     def forget(self, name: str) -> MemberRecord | None:
         """Drop a member and remember its incarnation, so that old news cannot bring it back.
@@ -196,25 +240,25 @@ class MemberTable:
         if record is None:
             return None
         del self._since[name]
+        self._note(record, None)
         self._forgotten[name] = record
         if record.status is not MemberStatus.LEAVING:
             self._lower_peak()
         while len(self._forgotten) > FORGOTTEN_MAX:
             self._forgotten.popitem(last=False)
-        self._revision += 1
         return record
 
     def _lower_peak(self) -> None:
-        self._peak_count = max(self._reachable_count(), self._peak_count - 1)
-
-    def _reachable_count(self) -> int:
-        return sum(record.is_reachable for record in self._by_name.values())
+        self._peak_count = max(self._reachable_count, self._peak_count - 1)
 
     def _check(self) -> None:
         """Assert the invariants of the table."""
         assert len(self._by_name) <= self._members_max
         assert set(self._since) == set(self._by_name)
         assert len(self._forgotten) <= FORGOTTEN_MAX
+        reachable = tuple(record for record in self._by_name.values() if record.is_reachable)
+        assert self.reachable() == reachable, (self._reachable, reachable)
+        assert self._reachable_count == len(reachable)
         for name, record in self._by_name.items():
             assert record.name == name
             assert record.version >= 1

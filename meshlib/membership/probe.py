@@ -79,32 +79,37 @@ class ProbeOrder:
     """Members in the order in which they are probed: shuffled, all before any again.
 
     A new name enters at a random place, so that a member is probed at the latest after two
-    rounds. O(n) for each round, O(1) amortised for each pick.
+    rounds. O(n) for each round and for each change of the names, O(1) amortised for each pick.
 
     Args:
         rng: shuffles.
     """
 
-    __slots__ = ("_next", "_order", "_rng")
+    __slots__ = ("_next", "_order", "_rng", "_seen", "_wanted")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._order: list[str] = []
         self._next = 0
+        self._seen: tuple[str, ...] | None = None
+        self._wanted: dict[str, None] = {}
 
     def pick(self, names: Iterable[str]) -> str | None:
         """Return the next of `names` to probe, or None when there are none.
 
         Args:
             names: all members that may be probed now, in an order that is the same for the
-                same membership.
+                same membership. The very same tuple as before is not looked through again.
         """
-        wanted = dict.fromkeys(names)
+        if names is not self._seen:
+            self._wanted = dict.fromkeys(names)
+            self._seen = names if isinstance(names, tuple) else None
+            known = set(self._order)
+            for name in [name for name in self._wanted if name not in known]:
+                self._order.insert(self._rng.randint(self._next, len(self._order)), name)
+        wanted = self._wanted
         if not wanted:
             return None
-        known = set(self._order)
-        for name in [name for name in wanted if name not in known]:
-            self._order.insert(self._rng.randint(self._next, len(self._order)), name)
         while True:
             if self._next >= len(self._order):
                 self._order = [name for name in self._order if name in wanted]
