@@ -57,8 +57,10 @@ class RateExchange:
         self._actor = actor
         self._tracked = tracked
         self._config = config
-        self._ring = ConsistentHashRing((name,))
+        self._members = {name}
+        self._ring = ConsistentHashRing()
         self._ring_number = 0
+        self._ring_built = -1
         self._has_quorum = True
         self._sequence = 0
 
@@ -69,9 +71,9 @@ class RateExchange:
         if has_quorum or self._config.partition_mode is PartitionMode.OPEN:
             self.member_count = len(members)
             self.store.keep_names(members)
-        if members == set(self._ring.nodes):
+        if members == self._members:
             return
-        self._ring.update(members)
+        self._members = members
         self._ring_number += 1
         for tracked in self._tracked.values():
             tracked.keep_views(members)
@@ -120,6 +122,10 @@ class RateExchange:
     def _find_owners(self, tracked: TrackedKey) -> None:
         if tracked.ring_number == self._ring_number:
             return
+        if self._ring_built != self._ring_number:
+            # Not before it is asked for: a thousand members stand at 150,000 points.
+            self._ring.update(self._members)
+            self._ring_built = self._ring_number
         owners = self._ring.owners(tracked.key, count=self._config.owner_count)
         tracked.ring_number = self._ring_number
         tracked.owners = owners
