@@ -343,7 +343,7 @@ class MeshNode:
 
     def _update_limiter(self) -> None:
         self._limiter_revision = self._engine.members_revision
-        reachable = [member.name for member in self._engine.members() if member.is_reachable]
+        reachable = self._engine.reachable_names()
         self.limiter.update_members(reachable, has_quorum=self._engine.partition().has_quorum)
 
     def _receive_volatile(self, name: str, document: str, payload: bytes, now: float) -> None:

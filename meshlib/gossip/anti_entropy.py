@@ -1,7 +1,8 @@
 """How what was lost is repaired: clocks are compared, then the log or a snapshot fills in.
 
 Rules this file owns:
-- An exchange between equals costs one hash each way.
+- An exchange between equals costs one hash each way. One between clocks that differ costs what
+  they differ in, as long as that is among the writers that moved last, and the clocks else.
 - A snapshot's clock is the sender's as it was before the first page, and is joined only when the
   last page is in; a transfer that breaks off leaves nothing claimed that was not received.
 - At most one transfer comes in at a time, and at most one goes out to each peer.
@@ -33,7 +34,7 @@ from meshlib.gossip.wire import FrameHeader
 from meshlib.identity import ActorId
 from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
 from meshlib.membership import ProbeOrder
-from meshlib.replication import SnapshotPage, SnapshotPages
+from meshlib.replication import SnapshotPage, SnapshotPages, clock_hash
 
 __all__ = ["AntiEntropy"]
 
@@ -104,6 +105,7 @@ class AntiEntropy:
         self._diverged_at = -math.inf
         self._outgoing: dict[str, _Outgoing] = {}
         self._catching_up: set[str] = set()
+        self._told: dict[str, int] = {}
         self._goal: Mapping[ActorId, int] | None = None
         self._goal_set_at = now
         self.is_synced = False
@@ -137,8 +139,8 @@ class AntiEntropy:
         """
         context = self._context
         neighbours = context.neighbours()
-        if self._round % 2 and not context.topology.is_full_mesh(context.reachable_count()):
-            return self._far_order.pick([member.name for member in context.peers()])
+        if self._round % 2 and not context.is_full_mesh():
+            return self._far_order.pick(context.peer_names())
         return self._order.pick(neighbours)
 
     def begin(self, name: str, now: float, *, check_content: bool = False) -> None:
@@ -158,7 +160,8 @@ class AntiEntropy:
         replica = context.replica
         self._dissemination.publish()
         if message.clock_hash != replica.clock_hash():
-            context.send(header.address, ClockExchange(replica.advertised_clock(), True))
+            is_whole = message.wants_whole
+            context.send(header.address, self._own_clock(is_whole=is_whole, wants_reply=True))
             return
         context.counters.syncs_equal += 1
         self._learn_equal(header, now)
@@ -212,21 +215,80 @@ class AntiEntropy:
         """Send a peer what it lacks, and let it know what this node lacks."""
         context = self._context
         replica = context.replica
-        self._observe(header, message.clock, now, is_partial=message.is_partial)
         if message.is_partial:
+            self._observe(header, message.clock, now, is_partial=True)
             if header.name in self._catching_up:
                 self._send_lacking(context.tracker.clock(header.name) or {}, header)
             return
         self._dissemination.publish()
-        replica.learn_forgotten(message.clock, keep={member.actor for member in context.members})
+        clock = self._whole_clock(message)
+        if clock is None:
+            request = SyncRequest(replica.clock_hash(), self._table_hash(now), wants_whole=True)
+            context.send(header.address, request)
+            return
+        self._observe(header, clock, now)
+        replica.learn_forgotten(clock, keep={member.actor for member in context.members})
         if not self.is_synced and (self._goal is None or now - self._goal_set_at > GOAL_S):
-            self._goal, self._goal_set_at = dict(message.clock), now
-        self._send_lacking(message.clock, header)
-        if message.wants_reply and not replica.reaches(message.clock):
-            context.send(header.address, ClockExchange(replica.advertised_clock()))
+            self._goal, self._goal_set_at = dict(clock), now
+        tells_marks = message.wants_reply and self._has_marks_for(header.name, clock)
+        self._send_lacking(clock, header, offers_state=not tells_marks)
+        if tells_marks:
+            context.send(header.address, self._own_clock(is_whole=True))
+        elif message.wants_reply and not replica.reaches(clock):
+            context.send(header.address, self._own_clock(peer_clock=clock))
         self.check_goal()
 
-    def _send_lacking(self, clock: Mapping[ActorId, int], header: FrameHeader) -> None:
+    def _has_marks_for(self, name: str, clock: Mapping[ActorId, int]) -> bool:
+        """Tell whether a peer may learn from this node's clock whom to forget.
+
+        Then it needs no state for that; once told and no wiser, it may need it after all.
+        """
+        if not self._context.replica.names_forgotten(clock):
+            return False
+        hashed = clock_hash(clock)
+        was_told = self._told.get(name) == hashed
+        self._told[name] = hashed
+        return not was_told
+
+    def _own_clock(
+        self,
+        *,
+        peer_clock: Mapping[ActorId, int] | None = None,
+        is_whole: bool = False,
+        wants_reply: bool = False,
+    ) -> ClockExchange:
+        """Return this node's clock as it is sent: whole while it is short, or else in part.
+
+        Args:
+            peer_clock: the receiver's, if it is known: then what differs is named. Otherwise
+                the writers that moved last are, which is what differs as a rule.
+            is_whole: name them all.
+            wants_reply: as in the message.
+        """
+        replica, count_max = self._context.replica, self._context.config.clock_entries_max
+        numbers = replica.version_vector
+        if is_whole or len(numbers) <= count_max:
+            return ClockExchange(replica.advertised_clock(), wants_reply)
+        if peer_clock is None:
+            named = replica.latest_clock(count_max)
+        else:
+            named = {a: n for a, n in numbers.items() if peer_clock.get(a) != n}
+            named |= {actor: 0 for actor in peer_clock if actor not in numbers}
+        return ClockExchange(named, wants_reply, rest_hash=replica.rest_hash(named))
+
+    def _whole_clock(self, message: ClockExchange) -> Mapping[ActorId, int] | None:
+        """Return a peer's whole clock; None when it differs in more than was named. O(actors)."""
+        replica = self._context.replica
+        if message.rest_hash is None:
+            return message.clock
+        if message.rest_hash != replica.rest_hash(message.clock):
+            return None
+        whole = {**replica.version_vector, **message.clock}
+        return {actor: number for actor, number in whole.items() if number}
+
+    def _send_lacking(
+        self, clock: Mapping[ActorId, int], header: FrameHeader, *, offers_state: bool = True
+    ) -> None:
         context = self._context
         lacking = context.replica.lacking(clock, bytes_max=EXCHANGE_BYTES_MAX)
         groups = list(batches(lacking.entries, context.config.packet_bytes_max))
@@ -237,7 +299,7 @@ class AntiEntropy:
                 self._catching_up.add(header.name)
             context.send(header.address, EntriesMessage(batch, goes_on))
         context.counters.entries_sent += len(lacking.entries)
-        if lacking.needs_snapshot:
+        if lacking.needs_snapshot and offers_state:
             context.send(header.address, SnapshotAvailable())
 
     def check_goal(self) -> None:
@@ -418,6 +480,7 @@ class AntiEntropy:
         """Drop what is kept about a member that is gone."""
         self._outgoing.pop(name, None)
         self._catching_up.discard(name)
+        self._told.pop(name, None)
         self.diverged_from.pop(name, None)
         if self._incoming is not None and self._incoming.peer == name:
             self._incoming = None

@@ -30,6 +30,8 @@ class GossipConfig:
         gossip_fanout: peers that a node pushes news to at once, in a sparse topology.
         retransmit_multiplier: times `ln(n + 1)`: how often one piece of membership news is sent.
         sync_interval_s: between two anti-entropy exchanges.
+        clock_entries_max: writers named in one clock while both sides know more of them and
+            differ in these alone; a whole clock follows when they differ in others too.
         content_check_period: every how many exchanges the true content digest is compared.
         join_retry_s: between two tries to reach a seed before anyone is known.
         heal_interval_s: between two dials of a seed or Down member, for ever; cluster-wide the
@@ -53,6 +55,7 @@ class GossipConfig:
     gossip_fanout: int = 3
     retransmit_multiplier: float = 3.0
     sync_interval_s: float = 1.0
+    clock_entries_max: int = 64
     content_check_period: int = 16
     join_retry_s: float = 0.5
     heal_interval_s: float = 2.0
@@ -77,7 +80,7 @@ class GossipConfig:
             if not 0 < value < float("inf"):
                 raise ConfigError(f"{name} must be over 0 and finite, got {value}")
         for name in ("indirect_probe_count", "gossip_fanout", "local_health_max",
-                     "content_check_period"):  # fmt: skip
+                     "clock_entries_max", "content_check_period"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.probe_timeout_s >= self.probe_interval_s:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field, frozen
 
@@ -143,6 +143,7 @@ class Counters:
     snapshots_sent: int = 0
     snapshots_received: int = 0
     entries_sent: int = 0
+    entries_repeated: int = 0
     entries_received: int = 0
     events_dropped: int = 0
     messages_unsendable: int = 0
@@ -159,6 +160,7 @@ class Context:
         replica: the replicated documents.
         tracker: the peers' clocks.
         record: this node's own record; the one place where its identity is kept.
+        now: monotonic seconds, as the driver gave them last.
     """
 
     cluster: str
@@ -168,6 +170,7 @@ class Context:
     tracker: StabilityTracker
     record: MemberRecord
     topology: TopologyManager
+    now: float = 0.0
     members: MemberTable = field(factory=MemberTable)
     detector: PartitionDetector = field(factory=PartitionDetector)
     timers: TimerQueue = field(factory=TimerQueue)
@@ -175,6 +178,10 @@ class Context:
     events: deque[Event] = field(factory=deque)
     counters: Counters = field(factory=Counters)
     is_leaving: bool = False
+    _peers: tuple[MemberRecord, ...] = ()
+    _peers_revision: int = -1
+    _peer_names: tuple[str, ...] = ()
+    _names_revision: int = -1
 
     def __attrs_post_init__(self) -> None:
         """Hear of messages that cannot be sent."""
@@ -206,6 +213,15 @@ class Context:
         """Queue one message for an address. O(size)."""
         return self.outbox.put(address, encode_message(message))
 
+    def send_to_all(self, addresses: Iterable[str], message: Message) -> list[str]:
+        """Queue one message for several addresses, packed once. O(size + addresses).
+
+        Returns:
+            The addresses whose queues are full.
+        """
+        data = encode_message(message)
+        return [address for address in addresses if not self.outbox.put(address, data)]
+
     def send_to_member(self, name: str, message: Message) -> bool:
         """Queue one message for a member; False when it is not known or its queue is full."""
         member = self.members.get(name)
@@ -220,18 +236,44 @@ class Context:
             self.cluster, record.name, record.incarnation, record.actor, record.address
         )
 
-    def peers(self) -> list[MemberRecord]:
-        """Return the members in reach but this one, sorted by name. O(n)."""
-        name = self.name
-        return [m for m in self.members if m.is_reachable and m.name != name]
+    def peers(self) -> tuple[MemberRecord, ...]:
+        """Return the members in reach but this one, sorted by name. O(n) after a change."""
+        members = self.members
+        if self._peers_revision != members.revision:
+            name = self.name
+            self._peers = tuple(m for m in members.reachable() if m.name != name)
+            self._peers_revision = members.revision
+        return self._peers
+
+    def peer_names(self) -> tuple[str, ...]:
+        """Return the names of `peers()`, the same tuple until one comes or goes."""
+        members = self.members
+        if self._names_revision != members.reachable_revision:
+            self._peer_names = tuple(member.name for member in self.peers())
+            self._names_revision = members.reachable_revision
+        return self._peer_names
 
     def reachable_count(self) -> int:
-        """Return how many members are in reach, this node included. O(n)."""
-        return sum(member.is_reachable for member in self.members)
+        """Return how many members are in reach, this node included. O(1)."""
+        return self.members.reachable_count
+
+    def is_full_mesh(self) -> bool:
+        """Tell whether all members talk to all. O(1)."""
+        return self.topology.is_full_mesh(self.members.reachable_count)
 
     def neighbours(self) -> tuple[str, ...]:
         """Return the names this node exchanges state with, sorted."""
-        return self.topology.neighbours(self.members, revision=self.members.revision)
+        members = self.members
+        return self.topology.neighbours(members.reachable(), revision=members.reachable_revision)
+
+    def push_targets(self) -> tuple[str, ...]:
+        """Return the names this node sends new entries to, sorted."""
+        members = self.members
+        return self.topology.push_targets(
+            members.reachable(),
+            revision=members.reachable_revision,
+            fanout=self.config.gossip_fanout,
+        )
 
     def update_own_record(self, **changes: object) -> MemberRecord:
         """Change this node's own record, count the change, and keep it in the table."""

@@ -95,8 +95,9 @@ class Engine:
             tracker=tracker,
             record=record,
             topology=topology,
+            now=now,
         )
-        self._now = now
+        self._met: dict[str, None] = {}
         self.roster = Roster(self._context, on_member_met=self._on_member_met)
         self.dissemination = Dissemination(self._context)
         self.anti_entropy = AntiEntropy(
@@ -130,6 +131,8 @@ class Engine:
             "gossip": lambda _, now: roster.news.on_gossip_timer(now),
             "forget": lambda timer, _: self._on_forget_timer(timer),
             "gap": lambda timer, _: spread.on_gap_timer(timer.key),
+            "push": lambda _, __: spread.on_push_timer(),
+            "acknowledge": lambda timer, _: spread.on_acknowledge_timer(timer.key),
             "sync": lambda _, now: repair.on_sync_timer(now),
             "snapshot_in": lambda t, now: repair.on_snapshot_in_timer(t.key, t.token, now),
             "snapshot_out": lambda t, now: repair.on_snapshot_out_timer(t.key, t.token, now),
@@ -181,6 +184,10 @@ class Engine:
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n)."""
         return tuple(self._context.members)
+
+    def reachable_names(self) -> list[str]:
+        """Return the names of the members in reach, this node included, sorted. O(n)."""
+        return [member.name for member in self._context.members.reachable()]
 
     def partition(self) -> PartitionView:
         """Judge whether this node reaches a majority. O(n)."""
@@ -277,6 +284,7 @@ class Engine:
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
         context = self._context
+        self._greet()
         self.dissemination.publish()
         if not len(context.outbox):
             return []
@@ -289,7 +297,7 @@ class Engine:
         """Return what happened since the last call; drains."""
         context = self._context
         for event in context.replica.events():
-            self.upkeep.on_replica_event(event, self._now)
+            self.upkeep.on_replica_event(event, context.now)
         events = list(context.events)
         context.events.clear()
         return events
@@ -324,7 +332,7 @@ class Engine:
 
     def _enter(self, now: float) -> None:
         """Note the time; a timer that is far too late means that this process was stopped."""
-        self._now = max(self._now, now)
+        self._context.now = max(self._context.now, now)
         deadline = self._context.timers.next_deadline()
         late_s = 0.0 if deadline is None else now - deadline
         if late_s > self._context.config.pause_threshold_s:
@@ -333,10 +341,26 @@ class Engine:
             while (timer := self._context.timers.pop_due(now)) is not None:
                 self._timer_handlers[timer.kind](timer, now)
 
-    def _on_member_met(self, name: str, now: float) -> None:
+    def _on_member_met(self, name: str, _now: float) -> None:
         self.dissemination.forget(name)
         self.anti_entropy.forget(name)
-        self.anti_entropy.begin(name, now)
+        self._met[name] = None
+
+    def _greet(self) -> None:
+        """Begin an exchange with those who have just come into reach.
+
+        In a sparse graph with the neighbours among them, or with one: when a thousand meet a
+        thousand, each of them would have a thousand exchanges otherwise.
+        """
+        if not self._met:
+            return
+        context = self._context
+        met, self._met = list(self._met), {}
+        if not context.is_full_mesh():
+            neighbours = set(context.neighbours())
+            met = [name for name in met if name in neighbours] or met[:1]
+        for name in met:
+            self.anti_entropy.begin(name, context.now)
 
     def _on_forget_timer(self, timer: Timer) -> None:
         self.roster.on_forget_timer(timer.key, timer.token)

@@ -96,7 +96,7 @@ class FailureDetector:
         """Probe the next member and set the timer of the one after."""
         config = self._context.config
         if not self._context.is_leaving:
-            target = self._order.pick([member.name for member in self._context.peers()])
+            target = self._order.pick(self._context.peer_names())
             if target is not None:
                 self.probe(target, now)
         wait_s = config.probe_interval_s * self.health.multiplier
@@ -130,12 +130,22 @@ class FailureDetector:
         context.timers.set(now + final_s, Timer("probe_final", name, probe.sequence))
 
     def on_direct_timer(self, sequence: int, now: float) -> None:
-        """Ask others to probe a member that did not answer directly."""
-        probe = self._probes.get(sequence)
-        if probe is not None and not probe.is_indirect:
-            self._ask_helpers(probe, now)
+        """Ask others to probe a member that did not answer, and go on asking it directly.
 
-    def _ask_helpers(self, probe: Probe, now: float) -> None:
+        A single packet that was lost is no reason to suspect anybody; asking again, as often as
+        the timeout fits before the end of the probe, costs nothing while packets arrive.
+        """
+        probe = self._probes.get(sequence)
+        if probe is None:
+            return
+        if not probe.is_indirect:
+            self._ask_helpers(probe)
+        self._send_again(probe)
+        again_at = now + self._timeout_s()
+        if again_at < probe.sent + self._context.config.probe_interval_s * self.health.multiplier:
+            self._context.timers.set(again_at, Timer("probe_direct", probe.target, sequence))
+
+    def _ask_helpers(self, probe: Probe) -> None:
         context = self._context
         others = [m for m in context.peers() if m.name != probe.target]
         alive = [m for m in others if m.status is MemberStatus.ALIVE]
@@ -145,11 +155,8 @@ class FailureDetector:
         probe.helpers = tuple(helper.name for helper in helpers)
         for helper in helpers:
             context.send(helper.address, IndirectPingRequest(probe.sequence, probe.target))
-        if not helpers:
-            # Nobody to ask: the direct answer may still come until the final timer.
-            self._send_again(probe, now)
 
-    def _send_again(self, probe: Probe, _now: float) -> None:
+    def _send_again(self, probe: Probe) -> None:
         member = self._context.members.get(probe.target)
         if member is not None:
             ping = PingRequest(probe.sequence, probe.target, self._context.record)
@@ -254,7 +261,7 @@ class FailureDetector:
             probe = self._probes[under_way]
             probe.is_refused = True
             if not probe.is_indirect:
-                self._ask_helpers(probe, now)
+                self._ask_helpers(probe)
             if not probe.helpers or len(probe.refusals) == len(probe.helpers):
                 self._fail(probe, now)
 

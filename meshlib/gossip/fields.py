@@ -135,14 +135,14 @@ def clock_to_wire(clock: Mapping[ActorId, int]) -> list[Any]:
     return flat
 
 
-def clock_from_wire(wire: Any) -> dict[ActorId, int]:
-    """Check and read a version vector."""
+def clock_from_wire(wire: Any, *, least: int = 1) -> dict[ActorId, int]:
+    """Check and read a version vector; 0, where it is allowed, names a writer that is not in it."""
     flat = sequence(wire, length_max=2 * ACTORS_MAX)
     if len(flat) % 2:
         raise DecodeError("a clock of odd length")
     writers = flat[::2]
     clock = {
-        actor(writer): integer(number, least=1)
+        actor(writer): integer(number, least=least)
         for writer, number in zip(writers, flat[1::2], strict=True)
     }
     if len(clock) != len(writers):

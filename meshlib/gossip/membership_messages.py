@@ -5,6 +5,7 @@ A message is packed as a tuple: its code, then its fields in the order declared 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
 from attrs import frozen
@@ -32,6 +33,7 @@ __all__ = [
     "MemberUpdates",
     "PingRequest",
     "PingResponse",
+    "table_pages",
 ]
 
 
@@ -138,22 +140,63 @@ class JoinRequest:
 
 @frozen(slots=True)
 class JoinResponse:
-    """Let a node in: every member that the answerer knows, itself included."""
+    """Let a node in: every member that the answerer knows, itself included, page by page.
+
+    Each page speaks for a range of names, so that a receiver can tell which of its own members
+    the answerer does not know, and no page depends on another one having arrived.
+
+    Args:
+        members: sorted by name.
+        after: the page speaks of names after this one; empty on the first page.
+        until: and up to this one; None on the last page: of all that follow.
+    """
 
     code: ClassVar[int] = 6
     members: tuple[MemberRecord, ...]
+    after: str = ""
+    until: str | None = None
+
+    def speaks_of(self, name: str) -> bool:
+        """Tell whether a name is in this page's range."""
+        return self.after < name and (self.until is None or name <= self.until)
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
-        return ([record_to_wire(member) for member in self.members],)
+        return ([record_to_wire(member) for member in self.members], self.after, self.until)
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        (members,) = fixed(wire, 1)
+        members, after, until = fixed(wire, 3)
         return cls(
-            tuple(record_from_wire(member) for member in sequence(members, length_max=MEMBERS_MAX))
+            tuple(record_from_wire(member) for member in sequence(members, length_max=MEMBERS_MAX)),
+            text(after, bytes_max=NODE_NAME_BYTES_MAX),
+            None if until is None else text(until, bytes_max=NODE_NAME_BYTES_MAX),
         )
+
+
+RECORD_OVERHEAD_BYTES = 64
+"""The most that a record needs on the wire beside its texts."""
+
+
+def table_pages(members: Iterable[MemberRecord], *, bytes_max: int) -> Iterator[JoinResponse]:
+    """Yield a table as pages of a bounded size, at least one. O(n).
+
+    Args:
+        members: sorted by name.
+        bytes_max: of a page's records; a single one may be over it.
+    """
+    page: list[MemberRecord] = []
+    after, size = "", 0
+    for member in members:
+        texts = (member.name, member.address, member.region, member.zone)
+        record_size = RECORD_OVERHEAD_BYTES + sum(len(text.encode()) for text in texts)
+        if page and size + record_size > bytes_max:
+            yield JoinResponse(tuple(page), after, page[-1].name)
+            after, page, size = page[-1].name, [], 0
+        page.append(member)
+        size += record_size
+    yield JoinResponse(tuple(page), after)
 
 
 @frozen(slots=True)

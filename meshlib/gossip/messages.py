@@ -21,6 +21,7 @@ from meshlib.gossip.membership_messages import (
     MemberUpdates,
     PingRequest,
     PingResponse,
+    table_pages,
 )
 from meshlib.gossip.replication_messages import (
     ClockExchange,
@@ -58,6 +59,7 @@ __all__ = [
     "VolatileMessage",
     "decode_message",
     "encode_message",
+    "table_pages",
 ]
 
 Message = (

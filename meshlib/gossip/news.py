@@ -7,17 +7,21 @@ Source: SWIM section 4.1 (infection-style dissemination). The number of repetiti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from attrs import define
 
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.messages import MemberNews, MemberUpdates
-from meshlib.membership import MemberStatus
+from meshlib.membership import MemberRecord, MemberStatus
 
 __all__ = ["NEWS_PER_MESSAGE_MAX", "NewsSpreader"]
 
 NEWS_PER_MESSAGE_MAX = 64
 """Pieces of news in one message: about 8 KiB."""
+
+NOTICES = 10
+"""How many nodes tell a suspected member of it themselves, beside those that spread it anyway."""
 
 
 @define(slots=True)
@@ -48,17 +52,27 @@ class NewsSpreader:
         count = context.reachable_count()
         sends = math.ceil(context.config.retransmit_multiplier * math.log(count + 1))
         self._broadcasts[news.record.name] = _Broadcast(news, sends)
-        peers = context.peers()
-        if not context.topology.is_full_mesh(count):
+        peers: Sequence[MemberRecord] = context.peers()
+        if not context.is_full_mesh():
             peers = context.rng.sample(peers, min(context.config.gossip_fanout, len(peers)))
-        for member in peers:
-            context.send(member.address, MemberUpdates((news,)))
+        addresses = dict.fromkeys(member.address for member in peers)
         record = news.record
-        if record.status is MemberStatus.SUSPECTED and all(m.name != record.name for m in peers):
-            context.send(record.address, MemberUpdates((news,)))
+        is_first = news.suspector in (context.name, "")
+        if record.status is MemberStatus.SUSPECTED and (
+            is_first or context.rng.random() * count < NOTICES
+        ):
+            # It is to hear of it soon, but not from everybody.
+            addresses[record.address] = None
+        context.send_to_all(addresses, MemberUpdates((news,)))
         if not self._is_gossip_armed:
             self._is_gossip_armed = True
             context.timers.set(now + context.config.gossip_interval_s, Timer("gossip"))
+
+    def spread_again(self, name: str, now: float) -> None:
+        """Begin anew with news that is still being repeated, if there is any of that member."""
+        broadcast = self._broadcasts.get(name)
+        if broadcast is not None:
+            self.spread(broadcast.news, now)
 
     def on_gossip_timer(self, now: float) -> None:
         """Send the news that still has to be repeated, the least repeated first."""
@@ -71,8 +85,7 @@ class NewsSpreader:
         ]
         if chosen and waiting:
             message = MemberUpdates(tuple(broadcast.news for _, broadcast in waiting))
-            for member in chosen:
-                context.send(member.address, message)
+            context.send_to_all([member.address for member in chosen], message)
         for name, broadcast in waiting:
             broadcast.sends_left -= len(chosen) or 1
             if broadcast.sends_left <= 0:

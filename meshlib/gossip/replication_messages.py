@@ -55,24 +55,29 @@ class EntriesMessage:
 
     Args:
         entries: in the order of each actor's numbers.
-        wants_acknowledgement: whether the receiver is to answer with its clock for their actors.
+        wants_acknowledgement: whether the receiver is to answer with its clock for their actors
+            at once.
+        is_pushed: whether they were sent unasked, and are sent again unless the receiver tells
+            that it has them; that may wait a little, so that one answer does for many.
     """
 
     code: ClassVar[int] = 9
     entries: tuple[LogEntry, ...]
     wants_acknowledgement: bool = False
+    is_pushed: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
         return (
             [(e.actor, e.first, e.last, e.document, e.delta) for e in self.entries],
             self.wants_acknowledgement,
+            self.is_pushed,
         )
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        items, wants = fixed(wire, 2)
+        items, wants, is_pushed = fixed(wire, 3)
         entries = []
         for item in sequence(items, length_max=FRAME_BYTES_MAX):
             writer, first, last, document, delta = fixed(item, 5)
@@ -86,7 +91,7 @@ class EntriesMessage:
                     delta=binary(delta, bytes_max=ENTRY_BYTES_MAX),
                 )
             )
-        return cls(tuple(entries), boolean(wants))
+        return cls(tuple(entries), boolean(wants), boolean(is_pushed))
 
 
 @frozen(slots=True)
@@ -120,25 +125,28 @@ class SyncRequest:
         clock_hash: hash of the version vector.
         table_hash: hash of the members in reach; 0 while news may still be on its way.
         content_digest: digest of the live content, now and then; None otherwise.
+        wants_whole: whether a clock that names only the latest writers would not do.
     """
 
     code: ClassVar[int] = 11
     clock_hash: int
     table_hash: int = 0
     content_digest: int | None = None
+    wants_whole: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
-        return (self.clock_hash, self.table_hash, self.content_digest)
+        return (self.clock_hash, self.table_hash, self.content_digest, self.wants_whole)
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        clock_hash, table_hash, digest = fixed(wire, 3)
+        clock_hash, table_hash, digest, wants_whole = fixed(wire, 4)
         return cls(
             integer(clock_hash, most=(1 << 64) - 1),
             integer(table_hash, most=(1 << 64) - 1),
             None if digest is None else integer(digest, most=(1 << 64) - 1),
+            boolean(wants_whole),
         )
 
 
@@ -162,28 +170,37 @@ class SyncEqual:
 
 @frozen(slots=True)
 class ClockExchange:
-    """One's version vector.
+    """One's version vector, whole or in part.
 
     Args:
-        clock: actor to the highest contiguous number absorbed.
+        clock: actor to the highest contiguous number absorbed; 0, beside a `rest_hash`, for one
+            of which nothing was.
         wants_reply: whether the receiver is to answer with its own if it lacks something.
         is_partial: whether only some actors are named, in acknowledgement of their entries.
+        rest_hash: the hash of one's clock without the writers named; None when all are named.
+            A receiver whose clock has the same one differs in those that are named alone.
     """
 
     code: ClassVar[int] = 13
     clock: Mapping[ActorId, int]
     wants_reply: bool = False
     is_partial: bool = False
+    rest_hash: int | None = None
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
-        return (clock_to_wire(self.clock), self.wants_reply, self.is_partial)
+        return (clock_to_wire(self.clock), self.wants_reply, self.is_partial, self.rest_hash)
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        clock, wants_reply, is_partial = fixed(wire, 3)
-        return cls(clock_from_wire(clock), boolean(wants_reply), boolean(is_partial))
+        clock, wants_reply, is_partial, rest = fixed(wire, 4)
+        return cls(
+            clock_from_wire(clock, least=1 if rest is None else 0),
+            boolean(wants_reply),
+            boolean(is_partial),
+            None if rest is None else integer(rest, most=(1 << 64) - 1),
+        )
 
 
 @frozen(slots=True)

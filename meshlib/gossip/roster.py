@@ -35,6 +35,7 @@ from meshlib.gossip.messages import (
     JoinResponse,
     MemberNews,
     MemberUpdates,
+    table_pages,
 )
 from meshlib.gossip.news import NEWS_PER_MESSAGE_MAX, NewsSpreader
 from meshlib.gossip.wire import FrameHeader
@@ -70,6 +71,10 @@ class Roster:
         self._is_join_armed = False
         self._claims = NameClaims(context)
         self._changed_at = -math.inf
+        self._doubted: dict[str, int] = {}
+        self._entry_peer = ""
+        self._table_hash = 0
+        self._table_revision = -1
         self.has_joined = False
         self.has_conflict = False
 
@@ -209,20 +214,38 @@ class Roster:
             if stale is not None:
                 context.send(claimant.address, MemberUpdates((MemberNews(stale),)))
             return
-        context.send(claimant.address, JoinResponse(tuple(context.members)))
+        self._send_table(claimant.address)
+
+    def _send_table(self, address: str) -> None:
+        """Send all that is known of the members, in as many messages as it takes."""
+        context = self._context
+        for page in table_pages(context.members, bytes_max=context.config.packet_bytes_max):
+            context.send(address, page)
 
     def on_join_response(self, message: JoinResponse, header: FrameHeader, now: float) -> None:
-        """Take over a peer's table, and tell it what is newer here."""
+        """Take over a page of a peer's table, and tell it what is newer here.
+
+        What a node learns before it knows anybody needs no spreading: it has nobody to tell who
+        does not know already.
+        """
         context = self._context
         self.has_joined = True
+        if not context.peers():
+            self._entry_peer = header.name
+        is_entering = self._entry_peer == header.name
         # News of this node itself last: an answer to it then reaches all that were just met.
         for record in sorted(message.members, key=lambda record: record.name == context.name):
-            self.apply(MemberNews(record, header.name), now)
+            self.apply(MemberNews(record, header.name), now, is_spread=not is_entering)
+        if is_entering and message.until is None:
+            self._entry_peer = ""
+            # What this node had to say of itself before reached nobody whom it meets only now.
+            self.news.spread_again(context.name, now)
         theirs = {r.name: (r.precedence(), r.version) for r in message.members}
         newer = [
             MemberNews(record, context.name)
             for record in context.members
-            if (record.precedence(), record.version) > theirs.get(record.name, ((-1, 0), 0))
+            if message.speaks_of(record.name)
+            and (record.precedence(), record.version) > theirs.get(record.name, ((-1, 0), 0))
         ]
         for start in range(0, len(newer), NEWS_PER_MESSAGE_MAX):
             batch = tuple(newer[start : start + NEWS_PER_MESSAGE_MAX])
@@ -239,8 +262,8 @@ class Roster:
 
     # News
 
-    def apply(self, news: MemberNews, now: float) -> None:
-        """Apply one piece of news: the one way into the table."""
+    def apply(self, news: MemberNews, now: float, *, is_spread: bool = True) -> None:
+        """Apply one piece of news: the one way into the table. Spread it if it was news."""
         record = news.record
         context = self._context
         if record.name == context.name:
@@ -251,11 +274,16 @@ class Roster:
             record.status is MemberStatus.DOWN
             and before is not None
             and before.incarnation == record.incarnation
-            and before.status is MemberStatus.ALIVE
             and news.suspector
+            and (
+                before.status is MemberStatus.ALIVE
+                or self._doubted.get(record.name) == record.incarnation
+            )
         ):
             # Others gave up a member that answers here: it is to have its chance to refute,
-            # or two halves that meet again would declare each other's members Down.
+            # however many of them say so, or two halves that meet again would declare each
+            # other's members Down.
+            self._doubted[record.name] = record.incarnation
             record = evolve(record, status=MemberStatus.SUSPECTED)
         if (
             record.status is MemberStatus.SUSPECTED
@@ -269,7 +297,8 @@ class Roster:
         self._changed_at = now
         if before is None or before.precedence() != applied.precedence():
             self._tell(before, applied, news.suspector, now)
-            self.news.spread(MemberNews(applied, news.suspector), now)
+            if is_spread:
+                self.news.spread(MemberNews(applied, news.suspector), now)
             self.has_joined = self.has_joined or applied.is_reachable
 
     def _announce(self, record: MemberRecord, suspector: str, now: float) -> None:
@@ -293,6 +322,7 @@ class Roster:
             self.detector.on_suspected(member, suspector or context.name, now)
             return
         self.detector.on_settled(member.name)
+        self._doubted.pop(member.name, None)
         if status is MemberStatus.ALIVE:
             if before is not None and before.status is MemberStatus.SUSPECTED:
                 context.emit(MemberRecovered(member=member))
@@ -424,21 +454,24 @@ class Roster:
     # Comparison of tables
 
     def table_hash(self, now: float) -> int:
-        """Hash the members in reach; 0 while news may still be on its way. O(n)."""
+        """Hash the members in reach; 0 while news may still be on its way. O(n) after a change."""
         if now - self._changed_at < QUIET_S:
             return 0
-        rows = [
-            (member.name, member.incarnation, member.status.value, member.version)
-            for member in self._context.members
-            if member.is_reachable
-        ]
-        return hash64(pack(rows)) or 1
+        members = self._context.members
+        if self._table_revision != members.revision:
+            rows = [
+                (member.name, member.incarnation, member.status.value, member.version)
+                for member in members.reachable()
+            ]
+            self._table_hash = hash64(pack(rows)) or 1
+            self._table_revision = members.revision
+        return self._table_hash
 
     def compare_table(self, their_hash: int, address: str, now: float) -> None:
         """Send the whole table to a peer whose quiet table differs from this quiet one."""
         own_hash = self.table_hash(now)
         if their_hash and own_hash and their_hash != own_hash:
-            self._context.send(address, JoinResponse(tuple(self._context.members)))
+            self._send_table(address)
 
     def _check(self) -> None:
         """Assert the invariants of the roster."""

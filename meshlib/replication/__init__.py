@@ -26,6 +26,7 @@ from meshlib.replication.records import (
 from meshlib.replication.replica import Replica, ReplicaState
 from meshlib.replication.snapshot import SnapshotPage, SnapshotPages
 from meshlib.replication.stability import StabilityTracker
+from meshlib.replication.vector import clock_hash
 from meshlib.replication.writes import WriteContext
 
 __all__ = [
@@ -54,4 +55,5 @@ __all__ = [
     "StabilityTracker",
     "WriteContext",
     "WriteReceipt",
+    "clock_hash",
 ]

@@ -137,6 +137,18 @@ class Replica(LocalReplica):
         """
         return self._parts.vector.advertised()
 
+    def latest_clock(self, count: int) -> dict[ActorId, int]:
+        """Return the numbers of the clock that moved last, `count` at most. O(count)."""
+        return self._parts.vector.latest(count)
+
+    def rest_hash(self, actors: Iterable[ActorId]) -> int:
+        """Return the hash of the clock without some writers; marks do not count. O(those)."""
+        return self._parts.vector.rest_hash(actors)
+
+    def names_forgotten(self, peer_clock: Clock) -> bool:
+        """Tell whether a peer still counts a writer that was forgotten here. O(peer's actors)."""
+        return self._parts.vector.names_forgotten(peer_clock)
+
     def reaches(self, peer_clock: Clock) -> bool:
         """Tell whether all that a peer's clock names was absorbed or forgotten. O(actors)."""
         return self._parts.vector.reaches(peer_clock)

@@ -13,7 +13,8 @@ do so at different times, and these keep that from looking like something is mis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
@@ -77,8 +78,8 @@ class VersionVector:
         return self._numbers.get(actor, 0)
 
     def set(self, actor: ActorId, sequence: int) -> None:
-        """Move a writer's number up. O(1)."""
-        before = self._numbers.get(actor)
+        """Move a writer's number up; it is the latest that moved. O(1)."""
+        before = self._numbers.pop(actor, None)
         self._numbers[actor] = sequence
         self._sum += _term(actor, sequence)
         if before is not None:
@@ -87,6 +88,19 @@ class VersionVector:
     def hash(self) -> int:
         """Return 64 bits that are equal for equal clocks. O(1)."""
         return self._sum & HASH64_MASK
+
+    def latest(self, count: int) -> dict[ActorId, int]:
+        """Return the numbers that moved last, `count` at most. O(count)."""
+        return dict(islice(reversed(self._numbers.items()), count))
+
+    def rest_hash(self, actors: Iterable[ActorId]) -> int:
+        """Return the hash of the clock without some of its writers. O(those).
+
+        Where two clocks have equal hashes without the same writers, they differ in these alone.
+        """
+        numbers = self._numbers
+        named = sum(_term(actor, numbers[actor]) for actor in actors if actor in numbers)
+        return (self._sum - named) & HASH64_MASK
 
     def covers(self, actor: ActorId, sequence: int) -> bool:
         """Tell whether a write was absorbed here. One without a number never was. O(1)."""
@@ -112,6 +126,13 @@ class VersionVector:
         return bool(forgotten) and any(
             marked_number(sequence) < forgotten.get(actor, 0)
             for actor, sequence in peer_clock.items()
+        )
+
+    def names_forgotten(self, peer_clock: Clock) -> bool:
+        """Tell whether a peer still counts a writer that was forgotten here. O(peer's actors)."""
+        forgotten = self.forgotten
+        return bool(forgotten) and any(
+            not is_mark(sequence) and actor in forgotten for actor, sequence in peer_clock.items()
         )
 
     def forget(self, actor: ActorId, sequence: int) -> None:

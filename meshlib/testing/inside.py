@@ -104,6 +104,8 @@ def leftovers(node: Any) -> dict[str, int]:
     return {
         "gap requests": len(spread._gaps),
         "peers behind": len(spread._behind),
+        "pushes to repeat": len(spread._pushed) + len(spread._overdue),
+        "acknowledgements owed": len(spread._owed),
         "suspicions": len(detector._suspicions),
         "relayed probes": len(detector._relays),
         "claims": len(engine.roster._claims._claims),

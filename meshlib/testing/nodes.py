@@ -16,6 +16,7 @@ __all__ = ["make_node", "restore"]
 REGIONS: Final = 2
 ZONES: Final = 3
 LEAVE_FORGET_S: Final = 10.0
+CLOCK_ENTRIES_MAX: Final = 3
 
 
 def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
@@ -40,6 +41,8 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
             forget_after_s=tuning.forget_after_s,
             leave_forget_s=min(LEAVE_FORGET_S, tuning.forget_after_s),
             content_check_period=tuning.content_check_period,
+            # As if there were more writers than a clock names, as in a cluster of a thousand.
+            clock_entries_max=CLOCK_ENTRIES_MAX if is_sparse else GossipConfig().clock_entries_max,
         ),
         replication=ReplicationConfig(
             log_bytes_max=tuning.log_bytes_max,

@@ -1,0 +1,102 @@
+"""Clocks are sent in part while that says it all, and whole when it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshlib.errors import DecodeError
+from meshlib.gossip import GossipConfig, decode_frame
+from meshlib.gossip.messages import ClockExchange, decode_message, encode_message
+from meshlib.identity import actor_id
+
+SHORT = GossipConfig(clock_entries_max=2)
+
+
+@pytest.fixture
+def many(network: Any) -> Any:
+    """Return six nodes that have all written, and that name two writers in a clock."""
+    for index in range(6):
+        network.start(f"n{index}", config=SHORT)
+    network.run(2.0)
+    for index in range(6):
+        network.put(f"n{index}", f"key-{index}", index)
+        network.run(0.1)
+    network.run(3.0)
+    return network
+
+
+def clocks(network: Any) -> list[ClockExchange]:
+    """Return a list that fills with the clocks that arrive, acknowledgements left out."""
+    seen: list[ClockExchange] = []
+    deliver = network._deliver
+
+    def noting(target: str, source: str, data: bytes) -> None:
+        messages = decode_frame(data, cluster="mesh").messages
+        seen.extend(m for m in messages if isinstance(m, ClockExchange) and not m.is_partial)
+        deliver(target, source, data)
+
+    network._deliver = noting
+    return seen
+
+
+def write_unheard(network: Any, name: str, keys: list[str]) -> None:
+    """Write on a node whose frames all get lost meanwhile."""
+    others = [other for other in network.nodes if other != name]
+    for other in others:
+        network.cut(name, other)
+    for key in keys:
+        network.put(name, key, key)
+    network.run(0.01)
+    network.cuts.clear()
+
+
+def test_a_difference_in_few_writers_is_told_in_few(many: Any) -> None:
+    """One writer differs: no clock names more than the two that it may."""
+    seen = clocks(many)
+    write_unheard(many, "n4", ["lost"])
+    many.run(3.0)
+
+    assert many.values("lost") == ["lost"] * 6
+    assert seen
+    assert all(m.rest_hash is not None and len(m.clock) <= 2 for m in seen)
+
+
+def test_a_difference_in_many_writers_needs_a_whole_clock(many: Any) -> None:
+    """Four writers differ at a node that was cut off: two would not say it all."""
+    seen = clocks(many)
+    for other in ("n0", "n1", "n2", "n3", "n4"):
+        many.cut_both("n5", other)
+    for index in range(5):
+        many.put(f"n{index}", f"again-{index}", index)
+    many.run(0.01)
+    many.cuts.clear()
+    many.run(4.0)
+
+    assert [many.values(f"again-{index}") for index in range(5)] == [[i] * 6 for i in range(5)]
+    assert any(m.rest_hash is None and len(m.clock) == 6 for m in seen)
+
+
+def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: Any) -> None:
+    """A newcomer's first write got lost: who asks it tells that it has 0 of it, and no more."""
+    many.start("n6", config=SHORT)
+    many.run(3.0)
+    write_unheard(many, "n6", ["first"])
+    seen = clocks(many)
+    many.nodes["n0"]._engine.anti_entropy.begin("n6", many.now)
+    many.pump("n0")
+    many.run(0.02)
+
+    assert many.nodes["n0"].replica.get("app").get("first") == "first"
+    assert [m.clock for m in seen[1:]] == [{many.nodes["n6"].actor: 0}]
+
+
+def test_numbers_of_nothing_are_refused_without_a_rest() -> None:
+    """In a whole clock a writer without a number does not belong."""
+    clock = {actor_id("a", 1): 0}
+    allowed = ClockExchange(clock, rest_hash=7)
+
+    assert decode_message(encode_message(allowed)) == allowed
+    with pytest.raises(DecodeError):
+        decode_message(encode_message(ClockExchange(clock)))

@@ -1,0 +1,132 @@
+"""New entries in a sparse topology: pushed once, acknowledged, and pushed again when lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshlib.gossip import GossipConfig, decode_frame
+from meshlib.gossip.messages import ClockExchange, EntriesMessage
+
+COUNT = 14
+NAMES = [f"n{index}" for index in range(COUNT)]
+QUIET = GossipConfig(sync_interval_s=1000.0)
+"""No exchange repairs anything: what arrives was pushed."""
+
+
+@pytest.fixture
+def sparse(network: Any) -> Any:
+    """Return fourteen nodes that have met: too many for a full mesh."""
+    for name in NAMES:
+        network.start(name, config=QUIET)
+    network.run(3.0)
+    return network
+
+
+def watch(network: Any, kind: type) -> list[tuple[str, str, Any]]:
+    """Return a list that fills with the messages of a kind as they arrive: source, target."""
+    seen: list[tuple[str, str, Any]] = []
+    deliver = network._deliver
+
+    def noting(target: str, source: str, data: bytes) -> None:
+        messages = decode_frame(data, cluster="mesh").messages
+        seen.extend((source, target, message) for message in messages if isinstance(message, kind))
+        deliver(target, source, data)
+
+    network._deliver = noting
+    return seen
+
+
+def targets(network: Any, name: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = network.nodes[name]._engine._context.push_targets()
+    return found
+
+
+def test_a_write_reaches_everyone_by_pushes_alone(sparse: Any) -> None:
+    """Each node passes on what was new to it, and at most three copies go to each."""
+    before = sum(node.counters.entries_sent for node in sparse.nodes.values())
+    sparse.put("n3", "key", "value")
+    sparse.run(0.05)
+    sent = sum(node.counters.entries_sent for node in sparse.nodes.values()) - before
+
+    assert sparse.values("key") == ["value"] * COUNT
+    assert sent <= 3 * COUNT
+
+
+def test_what_is_acknowledged_is_not_pushed_again(sparse: Any) -> None:
+    """Nothing was lost, so nothing is repeated, and nothing is kept."""
+    sparse.put("n3", "key", "value")
+    sparse.run(2.0)
+
+    assert [node.counters.entries_repeated for node in sparse.nodes.values()] == [0] * COUNT
+    assert all(
+        not node._engine.dissemination._pushed and not node._engine.dissemination._overdue
+        for node in sparse.nodes.values()
+    )
+
+
+def test_a_lost_push_is_repeated(sparse: Any) -> None:
+    """A node whose senders are all cut off for a moment gets the entry from them soon after."""
+    for name in NAMES:
+        sparse.cut(name, "n7")
+    sparse.put("n3", "key", "value")
+    sparse.run(0.1)
+    assert sparse.values("key").count("value") == COUNT - 1
+    sparse.cuts.clear()
+    sparse.run(0.5)
+
+    assert sparse.values("key") == ["value"] * COUNT
+    assert sum(node.counters.entries_repeated for node in sparse.nodes.values()) > 0
+
+
+def test_a_lost_acknowledgement_costs_a_repetition_and_no_more(sparse: Any) -> None:
+    """The receiver drops the second copy by its number, and acknowledges it."""
+    receiver = targets(sparse, "n3")[0]
+    sparse.cut(receiver, "n3")
+    sparse.put("n3", "key", "value")
+    sparse.run(0.1)
+    sparse.cuts.clear()
+    sparse.run(2.0)
+
+    assert sparse.nodes["n3"].counters.entries_repeated == 1
+    assert sparse.values("key") == ["value"] * COUNT
+
+
+def test_pushing_again_ends(sparse: Any) -> None:
+    """A receiver that never answers is pushed to four times in all; exchanges do the rest."""
+    receiver = targets(sparse, "n3")[0]
+    for name in NAMES:
+        sparse.cut_both(name, receiver)
+    seen = watch(sparse, EntriesMessage)
+    sparse.put("n3", "key", "value")
+    sparse.run(1.5)
+
+    assert [(s, t) for s, t, _ in seen if (s, t) == ("n3", receiver)] == [("n3", receiver)] * 4
+
+
+def test_one_acknowledgement_does_for_many_entries(sparse: Any) -> None:
+    """It waits a little for others, so that a burst is answered once."""
+    seen = watch(sparse, ClockExchange)
+    receiver = targets(sparse, "n3")[0]
+    for index in range(10):
+        sparse.put("n3", f"key-{index}", index)
+    sparse.run(0.1)
+    answers = [message for s, t, message in seen if (s, t) == (receiver, "n3")]
+
+    assert len(answers) == 1
+    assert answers[0].is_partial
+    assert (
+        max(answers[0].clock.values())
+        == sparse.nodes["n3"].replica.version_vector[sparse.nodes["n3"].actor]
+    )
+
+
+def test_a_full_mesh_waits_for_no_acknowledgement(trio: Any) -> None:
+    """Among three one hop reaches all, and an exchange a second repairs."""
+    seen = watch(trio, ClockExchange)
+    trio.put("n1", "key", "value")
+    trio.run(0.05)
+
+    assert trio.values("key") == ["value"] * 3
+    assert seen == []
