@@ -11,7 +11,7 @@ from typing import Any
 
 from meshlib.clock import HybridClock, Stamp
 from meshlib.crdt import registry
-from meshlib.crdt.causal import Dot
+from meshlib.crdt.causal import CausalContext, Dot
 from meshlib.crdt.lattice import Causal, join_all
 from meshlib.errors import InvalidTypeError, LimitError
 from meshlib.identity import ActorId
@@ -33,30 +33,37 @@ class WriteContext:
         state: the document's state.
     """
 
-    __slots__ = ("_clock", "_dots", "_state", "actor", "sequence")
+    __slots__ = ("_clock", "_minted", "_state", "actor", "sequence")
 
     def __init__(self, actor: ActorId, *, sequence: int, clock: HybridClock, state: Any) -> None:
         self.actor = actor
         self.sequence = sequence
         self._clock = clock
         self._state = state
-        self._dots = 0
+        # Each context that dots were minted in, by identity, and how many.
+        self._minted: dict[int, tuple[CausalContext, int]] = {}
 
     def stamp(self) -> Stamp:
         """Mint a stamp, later than all before. O(1)."""
         return self._clock.tick()
 
-    def dot(self) -> Dot:
-        """Mint the next free dot of this document's context. O(1).
+    def dot(self, part: Causal | None = None, /) -> Dot:
+        """Mint the next free dot of this document's context, or of one inside it. O(1).
+
+        Args:
+            part: where the dot will be used, when the document is a record or a pair: the field
+                itself, such as `record.tags`. Each causal field has a context of its own.
 
         Raises:
-            InvalidTypeError: the document's type has no causal context.
+            InvalidTypeError: the document, or the part of it, has no causal context.
         """
-        if not isinstance(self._state, Causal):
-            raise InvalidTypeError(f"a {type(self._state).__name__} has no causal context")
-        free = self._state.context.next_dot(self.actor)
-        self._dots += 1
-        return Dot(self.actor, free.sequence + self._dots - 1)
+        where: Any = self._state if part is None else part
+        if not isinstance(where, Causal):
+            raise InvalidTypeError(f"a {type(where).__name__} has no causal context")
+        context = where.context
+        _, minted = self._minted.get(id(context), (context, 0))
+        self._minted[id(context)] = (context, minted + 1)
+        return Dot(self.actor, context.next_dot(self.actor).sequence + minted)
 
 
 Mutator = Callable[[Any, WriteContext], Any]

@@ -138,6 +138,27 @@ def test_dots_are_free_and_follow_each_other(world: Any) -> None:
     assert [1, 2, 3] == sorted(dot.sequence for dot in tags.context)
 
 
+def test_each_field_of_a_record_has_dots_of_its_own(world: Any) -> None:
+    """A field's dots follow each other without a gap, however many the other fields take."""
+    a, b = world.replica("a"), world.replica("b")
+    a.open("w", type_tag="pair(or_set,or_set)")
+
+    def mutate(pair: Any, c: Any) -> Any:
+        first, second = pair.first, pair.second
+        delta = type(pair)(first.add("x", dot=c.dot(first)), second.add("y", dot=c.dot(second)))
+        return delta | type(pair)(first=first.add("z", dot=c.dot(first)))
+
+    a.write("w", mutate)
+    a.write("w", lambda pair, c: type(pair)(second=pair.second.add("q", dot=c.dot(pair.second))))
+    b.receive(a.flush())
+    pair: Any = b.get("w")
+    assert {"x", "z"} == pair.first.value
+    assert {"y", "q"} == pair.second.value
+    assert [0, 0] == [part.context.gap_count for part in (pair.first, pair.second)]
+    with pytest.raises(InvalidTypeError):
+        a.write("w", lambda _pair, c: c.dot())
+
+
 def test_a_type_without_a_context_has_no_dots(world: Any) -> None:
     """Asking for one is the caller's mistake."""
     a = world.replica("a")
