@@ -10,13 +10,22 @@ import pytest
 from attrs import evolve
 
 from meshlib.aio import MemoryNetwork, MeshRuntime, TcpTransport
-from meshlib.crdt import LWWMap
+from meshlib.crdt import LWWMap, LWWRegister, MaxRegister, ORSet, lattice
 from meshlib.errors import NameConflictError, StateError
 from meshlib.gossip import GossipConfig, MemberJoined, MemberLeft
 from meshlib.node import MeshConfig
 from meshlib.replication import WriteReceipt
 
 pytestmark = pytest.mark.anyio
+
+
+@lattice(name="test-runtime.worker")
+class WorkerRecord:
+    """What an application declares, and all that it declares."""
+
+    health: LWWRegister[bool]
+    load: MaxRegister[float]
+    tags: ORSet[str]
 
 
 class Cluster:
@@ -139,6 +148,37 @@ async def test_nodes_over_tcp_understand_each_other(cluster):
 
     put(two, "colour", "blue")
     await one.wait_until(lambda: get(one, "colour") == "blue", timeout_s=10)
+
+
+async def test_a_class_of_lattices_is_a_document_of_the_mesh(cluster):
+    """A declared record replicates with no more code, and each field joins by its own rule."""
+    one, two, three = await cluster.start("one", "two", "three")
+
+    def write(runtime, mutate):
+        runtime.node.replica.open("worker", type_tag="record:test-runtime.worker")
+        runtime.node.replica.write("worker", mutate)
+        runtime.wake()
+
+    def read(runtime):
+        replica = runtime.node.replica
+        return replica.get("worker").value if "worker" in replica.documents() else None
+
+    write(one, lambda w, c: WorkerRecord(health=w.health.set(True, stamp=c.stamp())))
+    write(one, lambda w, c: WorkerRecord(tags=w.tags.add("gpu", dot=c.dot(w.tags))))
+    write(two, lambda w, c: WorkerRecord(tags=w.tags.add("spot", dot=c.dot(w.tags))))
+    write(two, lambda w, _: WorkerRecord(load=w.load.set(0.75)))
+    write(three, lambda w, _: WorkerRecord(load=w.load.set(0.5)))
+    expected = {"health": True, "load": 0.75, "tags": {"gpu", "spot"}}
+    for runtime in (one, two, three):
+        await runtime.wait_until(lambda r=runtime: read(r) == expected, timeout_s=10)
+
+    write(three, lambda w, _: WorkerRecord(tags=w.tags.remove("spot")))
+    write(three, lambda w, c: WorkerRecord(health=w.health.set(False, stamp=c.stamp())))
+    expected = {"health": False, "load": 0.75, "tags": {"gpu"}}
+    for runtime in (one, two, three):
+        await runtime.wait_until(lambda r=runtime: read(r) == expected, timeout_s=10)
+    digests = {runtime.node.replica.get("worker").digest() for runtime in (one, two, three)}
+    assert 1 == len(digests)
 
 
 async def test_a_node_that_joins_is_ready_when_it_holds_what_was_there(cluster):
