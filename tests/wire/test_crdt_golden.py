@@ -46,6 +46,7 @@ from meshlib.crdt import (
     type_tag,
 )
 from meshlib.identity import ActorId
+from meshlib.state import TreeDocument
 
 GOLDEN = json.loads(Path(__file__).with_name("crdt_v1.json").read_text())
 
@@ -161,6 +162,14 @@ def record() -> Any:
     )
 
 
+def tree_document() -> Any:
+    return after(
+        TreeDocument(),
+        lambda _: TreeDocument(cache=prefix_cache()),
+        lambda tree: TreeDocument(changes=tree.changes.increment(5, by=ALICE)),
+    )
+
+
 STATES: dict[str, Callable[[], Any]] = {
     "g_counter": g_counter,
     "pn_counter": lambda: PNCounter().increment(2, by=ALICE) | PNCounter().decrement(9, by=BOB),
@@ -208,6 +217,7 @@ STATES: dict[str, Callable[[], Any]] = {
     "prefix_cache": prefix_cache,
     "prefix_cache_hash": hashed_prefix_cache,
     "record:golden": record,
+    "record:tree": tree_document,
 }
 
 
@@ -238,7 +248,9 @@ def test_every_type_and_every_family_is_golden() -> None:
     golden = {key.partition(" ")[0] for key in GOLDEN}
     families = {tag.partition("(")[0] for tag in golden if "(" in tag}
     known = [
-        tag for tag, cls in registry._classes.items() if cls.__module__.startswith("meshlib.crdt")
+        tag
+        for tag, cls in registry._classes.items()
+        if cls.__module__.startswith("meshlib.") and not cls.__module__.startswith("meshlib.test")
     ]
     assert set() == {tag for tag in known if "(" not in tag} - golden
     assert set() == registry._families.keys() - families
