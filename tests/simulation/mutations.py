@@ -13,7 +13,7 @@ from attrs import frozen
 
 from meshlib import node
 from meshlib.clock import HybridClock
-from meshlib.crdt import LWWMap, entries
+from meshlib.crdt import GCounter, LWWMap, ORSet, entries
 from meshlib.gossip import upkeep, wire
 from meshlib.gossip.roster import Roster
 from meshlib.membership import MemberRecord, MemberStatus
@@ -42,7 +42,7 @@ class Mutation:
 
 def skip_tie_break(patch: Patch) -> None:
     """Two writes of one instant: each node keeps the one it saw first."""
-    patch(entries, "rank", lambda entry: (entry.wall_ms // 1000, 0, b"", b"", 0))
+    patch(entries, "rank", lambda row: (row[0] // 1000, 0, b"", b"", 0))
 
 
 def forget_tombstones(patch: Patch) -> None:
@@ -122,6 +122,28 @@ def wake_without_end(patch: Patch) -> None:
     patch(upkeep, "MAINTENANCE_S", 0.001)
 
 
+def ignore_removals_from_a_set(patch: Patch) -> None:
+    """A removal from a set is acknowledged, sent on, and changes nothing anywhere."""
+    absorb = ORSet.absorb
+
+    def broken(self: Any, delta: Any) -> Any:
+        return absorb(self, delta if len(delta) else type(delta)())
+
+    patch(ORSet, "absorb", broken)
+
+
+def add_up_counters(patch: Patch) -> None:
+    """Joining adds what two sides counted of one writer, where the larger is the truth."""
+
+    def broken(self: Any, other: Any) -> Any:
+        counts = dict(self._totals())
+        for actor, count in other._totals().items():
+            counts[actor] = counts.get(actor, 0) + count
+        return type(self)._of(counts)
+
+    patch(GCounter, "__or__", broken)
+
+
 MUTATIONS = tuple(
     Mutation(apply.__name__, apply)
     for apply in (
@@ -137,5 +159,7 @@ MUTATIONS = tuple(
         never_heal,
         trim_what_others_lack,
         wake_without_end,
+        ignore_removals_from_a_set,
+        add_up_counters,
     )
 )

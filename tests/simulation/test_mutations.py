@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from meshlib.testing.faults import draw_scenario
+from meshlib.testing.outcome import Outcome
 from meshlib.testing.simulator import Simulation
 
 SEEDS_MAX = 300
+
+BY_THE_PATCH = ("AttributeError", "NameError", "TypeError")
+"""What a mutation raises that no longer fits the function it breaks: that is no bug found."""
+
 PATH = Path(__file__).with_name("mutations.py")
 
 
@@ -28,12 +33,12 @@ def load() -> Any:
 MUTATIONS = load().MUTATIONS
 
 
-def seeds_until_found() -> int | None:
-    """Return how many seeds it takes until a checker finds something."""
+def first_found() -> Outcome | None:
+    """Return the first outcome in which a checker finds something."""
     for seed in range(SEEDS_MAX):
         outcome = Simulation(draw_scenario(seed, duration_s=30.0)).run()
         if outcome.failure is not None:
-            return seed + 1
+            return outcome
     return None
 
 
@@ -44,7 +49,13 @@ def test_a_deliberate_bug_is_found(mutation: Any, monkeypatch: pytest.MonkeyPatc
     """Some seed of the first 300 breaks a rule, once the bug is in."""
     mutation.apply(monkeypatch.setattr)
 
-    assert seeds_until_found() is not None, mutation.name
+    outcome = first_found()
+
+    assert outcome is not None, mutation.name
+    assert outcome.failure is not None
+    last_line = outcome.failure.detail.strip().splitlines()[-1]
+    assert not last_line.startswith(BY_THE_PATCH), "the mutation is broken, not the engine"
+    print(f"\n{mutation.name}: seed {outcome.seed}, {outcome.failure.rule}: {last_line:.100}")
 
 
 def test_there_are_ten_bugs_or_more() -> None:
