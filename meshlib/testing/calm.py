@@ -242,9 +242,10 @@ def _leftovers(cluster: Cluster) -> Iterator[str]:
             yield f"{host.label} waits for entries of {len(waiting)} writers"
         is_young = cluster.now - host.started_at < cluster.scenario.tuning.forget_after_s + 5.0
         for what, count in inside.leftovers(host.node).items():
-            # A dead member may come back until it is forgotten, and a young node cannot tell yet.
-            is_kept = (what in ("tombstones", "bytes of log") and dead) or (
-                what == "tombstones" and is_young
+            # A dead member may come back until it is forgotten; a young node cannot tell yet; one
+            # alone keeps its log for those whom it will meet.
+            is_kept = (what == "tombstones" and (dead or is_young)) or (
+                what == "bytes of log" and (dead or len(actors) == 1)
             )
             if count and not is_kept:
                 yield f"{host.label} has {count} {what}"

@@ -16,6 +16,7 @@ from meshlib.errors import InvalidValueError
 from meshlib.testing.faults import Incident, Scenario
 from meshlib.testing.outcome import Failure
 from meshlib.testing.requests import (
+    CALM,
     NETWORK_FAULTS,
     keep_incidents,
     replay_arguments,
@@ -57,13 +58,21 @@ class Minimised:
         """The command that makes this run again."""
         return replay_command(self.replay_arguments)
 
+    def _packet_faults(self) -> list[str]:
+        network = self.scenario.network
+        return [
+            f"{name} {getattr(network, name):g}"
+            for name in NETWORK_FAULTS
+            if getattr(network, name) != getattr(CALM, name)
+        ]
+
     def __str__(self) -> str:
         return "\n".join(
             (
                 f"{self.failure.rule}: {self.failure.detail}",
                 *(str(incident) for incident in self.scenario.incidents),
-                str(self.scenario.network),
-                f"{self.runs} runs left these faults",
+                f"packets: {', '.join(self._packet_faults()) or 'a fast network without faults'}",
+                f"found in {self.runs} runs",
             )
         )
 

@@ -16,6 +16,7 @@ from meshlib.testing.faults import IncidentKind, NetworkFaults, Scenario, draw_s
 from meshlib.testing.scripted import WRITES_PER_S, scripted_scenario
 
 __all__ = [
+    "CALM",
     "NETWORK_FAULTS",
     "ScenarioRequest",
     "keep_incidents",
@@ -31,6 +32,8 @@ PROGRAM: Final = "python -m meshlib.testing"
 """Runs wherever the library is; `meshlib-server simulate` takes the same arguments."""
 
 CALM: Final = NetworkFaults()
+"""A fast network that keeps order and loses nothing."""
+
 NETWORK_FAULTS: Final = tuple(field.name for field in fields(NetworkFaults))
 
 SCRIPTED_NODES: Final = 5

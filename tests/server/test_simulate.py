@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from meshlib.gossip import upkeep
 from meshlib.testing import SpreadReport
 from meshlib_server.charts import draw_chart, written_duration
 from meshlib_server.cli import main
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+IN_README = re.findall(r"^\$ meshlib-server simulate (.*)$", README, flags=re.MULTILINE)
 
 SHORT = ["--nodes", "3", "--seconds", "6", "--loss", "0.1"]
 
@@ -130,6 +134,17 @@ def test_what_makes_no_sense_is_refused(arguments: str, message: str) -> None:
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", IN_README)
+def test_a_command_of_the_readme_runs(
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And finds nothing: the one that does has a bug planted, and no exit code 0 is claimed."""
+    monkeypatch.chdir(tmp_path)
+    result = simulate(*shlex.split(arguments.replace("--minimise", "")), "--jobs", "1")
+
+    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture
