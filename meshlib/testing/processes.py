@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import evolve
+
 from meshlib.errors import ConfigError, InternalError
 from meshlib.testing.history import History, Program
 from meshlib.testing.mutants import mutants
@@ -45,7 +47,9 @@ def resolve_reference(reference: str) -> CRDTSpec[Any]:
         if not isinstance(spec, CRDTSpec):
             raise ConfigError(f"{place} is not a CRDTSpec")
         if mutant_name:
-            spec = {mutant.name: mutant.spec for mutant in mutants(spec)}[mutant_name]
+            # The harmless ones too: whoever looks whether they are has a name for them.
+            whole = evolve(spec, harmless={}, reference=place)
+            spec = {mutant.name: mutant.spec for mutant in mutants(whole)}[mutant_name]
         _resolved[reference] = spec
     return _resolved[reference]
 

@@ -28,6 +28,7 @@ def find_reference(spec: CRDTSpec[Any]) -> str:
     places = [
         (module_name, name)
         for module_name, module in list(sys.modules.items())
+        if module_name != "__main__" or hasattr(module, "__file__")  # a prompt is in no file
         for name, value in list(getattr(module, "__dict__", {}).items())
         if value is spec
     ]

@@ -169,6 +169,22 @@ def test_a_spec_that_no_process_can_find_is_told_so() -> None:
         check_law(hidden, "bytes_are_the_same_in_every_process")
 
 
+def test_a_spec_at_a_prompt_is_told_to_need_a_file() -> None:
+    """What was typed in, or given by `python -c`, is in no file that another process could load."""
+    typed = (
+        "from attrs import evolve\n"
+        "from meshlib.testing import check_law\n"
+        "from meshlib.testing.specs import G_COUNTER\n"
+        "MINE = evolve(G_COUNTER, name='mine', reference=None)\n"
+        "check_law(MINE, 'bytes_are_the_same_in_every_process')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", typed], capture_output=True, text=True, check=False
+    )
+
+    assert "another process cannot find the spec 'mine'" in done.stderr
+
+
 def test_arguments_that_cannot_travel_to_a_process_are_told_so() -> None:
     """Programs travel as literals, never as code."""
     odd = Operation(

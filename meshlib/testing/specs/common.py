@@ -12,7 +12,7 @@ from meshlib.codec import decode_value, encode_value
 from meshlib.crdt.causal import CausalContext
 from meshlib.crdt.lattice import absorb
 from meshlib.crdt.registry import decode, encode
-from meshlib.testing.mutations import with_join, with_states
+from meshlib.testing.mutations import with_deltas, with_join, with_states
 from meshlib.testing.spec import Codec, CRDTSpec, Event
 
 __all__ = [
@@ -144,6 +144,11 @@ def _tombstones_dropped_early(spec: CRDTSpec[Any]) -> CRDTSpec[Any]:
     return with_states(spec, _forgetful)
 
 
+def _removal_without_dots(spec: CRDTSpec[Any]) -> CRDTSpec[Any]:
+    """A delta does not name the dots it removes, so what is removed here stays at every peer."""
+    return with_deltas(spec, lambda _state, _context, delta: _forgetful(delta))
+
+
 def _concurrent_dots_dropped(spec: CRDTSpec[Any]) -> CRDTSpec[Any]:
     """Of the dots that hold one leaf only the largest is kept, so a removal of it takes all."""
     return with_states(spec, _one_dot_a_leaf)
@@ -167,6 +172,7 @@ def _one_dot_a_leaf(state: Any) -> Any:
 
 CAUSAL_FAULTS: Final[Mapping[str, Callable[[CRDTSpec[Any]], CRDTSpec[Any]]]] = {
     "context compacted to a maximum": _context_compacted_to_a_maximum,
+    "removal without dots": _removal_without_dots,
     "tombstones dropped early": _tombstones_dropped_early,
     "element to maximum dot": _concurrent_dots_dropped,
 }

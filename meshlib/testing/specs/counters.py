@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import sub
 from typing import Any, Final
 
 from attrs import evolve
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from meshlib.crdt import BoundedCounter, GCounter, PNCounter, WindowCounter
 from meshlib.errors import InsufficientRights, InvalidValueError
 from meshlib.identity import actor_id
-from meshlib.testing.mutations import with_join, with_operations
+from meshlib.testing.mutations import with_deltas, with_join, with_operations
 from meshlib.testing.spec import CRDTSpec, Event, Operation
 from meshlib.testing.specs.common import (
     AMOUNTS,
@@ -52,6 +53,21 @@ def _join_keeps_the_smaller(spec: CRDTSpec[Any]) -> CRDTSpec[Any]:
     return join_by_wire(spec, _rows_combined(min))
 
 
+def _delta_as_increment(spec: CRDTSpec[Any]) -> CRDTSpec[Any]:
+    """A delta tells what was added and not the new total, so the next one hides it."""
+    kind: Any = type(spec.bottom())
+
+    def increment(state: Any, _context: Any, delta: Any) -> Any:
+        held = {actor: numbers for actor, *numbers in state.to_wire()}
+        rows = [
+            (actor, *map(sub, totals, held.get(actor, (0,) * len(totals))))
+            for actor, *totals in delta.to_wire()
+        ]
+        return kind.from_wire(tuple(rows))
+
+    return with_deltas(spec, increment)
+
+
 G_COUNTER: Final = CRDTSpec(
     name="g_counter",
     bottom=GCounter,
@@ -68,7 +84,11 @@ G_COUNTER: Final = CRDTSpec(
     codec=CODEC,
     absorb=absorb,
     refusals=(),
-    faults={"join by adding": _join_by_adding, "join keeps the smaller": _join_keeps_the_smaller},
+    faults={
+        "join by adding": _join_by_adding,
+        "join keeps the smaller": _join_keeps_the_smaller,
+        "delta as increment": _delta_as_increment,
+    },
 )
 """A counter is the sum of the visible increments."""
 
@@ -115,6 +135,7 @@ PN_COUNTER: Final = CRDTSpec(
         "join by adding": _join_by_adding,
         "join keeps the smaller": _join_keeps_the_smaller,
         "join by net": _join_by_net,
+        "delta as increment": _delta_as_increment,
     },
 )
 """A counter is the sum of the visible increments less that of the visible decrements."""
