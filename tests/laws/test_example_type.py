@@ -19,7 +19,18 @@ from meshlib import MeshConfig, MeshRuntime
 from meshlib.aio import TcpTransport
 from meshlib.crdt import register
 from meshlib.gossip import GossipConfig
-from meshlib.testing import Simulation, check_machine, draw_scenario, first_violation, laws, mutants
+from meshlib.testing import (
+    Simulation,
+    check_machine,
+    draw_scenario,
+    first_violation,
+    laws,
+    mutants,
+)
+from meshlib.testing.laws import LAWS
+from meshlib.testing.profile import LONG, QUICK, current_profile
+
+pytestmark = pytest.mark.timeout(1800 if current_profile() is LONG else 60)
 
 PATH = Path(__file__).resolve().parents[2] / "examples" / "custom_crdt.py"
 
@@ -34,6 +45,27 @@ TestBallot = laws(example.BALLOT)
 
 TYPE_TAG = "example.ballot"
 register(TYPE_TAG, example.Ballot)
+
+
+BAR = r"\|"
+README = (PATH.parents[1] / "README.md").read_text()
+
+
+def test_the_readme_shows_the_counterexample_that_the_kit_prints() -> None:
+    """Of the join that it says is broken, word by word."""
+    careless = evolve(
+        example.BALLOT, join=lambda mine, theirs: example.Ballot({**mine.votes, **theirs.votes})
+    )
+    violation = first_violation(careless, profile=QUICK)
+
+    assert f"```text\n{violation}\n```" in README
+
+
+def test_the_readme_lists_every_law() -> None:
+    """By its name, with what it says."""
+    rows = [f"| `{law.name}` | {law.statement.replace('|', BAR)} |\n" for law in LAWS.values()]
+
+    assert [row for row in rows if row not in README] == []
 
 
 def test_the_type_holds_in_a_machine() -> None:
