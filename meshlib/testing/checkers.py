@@ -101,7 +101,7 @@ class Watch:
         sometimes: Sometimes,
         is_partitioned: Callable[[], bool],
         check_period: int,
-        look_at_others: Callable[[], None],
+        look_at_others: Callable[..., None],
         clock_moved: Callable[[Host, int], None] | None = None,
     ) -> None:
         self._host = host
@@ -188,7 +188,7 @@ class Watch:
                     check()
         except Exception as error:
             raise Broken("_check", f"{type(error).__name__}: {error}") from error
-        self._look_at_others()
+        self._look_at_others(only_one=only_one)
 
     def _look_at_large(self, packet: Packet) -> None:
         """Look whether a packet over the limit of the settings had to be so: one message alone."""
