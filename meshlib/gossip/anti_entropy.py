@@ -335,6 +335,7 @@ class AntiEntropy:
         context = self._context
         if self._incoming is not None or now < self._next_transfer_at:
             return
+        context.replica.begin_transfer()
         incoming = self._incoming = _Incoming(context.rng.getrandbits(48), name, is_repair)
         self._ask_for_page(incoming, now)
         context.timers.set(incoming.ask_again_at, Timer("snapshot_in", name, incoming.session))

@@ -6,7 +6,9 @@ ever here that the clock does not count and nobody else might have.
 What one side's clock covers and that side does not have is removed; that holds both ways. An
 entry of the sender that this clock covers and that is not here is dead and not taken (by the
 type, `absorb_snapshot`); an entry here that the sender's clock covers and the sender does not
-have is dead and dropped.
+have is dead and dropped. The sender speaks of the parts that differ from the offer alone; what
+came here since the offer, elsewhere in a document, and is dead to the sender, shows that the
+offer was too old: then nothing is joined, and the next one names it.
 Source: the optimized observed-remove set (Bieniusa et al., "An optimized conflict-free
 replicated set", 2012), with numbered entries in place of dots.
 """
@@ -81,12 +83,17 @@ class Arrivals:
         parts: the replica's.
     """
 
-    __slots__ = ("_arrivals", "_parts", "_refused")
+    __slots__ = ("_arrivals", "_offered", "_parts", "_refused")
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._offered: Clock | None = None
         self._arrivals: dict[int, _Arrival] = {}
         self._refused: dict[str, int] = {}
+
+    def expect(self) -> None:
+        """Note what this node has, before it is offered: see `Replica.begin_transfer`."""
+        self._offered = dict(self._parts.vector.view)
 
     def gather(self, page: SnapshotPage) -> None:
         """Take a page: see `Replica.absorb_page`."""
@@ -146,7 +153,8 @@ class Arrivals:
 
         Returns:
             False when nothing was joined: the pages are stamped ahead of this node's clock and
-            wait for it, or not all of them came, and the transfer has to begin anew.
+            wait for it, or not all of them came, or the offer they answer was too old, and the
+            transfer has to begin anew.
 
         Raises:
             LimitExceeded: the clock has more actors than allowed. State unchanged.
@@ -166,6 +174,13 @@ class Arrivals:
             if not self._observe(arrival):
                 arrival.clock = dict(clock)
                 return False
+        offered, self._offered = self._offered, None
+        if offered is not None and any(
+            self._is_offer_too_old(arrival, clock, offered) for arrival in complete.values()
+        ):
+            for transfer in complete:
+                del self._arrivals[transfer]
+            return False
         for transfer, arrival in complete.items():
             del self._arrivals[transfer]
             for name, gathered in arrival.documents.items():
@@ -178,6 +193,29 @@ class Arrivals:
         for actor, sequence in clock.items():
             self._join_number(actor, sequence)
         return True
+
+    def _is_offer_too_old(self, arrival: _Arrival, clock: Clock, offered: Clock) -> bool:
+        """Tell whether something came since the offer that the sender has had and dropped."""
+        vector = self._parts.vector
+        if arrival.is_repair or all(offered.get(a, 0) == n for a, n in vector.view.items()):
+            return False
+        for document in self._parts.documents:
+            gathered = arrival.documents.get(document.name)
+            state, begun, theirs = document.state, frozenset[Any](), None
+            if not isinstance(state, Prunable):
+                continue
+            if gathered is not None:
+                theirs = gathered.document.state
+                begun = frozenset(key for key, _ in state.part(gathered.begun).entries())
+            for key, entry in state.entries():
+                number = marked_number(clock.get(ActorId(entry.stamp.actor), 0))
+                if (
+                    offered.get(ActorId(entry.stamp.actor), 0) < entry.sequence <= number
+                    and key not in begun
+                    and (theirs is None or theirs.entry(key) is None)
+                ):
+                    return True
+        return False
 
     @property
     def is_waiting(self) -> bool:

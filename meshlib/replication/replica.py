@@ -166,6 +166,14 @@ class Replica(LocalReplica):
 
     # State transfers
 
+    def begin_transfer(self) -> None:
+        """Note that a peer's state is about to be asked for, before the first offer. O(actors).
+
+        Entries of others may come between the offer and the last page; should one of them be
+        dead to the peer, `complete_snapshot` joins nothing, and the next transfer settles it.
+        """
+        self._arrivals.expect()
+
     def snapshot_offer(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return what this node has: document to type tag and bucket digests. O(buckets)."""
         return {

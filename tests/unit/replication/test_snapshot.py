@@ -378,6 +378,50 @@ def test_numbers_forgotten_in_different_places_are_joined(world: Any) -> None:
     assert not a.lacking(b.advertised_clock(), bytes_max=1000).needs_snapshot
 
 
+def test_an_entry_that_comes_during_a_transfer_does_not_outlive_its_removal(world: Any) -> None:
+    """A newcomer hears of a removed key from a second peer's log, after its offer to the first.
+
+    The first has collected the removal, so that nothing in what differs from the offer speaks of
+    the key: nothing is joined, and the next offer, which names the key, brings its removal.
+    """
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    written = world.put(c, "gone", 1)
+    removed = world.remove(c, "gone")
+    kept = world.put(a, "kept", 2)
+    a.receive([written, removed])
+    a.collect_tombstones(a.version_vector, now=0.0)
+    b.open("m", type_tag="lww_map")
+    b.begin_transfer()
+    pages = a.snapshot_pages(b.snapshot_offer())
+    b.receive([written])
+    for page in pages:
+        b.absorb_page(page)
+    b.complete_snapshot(pages.clock)
+    between = dict(b.version_vector)
+    b.begin_transfer()
+    world.transfer(a, b)
+
+    assert between == {c.actor: 1}
+    assert kept.actor in b.version_vector
+    assert world.live(b) == world.live(a) == {"kept": 2}
+    assert (b.clock_hash(), b.content_digest()) == (a.clock_hash(), a.content_digest())
+
+
+def test_entries_that_come_during_a_transfer_do_not_hinder_it(world: Any) -> None:
+    """What the sender has too, and what it has not seen yet, is joined with the pages."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    both, alone = world.put(c, "both", 1), world.put(c, "alone", 2)
+    a.receive([both])
+    b.begin_transfer()
+    pages = a.snapshot_pages(b.snapshot_offer())
+    b.receive([both, alone])
+    for page in pages:
+        b.absorb_page(page)
+    b.complete_snapshot(pages.clock)
+
+    assert world.live(b) == {"both": 1, "alone": 2}
+
+
 def test_a_prefix_tree_travels_in_pages(world: Any) -> None:
     """Its buckets are parts of it like those of a map."""
     a, b = world.replica("a"), world.replica("b")
