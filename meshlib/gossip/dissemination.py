@@ -2,8 +2,8 @@
 
 Rules this file owns:
 - An entry is forwarded only by a node to which it was new, and never back to where it came from.
-- In a sparse topology a node pushes along the few links of the push graph, which reach everyone
-  once; what is not acknowledged is pushed again a few times, from the log. Anti-entropy is what
+- In a sparse topology a node pushes along the few links of the push graph, which reach everyone.
+- What is not acknowledged is pushed again a few times, from the log. Anti-entropy is what
   guarantees coverage, so the push may stay cheap.
 - What a link that is busy cannot take is not queued twice: the peer is marked as behind, and the
   log, which joins what belongs together, is what it is sent from when the link is free again.
@@ -36,9 +36,13 @@ GAP_BYTES_MAX = 1 << 20
 GAPS_MAX = 1024
 """Gaps that one peer is asked to fill at a time."""
 
-PUSHES_MAX = 3
-"""How often entries that a peer does not acknowledge are pushed again: with a quarter of all
-packets lost, all four go astray for one in 250; an exchange brings those."""
+PUSH_WAITS = (0, 0, 1, 3, 7)
+"""How many looks are passed over before entries are pushed again, the first time and so on: soon
+while it is a lost packet, and less and less often when the peer is busy or gone. With half of all
+packets lost, all six go astray for one in 64; an exchange brings those."""
+
+PUSH_INTERVALS = 0.5
+"""What is pushed has one to two of this many gossip intervals to be acknowledged."""
 
 ACKNOWLEDGE_WAIT_S = 0.02
 """An acknowledgement waits so long for others that go to the same peer."""
@@ -50,7 +54,8 @@ class _Pushed:
 
     first: int
     last: int
-    pushes_left: int = PUSHES_MAX
+    push_count: int = 0
+    wait: int = PUSH_WAITS[0]
 
 
 Unacknowledged = dict[str, dict[ActorId, _Pushed]]
@@ -98,10 +103,8 @@ class Dissemination:
 
     def _push(self, entries: Sequence[LogEntry], *, without: Sequence[str]) -> None:
         context = self._context
-        is_pushed = not context.is_full_mesh()
-        targets = context.push_targets() if is_pushed else context.neighbours()
         free: list[str] = []
-        for name in targets:
+        for name in context.push_targets():
             if self.is_busy(name):
                 self._behind.add(name)
             elif name not in without and not self._is_known_to_have(name, entries):
@@ -112,13 +115,12 @@ class Dissemination:
             if member is not None
         }
         for batch in batches(entries, context.config.packet_bytes_max):
-            message = EntriesMessage(batch, self.wants_acknowledgement, is_pushed)
+            message = EntriesMessage(batch, self.wants_acknowledgement, is_pushed=True)
             full = context.send_to_all(addresses, message)
             self._behind.update(addresses[address] for address in full)
         context.counters.entries_sent += len(entries) * len(free)
-        if is_pushed:
-            for name in free:
-                self._expect(name, entries)
+        for name in free:
+            self._expect(name, entries)
 
     def _is_known_to_have(self, name: str, entries: Sequence[LogEntry]) -> bool:
         """Tell whether a peer has said itself that it has all of them."""
@@ -145,7 +147,8 @@ class Dissemination:
         if not self._is_push_armed:
             self._is_push_armed = True
             context = self._context
-            context.timers.set(context.now + context.config.gossip_interval_s, Timer("push"))
+            wait_s = PUSH_INTERVALS * context.config.gossip_interval_s
+            context.timers.set(context.now + wait_s, Timer("push"))
 
     def on_push_timer(self) -> None:
         """Push again what was pushed before the last interval and is not acknowledged yet."""
@@ -177,14 +180,20 @@ class Dissemination:
         bytes_left = GAP_BYTES_MAX
         for actor, pushed in waiting.items():
             first = max(pushed.first, clock.get(actor, 0) + 1)
-            if first > pushed.last or pushed.pushes_left <= 0 or bytes_left <= 0:
+            if first > pushed.last or pushed.push_count == len(PUSH_WAITS):
+                continue
+            if pushed.wait or bytes_left <= 0:
+                pushed.wait = max(0, pushed.wait - 1)
+                left[actor] = pushed
                 continue
             gap = Gap(actor, first, pushed.last)
             found = context.replica.entries_between(gap, bytes_max=bytes_left)
             if found.entries:
                 entries += found.entries
                 bytes_left -= sum(len(entry.delta) for entry in found.entries)
-                left[actor] = _Pushed(first, pushed.last, pushed.pushes_left - 1)
+                count = pushed.push_count + 1
+                wait = PUSH_WAITS[count] if count < len(PUSH_WAITS) else 0
+                left[actor] = _Pushed(first, pushed.last, count, wait)
         for batch in batches(entries, context.config.packet_bytes_max):
             context.send_to_member(name, EntriesMessage(batch, is_pushed=True))
         context.counters.entries_sent += len(entries)
