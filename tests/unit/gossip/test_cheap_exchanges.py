@@ -1,0 +1,68 @@
+"""What is not sent, because it need not be: suspicions, states, greetings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.gossip import decode_frame
+from meshlib.gossip.messages import SyncRequest
+
+
+def test_a_probe_asks_again_before_it_suspects(trio: Any) -> None:
+    """The first pings and those of the helper get lost; a later one is answered in time."""
+    for prober in ("n0", "n1"):
+        trio.cut(prober, "n2")
+    detector = trio.nodes["n0"]._engine.roster.detector
+    detector.probe("n2", trio.now)
+    trio.pump("n0")
+    trio.run(0.25)
+    trio.cuts.clear()
+    trio.run(0.4)
+
+    assert trio.nodes["n0"].counters.probes_failed == 0
+    assert trio.nodes["n0"].counters.suspicions_raised == 0
+
+
+def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: Any) -> None:
+    """One forgets a writer that is gone, and asks the others first: none needs its state."""
+    trio.put("n2", "key", 1)
+    trio.run(2.0)
+    gone = trio.nodes["n2"].actor
+    trio.kill("n2")
+    trio.start("n2")
+    trio.run(3.0)
+    before = sum(node.counters.snapshots_sent for node in trio.nodes.values())
+    trio.nodes["n0"].replica.forget(gone)
+    for other in ("n1", "n2"):
+        trio.nodes["n0"]._engine.anti_entropy.begin(other, trio.now)
+    trio.pump("n0")
+    trio.run(0.05)
+
+    assert [gone in node.replica.version_vector for node in trio.nodes.values()] == [False] * 3
+    assert sum(node.counters.snapshots_sent for node in trio.nodes.values()) == before
+    assert trio.values("key") == [1, 1, 1]
+
+
+def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: Any) -> None:
+    """It does not begin an exchange with each of forty."""
+    for index in range(40):
+        network.start(f"n{index}")
+        network.run(0.05)
+    network.run(4.0)
+    asked: set[str] = set()
+    deliver = network._deliver
+
+    def noting(target: str, source: str, data: bytes) -> None:
+        messages = decode_frame(data, cluster="mesh").messages
+        if source == "zz" and any(isinstance(message, SyncRequest) for message in messages):
+            asked.add(target)
+        deliver(target, source, data)
+
+    network._deliver = noting
+    newcomer = network.start("zz")
+    network.run(0.02)
+
+    assert len(newcomer.members()) == 41
+    assert asked
+    assert asked <= {*newcomer._engine._context.neighbours(), "n0"}
+    assert len(asked) < 20
