@@ -108,7 +108,7 @@ class Upkeep:
                     context.replica.forget(actor)
 
     def on_maintenance_timer(self, now: float) -> None:
-        """Release what waited, trim the log, collect removals, forget writers."""
+        """Release what waited, trim the log, collect removals, forget writers, and more."""
         context = self._context
         self._dissemination.report(context.replica.release())
         replica, tracker = context.replica, context.tracker
@@ -125,5 +125,6 @@ class Upkeep:
         if now - self._started >= context.config.forget_after_s:
             # Before that somebody whom this start never met may still hold an older write.
             replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
+        replica.write_late()
         self._forget_writers(now)
         context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))

@@ -25,6 +25,7 @@ from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
 from meshlib.replication.document import Document, Prunable, latest_stamp
+from meshlib.replication.late_writes import Time
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import ActorForgotten, Change, IdentityStolen, PageSkipped
 from meshlib.replication.snapshot import PageContent, SnapshotPage
@@ -60,6 +61,7 @@ class _Arrival:
     Args:
         clock_hash: of the sender's clock.
         time: of the sender's hybrid clock.
+        horizon: of the removals that the sender has dropped.
         is_repair: whether everything is joined, whatever clocks cover.
         next_index: how many pages came, in order.
         is_last_in: whether the last one did.
@@ -69,6 +71,7 @@ class _Arrival:
 
     clock_hash: int
     time: Stamp
+    horizon: Time
     is_repair: bool
     next_index: int = 0
     is_last_in: bool = False
@@ -101,7 +104,7 @@ class Arrivals:
         arrival = self._arrivals.get(content.transfer)
         if arrival is None:
             time = Stamp(*content.time, BASE)
-            arrival = _Arrival(content.clock_hash, time, content.is_repair)
+            arrival = _Arrival(content.clock_hash, time, content.horizon, content.is_repair)
         try:
             self._gather(page.document, content, arrival)
         except RemoteError as error:
@@ -190,6 +193,7 @@ class Arrivals:
                     self._join_document(name, gathered, arrival, clock)
                 except RemoteError as error:  # it was opened as another type since it came
                     self._skip(name, error)
+            self._parts.late.join(arrival.horizon)
         for actor, sequence in clock.items():
             self._join_number(actor, sequence)
         return True
@@ -249,11 +253,13 @@ class Arrivals:
         document = parts.documents.for_remote(name, theirs)
         is_proof = gathered.is_whole and not arrival.is_repair and not document.skipped
         dead = self._dead(document, gathered, clock) if is_proof else []
+        late = parts.late.find(document, theirs)
         if arrival.is_repair:
             new = document.absorb(theirs)
         else:
             new = document.absorb_known(theirs, covers=parts.vector.covers)
         parts.documents.put(document)
+        parts.late.note(document, late)
         is_reset = any(document.state.entry(key).payload is not None for key in dead)
         if dead:
             document.state.drop(dead)

@@ -144,6 +144,7 @@ class Intake:
                 stamp = delta.latest_stamp()
                 if stamp is not None:
                     parts.clock.observe(stamp)
+            late = parts.late.find(document, delta)
             if entry.first <= have:
                 # Some of it was absorbed before, and may have been removed since.
                 new = document.absorb_known(delta, covers=parts.vector.covers)
@@ -157,6 +158,8 @@ class Intake:
         if self._rejections:
             self._rejections.pop((entry.actor, have + 1), None)
         parts.documents.put(document)
+        if late:
+            parts.late.note(document, late)
         self._advance(entry, received)
         if not new.is_bottom():
             parts.journal.note(Change(entry.document, new, False))

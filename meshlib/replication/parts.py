@@ -10,6 +10,7 @@ from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.document import DocumentTable
 from meshlib.replication.gap_buffer import GapBuffer
 from meshlib.replication.journal import Journal
+from meshlib.replication.late_writes import LateWrites
 from meshlib.replication.log import ReplicationLog
 from meshlib.replication.vector import VersionVector
 
@@ -33,6 +34,7 @@ class Parts:
     journal: Journal
     documents: DocumentTable = field(factory=DocumentTable)
     vector: VersionVector = field(factory=VersionVector)
+    late: LateWrites = field(factory=LateWrites)
     log: ReplicationLog = field(init=False)
     gaps: GapBuffer = field(init=False)
 

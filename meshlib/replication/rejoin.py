@@ -6,7 +6,8 @@ peer's state whole, and writes again, as new writes with new stamps, what no pee
 nothing newer has replaced. New stamps, because a removal may still be held by one peer and
 dropped by another, and only a write after all of them is the same to both.
 
-Not only its own writes are written again: it may be the only survivor that has another's.
+Not only its own writes are written again: it may be the only survivor that has another's. And
+not only what it has: it may be the only one that knows of a removal.
 """
 
 from __future__ import annotations
@@ -18,23 +19,24 @@ from meshlib.codec import decode_value
 from meshlib.crdt.entries import NO_WRITE
 from meshlib.crdt.lattice import Lattice
 from meshlib.crdt.maps import LWWMap
+from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX
-from meshlib.replication.document import Document, DocumentTable
+from meshlib.replication.document import Document
 from meshlib.replication.paging import encoded_pieces
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import LostWrite
 from meshlib.replication.writes import Mutator, WriteContext
 
-__all__ = ["write_again"]
+__all__ = ["setter", "write_again"]
 
 Write = Callable[[str, Mutator], Any]
 
 
-def write_again(former: DocumentTable, parts: Parts, write: Write) -> tuple[int, list[LostWrite]]:
-    """Write what only the former documents hold to the adopted ones. O(former content).
+def write_again(former: Parts, parts: Parts, write: Write) -> tuple[int, list[LostWrite]]:
+    """Write what only the former documents hold to the adopted ones. O(content).
 
     Args:
-        former: the documents of before.
+        former: the documents of before, and the clock that tells what had been seen.
         parts: the adopted ones, and the clock that tells what the peers had.
         write: writes to an adopted document.
 
@@ -42,7 +44,7 @@ def write_again(former: DocumentTable, parts: Parts, write: Write) -> tuple[int,
         how many writes were made again, and those that could not be kept.
     """
     kept, lost = 0, list[LostWrite]()
-    for document in former:
+    for document in former.documents:
         adopted = parts.documents.find(document.name)
         if adopted is not None and type(adopted.state) is not type(document.state):
             lost.append(LostWrite(document.name, None))
@@ -53,6 +55,7 @@ def write_again(former: DocumentTable, parts: Parts, write: Write) -> tuple[int,
             adopted = parts.documents.open(document.name, document.tag)
         if isinstance(document.state, LWWMap):
             kept += _write_entries(document, adopted, parts, write, lost)
+            kept += _remove_again(document, adopted, former, parts, write)
         else:
             kept += _write_difference(document, adopted, write, lost)
     return kept, lost
@@ -74,7 +77,7 @@ def _write_entries(
             if held.stamp != entry.stamp:
                 lost.append(LostWrite(former.name, key))
         elif entry.payload is not None:
-            write(former.name, _setter(key, decode_value(entry.payload)))
+            write(former.name, setter(key, decode_value(entry.payload)))
             kept += 1
         else:
             write(former.name, _remover(key))
@@ -82,7 +85,37 @@ def _write_entries(
     return kept
 
 
-def _setter(key: Any, value: Any) -> Mutator:
+def _remove_again(
+    former: Document, adopted: Document, seen: Parts, parts: Parts, write: Write
+) -> int:
+    """Remove again what had been removed here, and write again what may have been (R4).
+
+    The former clock covers a write of which the former map has nothing: it was removed, and the
+    tombstone is dropped. The peer, which has it still, never heard of that.
+    """
+    if former.skipped or adopted.skipped:
+        return 0
+    own = seen.actor
+    # Another process wrote under the same name: those numbers prove nothing.
+    is_stolen = parts.vector.number(own) > seen.vector.number(own)
+    removed, late = [], []
+    for key, entry in adopted.state.entries():
+        if entry.payload is None or former.state.entry(key) is not None:
+            continue
+        is_proof = not (is_stolen and entry.actor == own)
+        if is_proof and seen.vector.covers(ActorId(entry.actor), entry.sequence):
+            removed.append(key)
+        elif seen.late.is_late(entry.stamp):
+            late.append((key, entry.payload))
+    for key in removed:
+        write(former.name, _remover(key))
+    for key, payload in late:
+        write(former.name, setter(key, decode_value(payload)))
+    return len(removed) + len(late)
+
+
+def setter(key: Any, value: Any) -> Mutator:
+    """Return what sets a key of a map."""
     return lambda state, context: state.set(
         key, value, stamp=context.stamp(), sequence=context.sequence
     )

@@ -7,6 +7,7 @@ Everything that changes a document or moves the clock enters here, in one of thr
 - R2: a snapshot never resurrects: a numbered entry that one side's clock covers and that is not
   there is dead.
 - R3: what cannot be kept is an event.
+- R4: what is removed comes back by a later write only: see `LateWrites`.
 
 No IO and no time of its own: stamps come from the injected `HybridClock`, and what waits for a
 grace period takes `now`.
@@ -19,6 +20,7 @@ from typing import Any
 
 from attrs import frozen
 
+from meshlib.codec import decode_value
 from meshlib.errors import DecodeError, InternalError, RejectReason, StateError
 from meshlib.identity import ActorId
 from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
@@ -36,7 +38,7 @@ from meshlib.replication.records import (
     Received,
     RejoinReport,
 )
-from meshlib.replication.rejoin import write_again
+from meshlib.replication.rejoin import setter, write_again
 from meshlib.replication.snapshot import SnapshotPage, SnapshotPages
 from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_number
 from meshlib.replication.writes import OpenWrites
@@ -297,18 +299,41 @@ class Replica(LocalReplica):
         """
         vector = self._parts.vector
         aged = self._grace.aged(vector.view, now=now)
-        forgotten = vector.forgotten
+        forgotten, late = vector.forgotten, self._parts.late
 
         def is_settled(entry: Any) -> bool:
             actor, sequence = entry.actor, entry.sequence
             upto = min(settled.get(actor, 0), aged.get(actor, 0))
-            return bool(0 < sequence <= max(upto, forgotten.get(actor, 0)))
+            is_dropped = 0 < sequence <= max(upto, forgotten.get(actor, 0))
+            if is_dropped:
+                late.join(entry.stamp[:2])
+            return bool(is_dropped)
 
         return sum(
             document.state.collect(is_settled)
             for document in self._parts.documents
             if document.traits.is_numbered
         )
+
+    def write_late(self) -> int:
+        """Write again what came after removals that it may come before were dropped: rule R4.
+
+        To be called now and then; what came since the last call waits for the next one.
+        O(what came late).
+
+        Returns:
+            how many keys were written again.
+        """
+        if self.is_rejoining:
+            return 0
+        count = 0
+        for name, key in self._parts.late.drain():
+            document: Any = self.get(name)
+            entry = document.entry(key)
+            if entry is not None and entry.payload is not None:
+                self.write(name, setter(key, decode_value(entry.payload)))
+                count += 1
+        return count
 
     def forget(self, actor: ActorId) -> None:
         """Take a writer out of the clock and refuse its entries from now on. O(its entries).
@@ -406,7 +431,8 @@ class Replica(LocalReplica):
         self._writes = OpenWrites(parts)
         for document in parts.documents:
             parts.journal.note(Change(document.name, document.state, False, True))
-        kept, lost = write_again(former.documents, parts, self.write)
+        kept, lost = write_again(former, parts, self.write)
+        parts.late.join(former.late.horizon)
         return RejoinReport(old, new, kept, tuple(lost))
 
     def _check(self) -> None:

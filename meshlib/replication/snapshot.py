@@ -19,6 +19,7 @@ from meshlib.errors import DecodeError, VersionMismatch
 from meshlib.hashing import hash64
 from meshlib.replication.digest import Offer, differing_buckets, document_digests
 from meshlib.replication.document import Document, DocumentTable
+from meshlib.replication.late_writes import NEVER, Time
 from meshlib.replication.paging import encoded_pieces
 from meshlib.replication.parts import Parts
 
@@ -66,6 +67,7 @@ class PageContent:
         clock_hash: of the sender's clock as it was before the first page.
         time: the sender's hybrid clock then, as (wall milliseconds, logical): later than any
             removal it has dropped, so that what the receiver writes comes after those too.
+        horizon: of the removals that the sender has dropped, likewise: see `LateWrites`.
         begun: buckets whose content begins here and is complete with the last page.
         part: the encoded part of the document's state.
         is_last: whether it is the last page.
@@ -77,7 +79,8 @@ class PageContent:
     transfer: int
     index: int
     clock_hash: int
-    time: tuple[int, int]
+    time: Time
+    horizon: Time = NEVER
     begun: tuple[int, ...]
     part: bytes
     is_last: bool = False
@@ -87,7 +90,8 @@ class PageContent:
     def encode(self) -> bytes:
         """Write the page. O(size)."""
         flags = IS_LAST * self.is_last | IS_REPAIR * self.is_repair | IS_WHOLE * self.is_whole
-        numbers = (self.transfer, self.index, self.clock_hash, *self.time, flags)
+        times = (*self.time, *self.horizon)
+        numbers = (self.transfer, self.index, self.clock_hash, *times, flags)
         data: bytes = pack((PAGE_VERSION, numbers, self.begun, self.part))
         return data
 
@@ -107,20 +111,24 @@ class PageContent:
         if len(tree) != 4 or type(tree[3]) is not bytes:
             raise DecodeError("not a page of a snapshot")
         _, numbers, begun, part = tree
-        if type(numbers) is not tuple or len(numbers) != 6 or type(begun) is not tuple:
+        if type(numbers) is not tuple or len(numbers) != 8 or type(begun) is not tuple:
             raise DecodeError("not a page of a snapshot")
         if not all(type(number) is int and 0 <= number <= NUMBER_MAX for number in numbers):
             raise DecodeError("a page of a snapshot: a number out of range")
-        transfer, index, clock_hash, wall_ms, logical, flags = numbers
-        if wall_ms > WALL_MS_MAX or logical > LOGICAL_MAX:
+        transfer, index, clock_hash, *times, flags = numbers
+        if max(times[::2]) > WALL_MS_MAX or max(times[1::2]) > LOGICAL_MAX:
             raise DecodeError("a page of a snapshot: a time out of range")
+        time, horizon = (times[0], times[1]), (times[2], times[3])
+        if horizon > time:
+            raise DecodeError("a page of a snapshot: removals dropped in the sender's future")
         if not all(type(bucket) is int and 0 <= bucket < BUCKETS_MAX for bucket in begun):
             raise DecodeError("a page of a snapshot: a bucket out of range")
         return cls(
             transfer=transfer,
             index=index,
             clock_hash=clock_hash,
-            time=(wall_ms, logical),
+            time=time,
+            horizon=horizon,
             begun=begun,
             part=part,
             is_last=bool(flags & IS_LAST),
@@ -155,6 +163,7 @@ class SnapshotPages:
             index=0,
             clock_hash=clock_hash,
             time=parts.clock.tick()[:2],
+            horizon=parts.late.horizon,
             begun=(),
             part=b"",
             is_repair=is_repair,

@@ -77,6 +77,10 @@ class VersionVector:
         """Return a writer's number, 0 without one. O(1)."""
         return self._numbers.get(actor, 0)
 
+    def number(self, actor: ActorId) -> int:
+        """Return what was absorbed of a writer, a forgotten one too. O(1)."""
+        return self._numbers.get(actor) or self.forgotten.get(actor, 0)
+
     def set(self, actor: ActorId, sequence: int) -> None:
         """Move a writer's number up; it is the latest that moved. O(1)."""
         before = self._numbers.pop(actor, None)

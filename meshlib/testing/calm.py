@@ -151,6 +151,7 @@ class Calm:
         cluster.advance(cluster.now + REST_S)
         for host in hosts:
             host.watch.check_structures()
+            host.watch.check_growth()
             _look_for_drops(host)
             if _work(host) != before[host.label]:
                 raise Broken(

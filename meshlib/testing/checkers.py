@@ -258,7 +258,8 @@ class Watch:
         self._clock = dict(vector)
         if self._clock_moved is not None:
             self._clock_moved(self._host, own if has_written else 0)
-        if not replica.has_open_writes and not self.has_taken_pages:
+        is_even = not replica.has_open_writes and not inside.has_late_writes(self._host.node)
+        if is_even and not self.has_taken_pages:
             self._contents.compare(self._clock_hash, replica.content_digest(), self._host.label)
 
     def _look_at_way(self, vector: Mapping[ActorId, int]) -> None:
@@ -290,10 +291,11 @@ class Watch:
             return  # counts of changes alone, without a write
         place = (document, key)
         highest = self._highest.get(place)
-        if highest is not None and entry.stamp < highest:
+        if highest is None or entry.stamp >= highest:
+            self._highest[place] = entry.stamp
+        elif not self._may_be_older(document, key, entry, before):
             what = "a removed key came back" if before is None else "an entry went back"
             raise Broken("growth", f"{what}: {document}/{key} {entry.stamp} after {highest}")
-        self._highest[place] = entry.stamp
         if (
             before is not None
             and entry.version < before.version
@@ -308,6 +310,31 @@ class Watch:
             self._ledger.note(document, key, entry, self._host.simulated_now)
         if before is not None and before.payload is None and entry.payload is not None:
             self._sometimes.count("removed_then_written_again")
+
+    def _may_be_older(
+        self, document: str, key: Any, entry: LWWEntry, before: LWWEntry | None
+    ) -> bool:
+        """Tell whether an entry may be older than one that was seen before.
+
+        One removal may be, where a newer one was dropped; and a write that is to be written
+        again. `check_growth` looks whether it was.
+        """
+        if entry.payload is None:
+            return before is None or before.payload is None or before.stamp < entry.stamp
+        return inside.is_to_be_written_again(self._host.node, document, key)
+
+    def check_growth(self) -> None:
+        """Look whether what came late has been written again by now.
+
+        Raises:
+            Broken: an entry is there that is older than one that was seen before.
+        """
+        replica = self._host.node.replica
+        for (document, key), highest in self._highest.items():
+            state: Any = replica.get(document)
+            entry = state.entry(key)
+            if entry is not None and entry.payload is not None and entry.stamp < highest:
+                raise Broken("growth", f"{document}/{key} is at {entry.stamp} after {highest}")
 
     def _look_at_loss(self, document: str, key: Any, before: LWWEntry) -> None:
         if before.payload is None:

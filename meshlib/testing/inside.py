@@ -17,7 +17,9 @@ __all__ = [
     "gap_actors",
     "gap_bytes",
     "gap_count",
+    "has_late_writes",
     "is_receiving_state",
+    "is_to_be_written_again",
     "leftovers",
     "log_bytes",
     "map_entries",
@@ -82,6 +84,16 @@ def message_count(frame: bytes) -> int:
 def timer_count(node: Any) -> int:
     """Return how many timers are set."""
     return len(node._engine._context.timers)
+
+
+def is_to_be_written_again(node: Any, document: str, key: Any) -> bool:
+    """Tell whether a write came late and waits for the rest of them: rule R4."""
+    return bool(node.replica._parts.late.waits(document, key))
+
+
+def has_late_writes(node: Any) -> bool:
+    """Tell whether any write waits so."""
+    return bool(node.replica._parts.late)
 
 
 def map_entries(state: Any) -> dict[Any, Any]:

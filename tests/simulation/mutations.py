@@ -19,6 +19,7 @@ from meshlib.gossip.roster import Roster
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.replication import StabilityTracker
 from meshlib.replication.gap_buffer import GapBuffer
+from meshlib.replication.late_writes import LateWrites
 from meshlib.replication.log import ReplicationLog
 
 __all__ = ["MUTATIONS", "Mutation"]
@@ -117,6 +118,11 @@ def trim_what_others_lack(patch: Patch) -> None:
     patch(ReplicationLog, "_drop_front", broken)
 
 
+def keep_what_comes_late(patch: Patch) -> None:
+    """A write from before a removal that has been dropped stays as it is."""
+    patch(LateWrites, "find", lambda _self, _document, _part: [])
+
+
 def wake_without_end(patch: Patch) -> None:
     """Maintenance sets its timer for at once."""
     patch(upkeep, "MAINTENANCE_S", 0.001)
@@ -158,6 +164,7 @@ MUTATIONS = tuple(
         reuse_the_writer,
         never_heal,
         trim_what_others_lack,
+        keep_what_comes_late,
         wake_without_end,
         ignore_removals_from_a_set,
         add_up_counters,

@@ -26,6 +26,7 @@ FOUND = {
     12: "a node whose name a later start had taken stayed a ghost once that one was gone",
     47: "content that no clock counted was evened out by one side in one exchange of sixteen",
     56: "a young node alone dropped a tombstone, and an older write that it met came back",
+    5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
 
@@ -101,6 +102,26 @@ def test_tombstones_are_collected_in_a_sparse_graph() -> None:
     outcome = run(scenario)
 
     assert outcome.sometimes["tombstone_collected"] > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_halves_that_forgot_each_other_bring_nothing_back(seed: int) -> None:
+    """Two of five are cut off for longer than the others remember them, and are not alone."""
+    cut = Incident(
+        number=0, kind=IncidentKind.PARTITION, at_s=12.0, duration_s=14.0, names=("n1", "n2")
+    )
+    scenario = Scenario(
+        seed=seed,
+        node_count=5,
+        duration_s=40.0,
+        incidents=(cut,),
+        tuning=Tuning(forget_after_s=8.0, tombstone_grace_s=0.0, writes_per_s=10.0, key_count=6),
+    )
+
+    outcome = run(scenario)
+
+    assert outcome.sometimes["member_forgotten"] > 0
+    assert outcome.sometimes["tombstone_collected_during_partition"] > 0
 
 
 def test_a_write_soon_is_everywhere_at_a_tenth_of_loss() -> None:

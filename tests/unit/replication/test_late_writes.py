@@ -1,0 +1,197 @@
+"""What was removed comes back by a later write only, also when the removal has been dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshlib.codec import pack, unpack
+from meshlib.errors import DecodeError
+from meshlib.identity import actor_id
+from meshlib.replication import LogEntry, Replica, SnapshotPage
+
+
+def removed_and_dropped(world: Any) -> tuple[Replica, LogEntry, LogEntry]:
+    """Return a replica that dropped a removal of "key", the removal, and an older, unseen write."""
+    cut_off, here = world.replica("cut-off"), world.replica("here")
+    unseen = world.put(cut_off, "key", "unseen")
+    world.put(here, "key", "seen")
+    removal = world.remove(here, "key")
+    assert here.collect_tombstones(here.version_vector, now=0.0) == 1
+    return here, removal, unseen
+
+
+def settle(replica: Replica) -> None:
+    """Let a second pass in which nothing more comes."""
+    replica.write_late()
+    replica.write_late()
+
+
+def entry_of(replica: Replica, key: str = "key") -> Any:
+    state: Any = replica.get("m")
+    return state.entry(key)
+
+
+def removal_stamp(removal: LogEntry, world: Any) -> Any:
+    reader = world.replica("reader")
+    world.wall_s += 1.0
+    skipped = LogEntry(removal.actor, 1, 1, removal.document, removal.delta)
+    reader.receive([skipped])
+    return entry_of(reader).stamp
+
+
+def test_an_older_write_that_comes_as_an_entry_is_written_again(world: Any) -> None:
+    """It stays, as a write of this node after the removal."""
+    here, removal, unseen = removed_and_dropped(world)
+    here.receive([unseen])
+    settle(here)
+
+    assert world.live(here) == {"key": "unseen"}
+    assert entry_of(here).stamp > removal_stamp(removal, world)
+    assert entry_of(here).actor == here.actor
+
+
+def test_an_older_write_that_comes_with_a_state_is_written_again(world: Any) -> None:
+    """As one that comes as an entry, and once: then nothing is left to do."""
+    here, removal, unseen = removed_and_dropped(world)
+    other = world.replica("other")
+    other.receive([unseen])
+    world.transfer(other, here)
+    settle(here)
+    entries = here.flush()
+
+    assert world.live(here) == {"key": "unseen"}
+    assert entry_of(here).stamp > removal_stamp(removal, world)
+    assert len(entries) == 1
+    other.receive(entries)
+    settle(other)
+    assert world.live(other) == {"key": "unseen"}
+    assert other.flush() == []
+
+
+def test_a_node_that_took_over_the_state_knows_as_much(world: Any) -> None:
+    """It never saw the removal, and those who did may ask it."""
+    here, removal, unseen = removed_and_dropped(world)
+    newcomer = world.replica("newcomer")
+    world.put(here, "other", 1)
+    world.transfer(here, newcomer)
+    newcomer.receive([unseen])
+    settle(newcomer)
+
+    assert entry_of(newcomer).stamp > removal_stamp(removal, world)
+
+
+def test_a_state_on_disk_tells_as_much(world: Any) -> None:
+    """A node that begins from it writes again what comes late."""
+    here, removal, unseen = removed_and_dropped(world)
+    world.put(here, "other", 1)
+    restarted = world.replica("here", incarnation=2)
+    restarted.import_state(here.export_state())
+    restarted.receive([unseen])
+    settle(restarted)
+
+    assert entry_of(restarted).stamp > removal_stamp(removal, world)
+
+
+def test_a_write_after_the_removal_is_taken_as_it_is(world: Any) -> None:
+    """In ordinary operation nothing is written again."""
+    here, _, _ = removed_and_dropped(world)
+    later = world.put(world.replica("later"), "key", "later")
+    here.receive([later])
+    settle(here)
+
+    assert world.live(here) == {"key": "later"}
+    assert here.flush() == []
+
+
+def test_an_older_write_of_a_key_that_is_here_loses_as_ever(world: Any) -> None:
+    """What is here was written after the removal, or its tombstone would be."""
+    here, _, unseen = removed_and_dropped(world)
+    world.put(here, "key", "again")
+    here.receive([unseen])
+    settle(here)
+
+    assert world.live(here) == {"key": "again"}
+    assert here.flush() == []
+
+
+def test_a_late_removal_is_no_write_to_be_kept(world: Any) -> None:
+    """Nothing comes back by it."""
+    here, _, _ = removed_and_dropped(world)
+    other = world.replica("other")
+    world.wall_s -= 100.0
+    written, removal = world.put(other, "gone", 1), world.remove(other, "gone")
+    here.receive([written, removal])
+    settle(here)
+
+    assert world.live(here) == {}
+
+
+def test_the_last_of_several_late_writes_stays(world: Any) -> None:
+    """What came first does not win by being written again before the rest has come."""
+    cut_off, here = world.replica("cut-off"), world.replica("here")
+    unseen = [world.put(cut_off, "key", 1), world.remove(cut_off, "key")]
+    unseen.append(world.put(cut_off, "key", 2))
+    world.put(here, "key", "seen")
+    removal = world.remove(here, "key")
+    here.collect_tombstones(here.version_vector, now=0.0)
+    for entry in unseen:
+        here.receive([entry])
+        assert here.write_late() == 0, "more may be on its way"
+    settle(here)
+
+    assert world.live(here) == {"key": 2}
+    assert entry_of(here).stamp > removal_stamp(removal, world)
+
+
+def test_one_that_comes_back_removes_again_what_the_others_never_heard_of(world: Any) -> None:
+    """It was cut off, removed a key, and forgot the removal as it had forgotten the others."""
+    peer, away = world.replica("peer"), world.replica("away")
+    away.receive([world.put(peer, "key", 1), world.put(peer, "kept", 2)])
+    world.remove(away, "key")
+    away.collect_tombstones(away.version_vector, now=0.0)
+    away.begin_rejoin(actor_id("away", 2))
+    world.transfer(peer, away)
+    report = away.finish_rejoin()
+    peer.receive(away.flush())
+
+    assert report.kept == 1
+    assert world.live(away) == world.live(peer) == {"kept": 2}
+
+
+def test_one_that_comes_back_writes_again_what_it_may_have_removed(world: Any) -> None:
+    """A write of the others' that it never saw, older than a removal that it has forgotten."""
+    away, removal, unseen = removed_and_dropped(world)
+    peer = world.replica("peer")
+    peer.receive([unseen])
+    away.begin_rejoin(actor_id("here", 2))
+    world.transfer(peer, away)
+    away.finish_rejoin()
+
+    assert world.live(away) == {"key": "unseen"}
+    assert entry_of(away).stamp > removal_stamp(removal, world)
+
+
+def test_numbers_that_another_process_wrote_prove_no_removal(world: Any) -> None:
+    """A process that lives twice: the other one's writes are not taken for removed here."""
+    away, twin, peer = world.replica("x"), world.replica("x"), world.replica("peer")
+    world.put(away, "mine", 1)
+    peer.receive([world.put(twin, "theirs", 2), world.put(twin, "theirs too", 3)])
+    away.begin_rejoin(actor_id("x", 2))
+    world.transfer(peer, away)
+    away.finish_rejoin()
+
+    assert {"theirs": 2, "theirs too": 3}.items() <= world.live(away).items()
+
+
+def test_a_page_from_a_sender_with_removals_in_its_future_is_refused(world: Any) -> None:
+    """Everything would be late to who believed it."""
+    here, _, _ = removed_and_dropped(world)
+    world.put(here, "other", 1)
+    page = next(iter(here.snapshot_pages({})))
+    version, numbers, *rest = unpack(page.state)
+    future = (*numbers[:5], numbers[3] + 1, 0, numbers[7])
+
+    with pytest.raises(DecodeError, match="in the sender's future"):
+        world.replica("b").absorb_page(SnapshotPage("m", pack((version, future, *rest))))
