@@ -190,6 +190,7 @@ class AntiEntropy:
 
     def _learn_equal(self, header: FrameHeader, now: float) -> None:
         self._observe(header, self._context.replica.version_vector, now)
+        self._dissemination.caught_up(header.name)
         self._become_synced()
 
     def _observe(

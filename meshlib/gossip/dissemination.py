@@ -245,6 +245,10 @@ class Dissemination:
         self._behind.difference_update(free)
         return free
 
+    def caught_up(self, name: str) -> None:
+        """Take note that a peer has all that is here: it may have got it another way. O(1)."""
+        self._behind.discard(name)
+
     def on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
         """Absorb entries, forward what was new, and ask for what was skipped."""
         context = self._context

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.gossip import GossipConfig, MemberDown, MemberSuspected, NameConflict, PacketRejected
+from meshlib.testing.inside import leftovers
 
 ALL_ALIVE = {"n0": "Alive", "n1": "Alive", "n2": "Alive"}
 
@@ -404,3 +405,20 @@ def test_a_leave_that_one_node_missed_is_told_to_it(network: Any) -> None:
 
     assert "n3" not in network.view("n2")
     assert network.nodes["n2"].health().status == "healthy"
+
+
+def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: Any) -> None:
+    """Its link was busy, and became free while the peer was Down: nobody was sent to then."""
+    node = trio.nodes["n0"]
+    node.link_state("n2", is_busy=True, now=trio.now)
+    trio.put("n0", "key", 1)
+    for other in ("n0", "n1"):
+        trio.cut_both("n2", other)
+    trio.run(12.0)
+    assert trio.view("n0")["n2"] == "Down"
+    node.link_state("n2", is_busy=False, now=trio.now)
+    trio.cuts.clear()
+    trio.run_until(lambda: trio.view("n0") == ALL_ALIVE and trio.values("key") == [1, 1, 1])
+    trio.run(10.0)
+
+    assert leftovers(node)["peers behind"] == 0
