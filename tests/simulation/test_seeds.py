@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from meshlib.testing.campaign import run_campaign
@@ -22,6 +24,8 @@ def test_a_seed_breaks_no_rule(seed: int) -> None:
 def test_a_campaign_breaks_no_rule_and_reaches_every_interesting_state() -> None:
     """300 seeds of 3 to 9 nodes and 60 simulated seconds find nothing, having looked everywhere."""
     campaign = run_campaign(range(1000, 1300))
+    reached = ", ".join(f"{name} {count:,}" for name, count in campaign.sometimes.items())
+    sys.stdout.write(f"\n{campaign}\nreached: {reached}\n")
 
     assert campaign.failures == (), str(campaign)
     assert campaign.never == [], str(campaign)
