@@ -67,9 +67,6 @@ async def _measure(count: int, seconds: float) -> dict[str, Any]:
     def frames() -> int:
         return sum(runtime.node.counters.frames_received for runtime in runtimes)
 
-    idle = frames(), time.process_time()
-    await asyncio.sleep(seconds)
-    idle_frames, idle_s = frames() - idle[0], time.process_time() - idle[1]
     before, start_s, end = frames(), time.process_time(), time.monotonic() + seconds
     writes = 0
     while time.monotonic() < end:
@@ -89,8 +86,6 @@ async def _measure(count: int, seconds: float) -> dict[str, Any]:
         "writes": writes,
         "microseconds_per_frame": 1e6 * took_s / received,
         "frames_per_s": received / took_s,
-        "idle_microseconds_per_frame": 1e6 * idle_s / max(1, idle_frames),
-        "idle_core_share": idle_s / seconds,
     }
 
 
