@@ -28,9 +28,10 @@ from meshlib.testing import (
 )
 from meshlib.testing.history import DISK_LOST, History
 from meshlib.testing.laws import LAWS
-from meshlib.testing.profile import LONG, QUICK, current_profile
+from meshlib.testing.profile import LONG, QUICK, SMALL_WORLD, current_profile
 from meshlib.testing.references import find_reference
-from meshlib.testing.specs import G_COUNTER, LWW_REGISTER, OR_SET
+from meshlib.testing.specs import G_COUNTER, LWW_REGISTER, OR_MAP_OF_COUNTERS, OR_SET
+from meshlib.testing.trial import Draw, Trial
 
 MANY = evolve(QUICK, law_examples=200)
 
@@ -237,3 +238,11 @@ def test_without_hypothesis_the_error_says_what_to_install() -> None:
 
     assert "" == result.stderr
     assert "needs hypothesis: pip install 'meshlib-crdt[testing]'" in result.stdout
+
+
+def test_a_writer_s_contribution_counts_once_where_one_between_is_missing() -> None:
+    """The first and the third increment are visible, and the third is a total of all three."""
+    increment = ("perform", 0, "increment", {"amount": 1, "key": "a"})
+    draw = Draw((increment,) * 3, (("delta", 0), ("delta", 0)))
+
+    Trial.run(OR_MAP_OF_COUNTERS, LAWS["value_matches_oracle"], SMALL_WORLD, draw)

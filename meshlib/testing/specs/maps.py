@@ -276,10 +276,16 @@ def _is_same_writer(event: Event, earlier: Event) -> bool:
 
 
 def _counters_of_keys(events: Sequence[Event]) -> dict[str, int]:
-    shown: dict[str, int] = {}
+    """Add up what the writers contributed to each key.
+
+    A contribution is a total and holds the writer's earlier ones; where a write between two is
+    not visible, both may be there, and count once.
+    """
+    totals: dict[str, dict[bytes, int]] = {}
     for event in _COUNTED(events):
-        shown[event["key"]] = shown.get(event["key"], 0) + _contribution(event)
-    return shown
+        of_key = totals.setdefault(event["key"], {})
+        of_key[event.actor] = max(of_key.get(event.actor, 0), _contribution(event))
+    return {key: sum(of_key.values()) for key, of_key in totals.items()}
 
 
 OR_MAP_OF_COUNTERS: Final = CRDTSpec(
