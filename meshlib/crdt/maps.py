@@ -179,6 +179,12 @@ class LWWMap(Generic[K, V]):
         for key in canonical_order(self._entries):
             yield key, self._as_entry(key, self._entries[key])
 
+    def written_by(self, actors: Collection[ActorId]) -> Iterator[tuple[K, ActorId, int]]:
+        """Yield key, actor and number of the entries of some writers, in no order. O(n)."""
+        for key, row in self._entries.items():
+            if row[2] in actors:
+                yield key, row[2], row[3]
+
     def version(self, key: K) -> int:
         """Return how many changes a key has seen: 1 after the first, 0 when it never was.
 

@@ -66,6 +66,7 @@ class _Arrival:
         next_index: how many pages came, in order.
         is_last_in: whether the last one did.
         documents: what came of each; None for one that could not be read.
+        offered: what this node had when it made the offer; None when there was none.
         clock: the sender's clock, once it came, when the pages wait for this node's own.
     """
 
@@ -73,6 +74,7 @@ class _Arrival:
     time: Stamp
     horizon: Time
     is_repair: bool
+    offered: Clock | None
     next_index: int = 0
     is_last_in: bool = False
     documents: dict[str, _Gathered | None] = field(factory=dict)
@@ -96,7 +98,7 @@ class Arrivals:
 
     def expect(self) -> None:
         """Note what this node has, before it is offered: see `Replica.begin_transfer`."""
-        self._offered = dict(self._parts.vector.view)
+        self._offered = self._absorbed()
 
     def gather(self, page: SnapshotPage) -> None:
         """Take a page: see `Replica.absorb_page`."""
@@ -104,7 +106,10 @@ class Arrivals:
         arrival = self._arrivals.get(content.transfer)
         if arrival is None:
             time = Stamp(*content.time, BASE)
-            arrival = _Arrival(content.clock_hash, time, content.horizon, content.is_repair)
+            offered, self._offered = self._offered, None
+            arrival = _Arrival(
+                content.clock_hash, time, content.horizon, content.is_repair, offered
+            )
         try:
             self._gather(page.document, content, arrival)
         except RemoteError as error:
@@ -177,10 +182,7 @@ class Arrivals:
             if not self._observe(arrival):
                 arrival.clock = dict(clock)
                 return False
-        offered, self._offered = self._offered, None
-        if offered is not None and any(
-            self._is_offer_too_old(arrival, clock, offered) for arrival in complete.values()
-        ):
+        if any(self._is_offer_too_old(arrival, clock) for arrival in complete.values()):
             for transfer in complete:
                 del self._arrivals[transfer]
             return False
@@ -198,10 +200,14 @@ class Arrivals:
             self._join_number(actor, sequence)
         return True
 
-    def _is_offer_too_old(self, arrival: _Arrival, clock: Clock, offered: Clock) -> bool:
+    def _is_offer_too_old(self, arrival: _Arrival, clock: Clock) -> bool:
         """Tell whether something came since the offer that the sender has had and dropped."""
-        vector = self._parts.vector
-        if arrival.is_repair or all(offered.get(a, 0) == n for a, n in vector.view.items()):
+        offered = arrival.offered
+        if arrival.is_repair or offered is None:
+            return False
+        absorbed = self._absorbed().items()
+        moved = {a: offered.get(a, 0) for a, n in absorbed if offered.get(a, 0) != n}
+        if not moved:
             return False
         for document in self._parts.documents:
             gathered = arrival.documents.get(document.name)
@@ -211,15 +217,19 @@ class Arrivals:
             if gathered is not None:
                 theirs = gathered.document.state
                 begun = frozenset(key for key, _ in state.part(gathered.begun).entries())
-            for key, entry in state.entries():
-                number = marked_number(clock.get(ActorId(entry.stamp.actor), 0))
+            for key, actor, sequence in state.written_by(moved):
                 if (
-                    offered.get(ActorId(entry.stamp.actor), 0) < entry.sequence <= number
+                    moved[actor] < sequence <= marked_number(clock.get(actor, 0))
                     and key not in begun
                     and (theirs is None or theirs.entry(key) is None)
                 ):
                     return True
         return False
+
+    def _absorbed(self) -> dict[ActorId, int]:
+        """Return what was absorbed of each writer, those forgotten included. O(writers)."""
+        vector = self._parts.vector
+        return {**vector.forgotten, **vector.view}
 
     @property
     def is_waiting(self) -> bool:

@@ -51,6 +51,10 @@ class Prunable(Protocol):
         """Return what is held for a key, tombstones included."""
         ...
 
+    def written_by(self, actors: Collection[ActorId]) -> Iterator[tuple[Any, ActorId, int]]:
+        """Yield key, actor and number of the entries of some writers, in no order."""
+        ...
+
     def part(self, buckets: Collection[int]) -> Prunable:
         """Return the state of these buckets."""
         ...

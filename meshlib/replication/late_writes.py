@@ -27,6 +27,9 @@ Time = tuple[int, int]
 
 NEVER: Final[Time] = (0, 0)
 
+POSTPONED_MAX: Final = 8
+"""How often late writes are waited for that follow others."""
+
 
 class LateWrites:
     """Knows up to when removals were dropped, and gathers the writes that are not after that.
@@ -36,12 +39,13 @@ class LateWrites:
     arrives before it, so that nothing is written again in ordinary operation.
     """
 
-    __slots__ = ("_found", "_is_fresh", "horizon")
+    __slots__ = ("_found", "_is_fresh", "_postponed", "horizon")
 
     def __init__(self) -> None:
         self.horizon: Time = NEVER
         self._found: dict[str, dict[Any, None]] = {}
         self._is_fresh = False
+        self._postponed = 0
 
     def join(self, horizon: Time) -> None:
         """Move the horizon: a removal of that time was dropped, here or where a state is from."""
@@ -90,10 +94,16 @@ class LateWrites:
         return key in self._found.get(document, ())
 
     def drain(self) -> Iterator[tuple[str, Any]]:
-        """Yield document and key of what was gathered, once; nothing if more came since asked."""
-        if self._is_fresh:
+        """Yield document and key of what was gathered, once; nothing if more came since asked.
+
+        After `POSTPONED_MAX` such answers it yields all the same.
+        """
+        if self._is_fresh and self._postponed < POSTPONED_MAX:
             self._is_fresh = False
+            self._postponed += 1
             return
+        self._is_fresh = False
+        self._postponed = 0
         found, self._found = self._found, {}
         for name, keys in found.items():
             for key in keys:

@@ -148,8 +148,12 @@ class Replica(LocalReplica):
         return self._parts.vector.rest_hash(actors)
 
     def names_forgotten(self, peer_clock: Clock) -> bool:
-        """Tell whether a peer still counts a writer that was forgotten here. O(peer's actors)."""
-        return self._parts.vector.names_forgotten(peer_clock)
+        """Tell whether a peer counts writers that were forgotten here, and lacks nothing of them.
+
+        Then the marks in this node's clock are all that it needs. O(peer's actors).
+        """
+        vector = self._parts.vector
+        return vector.names_forgotten(peer_clock) and not vector.lacks_forgotten(peer_clock)
 
     def reaches(self, peer_clock: Clock) -> bool:
         """Tell whether all that a peer's clock names was absorbed or forgotten. O(actors)."""
@@ -327,10 +331,11 @@ class Replica(LocalReplica):
         if self.is_rejoining:
             return 0
         count = 0
-        for name, key in self._parts.late.drain():
+        late = self._parts.late
+        for name, key in late.drain():
             document: Any = self.get(name)
             entry = document.entry(key)
-            if entry is not None and entry.payload is not None:
+            if entry is not None and entry.payload is not None and late.is_late(entry.stamp):
                 self.write(name, setter(key, decode_value(entry.payload)))
                 count += 1
         return count
@@ -371,7 +376,8 @@ class Replica(LocalReplica):
             held = self._parts.vector.get(actor)
             if actor == self.actor or held > marked_number(sequence):
                 self._served.journal.emit(ActorForgotten(actor=actor))
-            elif held > 0 and actor not in keep:
+            elif held == marked_number(sequence) > 0 and actor not in keep:
+                # With less than the peer has seen, the rest has to come from its state first.
                 self.forget(actor)
                 learned.append(actor)
         return learned

@@ -117,7 +117,9 @@ class VersionVector:
         """Tell whether everything that a peer's clock names was absorbed here. O(actors)."""
         numbers, forgotten = self._numbers, self.forgotten
         return all(
-            is_mark(sequence) or numbers.get(actor, 0) >= sequence or actor in forgotten
+            actor in forgotten
+            or numbers.get(actor, 0) >= marked_number(sequence)
+            or (is_mark(sequence) and actor not in numbers)
             for actor, sequence in clock.items()
         )
 

@@ -62,6 +62,21 @@ def test_a_removal_hides_the_key_and_counts_as_a_change() -> None:
     assert 3 == state.version("k")
 
 
+def test_the_entries_of_some_writers_are_told_with_their_numbers() -> None:
+    """Tombstones included, by who wrote a key last; other writers' keys are passed over."""
+    state, again = Map(), actor_id("alice", 2)
+    state.absorb(state.set("kept", 1, stamp=stamp(1), sequence=1))
+    state.absorb(state.set("gone", 2, stamp=stamp(2), sequence=2))
+    state.absorb(state.remove("gone", stamp=stamp(3), sequence=3))
+    state.absorb(state.set("taken over", 3, stamp=stamp(4), sequence=4))
+    state.absorb(state.set("taken over", 4, stamp=stamp(5, BOB), sequence=1))
+    state.absorb(state.set("restarted", 5, stamp=stamp(6, again), sequence=1))
+    alices = [("gone", ALICE, 3), ("kept", ALICE, 1)]
+    assert alices == sorted(state.written_by({ALICE}))
+    assert [*alices, ("taken over", BOB, 1)] == sorted(state.written_by({ALICE: 0, BOB: 0}))
+    assert [] == list(state.written_by(()))
+
+
 def test_a_version_starts_at_one_and_grows_by_one() -> None:
     """Changes of one writer are counted one by one."""
     state = Map()

@@ -10,6 +10,7 @@ from meshlib.codec import pack, unpack
 from meshlib.errors import DecodeError
 from meshlib.identity import actor_id
 from meshlib.replication import LogEntry, Replica, SnapshotPage
+from meshlib.replication.late_writes import POSTPONED_MAX
 
 
 def removed_and_dropped(world: Any) -> tuple[Replica, LogEntry, LogEntry]:
@@ -143,6 +144,41 @@ def test_the_last_of_several_late_writes_stays(world: Any) -> None:
 
     assert world.live(here) == {"key": 2}
     assert entry_of(here).stamp > removal_stamp(removal, world)
+
+
+def test_a_late_write_that_was_overwritten_since_is_left_alone(world: Any) -> None:
+    """Written again, the key would win over the next write, that has not come here yet."""
+    here, _, unseen = removed_and_dropped(world)
+    other = world.replica("other")
+    here.receive([unseen])
+    assert here.write_late() == 0, "more may be on its way"
+    here.receive([world.put(other, "key", "newer")])
+    newest = world.put(other, "key", "newest")
+    world.wall_s += 0.05
+
+    assert here.write_late() == 0
+    assert here.flush() == []
+    assert entry_of(here).actor == other.actor
+    here.receive([newest])
+    assert world.live(here) == world.live(other) == {"key": "newest"}
+
+
+def test_late_writes_that_follow_one_another_for_ever_are_written_in_the_end(world: Any) -> None:
+    """They are waited for a number of times, and as often again afterwards."""
+    cut_off, here = world.replica("cut-off"), world.replica("here")
+    unseen = [world.put(cut_off, f"key-{number}", number) for number in range(POSTPONED_MAX + 2)]
+    world.put(here, "other", "seen")
+    world.remove(here, "other")
+    assert here.collect_tombstones(here.version_vector, now=0.0) == 1
+    written = []
+    for entry in unseen:
+        here.receive([entry])
+        written.append(here.write_late())
+
+    assert written == [0] * POSTPONED_MAX + [POSTPONED_MAX + 1, 0]
+    assert entry_of(here, "key-0").actor == here.actor
+    assert here.write_late() == 1
+    assert here.write_late() == 0
 
 
 def test_one_that_comes_back_removes_again_what_the_others_never_heard_of(world: Any) -> None:

@@ -187,6 +187,35 @@ def test_peers_forget_what_a_clock_marks(world: Any) -> None:
     assert a.clock_hash() == b.clock_hash()
 
 
+def test_a_writer_is_not_forgotten_before_all_of_it_is_here(world: Any) -> None:
+    """The peer's state brings the rest first, a removal that the peer has dropped among it."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    entries = [world.put(c, "x", 1), world.put(c, "y", 2), world.remove(c, "x")]
+    a.receive(entries)
+    b.receive(entries[:1])
+    a.forget(c.actor)
+    assert 1 == a.collect_tombstones({}, now=0.0)
+    assert [] == b.learn_forgotten(a.advertised_clock(), keep=[])
+    assert 1 == b.version_vector[c.actor]
+    assert not b.reaches(a.advertised_clock())
+    world.transfer(a, b)
+    assert {"y": 2} == world.live(a) == world.live(b)
+    assert a.clock_hash() == b.clock_hash()
+    assert b.reaches(a.advertised_clock())
+
+
+def test_marks_are_not_all_that_a_peer_needs_that_lacks_entries(world: Any) -> None:
+    """One that counts a writer forgotten here, and has less of it, needs the state."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    entries = [world.put(c, "x", 1), world.put(c, "y", 2)]
+    a.receive(entries)
+    a.forget(c.actor)
+    b.receive(entries[:1])
+    assert not a.names_forgotten(b.advertised_clock())
+    b.receive(entries[1:])
+    assert a.names_forgotten(b.advertised_clock())
+
+
 def test_members_are_not_forgotten_on_a_peers_word(world: Any) -> None:
     """Who is a member here writes on."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")

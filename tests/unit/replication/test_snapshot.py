@@ -407,6 +407,35 @@ def test_an_entry_that_comes_during_a_transfer_does_not_outlive_its_removal(worl
     assert (b.clock_hash(), b.content_digest()) == (a.clock_hash(), a.content_digest())
 
 
+def test_a_transfer_that_waits_keeps_the_offer_that_it_answers(world: Any) -> None:
+    """A second one meanwhile does not let it be joined over what came since its own offer."""
+    a, b, c, d = (world.replica(name) for name in "abcd")
+    world.offsets["a"] = 100.0
+    written = world.put(c, "gone", 1)
+    a.receive([written, world.remove(c, "gone")])
+    a.collect_tombstones(a.version_vector, now=0.0)
+    world.put(a, "kept", 2)
+    world.put(d, "more", 3)
+    b.open("m", type_tag="lww_map")
+    b.begin_transfer()
+    pages = a.snapshot_pages(b.snapshot_offer())
+    b.receive([written])
+    for page in pages:
+        b.absorb_page(page)
+    b.complete_snapshot(pages.clock)
+    b.begin_transfer()
+    world.transfer(d, b)
+    world.wall_s += 60.0
+    b.release()
+    between = dict(b.version_vector)
+    world.offsets["a"] = 0.0
+    b.begin_transfer()
+    world.transfer(a, b)
+
+    assert between == {c.actor: 1, d.actor: 1}
+    assert world.live(b) == {"kept": 2, "more": 3}
+
+
 def test_entries_that_come_during_a_transfer_do_not_hinder_it(world: Any) -> None:
     """What the sender has too, and what it has not seen yet, is joined with the pages."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
@@ -455,3 +484,28 @@ def test_a_malformed_page_is_refused(world: Any, tree: Any) -> None:
     """Each field has its type and range."""
     with pytest.raises(DecodeError):
         world.replica("a").absorb_page(SnapshotPage("m", pack(tree)))
+
+
+def test_a_writer_forgotten_during_a_transfer_is_looked_at_all_the_same(world: Any) -> None:
+    """Its entry came after the offer, and the peer that dropped what it set told to forget it."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    written = world.put(c, "gone", 1)
+    a.receive([written])
+    world.remove(a, "gone")
+    world.put(a, "kept", 2)
+    a.collect_tombstones(a.version_vector, now=0.0)
+    a.forget(c.actor)
+    b.open("m", type_tag="lww_map")
+    b.begin_transfer()
+    pages = a.snapshot_pages(b.snapshot_offer())
+    b.receive([written])
+    assert b.learn_forgotten(a.advertised_clock(), keep=[]) == [c.actor]
+    for page in pages:
+        b.absorb_page(page)
+    b.complete_snapshot(pages.clock)
+    were_equal = a.clock_hash() == b.clock_hash()
+    b.begin_transfer()
+    world.transfer(a, b)
+
+    assert not were_equal
+    assert world.live(a) == world.live(b) == {"kept": 2}

@@ -80,6 +80,14 @@ def test_a_peer_with_a_mark_is_reached() -> None:
     assert not made(a=3).reaches({A: 4})
 
 
+def test_a_mark_beyond_what_is_held_is_not_reached() -> None:
+    """The peer has had more of the writer than came here."""
+    peer = made(a=3)
+    peer.forget(A, 3)
+    assert not made(a=2).reaches(peer.advertised())
+    assert made(a=3).reaches(peer.advertised())
+
+
 def test_a_peer_behind_a_forgotten_writer_lacks_it() -> None:
     """With a number or a mark below ours it has not got everything."""
     ours, theirs = made(a=3), made(a=2)
