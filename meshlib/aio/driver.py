@@ -19,6 +19,7 @@ from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, QuietLog, Transport
 from meshlib.errors import RejectReason
 from meshlib.gossip import Event, MemberDown, Packet, PacketRejected
 from meshlib.limits import INBOX_BYTES_MAX
+from meshlib.membership import MemberRecord
 
 __all__ = ["DrivenNode", "DriverCounters", "NodeDriver"]
 
@@ -60,6 +61,10 @@ class DrivenNode(Protocol):
 
     def events(self) -> list[Event]:
         """Return what happened since the last call; drains."""
+        ...
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Return whom it knows, itself included."""
         ...
 
     def connection_lost(self, address: str, *, now: float) -> None:
@@ -179,6 +184,11 @@ class NodeDriver:
             # One turn for everything else, however much waits here.
             await asyncio.sleep(0)
 
+    def _drop_link(self, node: DrivenNode, address: str) -> None:
+        """Drop the link to a member that is Down, unless another one has its address by now."""
+        if not any(m.is_reachable and m.address == address for m in node.members()):
+            self._transport.drop_link(address)
+
     def step(self) -> None:
         """Enter the node once: what came, what is due; then send, and tell what happened."""
         node = self._node
@@ -196,7 +206,7 @@ class NodeDriver:
                 self._meet_rejected(event)
             elif isinstance(event, MemberDown):
                 # Before the sending: what is still sent there is to dial anew.
-                self._transport.drop_link(event.member.address)
+                self._drop_link(node, event.member.address)
         for packet in packets:
             if not self._transport.send(packet.destination, packet.data):
                 self.counters.packets_dropped += 1

@@ -104,7 +104,7 @@ class AntiEntropy:
         self._next_transfer_at = -math.inf
         self._diverged_at = -math.inf
         self._outgoing: dict[str, _Outgoing] = {}
-        self._catching_up: set[str] = set()
+        self._catching_up: dict[str, tuple[ActorId, int]] = {}
         self._told: dict[str, int] = {}
         self._goal: Mapping[ActorId, int] | None = None
         self._goal_set_at = now
@@ -218,12 +218,15 @@ class AntiEntropy:
         replica = context.replica
         if message.is_partial:
             self._observe(header, message.clock, now, is_partial=True)
-            if header.name in self._catching_up:
+            awaited = self._catching_up.get(header.name)
+            if awaited is not None and message.clock.get(awaited[0], 0) >= awaited[1]:
                 self._send_lacking(context.tracker.clock(header.name) or {}, header)
             return
         self._dissemination.publish()
         clock = self._whole_clock(message)
         if clock is None:
+            if not message.wants_reply:
+                return  # it has moved on the way: the next exchange is soon enough
             request = SyncRequest(replica.clock_hash(), self._table_hash(now), wants_whole=True)
             context.send(header.address, request)
             return
@@ -293,11 +296,12 @@ class AntiEntropy:
         context = self._context
         lacking = context.replica.lacking(clock, bytes_max=EXCHANGE_BYTES_MAX)
         groups = list(batches(lacking.entries, context.config.packet_bytes_max))
-        self._catching_up.discard(header.name)
+        self._catching_up.pop(header.name, None)
         for place, batch in enumerate(groups, 1):
             goes_on = place == len(groups) and not lacking.is_complete
             if goes_on:
-                self._catching_up.add(header.name)
+                # Other entries are acknowledged meanwhile; these are in when the last one is.
+                self._catching_up[header.name] = batch[-1].actor, batch[-1].last
             context.send(header.address, EntriesMessage(batch, goes_on))
         context.counters.entries_sent += len(lacking.entries)
         if lacking.needs_snapshot and offers_state:
@@ -336,7 +340,6 @@ class AntiEntropy:
         context = self._context
         if self._incoming is not None or now < self._next_transfer_at:
             return
-        context.replica.begin_transfer()
         incoming = self._incoming = _Incoming(context.rng.getrandbits(48), name, is_repair)
         self._ask_for_page(incoming, now)
         context.timers.set(incoming.ask_again_at, Timer("snapshot_in", name, incoming.session))
@@ -348,6 +351,9 @@ class AntiEntropy:
         if index:
             context.send_to_member(incoming.peer, SnapshotNext(session, index))
         else:
+            # Under a number of its own: pages that answer an earlier offer lack what came since.
+            incoming.session = session = context.rng.getrandbits(48)
+            context.replica.begin_transfer()
             offer = compact(context.replica.snapshot_offer())
             request = SnapshotRequest(session, offer, incoming.is_repair)
             context.send_to_member(incoming.peer, request)
@@ -476,12 +482,13 @@ class AntiEntropy:
                 self._incoming = None
                 return
             self._ask_for_page(incoming, now)
-        self._context.timers.set(incoming.ask_again_at, Timer("snapshot_in", name, session))
+        timer = Timer("snapshot_in", name, incoming.session)
+        self._context.timers.set(incoming.ask_again_at, timer)
 
     def forget(self, name: str) -> None:
         """Drop what is kept about a member that is gone."""
         self._outgoing.pop(name, None)
-        self._catching_up.discard(name)
+        self._catching_up.pop(name, None)
         self._told.pop(name, None)
         self.diverged_from.pop(name, None)
         if self._incoming is not None and self._incoming.peer == name:

@@ -165,7 +165,10 @@ class Dissemination:
             for actor, pushed in waiting.items():
                 former = overdue.get(actor)
                 if former is not None:
+                    # What is new has to wait with the old, or a peer that cannot take it would
+                    # be sent all of it again at every look.
                     pushed.first = min(pushed.first, former.first)
+                    pushed.push_count, pushed.wait = former.push_count, former.wait
                 overdue[actor] = pushed
         self._overdue, self._pushed = again, {}
         if again:
@@ -266,6 +269,10 @@ class Dissemination:
             self._push(received.new, without=(header.name,))
         if message.wants_acknowledgement:
             self._acknowledge(header.address, {entry.actor for entry in message.entries})
+            vector = context.replica.version_vector
+            if any(vector.get(entry.actor, 0) < entry.last for entry in message.entries):
+                # It overtook others that are on their way: told again once those are in.
+                self._owe(header.address, message.entries)
         elif message.is_pushed:
             self._owe(header.address, message.entries)
 
@@ -313,7 +320,7 @@ class Dissemination:
             if bytes_left <= 0:
                 break
         for batch in batches(entries, context.config.packet_bytes_max):
-            context.send(header.address, EntriesMessage(batch))
+            context.send(header.address, EntriesMessage(batch, True))
         context.counters.entries_sent += len(entries)
         return is_whole
 

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from attrs import evolve
 
 from meshlib.aio import NodeDriver, TransportCounters
 from meshlib.errors import RejectReason
 from meshlib.gossip import Event, LocalPause, MemberDown, Packet, PacketRejected
 from meshlib.identity import actor_id
 from meshlib.limits import FRAME_BYTES_MAX, INBOX_BYTES_MAX
-from meshlib.membership import MemberRecord
+from meshlib.membership import MemberRecord, MemberStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +27,7 @@ class FakeNode:
         self.deadline: float | None = None
         self.outgoing: list[Packet] = []
         self.happened: list[Event] = []
+        self.known: tuple[MemberRecord, ...] = ()
         self.cost: Callable[[], None] = lambda: None
 
     def receive(self, data: bytes, *, sender: str, now: float) -> None:
@@ -46,6 +48,9 @@ class FakeNode:
     def events(self) -> list[Event]:
         events, self.happened = self.happened, []
         return events
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        return self.known
 
     def connection_lost(self, address: str, *, now: float) -> None:
         self.calls.append(("lost", address))
@@ -202,6 +207,23 @@ async def test_the_link_to_a_member_that_is_down_is_dropped_before_more_is_sent(
     rig.driver.step()
 
     assert [("peer:1", None), ("peer:1", b"are you back?")] == rig.transport.sent
+
+
+@pytest.mark.parametrize(
+    ("status", "is_kept"), [(MemberStatus.ALIVE, True), (MemberStatus.DOWN, False)]
+)
+async def test_the_link_to_an_address_that_another_member_has_by_now_is_kept(rig, status, is_kept):
+    """The old member there goes Down, and the new one is reached over that link."""
+    old = MemberRecord(name="old", incarnation=1, address="peer:1", actor=actor_id("old", 1))
+    new = MemberRecord(
+        name="new", incarnation=1, status=status, address="peer:1", actor=actor_id("new", 1)
+    )
+    rig.node.known = (evolve(old, status=MemberStatus.DOWN), new)
+    rig.node.happened.append(MemberDown(member=old))
+
+    rig.driver.step()
+
+    assert ([] if is_kept else [("peer:1", None)]) == rig.transport.sent
 
 
 async def test_a_flood_leaves_turns_to_the_rest_of_the_program(rig, eventually):

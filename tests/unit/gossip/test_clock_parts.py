@@ -8,7 +8,7 @@ import pytest
 
 from meshlib.errors import DecodeError
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages import ClockExchange, decode_message, encode_message
+from meshlib.gossip.messages import ClockExchange, SyncRequest, decode_message, encode_message
 from meshlib.identity import actor_id
 
 SHORT = GossipConfig(clock_entries_max=2)
@@ -99,6 +99,29 @@ def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: Any) -> None:
 
     assert many.nodes["n0"].replica.get("app").get("first") == "first"
     assert [m.clock for m in seen[1:]] == [{many.nodes["n6"].actor: 0}]
+
+
+@pytest.mark.parametrize("wants_reply", [False, True])
+def test_only_a_part_that_wants_a_reply_is_asked_to_be_whole(many: Any, wants_reply: bool) -> None:
+    """An answer that fits no more has been overtaken: the next exchange is soon enough."""
+    asked: list[str] = []
+    deliver = many._deliver
+
+    def noting(target: str, source: str, data: bytes) -> None:
+        messages = decode_frame(data, cluster="mesh").messages
+        if any(isinstance(m, SyncRequest) and m.wants_whole for m in messages):
+            asked.append(f"{source} asks {target}")
+        deliver(target, source, data)
+
+    many._deliver = noting
+    sender = many.nodes["n0"]
+    clock = sender.replica.latest_clock(2)
+    part = ClockExchange(clock, wants_reply, rest_hash=sender.replica.rest_hash(clock) ^ 1)
+    sender._engine._context.send("n1", part)
+    many.pump("n0")
+    many.run(0.02)
+
+    assert asked == (["n1 asks n0"] if wants_reply else [])
 
 
 def test_numbers_of_nothing_are_refused_without_a_rest() -> None:

@@ -134,3 +134,19 @@ def test_a_full_mesh_repeats_what_was_lost_too(network: Any) -> None:
     network.run(0.3)
 
     assert network.values("key") == ["value"] * 3
+
+
+def test_what_is_pushed_again_stays_bounded_while_new_entries_come(network: Any) -> None:
+    """To a peer that acknowledges nothing the old entries go less and less often."""
+    for name in ("n0", "n1"):
+        network.start(name, config=QUIET)
+    network.run(2.0)
+    seen = watch(network, EntriesMessage)
+    network.cut("n1", "n0")
+    writer = network.nodes["n0"]
+    for index in range(100):
+        network.put("n0", f"key-{index}", index)
+        network.run(0.02)
+
+    assert len(seen) > 100
+    assert 0 < writer.counters.entries_repeated <= 3 * 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.gossip import GossipConfig, MemberDown, MemberSuspected, NameConflict, PacketRejected
+from meshlib.replication import ReplicationConfig
 from meshlib.testing.inside import leftovers
 
 ALL_ALIVE = {"n0": "Alive", "n1": "Alive", "n2": "Alive"}
@@ -422,3 +423,46 @@ def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: Any) -> Non
     trio.run(10.0)
 
     assert leftovers(node)["peers behind"] == 0
+
+
+def test_halves_of_which_one_forgot_a_writer_end_with_equal_content(network: Any) -> None:
+    """The other half never had the last entries of the writer: it gets them, not a mark alone."""
+    names = [f"n{index}" for index in range(5)]
+    for name in names:
+        network.start(
+            name,
+            config=GossipConfig(forget_after_s=8.0, leave_forget_s=0.5),
+            replication=ReplicationConfig(tombstone_grace_s=0.0),
+        )
+    network.run(3.0)
+    network.put("n1", "kept", 1)
+    network.put("n1", "removed", 1)
+    network.run(2.0)
+    for left in ("n0", "n1", "n4"):
+        for right in ("n2", "n3"):
+            network.cut_both(left, right)
+    writer = network.nodes["n1"]
+    network.put("n1", "late", 1)
+    writer.replica.write(
+        "app", lambda state, c: state.remove("removed", stamp=c.stamp(), sequence=c.sequence)
+    )
+    network.pump("n1")
+    network.run(0.5)
+    writer.leave(now=network.now)
+    network.pump("n1")
+    network.run(0.2)
+    network.kill("n1")
+    network.is_refusing = False
+    network.run(12.0)
+    held = [writer.actor in node.replica.version_vector for node in network.nodes.values()]
+    for name in names:
+        network.events[name].clear()
+    network.cuts.clear()
+    network.run(20.0)
+
+    assert held == [False, True, True, False]
+    assert [node.replica.get("app").value for node in network.nodes.values()] == [
+        {"kept": 1, "late": 1}
+    ] * 4
+    assert len({node.replica.clock_hash() for node in network.nodes.values()}) == 1
+    assert [name for name in names if "StateDiverged" in network.kinds(name)] == []
