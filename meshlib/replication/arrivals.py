@@ -24,7 +24,7 @@ from meshlib.crdt import registry
 from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
-from meshlib.replication.document import Document, Prunable, latest_stamp
+from meshlib.replication.document import Document, latest_stamp
 from meshlib.replication.late_writes import Time
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import ActorForgotten, Change, IdentityStolen, PageSkipped
@@ -212,7 +212,7 @@ class Arrivals:
         for document in self._parts.documents:
             gathered = arrival.documents.get(document.name)
             state, begun, theirs = document.state, frozenset[Any](), None
-            if not isinstance(state, Prunable):
+            if not document.traits.is_prunable:
                 continue
             if gathered is not None:
                 theirs = gathered.document.state
@@ -284,7 +284,7 @@ class Arrivals:
     def _dead(document: Document, gathered: _Gathered, clock: Clock) -> list[Any]:
         """Return the keys here that the sender's clock covers and the sender does not have."""
         theirs = gathered.document.state
-        if not gathered.begun or not isinstance(document.state, Prunable):
+        if not gathered.begun or not document.traits.is_prunable:
             return []
         return [
             key

@@ -35,6 +35,15 @@ def give_up_pushing(network: Any) -> None:
             node._engine.dissemination.forget(other)
 
 
+def fall_behind(network: Any, count: int) -> None:
+    """Let n0 write what n1 does not hear of."""
+    network.cut("n0", "n1")
+    for index in range(count):
+        network.put("n0", f"key-{index}", "x" * 60_000)
+    network.run(0.01)
+    give_up_pushing(network)
+
+
 def acknowledge(network: Any, clock: dict[Any, int], *, is_partial: bool = True) -> None:
     """Let n1 tell n0 what it has."""
     message = ClockExchange(clock, is_partial=is_partial)
@@ -52,11 +61,7 @@ def test_only_the_awaited_entry_brings_the_next_batch(network: Any) -> None:
     network.put("n0", "first", 0)
     network.run(0.5)
     ahead, behind = network.nodes["n0"], network.nodes["n1"]
-    network.cut("n0", "n1")
-    for index in range(40):
-        network.put("n0", f"key-{index}", "x" * 60_000)
-    network.run(0.01)
-    give_up_pushing(network)
+    fall_behind(network, 40)
     sent = messages_of(network, "n0", EntriesMessage)
 
     acknowledge(network, dict(behind.replica.version_vector), is_partial=False)
@@ -80,11 +85,7 @@ def test_a_peer_catches_up_in_one_exchange(network: Any) -> None:
     for name in ("n0", "n1"):
         network.start(name, config=QUIET)
     network.run(2.0)
-    network.cut("n0", "n1")
-    for index in range(40):
-        network.put("n0", f"key-{index}", "x" * 60_000)
-    network.run(0.01)
-    give_up_pushing(network)
+    fall_behind(network, 40)
     network.cuts.clear()
     network._rng = SimpleNamespace(random=lambda: 0.5)
     sent = messages_of(network, "n0", EntriesMessage)
@@ -101,11 +102,7 @@ def test_a_peer_catches_up_in_one_exchange_whatever_the_order(network: Any) -> N
     for name in ("n0", "n1"):
         network.start(name, config=QUIET)
     network.run(2.0)
-    network.cut("n0", "n1")
-    for index in range(80):
-        network.put("n0", f"key-{index}", "x" * 60_000)
-    network.run(0.01)
-    give_up_pushing(network)
+    fall_behind(network, 80)
     network.cuts.clear()
     network.nodes["n1"]._engine.anti_entropy.begin("n0", network.now)
     network.pump("n1")
