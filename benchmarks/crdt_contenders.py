@@ -121,6 +121,8 @@ class Meshlib(Contender):
     def _join(self, states: tuple[bytes, bytes], *, is_decoded: bool) -> Prepared:
         target: Any = decode(states[0])
         other: Any = decode(states[1])
+        # What is decoded may put off work until it is first used: that is part of reading bytes.
+        assert len(target) == len(other) == self.element_count
 
         def join_objects() -> Any:
             return target | other

@@ -24,7 +24,10 @@ from meshlib.crdt.wire import read_actor, read_rows, require, wire_digest
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
 from meshlib.identity import ActorId
 
-__all__ = ["DottedState", "PlainDottedState"]
+__all__ = ["DottedState", "LeafRow", "PlainDottedState"]
+
+LeafRow = tuple[ActorId, Sequence[int], Sequence[Any]]
+"""Live dots of one actor: their rising sequences, and the leaf of each."""
 
 _INDEX_PAYS = 8
 """Walking a context pays when it has this many times fewer dots than the state has live ones."""
@@ -85,6 +88,11 @@ class DottedState(ABC):
         """Make dots of one actor live that are not."""
         for sequence, leaf in zip(sequences, leaves, strict=True):
             self._insert(Dot(actor, sequence), leaf)
+
+    def _take_rows(self, rows: Sequence[LeafRow]) -> None:
+        """Make the dots of these rows live in a state that has none."""
+        for row in rows:
+            self._insert_all(*row)
 
     @classmethod
     def _leaves_to_wire(cls, leaves: Iterable[Any]) -> tuple[Any, ...]:
@@ -250,9 +258,9 @@ class DottedState(ABC):
             DecodeError: malformed, or not canonical.
             LimitExceeded: over a limit.
         """
-        state = cls()
         context = CausalContext()
         previous = b""
+        rows: list[LeafRow] = []
         for row in read_rows(wire, "a causal state"):
             actor_wire, ranges, steps, leaves = read_rows(row, "an actor's row", count=4)
             actor = read_actor(actor_wire)
@@ -265,9 +273,11 @@ class DottedState(ABC):
             if sequences and sequences[-1] > context.vector.get(actor, 0):
                 for sequence in sequences:
                     require(Dot(actor, sequence) in context, "a live dot that was not seen")
-            state._insert_all(actor, sequences, leaves)
+            rows.append((actor, sequences, leaves))
         context.check_limits()
+        state = cls()
         state._context = context
+        state._take_rows(rows)
         return state
 
     def _check(self) -> None:
@@ -322,9 +332,9 @@ def _read_steps(wire: Any) -> Sequence[int]:
     steps = read_rows(wire, "live dots")
     if not steps:
         return ()
-    different = set(steps) if set(map(type, steps)) == {int} else {0}
-    if min(different) < 1:
-        raise DecodeError("the steps between live dots must be integers over 0")
-    if different == {1}:
-        return range(1, len(steps) + 1)  # nothing was removed, which is told in one go
-    return list(accumulate(steps))
+    if set(map(type, steps)) == {int}:
+        if steps.count(1) == len(steps):
+            return range(1, len(steps) + 1)  # nothing was removed, which is told in one go
+        if min(steps) > 0:
+            return list(accumulate(steps))
+    raise DecodeError("the steps between live dots must be integers over 0")

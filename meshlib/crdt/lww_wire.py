@@ -186,9 +186,12 @@ def _at(positions: Sequence[int], values: Sequence[ValueT]) -> Iterable[ValueT]:
 def _read_payloads(wire: Any, count: int) -> tuple[Sequence[bytes | None], int]:
     """Read the values, different ones once each; return them and how many are none."""
     payloads = read_rows(wire, "values", count=count)
-    kinds = set(map(type, payloads))
-    removal_count = payloads.count(None) if NoneType in kinds else 0
-    different: Collection[Any] = set(payloads) if kinds <= {bytes, NoneType} else payloads
+    removal_count = payloads.count(None)
+    different: Collection[Any] = payloads
+    if set(map(type, payloads)) <= {bytes, NoneType}:
+        # Often all are one, which is told sooner than how many there are.
+        is_one = count > 0 and payloads.count(payloads[0]) == count
+        different = payloads[:1] if is_one else set(payloads)
     for payload in different:
         if payload is not None:
             read_payload(payload)
@@ -205,9 +208,8 @@ def _read_changes(
             _changes_from_wire(each, actors[position])
             for each, position in zip(wires, positions, strict=True)
         ]
-    counts = set(wires)
-    if len(counts) == 1:
-        [count] = counts
+    count = wires[0]
+    if wires.count(count) == len(wires):
         by_writer = [_changes_from_wire(count, actor) for actor in actors]
         return _at(positions, by_writer)
     # A count and who made it, as one number: equal ones are told without a tuple for each.

@@ -5,14 +5,15 @@ Elements are what `codec.check_key` allows: text, bytes, integers and tuples of 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from meshlib.codec import check_key
 from meshlib.crdt.causal import CausalContext, Dot, DotLike
-from meshlib.crdt.dotted import DottedState
+from meshlib.crdt.dotted import DottedState, LeafRow
 from meshlib.crdt.registry import register
 from meshlib.crdt.wire import (
     COUNT_MAX,
@@ -33,12 +34,29 @@ _new = object.__new__
 SMALL_DELTA: Final = 8
 """A delta is looked up dot by dot when the set has this many times more elements."""
 
+ROWS_PAY: Final = 64
+"""A state read from bytes with this many live dots stays in rows until it is asked."""
+
 Dots = DotLike | frozenset[DotLike]
 """The dots that hold one element: nearly always one, which then stands alone."""
 
 
 def _each(dots: Dots) -> Iterable[DotLike]:
     return dots if isinstance(dots, frozenset) else (dots,)
+
+
+def _live_count(rows: Sequence[LeafRow]) -> int:
+    return sum(len(sequences) for _, sequences, _ in rows)
+
+
+def _within(context: CausalContext, row: LeafRow) -> Iterator[LeafRow]:
+    """Yield the parts of a row that a context has seen. O(ranges log row + their dots)."""
+    actor, sequences, leaves = row
+    bounds = context._bounds(actor)
+    for low, high in zip(bounds[::2], bounds[1::2], strict=True):
+        start, stop = bisect_left(sequences, low), bisect_left(sequences, high)
+        if start < stop:
+            yield actor, sequences[start:stop], leaves[start:stop]
 
 
 class ORSet(DottedState, Generic[E]):
@@ -49,14 +67,29 @@ class ORSet(DottedState, Generic[E]):
     Source: Bieniusa et al., "An optimized conflict-free replicated set", 2012.
     """
 
-    __slots__ = ("_entries", "_owners")
+    __slots__ = ("_entries", "_owners", "_rows")
 
     def __init__(self) -> None:
         super().__init__()
         # _context is None for the commonest delta: one element on the only dot ever seen.
         # _owners (dot -> element) is made when the first dot has to be looked up.
+        # _rows is how a large state came from bytes; while it is there, _entries is not, and is
+        # made when it is asked for. Most of what is read is joined and never asked.
         self._entries: dict[E, Dots] = {}
         self._owners: dict[DotLike, E] | None = None
+        self._rows: Sequence[LeafRow] | None = None
+
+    if not TYPE_CHECKING:  # or every misspelt attribute would pass for one
+
+        def __getattr__(self, name: str) -> Any:
+            """Make `_entries` of the rows. Called when there is no such attribute yet."""
+            if name != "_entries":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            rows, self._rows = self._rows, None
+            self._entries = {}
+            for row in rows:
+                self._insert_all(*row)
+            return self._entries
 
     def add(self, element: E, *, dot: Dot) -> Self:
         """Return the delta that adds an element, and takes the place of its earlier additions.
@@ -80,7 +113,7 @@ class ORSet(DottedState, Generic[E]):
             self._fresh_dot(dot)
         delta: Self = _new(self.__class__)
         delta._entries = {element: dot}
-        delta._owners = None
+        delta._owners = delta._rows = None
         delta._context = None
         held = self._entries.get(element)
         if held is not None:
@@ -161,6 +194,10 @@ class ORSet(DottedState, Generic[E]):
 
     def _absorb(self, delta: Any) -> Self:
         if delta._context is not None:
+            if delta._rows is not None:
+                new = self._absorb_rows(delta, delta._rows)
+                if new is not None:
+                    return new
             if len(delta.context) * SMALL_DELTA < len(self._entries):
                 return super()._absorb(delta)
             return self._absorb_large(delta)
@@ -177,6 +214,27 @@ class ORSet(DottedState, Generic[E]):
                 self._owners[dot] = element
         added: Self = delta
         return added
+
+    def _absorb_rows(self, delta: Any, rows: Sequence[LeafRow]) -> Self | None:
+        """Absorb a state that is still in rows, unless it removes something. O(its new dots).
+
+        When every dot that both have seen is live there, nothing is removed here, and what is
+        unseen here is all there is to take: no element needs to be looked up. None otherwise,
+        with nothing changed.
+        """
+        context, other = self.context, delta.context
+        unseen = other.minus(context)
+        fresh = [row for each in rows for row in _within(unseen, each)]
+        seen_count = len(other) - len(unseen)
+        if seen_count != _live_count(rows) - _live_count(fresh):
+            return None
+        new = type(self)()
+        new._context = unseen
+        new._take_rows(fresh)
+        context.update(unseen)
+        for row in fresh:
+            self._insert_all(*row)
+        return new
 
     def _absorb_large(self, delta: Any) -> Self:
         """Absorb a state by walking both, without an index of dots. O(both)."""
@@ -265,9 +323,16 @@ class ORSet(DottedState, Generic[E]):
         state: Self = _new(cls)
         element: Any = read_key(leaves[0])
         state._entries = {element: (read_actor(actor), sequence)}
-        state._owners = None
+        state._owners = state._rows = None
         state._context = None
         return state
+
+    def _take_rows(self, rows: Sequence[LeafRow]) -> None:
+        if _live_count(rows) < ROWS_PAY:
+            super()._take_rows(rows)
+        else:
+            self._rows = rows
+            del self._entries
 
     def to_wire(self) -> Any:
         """Return one row for each actor: itself, its ranges, its live dots and their elements.
@@ -281,6 +346,10 @@ class ORSet(DottedState, Generic[E]):
         return ((actor, ranges, (sequence,), (element,)),)
 
     def _leaves(self) -> Iterator[tuple[DotLike, E]]:
+        if self._rows is not None:
+            for actor, sequences, leaves in self._rows:
+                yield from zip(zip(repeat(actor), sequences), leaves, strict=False)
+            return
         for element, dots in self._entries.items():
             for dot in _each(dots):
                 yield dot, element
@@ -321,6 +390,10 @@ class ORSet(DottedState, Generic[E]):
 
     def _live_by_actor(self) -> Mapping[ActorId, Mapping[int, E]]:
         live: defaultdict[ActorId, dict[int, E]] = defaultdict(dict)
+        if self._rows is not None:
+            for actor, sequences, leaves in self._rows:
+                live[actor].update(zip(sequences, leaves, strict=True))
+            return live
         for element, dots in self._entries.items():
             if isinstance(dots, frozenset):
                 for actor, sequence in dots:
@@ -331,12 +404,11 @@ class ORSet(DottedState, Generic[E]):
         return live
 
     def _insert_all(self, actor: ActorId, sequences: Sequence[int], leaves: Sequence[E]) -> None:
-        row: dict[E, Dots] = dict(zip(leaves, zip(repeat(actor), sequences), strict=True))
+        row: dict[E, DotLike] = dict(zip(leaves, zip(repeat(actor), sequences), strict=True))
         if len(row) == len(leaves) and self._entries.keys().isdisjoint(row):
-            if self._entries:
-                self._entries.update(row)
-            else:
-                self._entries = row
+            self._entries.update(row)
+            if self._owners is not None:
+                self._owners.update((dot, element) for element, dot in row.items())
         else:
             super()._insert_all(actor, sequences, leaves)
 
@@ -354,6 +426,8 @@ class ORSet(DottedState, Generic[E]):
 
     def _check(self) -> None:
         """Assert every invariant."""
+        if self._rows is not None:
+            assert _live_count(self._rows) >= ROWS_PAY, self
         super()._check()
         assert self._owners is None or self._owners == dict(self._leaves()), self
 

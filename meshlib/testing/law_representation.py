@@ -74,6 +74,36 @@ def _codec_round_trips(trial: Trial[Any]) -> None:
             )
 
 
+def _bytes_join_as_their_state(trial: Trial[Any]) -> None:
+    spec, codec = trial.spec, trial.spec.codec
+    assert codec is not None
+    a, b = trial.elements
+
+    def arrived(state: Any) -> Any:
+        return codec.decode(codec.encode(state))
+
+    due = spec.join(a, b)
+    for words, joined in (
+        ("a | b, b just decoded", spec.join(a, arrived(b))),
+        ("a | b, both just decoded", spec.join(arrived(a), arrived(b))),
+    ):
+        trial.equal(words, joined, "a | b", due)
+        trial.holds(
+            codec.encode(joined) == codec.encode(due),
+            f"{words} encodes to {codec.encode(joined)!r}",
+            f"a | b encodes to {codec.encode(due)!r}",
+        )
+    trial.below("b, just decoded", arrived(b), "a | b", due)
+    if spec.absorb is None:
+        return
+    joined, new = spec.absorb(spec.copy(a), arrived(b))
+    trial.equal("a after it absorbed b, just decoded", joined, "a | b", due)
+    _, new_in_state = spec.absorb(spec.copy(a), b)
+    trial.equal("what was new in b, just decoded", new, "what was new in b", new_in_state)
+    joined_here, _ = spec.absorb(arrived(a), arrived(b))
+    trial.equal("a, just decoded, after it absorbed that", joined_here, "a | b", due)
+
+
 def _malformed_bytes_are_refused(trial: Trial[Any]) -> None:
     codec = trial.spec.codec
     assert codec is not None
@@ -268,6 +298,13 @@ REPRESENTATION: Final = (
         name="codec_round_trips",
         statement="decode(encode(a)) == a, with the same bytes and digest",
         check=_codec_round_trips,
+        applies=_has_codec,
+        elements=2,
+    ),
+    Law(
+        name="bytes_join_as_their_state",
+        statement="decode(encode(b)) joins as b does, though nobody has looked at it yet",
+        check=_bytes_join_as_their_state,
         applies=_has_codec,
         elements=2,
     ),

@@ -65,6 +65,7 @@ def test_laws_about_what_a_type_has_not_are_left_out() -> None:
         "absorb_returns_what_was_new",
         "bytes_are_canonical",
         "bytes_are_the_same_in_every_process",
+        "bytes_join_as_their_state",
         "codec_round_trips",
         "decomposition_is_irredundant",
         "digest_follows_the_state",
