@@ -32,7 +32,8 @@ IDLE_BYTES_PER_S_MAX: Final = 600
 """For each node and each peer: probes, and an exchange of hashes a second."""
 
 DIAL_BYTES_PER_S_MAX: Final = 60
-"""For each node and each member that it holds Down: it is dialled for ever, now and then."""
+"""For each node and each address that it dials for ever, now and then: of members that it holds
+Down, and of seeds that it cannot reach."""
 
 MEMORY_S: Final = 60
 """Seconds within which tombstones, logs and queues are gone after all agree."""
@@ -186,9 +187,7 @@ def _look_for_drops(host: Host) -> None:
 def _idle_bytes_per_s(hosts: list[Host]) -> int:
     """Return what a cluster may send at rest: to those that run, and to those it dials."""
     pairs = max(1, len(hosts) * (len(hosts) - 1))
-    dials = sum(
-        member.status is MemberStatus.DOWN for host in hosts for member in host.node.members()
-    )
+    dials = sum(len(inside.dialled(host.node)) for host in hosts)
     return IDLE_BYTES_PER_S_MAX * pairs + DIAL_BYTES_PER_S_MAX * dials
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from meshlib.codec import unpack
 from meshlib.gossip.wire import PREFIX_BYTES
+from meshlib.membership import MemberStatus
 
 __all__ = [
     "covered",
+    "dialled",
     "gap_actors",
     "gap_bytes",
     "gap_count",
@@ -44,6 +46,13 @@ def gap_bytes(node: Any) -> int:
 def gap_count(node: Any) -> int:
     """Return how many entries wait behind gaps."""
     return len(node.replica._parts.gaps)
+
+
+def dialled(node: Any) -> set[str]:
+    """Return the addresses that a node dials for ever: Down members', and seeds' out of reach."""
+    reached = {member.address for member in node.members() if member.is_reachable}
+    down = {member.address for member in node.members() if member.status is MemberStatus.DOWN}
+    return (down | set(node._engine.roster._seeds)) - reached
 
 
 def covered(node: Any) -> dict[Any, int]:

@@ -26,6 +26,7 @@ FOUND = {
     12: "a node whose name a later start had taken stayed a ghost once that one was gone",
     47: "content that no clock counted was evened out by one side in one exchange of sixteen",
     56: "a young node alone dropped a tombstone, and an older write that it met came back",
+    194: "a seed that does not answer is dialled for ever, which counted as traffic at rest",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
