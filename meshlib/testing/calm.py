@@ -113,9 +113,13 @@ class Calm:
             entry = replica.get(document).entry(key) if document in replica.documents() else None
             if entry is not None and entry.stamp >= write.stamp:
                 continue
-            if entry is None and write.payload is None:
+            # Of a removal that was dropped nothing is left, or an older one that came late.
+            is_gone = entry is None or (
+                entry.payload is None and cluster.ledger.was_collected(document, key)
+            )
+            if is_gone and write.payload is None:
                 continue
-            if entry is None and cluster.ledger.was_removed_after(document, key, write.stamp):
+            if is_gone and cluster.ledger.was_removed_after(document, key, write.stamp):
                 continue
             raise Broken("lost write", f"{document}/{key}: {write} was acknowledged, is {entry}")
 

@@ -142,7 +142,11 @@ class Observer:
 
     def _diverged(self, host: Host, event: StateDiverged, cluster: Cluster) -> None:
         peers = [peer for peer in cluster.running() if peer.name == event.peer]
-        if any(node.watch.has_taken_pages for node in (host, *peers)):
+        # What came with a state, or late and waits to be written again, no clock counts.
+        if any(
+            each.watch.has_taken_pages or inside.has_late_writes(each.node)
+            for each in (host, *peers)
+        ):
             cluster.sometimes.count("difference_repaired")
             return
         raise Broken("diverged", f"{host.label} says that {event.peer} holds other content")

@@ -1,4 +1,4 @@
-"""Every bug that a simulation found, by the seed that showed it first.
+"""Every bug that a simulation found, in the engine or in a checker, by the seed that showed it first.
 
 Seeds are replayed as drawn today; when the draw changes they are seeds like others, and the
 named scenarios below them are what keeps the bug away.
@@ -27,6 +27,8 @@ FOUND = {
     47: "content that no clock counted was evened out by one side in one exchange of sixteen",
     56: "a young node alone dropped a tombstone, and an older write that it met came back",
     194: "a seed that does not answer is dialled for ever, which counted as traffic at rest",
+    475: "content that differed while a late write waited to be written again was called an alarm",
+    488: "an older removal that came late, where a later one was dropped, was called a lost write",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
