@@ -1,4 +1,4 @@
-"""Every bug that a simulation found, in the engine or in a checker, by the seed that showed it first.
+"""Every bug that a simulation found, in the engine or in a checker, by its first seed.
 
 Seeds are replayed as drawn today; when the draw changes they are seeds like others, and the
 named scenarios below them are what keeps the bug away.
