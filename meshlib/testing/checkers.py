@@ -304,8 +304,8 @@ class Watch:
         ):
             raise Broken("version", f"{document}/{key} went from {before} to {entry}")
         if not self._ledger.knows(document, key, entry):
-            is_own = entry.actor == self._actor
-            if not (is_own and self._ledger.knows_value(document, key, entry.payload)):
+            is_again = entry.actor == self._actor or self._ledger.has_rejoined(entry.actor)
+            if not (is_again and self._ledger.knows_value(document, key, entry.payload)):
                 raise Broken("made up", f"{document}/{key} {entry} was written by nobody")
             self._ledger.note(document, key, entry, self._host.simulated_now)
         if before is not None and before.payload is None and entry.payload is not None:

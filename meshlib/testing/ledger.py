@@ -48,6 +48,7 @@ class Ledger:
         self._writes: dict[Place, dict[Stamp, Write]] = {}
         self._pardoned: set[tuple[str, Any]] = set()
         self._collected: set[Place] = set()
+        self._rejoined: set[ActorId] = set()
         self.others = OtherWrites()
         self.count = 0
         self.removal_count = 0
@@ -90,6 +91,17 @@ class Ledger:
         """Tell whether somebody wrote this value, or removed the key."""
         writes = self._writes.get((document, key), {}).values()
         return any(write.payload == payload for write in writes)
+
+    def note_rejoined(self, actor: ActorId) -> None:
+        """Note that a node came back as this writer, and wrote known values again as it did."""
+        self._rejoined.add(actor)
+
+    def has_rejoined(self, actor: ActorId) -> bool:
+        """Tell whether a node came back as this writer.
+
+        What it wrote again may be replaced before anyone looks at it, and travels all the same.
+        """
+        return actor in self._rejoined
 
     def was_removed_after(self, document: str, key: str, stamp: Stamp) -> bool:
         """Tell whether the key was removed later than a write."""

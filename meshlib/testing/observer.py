@@ -137,6 +137,7 @@ class Observer:
     def _rejoined(self, host: Host, event: Rejoined, cluster: Cluster) -> None:
         cluster.sometimes.count("rejoined")
         host.watch.renew()
+        cluster.ledger.note_rejoined(event.new)
         for lost in event.lost:
             cluster.ledger.pardon(lost.document, lost.key)
 

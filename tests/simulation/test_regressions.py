@@ -29,6 +29,7 @@ FOUND = {
     194: "a seed that does not answer is dialled for ever, which counted as traffic at rest",
     475: "content that differed while a late write waited to be written again was called an alarm",
     488: "an older removal that came late, where a later one was dropped, was called a lost write",
+    688: "a write made again, and replaced within the same event, was called made up",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
