@@ -212,7 +212,10 @@ def decode(data: bytes | memoryview, *, bytes_max: int = FRAME_BYTES_MAX) -> Lat
         VersionMismatch: a format version this node does not read.
         LimitExceeded: it holds more than a limit allows.
     """
-    tag, version, body = read_rows(unpack(data, bytes_max=bytes_max), "a state", count=3)
+    wire = unpack(data, bytes_max=bytes_max)
+    if type(wire) is not tuple or len(wire) != 3:
+        read_rows(wire, "a state", count=3)  # says what is wrong
+    tag, version, body = wire
     if type(tag) is not str:
         raise DecodeError("a type tag must be text")
     cls = _classes.get(tag) or resolve(tag)

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from meshlib.codec import check_key
 from meshlib.crdt.causal import CausalContext, Dot, DotLike
@@ -73,23 +73,20 @@ class ORSet(DottedState, Generic[E]):
         super().__init__()
         # _context is None for the commonest delta: one element on the only dot ever seen.
         # _owners (dot -> element) is made when the first dot has to be looked up.
-        # _rows is how a large state came from bytes; while it is there, _entries is not, and is
-        # made when it is asked for. Most of what is read is joined and never asked.
+        # _rows is how a large state came from bytes; while it is there, _entries is not, and
+        # `_opened` makes it. Most of what is read is joined and never asked.
         self._entries: dict[E, Dots] = {}
         self._owners: dict[DotLike, E] | None = None
         self._rows: Sequence[LeafRow] | None = None
 
-    if not TYPE_CHECKING:  # or every misspelt attribute would pass for one
-
-        def __getattr__(self, name: str) -> Any:
-            """Make `_entries` of the rows. Called when there is no such attribute yet."""
-            if name != "_entries":
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _opened(self) -> dict[E, Dots]:
+        """Return `_entries`, made of the rows first where there are some."""
+        if self._rows is not None:
             rows, self._rows = self._rows, None
             self._entries = {}
             for row in rows:
                 self._insert_all(*row)
-            return self._entries
+        return self._entries
 
     def add(self, element: E, *, dot: Dot) -> Self:
         """Return the delta that adds an element, and takes the place of its earlier additions.
@@ -115,7 +112,7 @@ class ORSet(DottedState, Generic[E]):
         delta._entries = {element: dot}
         delta._owners = delta._rows = None
         delta._context = None
-        held = self._entries.get(element)
+        held = (self._entries if self._rows is None else self._opened()).get(element)
         if held is not None:
             for earlier in _each(held):
                 delta.context.add(earlier)
@@ -152,8 +149,8 @@ class ORSet(DottedState, Generic[E]):
             raise InvalidValueError(f"{len(different)} dots from {first} are not all new")
         delta._context = added
         delta._entries = dict(zip(different, zip(repeat(actor), range(low, high)), strict=False))
-        for element in self._entries.keys() & delta._entries.keys():
-            for earlier in _each(self._entries[element]):
+        for element in self._opened().keys() & delta._entries.keys():
+            for earlier in _each(self._opened()[element]):
                 added.add(earlier)
         return delta
 
@@ -163,14 +160,14 @@ class ORSet(DottedState, Generic[E]):
         Raises:
             UnknownKeyError: the element is not in the set.
         """
-        held = self._entries.get(element)
+        held = self._opened().get(element)
         if held is None:
             raise UnknownKeyError("element", element)
         return self._superseding(_each(held))
 
     def discard(self, element: E) -> Self:
         """Return the delta that removes an element, the bottom when it is not there. O(1)."""
-        held = self._entries.get(element)
+        held = self._opened().get(element)
         return self._superseding(() if held is None else _each(held))
 
     def clear(self) -> Self:
@@ -178,19 +175,19 @@ class ORSet(DottedState, Generic[E]):
         return self._superseding(dot for dot, _ in self._leaves())
 
     def __contains__(self, element: object) -> bool:
-        return element in self._entries
+        return element in self._opened()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._opened())
 
     def __iter__(self) -> Iterator[E]:
         """Yield the elements in canonical order. O(n log n)."""
-        return iter(canonical_order(self._entries))
+        return iter(canonical_order(self._opened()))
 
     @property
     def value(self) -> frozenset[E]:
         """The elements. O(n)."""
-        return frozenset(self._entries)
+        return frozenset(self._opened())
 
     def _absorb(self, delta: Any) -> Self:
         if delta._context is not None:
@@ -198,14 +195,14 @@ class ORSet(DottedState, Generic[E]):
                 new = self._absorb_rows(delta, delta._rows)
                 if new is not None:
                     return new
-            if len(delta.context) * SMALL_DELTA < len(self._entries):
+            if len(delta.context) * SMALL_DELTA < len(self._opened()):
                 return super()._absorb(delta)
             return self._absorb_large(delta)
         [(element, dot)] = delta._entries.items()
         context = self.context if self._context is None else self._context
         if not context.add(dot):
             return type(self)()
-        entries = self._entries
+        entries = self._entries if self._rows is None else self._opened()
         if element in entries:
             self._insert(dot, element)
         else:
@@ -238,7 +235,7 @@ class ORSet(DottedState, Generic[E]):
 
     def _absorb_large(self, delta: Any) -> Self:
         """Absorb a state by walking both, without an index of dots. O(both)."""
-        mine, theirs = self._entries, delta._entries
+        mine, theirs = self._opened(), delta._opened()
         context, other = self.context, delta.context
         unseen = other.minus(context)
         get = mine.get
@@ -311,15 +308,17 @@ class ORSet(DottedState, Generic[E]):
         if type(row) is not tuple or len(row) != 4:
             return None
         actor, ranges, steps, leaves = row
-        if type(steps) is not tuple or type(leaves) is not tuple or len(steps) != 1:
+        if not type(ranges) is type(steps) is type(leaves) is tuple:
             return None
-        sequence = steps[0]
-        if type(sequence) is not int or not 1 < sequence <= COUNT_MAX or len(leaves) != 1:
+        if len(ranges) != 3 or not len(steps) == len(leaves) == 1:
             return None
-        if ranges != (0, sequence - 1, 1):
+        first, gap, length = ranges
+        (sequence,) = steps
+        # By type as well: 1.0 and True equal 1, and are not what is written.
+        if not type(first) is type(gap) is type(length) is type(sequence) is int:
             return None
-        if not type(ranges[0]) is type(ranges[1]) is type(ranges[2]) is int:
-            return None  # equal, and yet not what is written: 1.0, or True
+        if first or length != 1 or gap != sequence - 1 or not 1 < sequence <= COUNT_MAX:
+            return None
         state: Self = _new(cls)
         element: Any = read_key(leaves[0])
         state._entries = {element: (read_actor(actor), sequence)}
@@ -355,7 +354,7 @@ class ORSet(DottedState, Generic[E]):
                 yield dot, element
 
     def _live_count(self) -> int:
-        return len(self._entries)
+        return len(self._opened())
 
     def _index(self) -> dict[DotLike, E]:
         if self._owners is None:
@@ -367,17 +366,18 @@ class ORSet(DottedState, Generic[E]):
         return (index[dot],) if dot in index else None
 
     def _is_live(self, dot: DotLike, leaf: E) -> bool:
-        held = self._entries.get(leaf)
+        held = self._opened().get(leaf)
         return held is not None and dot in _each(held)
 
     def _insert(self, dot: DotLike, leaf: E) -> None:
-        held = self._entries.get(leaf)
-        self._entries[leaf] = dot if held is None else frozenset((*_each(held), dot))
+        entries = self._opened()
+        held = entries.get(leaf)
+        entries[leaf] = dot if held is None else frozenset((*_each(held), dot))
         if self._owners is not None:
             self._owners[dot] = leaf
 
     def _discard(self, dot: DotLike, leaf: E) -> None:
-        remaining = [other for other in _each(self._entries[leaf]) if other != dot]
+        remaining = [other for other in _each(self._opened()[leaf]) if other != dot]
         if not remaining:
             del self._entries[leaf]
         else:
@@ -386,7 +386,7 @@ class ORSet(DottedState, Generic[E]):
             del self._owners[dot]
 
     def _copy_leaves_to(self, other: Any) -> None:
-        other._entries = self._entries.copy()
+        other._entries = self._opened().copy()
 
     def _live_by_actor(self) -> Mapping[ActorId, Mapping[int, E]]:
         live: defaultdict[ActorId, dict[int, E]] = defaultdict(dict)
@@ -404,9 +404,10 @@ class ORSet(DottedState, Generic[E]):
         return live
 
     def _insert_all(self, actor: ActorId, sequences: Sequence[int], leaves: Sequence[E]) -> None:
+        entries = self._opened()
         row: dict[E, DotLike] = dict(zip(leaves, zip(repeat(actor), sequences), strict=True))
-        if len(row) == len(leaves) and self._entries.keys().isdisjoint(row):
-            self._entries.update(row)
+        if len(row) == len(leaves) and entries.keys().isdisjoint(row):
+            entries.update(row)
             if self._owners is not None:
                 self._owners.update((dot, element) for element, dot in row.items())
         else:

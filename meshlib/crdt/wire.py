@@ -52,6 +52,9 @@ STAMP_MS_MAX: Final = (1 << 48) - 1
 STAMP_LOGICAL_MAX: Final = (1 << 16) - 1
 """The largest logical part of a stamp."""
 
+SHORT_CHARACTERS_MAX: Final = KEY_BYTES_MAX // 4
+"""Text of so many characters is within the limit of a key, whatever they are."""
+
 KeyT = TypeVar("KeyT")
 
 
@@ -166,6 +169,8 @@ def _shared_actor(actor: bytes) -> ActorId:
 
 def read_key(wire: Any) -> Key:
     """Read a key or element."""
+    if type(wire) is str and len(wire) <= SHORT_CHARACTERS_MAX and wire.isascii():
+        return wire  # what most are, told without another call
     try:
         return check_key(wire)
     except LocalError as error:
@@ -178,7 +183,7 @@ def _are_short_texts(wires: Sequence[Any]) -> bool:
         joined = "".join(wires)
     except TypeError:
         return False
-    return joined.isascii() and max(map(len, wires), default=0) * 4 <= KEY_BYTES_MAX
+    return joined.isascii() and max(map(len, wires), default=0) <= SHORT_CHARACTERS_MAX
 
 
 def read_key_batch(wires: Sequence[Any]) -> Sequence[Key]:

@@ -204,9 +204,3 @@ def test_a_malformed_large_set_is_refused_when_it_is_read() -> None:
     ):
         with pytest.raises(DecodeError):
             ORSet.from_wire((row,))
-
-
-def test_there_is_no_other_attribute_that_makes_itself() -> None:
-    """A misspelt one is an error, as in any class."""
-    with pytest.raises(AttributeError, match="'ORSet' object has no attribute 'entires'"):
-        _ = ORSet[str]().entires  # type: ignore[attr-defined]
