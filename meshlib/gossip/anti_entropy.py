@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from attrs import define, field
 
@@ -174,14 +175,25 @@ class AntiEntropy:
                 self._on_divergence(header.name, now)
 
     def _on_divergence(self, name: str, now: float) -> None:
-        """Take what a peer has and this node has not, and let it look likewise."""
+        """Take what a peer has and this node has not, and let it look likewise.
+
+        At first the clocks are compared whole: marks do not count in their hashes, and who has
+        forgotten a writer with less than the other gets the rest by an ordinary transfer, which
+        tells removals from additions. A repair cannot.
+        """
         context = self._context
+        interval_s = context.config.sync_interval_s
         before = self.diverged_from.get(name, -math.inf)
-        self.diverged_from[name] = self._diverged_at = now
+        self._diverged_at = now
         context.emit(StateDiverged(peer=name))
-        self._request_snapshot(name, now, is_repair=True)
-        if now - before > context.config.sync_interval_s:
-            self.begin(name, now, check_content=True)
+        if now - before <= interval_s:
+            return  # what was begun then is under way
+        self.diverged_from[name] = now
+        if now - before > REPAIR_INTERVALS * interval_s:
+            context.send_to_member(name, self._own_clock(is_whole=True, wants_reply=True))
+        else:
+            self._request_snapshot(name, now, is_repair=True)
+        self.begin(name, now, check_content=True)
 
     def on_sync_equal(self, message: SyncEqual, header: FrameHeader, now: float) -> None:
         """Take note that a peer has what this node has, if nothing has changed meanwhile."""
@@ -231,7 +243,12 @@ class AntiEntropy:
             context.send(header.address, request)
             return
         self._observe(header, clock, now)
-        replica.learn_forgotten(clock, keep={member.actor for member in context.members})
+        reachable = [member.name for member in context.peers()]
+        replica.learn_forgotten(
+            clock,
+            keep={member.actor for member in context.members},
+            is_lacking=partial(context.tracker.is_lacking, reachable),
+        )
         if not self.is_synced and (self._goal is None or now - self._goal_set_at > GOAL_S):
             self._goal, self._goal_set_at = dict(clock), now
         tells_marks = message.wants_reply and self._has_marks_for(header.name, clock)

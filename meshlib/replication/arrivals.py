@@ -299,16 +299,18 @@ class Arrivals:
         if number <= parts.vector.get(actor):
             return
         if actor in parts.vector.forgotten:
-            parts.vector.forgotten[actor] = max(number, parts.vector.forgotten[actor])
+            if number > parts.vector.forgotten[actor]:
+                parts.vector.recall(actor, number)
+                parts.log.skip_to(actor, number)
         elif actor == parts.actor:
             if is_mark(sequence):
                 parts.journal.emit(ActorForgotten(actor=actor))
             else:
                 parts.journal.emit(IdentityStolen(actor=actor, sequence=sequence))
-        elif is_mark(sequence):
+        elif is_mark(sequence) and not parts.vector.get(actor):
             parts.log.forget(actor)
             parts.gaps.drop(actor)
             parts.vector.forget(actor, number)
         else:
-            parts.vector.set(actor, sequence)
-            parts.log.skip_to(actor, sequence)
+            parts.vector.set(actor, number)
+            parts.log.skip_to(actor, number)

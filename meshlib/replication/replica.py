@@ -15,7 +15,7 @@ grace period takes `now`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -156,7 +156,7 @@ class Replica(LocalReplica):
         return vector.names_forgotten(peer_clock) and not vector.lacks_forgotten(peer_clock)
 
     def reaches(self, peer_clock: Clock) -> bool:
-        """Tell whether all that a peer's clock names was absorbed or forgotten. O(actors)."""
+        """Tell whether all that a peer's clock names was absorbed here. O(actors)."""
         return self._parts.vector.reaches(peer_clock)
 
     def clock_hash(self) -> int:
@@ -362,12 +362,20 @@ class Replica(LocalReplica):
             parts.vector.set(BASE, 1)
             parts.log.skip_to(BASE, 1)
 
-    def learn_forgotten(self, peer_clock: Clock, *, keep: Collection[ActorId]) -> list[ActorId]:
+    def learn_forgotten(
+        self,
+        peer_clock: Clock,
+        *,
+        keep: Collection[ActorId],
+        is_lacking: Callable[[ActorId, int], bool] = lambda _actor, _sequence: False,
+    ) -> list[ActorId]:
         """Forget the writers that a peer's clock marks as forgotten; return them.
 
         Args:
             peer_clock: as it was sent.
             keep: the actors of the members, which are not forgotten on a peer's word.
+            is_lacking: `is_lacking(actor, sequence)`: whether a member is known to have less of
+                a writer. It must be counted until that member has it too.
         """
         learned: list[ActorId] = []
         for actor, sequence in peer_clock.items():
@@ -376,8 +384,12 @@ class Replica(LocalReplica):
             held = self._parts.vector.get(actor)
             if actor == self.actor or held > marked_number(sequence):
                 self._served.journal.emit(ActorForgotten(actor=actor))
-            elif held == marked_number(sequence) > 0 and actor not in keep:
+            elif (
                 # With less than the peer has seen, the rest has to come from its state first.
+                held == marked_number(sequence) > 0
+                and actor not in keep
+                and not is_lacking(actor, held)
+            ):
                 self.forget(actor)
                 learned.append(actor)
         return learned

@@ -20,7 +20,7 @@ from typing import Final
 from attrs import define, field
 
 from meshlib.identity import ActorId
-from meshlib.replication.vector import Clock, is_mark
+from meshlib.replication.vector import Clock, is_mark, marked_number
 
 __all__ = ["GracePeriod", "StabilityTracker"]
 
@@ -48,19 +48,24 @@ class _Peer:
 
 
 def _has_reached(ours: Clock, theirs: Clock) -> bool:
-    """Tell whether a clock covers another; what the other has forgotten counts as covered."""
+    """Tell whether a clock covers another.
+
+    What both have forgotten counts as covered, and so does what this node never heard of and the
+    other has forgotten.
+    """
     return all(
-        is_mark(sequence) or ours.get(actor, 0) >= sequence for actor, sequence in theirs.items()
+        ours.get(actor, 0) >= marked_number(sequence) or (is_mark(sequence) and actor not in ours)
+        for actor, sequence in theirs.items()
     )
 
 
 def _minimum(clocks: Iterable[Clock]) -> dict[ActorId, int]:
-    """Return the pointwise minimum of one or more clocks."""
+    """Return the pointwise minimum of one or more clocks; a mark is the number that it marks."""
     iterator = iter(clocks)
     result = dict(next(iterator))
     for clock in iterator:
         result = {
-            actor: min(sequence, clock[actor])
+            actor: min(sequence, marked_number(clock[actor]))
             for actor, sequence in result.items()
             if actor in clock
         }
@@ -106,8 +111,10 @@ class StabilityTracker:
         known.heard_at = now
         latest = known.latest
         for writer, sequence in clock.items():
-            if sequence > latest.get(writer, 0):
-                latest[writer] = sequence
+            # One that forgot a writer has not seen what that wrote meanwhile.
+            number = marked_number(sequence)
+            if number > latest.get(writer, 0):
+                latest[writer] = number
         if not is_partial:
             known.newest = dict(clock)
             self._settle(known, our_clock)
@@ -144,6 +151,17 @@ class StabilityTracker:
         """Return the peers that have absorbed a write, this node not counted. O(peers)."""
         return frozenset(
             name for name, peer in self._peers.items() if peer.latest.get(actor, 0) >= sequence
+        )
+
+    def is_lacking(self, members: Collection[str], actor: ActorId, sequence: int) -> bool:
+        """Tell whether one of `members` is known to have less of a writer. O(members).
+
+        One that was never heard to have anything of it is not known to.
+        """
+        return any(
+            0 < self._peers[name].latest.get(actor, 0) < sequence
+            for name in members
+            if name in self._peers
         )
 
     def stable(self, members: Collection[str], *, our_clock: Clock) -> dict[ActorId, int]:

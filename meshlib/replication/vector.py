@@ -6,7 +6,10 @@ do so at different times, and these keep that from looking like something is mis
 
 - its number is kept aside for a while, its old entries are refused by it, and clocks sent to
   peers carry it as a *mark*: "this much I had, I need no more of it";
-- a peer that sees a mark forgets too, so that the hashes are soon equal again;
+- a peer that sees a mark forgets too, so that the hashes are soon equal again, unless it knows
+  of somebody who has less of the writer than the mark says;
+- whoever gets more of a forgotten writer than it had, from the state of a peer that was cut off,
+  counts it again, until everybody in reach has as much;
 - `BASE` stands in the clock of every node that holds content of writers it has forgotten: a
   node without it cannot get that content from a log and is sent a snapshot.
 """
@@ -114,23 +117,28 @@ class VersionVector:
         return 0 < sequence <= number
 
     def reaches(self, clock: Clock) -> bool:
-        """Tell whether everything that a peer's clock names was absorbed here. O(actors)."""
+        """Tell whether everything that a peer's clock names was absorbed here. O(actors).
+
+        What the peer has forgotten and this node never heard of needs not be.
+        """
         numbers, forgotten = self._numbers, self.forgotten
         return all(
-            actor in forgotten
-            or numbers.get(actor, 0) >= marked_number(sequence)
-            or (is_mark(sequence) and actor not in numbers)
+            numbers.get(actor, 0) >= (number := marked_number(sequence))
+            or forgotten.get(actor, 0) >= number
+            or (is_mark(sequence) and actor not in numbers and actor not in forgotten)
             for actor, sequence in clock.items()
         )
 
     def lacks_forgotten(self, peer_clock: Clock) -> bool:
-        """Tell whether a peer lacks writes of a writer forgotten here. O(peer's actors).
+        """Tell whether a peer lacks writes of a writer forgotten here or there. O(peer's actors).
 
-        One that does not name the writer has forgotten it too, or is new and lacks `BASE`.
+        Its log entries are refused where it is forgotten: only the state brings them. A peer that
+        does not name a writer forgotten here has forgotten it too, or is new and lacks `BASE`.
         """
-        forgotten = self.forgotten
-        return bool(forgotten) and any(
+        forgotten, numbers = self.forgotten, self._numbers
+        return any(
             marked_number(sequence) < forgotten.get(actor, 0)
+            or (is_mark(sequence) and marked_number(sequence) < numbers.get(actor, 0))
             for actor, sequence in peer_clock.items()
         )
 
@@ -150,6 +158,15 @@ class VersionVector:
         self.forgotten[actor] = sequence
         if len(self.forgotten) > FORGOTTEN_MAX:
             del self.forgotten[next(iter(self.forgotten))]
+
+    def recall(self, actor: ActorId, sequence: int) -> None:
+        """Count a writer again that was forgotten with less. O(1).
+
+        What more of it came is in no other clock that has forgotten it: uncounted, two nodes
+        would have equal clocks and other content.
+        """
+        del self.forgotten[actor]
+        self.set(actor, sequence)
 
     def advertised(self) -> dict[ActorId, int]:
         """Return the clock to send to peers: the numbers, and marks for the newest forgotten."""

@@ -30,6 +30,9 @@ FOUND = {
     475: "content that differed while a late write waited to be written again was called an alarm",
     488: "an older removal that came late, where a later one was dropped, was called a lost write",
     688: "a write made again, and replaced within the same event, was called made up",
+    884: "a writer forgotten with unequal numbers: equal clocks, and content that differed",
+    888: "one that had more of a writer than those who had forgotten it kept that to itself",
+    907: "a removal that those who had forgotten its writer never saw was dropped as seen by all",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 

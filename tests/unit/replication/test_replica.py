@@ -200,8 +200,63 @@ def test_a_writer_is_not_forgotten_before_all_of_it_is_here(world: Any) -> None:
     assert not b.reaches(a.advertised_clock())
     world.transfer(a, b)
     assert {"y": 2} == world.live(a) == world.live(b)
-    assert a.clock_hash() == b.clock_hash()
     assert b.reaches(a.advertised_clock())
+    assert [c.actor] == b.learn_forgotten(a.advertised_clock(), keep=[])
+    assert a.clock_hash() == b.clock_hash()
+
+
+def test_who_has_more_of_a_writer_than_one_that_forgot_it_sends_its_state(world: Any) -> None:
+    """Entries would be refused there; and the writer is counted again, so that others see it."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    entries = [world.put(c, "x", 1), world.remove(c, "x"), world.put(c, "y", 2)]
+    a.receive(entries[:1])
+    a.forget(c.actor)
+    b.receive(entries)
+    assert b.lacking(a.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert not a.reaches(b.advertised_clock())
+    world.transfer(b, a)
+    assert {"y": 2} == world.live(a)
+    assert 3 == a.version_vector[c.actor]
+    assert not b.lacking(a.advertised_clock(), bytes_max=1000).needs_snapshot
+
+
+def test_two_that_forgot_a_writer_with_other_numbers_have_other_clocks_after(world: Any) -> None:
+    """Equal hashes would say that a third, which forgot it as one of them did, has it all."""
+    a, b, c, d = (world.replica(name) for name in "abcd")
+    entries = [world.put(c, "x", 1), world.put(c, "y", 2)]
+    for replica in (a, d):
+        replica.receive(entries[:1])
+        replica.forget(c.actor)
+    b.receive(entries)
+    b.forget(c.actor)
+    assert b.lacking(a.advertised_clock(), bytes_max=1000).needs_snapshot
+    world.transfer(b, a)
+    assert {"x": 1, "y": 2} == world.live(a)
+    assert a.clock_hash() != d.clock_hash()
+    assert a.lacking(d.advertised_clock(), bytes_max=1000).needs_snapshot
+    world.transfer(a, d)
+    assert {"x": 1, "y": 2} == world.live(d)
+    for replica in (a, d):
+        assert [c.actor] == replica.learn_forgotten(b.advertised_clock(), keep=[])
+    assert a.clock_hash() == b.clock_hash() == d.clock_hash()
+
+
+def test_a_writer_of_which_somebody_has_less_is_not_forgotten_on_a_peers_word(world: Any) -> None:
+    """It would be in no clock any more that this somebody lacks something."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    entry = world.put(c, "x", 1)
+    a.receive([entry])
+    b.receive([entry])
+    a.forget(c.actor)
+    asked: list[tuple[Any, int]] = []
+
+    def is_lacking(actor: Any, sequence: int) -> bool:
+        asked.append((actor, sequence))
+        return True
+
+    assert [] == b.learn_forgotten(a.advertised_clock(), keep=[], is_lacking=is_lacking)
+    assert [(c.actor, 1)] == asked
+    assert c.actor in b.version_vector
 
 
 def test_marks_are_not_all_that_a_peer_needs_that_lacks_entries(world: Any) -> None:

@@ -33,11 +33,35 @@ def test_seen_by_names_the_peers_that_have_a_write() -> None:
     assert frozenset({"b", "c"}) == tracker.seen_by(A, 2)
 
 
-def test_a_forgotten_writer_counts_as_seen() -> None:
-    """A mark says that the peer needs no more of it."""
+def test_a_forgotten_writer_counts_as_seen_up_to_its_number() -> None:
+    """A peer that forgot it before it wrote more has not got that."""
     tracker = StabilityTracker()
-    heard(tracker, "b", {A: MARK | 2}, ours={})
-    assert frozenset({"b"}) == tracker.seen_by(A, 9)
+    heard(tracker, "b", {A: MARK | 2}, ours={A: 9})
+    assert frozenset({"b"}) == tracker.seen_by(A, 2)
+    assert frozenset() == tracker.seen_by(A, 3)
+    assert {A: 2} == tracker.stable(["b"], our_clock={A: 9})
+    assert {A: 2} == tracker.settled(["b"], our_clock={A: 9})
+
+
+def test_what_a_peer_had_of_a_writer_that_it_forgot_must_be_here_too() -> None:
+    """Unless this node never heard of the writer, or has forgotten it as well."""
+    tracker = StabilityTracker()
+    heard(tracker, "b", {A: MARK | 5, B: 1}, ours={A: 4, B: 1})
+    assert {} == tracker.settled(["b"], our_clock={A: 4, B: 1})
+    assert {A: 5, B: 1} == tracker.settled(["b"], our_clock={A: 5, B: 1})
+    heard(tracker, "b", {A: MARK | 5, B: 1}, ours={B: 1})
+    assert {B: 1} == tracker.settled(["b"], our_clock={B: 1})
+
+
+def test_who_is_known_to_have_less_is_told() -> None:
+    """By number or by mark; not who was never heard to have anything of the writer."""
+    tracker = StabilityTracker()
+    heard(tracker, "b", {A: MARK | 2, B: 7}, ours={})
+    heard(tracker, "c", {B: 4}, ours={}, actor=C)
+    assert tracker.is_lacking(["b", "c"], A, 3)
+    assert not tracker.is_lacking(["b", "c"], A, 2)
+    assert tracker.is_lacking(["b", "c"], B, 7)
+    assert not tracker.is_lacking(["b", "unheard"], B, 7)
 
 
 def test_stable_is_what_all_of_them_have() -> None:

@@ -70,13 +70,15 @@ def test_a_clock_that_is_sent_marks_the_forgotten() -> None:
 
 
 def test_a_peer_with_a_mark_is_reached() -> None:
-    """What a peer has forgotten is not waited for, nor what was forgotten here."""
+    """What a peer has forgotten and this node never heard of is not waited for."""
     peer = made(a=3)
     peer.forget(A, 3)
     assert made(b=1).reaches(peer.advertised())
     ours = made(a=3)
     ours.forget(A, 3)
-    assert ours.reaches({A: 9})
+    assert ours.reaches({A: 3})
+    assert ours.reaches(peer.advertised())
+    assert not ours.reaches({A: 4})
     assert not made(a=3).reaches({A: 4})
 
 
@@ -86,6 +88,19 @@ def test_a_mark_beyond_what_is_held_is_not_reached() -> None:
     peer.forget(A, 3)
     assert not made(a=2).reaches(peer.advertised())
     assert made(a=3).reaches(peer.advertised())
+    ours = made(a=2)
+    ours.forget(A, 2)
+    assert not ours.reaches(peer.advertised())
+
+
+def test_a_writer_is_counted_again_once_more_of_it_came() -> None:
+    """It is in the clock and in its hash as if it had never been forgotten."""
+    clock = made(a=2, b=1)
+    clock.forget(A, 2)
+    clock.recall(A, 5)
+    assert {B: 1, A: 5} == clock.view
+    assert {} == clock.forgotten
+    assert clock.hash() == clock_hash({A: 5, B: 1})
 
 
 def test_a_peer_behind_a_forgotten_writer_lacks_it() -> None:
@@ -97,6 +112,9 @@ def test_a_peer_behind_a_forgotten_writer_lacks_it() -> None:
     assert not ours.lacks_forgotten({B: 1})
     theirs.forget(A, 2)
     assert ours.lacks_forgotten(theirs.advertised())
+    assert made(a=3).lacks_forgotten(theirs.advertised())
+    assert not made(a=2).lacks_forgotten(theirs.advertised())
+    assert not made(b=1).lacks_forgotten(theirs.advertised())
 
 
 def test_the_forgotten_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
