@@ -33,10 +33,12 @@ class _Peer:
         actor: the writer it is now; another one means that it began again.
         heard_at: when its clock was heard last, in monotonic seconds.
         latest: the latest numbers heard, pointwise, partial clocks included.
-        settled: the latest whole clock of it that this node's own clock has reached.
+        settled: the latest whole clock of it that this node's own clock has reached, without
+            marks.
         waiting: a whole clock of it that this node's has not reached yet; kept until it has,
             so that a peer that always writes is still caught up with.
         newest: the newest whole clock heard.
+        reached: `settled` as it was heard.
     """
 
     actor: ActorId
@@ -45,6 +47,7 @@ class _Peer:
     settled: Clock = field(factory=dict)
     waiting: Clock | None = None
     newest: Clock = field(factory=dict)
+    reached: Clock | None = None
 
 
 def _has_reached(ours: Clock, theirs: Clock) -> bool:
@@ -60,12 +63,12 @@ def _has_reached(ours: Clock, theirs: Clock) -> bool:
 
 
 def _minimum(clocks: Iterable[Clock]) -> dict[ActorId, int]:
-    """Return the pointwise minimum of one or more clocks; a mark is the number that it marks."""
+    """Return the pointwise minimum of one or more clocks without marks."""
     iterator = iter(clocks)
     result = dict(next(iterator))
     for clock in iterator:
         result = {
-            actor: min(sequence, marked_number(clock[actor]))
+            actor: min(sequence, clock[actor])
             for actor, sequence in result.items()
             if actor in clock
         }
@@ -122,12 +125,18 @@ class StabilityTracker:
     @staticmethod
     def _settle(peer: _Peer, our_clock: Clock) -> None:
         """Move on to the newest whole clock of a peer that this node has reached."""
+        if peer.newest is peer.reached:
+            return
         if _has_reached(our_clock, peer.newest):
-            peer.settled, peer.waiting = peer.newest, None
+            peer.reached, peer.waiting = peer.newest, None
         elif peer.waiting is None:
             peer.waiting = peer.newest
+            return
         elif _has_reached(our_clock, peer.waiting):
-            peer.settled, peer.waiting = peer.waiting, peer.newest
+            peer.reached, peer.waiting = peer.waiting, peer.newest
+        else:
+            return
+        peer.settled = {actor: marked_number(number) for actor, number in peer.reached.items()}
 
     def forget(self, peer: str) -> None:
         """Drop a peer: it is no member any more, or has begun again."""
