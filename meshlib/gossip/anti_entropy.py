@@ -247,7 +247,7 @@ class AntiEntropy:
         replica.learn_forgotten(
             clock,
             keep={member.actor for member in context.members},
-            is_lacking=partial(context.tracker.is_lacking, reachable),
+            is_lacking=partial(context.tracker.has_forgotten_less, reachable),
         )
         if not self.is_synced and (self._goal is None or now - self._goal_set_at > GOAL_S):
             self._goal, self._goal_set_at = dict(clock), now

@@ -374,8 +374,8 @@ class Replica(LocalReplica):
         Args:
             peer_clock: as it was sent.
             keep: the actors of the members, which are not forgotten on a peer's word.
-            is_lacking: `is_lacking(actor, sequence)`: whether a member is known to have less of
-                a writer. It must be counted until that member has it too.
+            is_lacking: `is_lacking(actor, sequence)`: whether a member has forgotten a writer with
+                less. It must be counted until that member has it too.
         """
         learned: list[ActorId] = []
         for actor, sequence in peer_clock.items():

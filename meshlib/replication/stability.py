@@ -162,15 +162,17 @@ class StabilityTracker:
             name for name, peer in self._peers.items() if peer.latest.get(actor, 0) >= sequence
         )
 
-    def is_lacking(self, members: Collection[str], actor: ActorId, sequence: int) -> bool:
-        """Tell whether one of `members` is known to have less of a writer. O(members).
+    def has_forgotten_less(self, members: Collection[str], actor: ActorId, sequence: int) -> bool:
+        """Tell whether one of `members` forgot a writer with less than `sequence`. O(members).
 
-        One that was never heard to have anything of it is not known to.
+        By the newest whole clock of each. Who counts the writer, with however little, is told
+        apart by its clock.
         """
         return any(
-            0 < self._peers[name].latest.get(actor, 0) < sequence
+            is_mark(known) and marked_number(known) < sequence
             for name in members
             if name in self._peers
+            for known in (self._peers[name].newest.get(actor, 0),)
         )
 
     def stable(self, members: Collection[str], *, our_clock: Clock) -> dict[ActorId, int]:

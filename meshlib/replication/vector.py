@@ -7,7 +7,7 @@ do so at different times, and these keep that from looking like something is mis
 - its number is kept aside for a while, its old entries are refused by it, and clocks sent to
   peers carry it as a *mark*: "this much I had, I need no more of it";
 - a peer that sees a mark forgets too, so that the hashes are soon equal again, unless it knows
-  of somebody who has less of the writer than the mark says;
+  of somebody who has forgotten the writer with less;
 - whoever gets more of a forgotten writer than it had, from the state of a peer that was cut off,
   counts it again, until everybody in reach has as much;
 - `BASE` stands in the clock of every node that holds content of writers it has forgotten: a

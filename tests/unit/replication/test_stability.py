@@ -53,15 +53,17 @@ def test_what_a_peer_had_of_a_writer_that_it_forgot_must_be_here_too() -> None:
     assert {B: 1} == tracker.settled(["b"], our_clock={B: 1})
 
 
-def test_who_is_known_to_have_less_is_told() -> None:
-    """By number or by mark; not who was never heard to have anything of the writer."""
+def test_who_has_forgotten_a_writer_with_less_is_told() -> None:
+    """Not who still counts it, and not who is behind with what another writer wrote."""
     tracker = StabilityTracker()
     heard(tracker, "b", {A: MARK | 2, B: 7}, ours={})
     heard(tracker, "c", {B: 4}, ours={}, actor=C)
-    assert tracker.is_lacking(["b", "c"], A, 3)
-    assert not tracker.is_lacking(["b", "c"], A, 2)
-    assert tracker.is_lacking(["b", "c"], B, 7)
-    assert not tracker.is_lacking(["b", "unheard"], B, 7)
+    assert tracker.has_forgotten_less(["b", "c"], A, 3)
+    assert not tracker.has_forgotten_less(["b", "c"], A, 2)
+    assert not tracker.has_forgotten_less(["c", "unheard"], A, 3)
+    assert not tracker.has_forgotten_less(["b", "c"], B, 7)
+    heard(tracker, "b", {A: MARK | 3, B: 7}, ours={})
+    assert not tracker.has_forgotten_less(["b", "c"], A, 3)
 
 
 def test_stable_is_what_all_of_them_have() -> None:
