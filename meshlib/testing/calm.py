@@ -214,6 +214,8 @@ def differences(cluster: Cluster) -> Iterator[str]:
     first = hosts[0].node.replica
     for host in hosts:
         replica = host.node.replica
+        if inside.has_late_writes(host.node):
+            yield f"{host.label} has late writes that it will write again"
         if replica.clock_hash() != first.clock_hash():
             yield f"{host.label} and {hosts[0].label} have other clocks"
         elif replica.content_digest() != first.content_digest():

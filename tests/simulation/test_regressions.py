@@ -33,6 +33,7 @@ FOUND = {
     884: "a writer forgotten with unequal numbers: equal clocks, and content that differed",
     888: "one that had more of a writer than those who had forgotten it kept that to itself",
     907: "a removal that those who had forgotten its writer never saw was dropped as seen by all",
+    1777: "what came late was looked at before it was written again",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
