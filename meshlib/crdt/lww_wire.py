@@ -168,7 +168,9 @@ def _read_writes(writes: Sequence[Any]) -> tuple[Iterable[Row], int]:
     ]
     positions, after, logicals, sequences = columns
     # None of them is over the last actor's, so all are there when no actor's is missing.
-    used = positions if type(positions) is bytes else set(positions)
+    # One byte cannot be searched for a larger number.
+    is_narrow = type(positions) is bytes and len(actors) <= 256
+    used = positions if is_narrow else set(positions)
     require(all(map(used.__contains__, range(len(actors)))), "an actor without a write")
     require(0 in after if count else base_ms == 0, "the earliest milliseconds must be a write's")
     payloads, removal_count = _read_payloads(payloads, count)

@@ -111,6 +111,7 @@ class AntiEntropy:
         self._goal_set_at = now
         self.is_synced = False
         self.diverged_from: dict[str, float] = {}
+        self._compared: dict[str, float] = {}
 
     def start(self, now: float) -> None:
         """Begin to exchange, at a random time within the first interval."""
@@ -177,9 +178,9 @@ class AntiEntropy:
     def _on_divergence(self, name: str, now: float) -> None:
         """Take what a peer has and this node has not, and let it look likewise.
 
-        At first the clocks are compared whole: marks do not count in their hashes, and who has
-        forgotten a writer with less than the other gets the rest by an ordinary transfer, which
-        tells removals from additions. A repair cannot.
+        A repair comes after the clocks were compared whole and neither side lacked anything: marks
+        do not count in their hashes, and who has forgotten a writer with less than the other gets
+        the rest by an ordinary transfer, which tells removals from additions. A repair cannot.
         """
         context = self._context
         interval_s = context.config.sync_interval_s
@@ -189,10 +190,14 @@ class AntiEntropy:
         if now - before <= interval_s:
             return  # what was begun then is under way
         self.diverged_from[name] = now
-        if now - before > REPAIR_INTERVALS * interval_s:
-            context.send_to_member(name, self._own_clock(is_whole=True, wants_reply=True))
-        else:
+        if self._incoming is not None or name in self._outgoing:
+            return  # an ordinary transfer may be all that it takes
+        is_compared = self._compared.get(name, -math.inf) >= before - interval_s
+        if is_compared and now - before <= REPAIR_INTERVALS * interval_s:
             self._request_snapshot(name, now, is_repair=True)
+        else:
+            clock = context.replica.advertised_clock(is_complete=True)
+            context.send_to_member(name, ClockExchange(clock, wants_reply=True))
         self.begin(name, now, check_content=True)
 
     def on_sync_equal(self, message: SyncEqual, header: FrameHeader, now: float) -> None:
@@ -252,11 +257,14 @@ class AntiEntropy:
         if not self.is_synced and (self._goal is None or now - self._goal_set_at > GOAL_S):
             self._goal, self._goal_set_at = dict(clock), now
         tells_marks = message.wants_reply and self._has_marks_for(header.name, clock)
-        self._send_lacking(clock, header, offers_state=not tells_marks)
+        lacks = self._send_lacking(clock, header, offers_state=not tells_marks)
+        has_all = replica.reaches(clock)
         if tells_marks:
-            context.send(header.address, self._own_clock(is_whole=True))
-        elif message.wants_reply and not replica.reaches(clock):
+            context.send(header.address, self._own_clock(peer_clock=clock, is_whole=True))
+        elif message.wants_reply and not has_all:
             context.send(header.address, self._own_clock(peer_clock=clock))
+        if has_all and not lacks:
+            self._compared[header.name] = now
         self.check_goal()
 
     def _has_marks_for(self, name: str, clock: Mapping[ActorId, int]) -> bool:
@@ -281,20 +289,22 @@ class AntiEntropy:
         """Return this node's clock as it is sent: whole while it is short, or else in part.
 
         Args:
-            peer_clock: the receiver's, if it is known: then what differs is named. Otherwise
-                the writers that moved last are, which is what differs as a rule.
+            peer_clock: the receiver's, if it is known: then what differs is named, and whom of
+                it this node has forgotten. Otherwise the writers that moved last are, which is
+                what differs as a rule.
             is_whole: name them all.
             wants_reply: as in the message.
         """
         replica, count_max = self._context.replica, self._context.config.clock_entries_max
         numbers = replica.version_vector
         if is_whole or len(numbers) <= count_max:
-            return ClockExchange(replica.advertised_clock(), wants_reply)
+            return ClockExchange(replica.advertised_clock(named=peer_clock or ()), wants_reply)
         if peer_clock is None:
             named = replica.latest_clock(count_max)
         else:
             named = {a: n for a, n in numbers.items() if peer_clock.get(a) != n}
             named |= {actor: 0 for actor in peer_clock if actor not in numbers}
+            named |= replica.marks(peer_clock)
         return ClockExchange(named, wants_reply, rest_hash=replica.rest_hash(named))
 
     def _whole_clock(self, message: ClockExchange) -> Mapping[ActorId, int] | None:
@@ -309,7 +319,8 @@ class AntiEntropy:
 
     def _send_lacking(
         self, clock: Mapping[ActorId, int], header: FrameHeader, *, offers_state: bool = True
-    ) -> None:
+    ) -> bool:
+        """Send what a peer lacks, or let it know that it needs the state; tell if it is so."""
         context = self._context
         lacking = context.replica.lacking(clock, bytes_max=EXCHANGE_BYTES_MAX)
         groups = list(batches(lacking.entries, context.config.packet_bytes_max))
@@ -323,6 +334,7 @@ class AntiEntropy:
         context.counters.entries_sent += len(lacking.entries)
         if lacking.needs_snapshot and offers_state:
             context.send(header.address, SnapshotAvailable())
+        return lacking.needs_snapshot or bool(lacking.entries)
 
     def check_goal(self) -> None:
         """Become synchronised once the first peer's clock has been reached."""
@@ -346,6 +358,7 @@ class AntiEntropy:
         self._incoming = None
         self._outgoing.clear()
         self._catching_up.clear()
+        self._compared.clear()
 
     # State transfers
 
@@ -507,6 +520,7 @@ class AntiEntropy:
         self._outgoing.pop(name, None)
         self._catching_up.pop(name, None)
         self._told.pop(name, None)
+        self._compared.pop(name, None)
         self.diverged_from.pop(name, None)
         if self._incoming is not None and self._incoming.peer == name:
             self._incoming = None

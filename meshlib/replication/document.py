@@ -21,6 +21,7 @@ from meshlib.errors import (
 )
 from meshlib.identity import ActorId, check_name
 from meshlib.limits import DOCUMENT_NAME_BYTES_MAX, DOCUMENTS_MAX
+from meshlib.replication.vector import marked_number
 
 __all__ = ["Covers", "Document", "DocumentTable", "Prunable", "Traits", "latest_stamp"]
 
@@ -250,6 +251,8 @@ class DocumentTable:
     def heal(self, name: str, clock: Mapping[ActorId, int]) -> None:
         """Note that a whole document of a peer with this clock was absorbed. O(skipped)."""
         skipped = self._skipped.get(name)
-        if skipped is not None and all(clock.get(a, 0) >= n for a, n in skipped.items()):
+        if skipped is not None and all(
+            marked_number(clock.get(a, 0)) >= n for a, n in skipped.items()
+        ):
             skipped.clear()
             del self._skipped[name]

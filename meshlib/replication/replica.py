@@ -130,14 +130,25 @@ class Replica(LocalReplica):
         """Return the entries that fill a peer's gap, from the log. O(entries returned)."""
         return self._parts.log.between(gap, bytes_max=bytes_max)
 
-    def advertised_clock(self) -> dict[ActorId, int]:
+    def advertised_clock(
+        self, *, named: Iterable[ActorId] = (), is_complete: bool = False
+    ) -> dict[ActorId, int]:
         """Return the clock to send to peers: `version_vector`, and marks. O(actors).
 
         A mark tells that a writer was forgotten here and nothing of it is needed. A clock
         without marks is understood too, and costs a needless transfer while peers differ in
         whom they have forgotten.
+
+        Args:
+            named: writers that are marked as well, if they were forgotten: those of the clock
+                that this one answers.
+            is_complete: mark all of the forgotten, and not the newest alone.
         """
-        return self._parts.vector.advertised()
+        return self._parts.vector.advertised(named=named, is_complete=is_complete)
+
+    def marks(self, actors: Iterable[ActorId]) -> dict[ActorId, int]:
+        """Return the marks of those among some writers that were forgotten. O(those)."""
+        return self._parts.vector.marks(actors)
 
     def latest_clock(self, count: int) -> dict[ActorId, int]:
         """Return the numbers of the clock that moved last, `count` at most. O(count)."""

@@ -155,7 +155,7 @@ class SnapshotPages:
     def __init__(
         self, parts: Parts, offer: Offer, *, page_bytes_max: int, number: int, is_repair: bool
     ) -> None:
-        self.clock: Final = parts.vector.advertised()
+        self.clock: Final = parts.vector.advertised(is_complete=True)
         self._piece_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
         clock_hash = parts.vector.hash()
         self._head = PageContent(

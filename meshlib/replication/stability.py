@@ -120,6 +120,8 @@ class StabilityTracker:
                 latest[writer] = number
         if not is_partial:
             known.newest = dict(clock)
+            # A writer that neither has any more is asked for no more.
+            known.latest = {a: n for a, n in latest.items() if a in clock or a in our_clock}
             self._settle(known, our_clock)
 
     @staticmethod

@@ -39,7 +39,10 @@ FORGOTTEN_MAX: Final = 16_384
 """Forgotten writers whose entries are refused by name; older ones come from nowhere any more."""
 
 MARKS_MAX: Final = 256
-"""Forgotten writers named in a clock that is sent: 6 KiB; peers learn them at once."""
+"""Forgotten writers named in a clock that is sent: 7 KiB; peers learn them at once."""
+
+ENTRIES_MAX: Final = 32_768
+"""Writers of a clock with all its marks: 27 bytes each at most, which fit a frame."""
 
 
 def is_mark(sequence: int) -> bool:
@@ -168,9 +171,25 @@ class VersionVector:
         del self.forgotten[actor]
         self.set(actor, sequence)
 
-    def advertised(self) -> dict[ActorId, int]:
-        """Return the clock to send to peers: the numbers, and marks for the newest forgotten."""
-        clock = dict(self._numbers)
-        for actor in list(self.forgotten)[-MARKS_MAX:]:
-            clock[actor] = MARK | self.forgotten[actor]
-        return clock
+    def advertised(
+        self, *, named: Iterable[ActorId] = (), is_complete: bool = False
+    ) -> dict[ActorId, int]:
+        """Return the clock to send to peers: the numbers, and marks for the newest forgotten.
+
+        O(actors).
+
+        Args:
+            named: writers that are marked as well, if they were forgotten.
+            is_complete: mark all that were forgotten, as far as a frame has room: for the clock
+                of a state, of which an entry that no clock covers is news.
+        """
+        clock, forgotten = dict(self._numbers), self.forgotten
+        count = max(MARKS_MAX, ENTRIES_MAX - len(clock)) if is_complete else MARKS_MAX
+        for actor in islice(reversed(forgotten), count):
+            clock[actor] = MARK | forgotten[actor]
+        return clock | self.marks(named)
+
+    def marks(self, actors: Iterable[ActorId]) -> dict[ActorId, int]:
+        """Return the marks of those among some writers that were forgotten. O(those)."""
+        forgotten = self.forgotten
+        return {actor: MARK | forgotten[actor] for actor in actors if actor in forgotten}
