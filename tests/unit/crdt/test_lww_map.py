@@ -463,3 +463,13 @@ def test_an_entry_tells_its_version() -> None:
     """The version is the sum of all writers' counts."""
     entry = LWWEntry(*stamp(1), 1, None, ((ALICE[:8], 2), (BOB[:8], 3)))
     assert 5 == entry.version
+
+
+def test_more_actors_than_a_narrow_column_can_name_are_refused() -> None:
+    """256 rows of one byte each can name 256 of 257 actors: one is without a write."""
+    actors = tuple(number.to_bytes(16, "big") for number in range(257))
+    keys = tuple(f"k{number:03d}" for number in range(256))
+    columns = (bytes(range(256)), bytes(256), bytes(256), b"\x01" * 256)
+    payloads = (encode_value(1),) * 256
+    with pytest.raises(DecodeError, match="an actor without a write"):
+        LWWMap.from_wire((actors, 0, keys, columns, payloads, (1,) * 256, ()))

@@ -22,6 +22,7 @@ class MiniNetwork:
         self.events: dict[str, list[Event]] = {}
         self.cuts: set[tuple[str, str]] = set()
         self.is_refusing = True
+        self.is_lost: Callable[[bytes], bool] = lambda _frame: False
         self._rng = random.Random(7)
         self._frames: list[tuple[float, int, str, str, bytes]] = []
         self._order = 0
@@ -74,6 +75,8 @@ class MiniNetwork:
         """Put a node's frames on their way and keep its events."""
         node = self.nodes[address]
         for packet in node.packets_to_send():
+            if self.is_lost(packet.data):
+                continue
             self._order += 1
             due = self.now + 0.001 + self._rng.random() * 0.002
             frame = (due, self._order, packet.destination, address, packet.data)

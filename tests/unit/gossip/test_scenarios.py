@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from meshlib.clock import HybridClock
 from meshlib.gossip import GossipConfig, MemberDown, MemberSuspected, NameConflict, PacketRejected
-from meshlib.replication import ReplicationConfig
+from meshlib.gossip.messages import SnapshotAvailable
+from meshlib.gossip.wire import decode_frame
+from meshlib.identity import actor_id
+from meshlib.replication import LogEntry, Replica, ReplicationConfig
 from meshlib.testing.inside import leftovers
 
 ALL_ALIVE = {"n0": "Alive", "n1": "Alive", "n2": "Alive"}
@@ -466,3 +472,48 @@ def test_halves_of_which_one_forgot_a_writer_end_with_equal_content(network: Any
     ] * 4
     assert len({node.replica.clock_hash() for node in network.nodes.values()}) == 1
     assert [name for name in names if "StateDiverged" in network.kinds(name)] == []
+
+
+@pytest.mark.parametrize("lost_count", [0, 1, 3])
+def test_unequal_marks_behind_equal_hashes_bring_nothing_back(
+    network: Any, lost_count: int
+) -> None:
+    """Who forgot a writer with less gets its removal by a transfer; a repair would undo it.
+
+    Also when the offers of that transfer are lost at first.
+    """
+    nodes = network.start("n0", seeds=()), network.start("n1")
+    network.run(5.0)
+    actor = actor_id("gone", 1)
+    clock = HybridClock(actor, wall_clock=lambda: network.now + 1.7e9)
+    writer = Replica(actor=actor, clock=clock, config=ReplicationConfig())
+    writer.open("app", type_tag="lww_map")
+
+    def entry(mutate: Any) -> LogEntry:
+        writer.write("app", mutate)
+        [written] = writer.flush()
+        return written
+
+    removed = entry(lambda m, c: m.set("removed", 1, stamp=c.stamp(), sequence=c.sequence))
+    removal = entry(lambda m, c: m.remove("removed", stamp=c.stamp(), sequence=c.sequence))
+    for node, entries in zip(nodes, ([removed, removal], [removed]), strict=True):
+        node.replica.receive(entries)
+        node.replica.forget(actor)
+        node.replica.collect_tombstones({}, now=network.now)
+    were_equal = nodes[0].replica.clock_hash() == nodes[1].replica.clock_hash()
+    left_to_lose = [None] * lost_count
+
+    def is_lost(data: bytes) -> bool:
+        messages = decode_frame(data, cluster="mesh").messages
+        if left_to_lose and any(isinstance(message, SnapshotAvailable) for message in messages):
+            left_to_lose.pop()
+            return True
+        return False
+
+    network.is_lost = is_lost
+    network.run(60.0)
+
+    assert were_equal
+    assert not left_to_lose
+    assert [node.replica.get("app").value for node in nodes] == [{}, {}]
+    assert nodes[0].replica.clock_hash() == nodes[1].replica.clock_hash()

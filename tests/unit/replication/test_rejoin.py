@@ -280,3 +280,24 @@ def test_a_state_may_tell_that_one_was_forgotten(world: Any) -> None:
     fresh = Replica(actor=a.actor, clock=world.clock(a.actor, "a"))
     world.transfer(b, fresh)
     assert ActorForgotten(actor=a.actor) in fresh.events()
+
+
+@pytest.mark.parametrize("other_count", [10, 300])
+def test_what_a_writer_forgotten_long_ago_wrote_stays_removed(world: Any, other_count: int) -> None:
+    """A state's clock marks all that were forgotten: an entry that none covers would be news."""
+    a, b, old = world.replica("a"), world.replica("b"), world.replica("old")
+    writers = [old, *(world.replica(f"other {number}") for number in range(other_count))]
+    for writer in writers:
+        entry = world.put(writer, "x" if writer is old else "y", 1)
+        a.receive([entry])
+        b.receive([entry])
+    for writer in writers:
+        a.forget(writer.actor)
+        b.forget(writer.actor)
+    b.receive([world.put(a, "z", 1)])
+    world.remove(b, "x")
+    b.collect_tombstones(b.version_vector, now=0.0)
+    report = adopt(world, a, b)
+
+    assert report.kept == 0
+    assert {"y": 1, "z": 1} == world.live(a)

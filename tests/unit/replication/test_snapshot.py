@@ -19,7 +19,14 @@ from meshlib.errors import (
     VersionMismatch,
 )
 from meshlib.limits import VALUE_BYTES_MAX
-from meshlib.replication import EntriesHeld, PageSkipped, Replica, ReplicationConfig, SnapshotPage
+from meshlib.replication import (
+    EntriesHeld,
+    LogEntry,
+    PageSkipped,
+    Replica,
+    ReplicationConfig,
+    SnapshotPage,
+)
 from meshlib.replication.snapshot import PageContent
 
 
@@ -509,3 +516,25 @@ def test_a_writer_forgotten_during_a_transfer_is_looked_at_all_the_same(world: A
 
     assert not were_equal
     assert world.live(a) == world.live(b) == {"kept": 2}
+
+
+def test_a_mark_makes_a_document_whole_only_up_to_its_number(world: Any) -> None:
+    """Who could not read an entry lacks it, also after the state of one that forgot its writer.
+
+    What it does not have is no proof of a removal.
+    """
+    writer, island, blind, sound = (world.replica(name) for name in "abcd")
+    first = world.put(writer, "x", 1)
+    for replica in (island, blind, sound):
+        replica.receive([first])
+    island.forget(writer.actor)
+    entry = world.put(writer, "precious", 2)
+    sound.receive([entry])
+    garbled = LogEntry(entry.actor, entry.first, entry.last, entry.document, b"\xc1")
+    while blind.version_vector[writer.actor] < 2:
+        blind.receive([garbled])
+    world.put(island, "own", 3)
+    world.transfer(island, blind)
+    world.transfer(blind, sound)
+
+    assert world.live(sound)["precious"] == 2
