@@ -12,7 +12,8 @@ from meshlib.testing.faults import draw_scenario
 from meshlib.testing.outcome import Outcome
 from meshlib.testing.simulator import Simulation
 
-SEEDS_MAX = 300
+SEEDS = range(400, 700)
+"""As long as those that CI runs: two sides that forget each other take half a minute to do so."""
 
 BY_THE_PATCH = ("AttributeError", "NameError", "TypeError")
 """What a mutation raises that no longer fits the function it breaks: that is no bug found."""
@@ -35,8 +36,8 @@ MUTATIONS = load().MUTATIONS
 
 def first_found() -> Outcome | None:
     """Return the first outcome in which a checker finds something."""
-    for seed in range(SEEDS_MAX):
-        outcome = Simulation(draw_scenario(seed, duration_s=30.0)).run()
+    for seed in SEEDS:
+        outcome = Simulation(draw_scenario(seed)).run()
         if outcome.failure is not None:
             return outcome
     return None
@@ -46,7 +47,7 @@ def first_found() -> Outcome | None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_deliberate_bug_is_found(mutation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some seed of the first 300 breaks a rule, once the bug is in."""
+    """Some seed of the 300 breaks a rule, once the bug is in."""
     mutation.apply(monkeypatch.setattr)
 
     outcome = first_found()
