@@ -45,7 +45,7 @@ def _each(dots: Dots) -> Iterable[DotLike]:
     return dots if isinstance(dots, frozenset) else (dots,)
 
 
-def _live_count(rows: Sequence[LeafRow]) -> int:
+def _dot_count(rows: Sequence[LeafRow]) -> int:
     return sum(len(sequences) for _, sequences, _ in rows)
 
 
@@ -149,8 +149,9 @@ class ORSet(DottedState, Generic[E]):
             raise InvalidValueError(f"{len(different)} dots from {first} are not all new")
         delta._context = added
         delta._entries = dict(zip(different, zip(repeat(actor), range(low, high)), strict=False))
-        for element in self._opened().keys() & delta._entries.keys():
-            for earlier in _each(self._opened()[element]):
+        mine = self._opened()
+        for element in mine.keys() & delta._entries.keys():
+            for earlier in _each(mine[element]):
                 added.add(earlier)
         return delta
 
@@ -223,7 +224,7 @@ class ORSet(DottedState, Generic[E]):
         unseen = other.minus(context)
         fresh = [row for each in rows for row in _within(unseen, each)]
         seen_count = len(other) - len(unseen)
-        if seen_count != _live_count(rows) - _live_count(fresh):
+        if seen_count != _dot_count(rows) - _dot_count(fresh):
             return None
         new = type(self)()
         new._context = unseen
@@ -327,7 +328,7 @@ class ORSet(DottedState, Generic[E]):
         return state
 
     def _take_rows(self, rows: Sequence[LeafRow]) -> None:
-        if _live_count(rows) < ROWS_PAY:
+        if _dot_count(rows) < ROWS_PAY:
             super()._take_rows(rows)
         else:
             self._rows = rows
@@ -428,7 +429,7 @@ class ORSet(DottedState, Generic[E]):
     def _check(self) -> None:
         """Assert every invariant."""
         if self._rows is not None:
-            assert _live_count(self._rows) >= ROWS_PAY, self
+            assert _dot_count(self._rows) >= ROWS_PAY, self
         super()._check()
         assert self._owners is None or self._owners == dict(self._leaves()), self
 
