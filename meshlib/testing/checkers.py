@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from meshlib.clock import Stamp
 from meshlib.crdt import LWWEntry, LWWMap
-from meshlib.errors import UnknownKeyError
 from meshlib.gossip import Packet
 from meshlib.identity import ActorId
 from meshlib.limits import FRAME_BYTES_MAX
@@ -147,15 +146,12 @@ class Watch:
         if node.members_revision != self._revision:
             self._look_at_members()
         for document in MAP_DOCUMENTS:
-            try:
-                state = replica.get(document)
-            except UnknownKeyError:
-                continue
-            digest = state.digest()
-            size = len(state) + state.tombstone_count
-            if (digest, size) != self._digests.get(document):
-                self._digests[document] = (digest, size)
-                self._look_at_map(document, state)
+            state = inside.find_state(node, document)
+            if state is not None:
+                content = (state.digest(), inside.entry_count(state))
+                if content != self._digests.get(document):
+                    self._digests[document] = content
+                    self._look_at_map(document, state)
         self._look_at_transfer()
         clock_hash = replica.clock_hash()
         if clock_hash != self._clock_hash:
@@ -397,11 +393,11 @@ class Watch:
         """
         node = self._host.node
         replica = node.replica
-        limits = (
-            ("in the log", inside.log_bytes(node), replica.config.log_bytes_max),
-            ("behind gaps", inside.gap_bytes(node), replica.config.gap_buffer_bytes_max),
-            ("timers", inside.timer_count(node), TIMERS_MAX),
-        )
-        for what, size, limit in limits:
-            if size > limit:
-                raise Broken("queue", f"{size:,} {what}, {limit:,} are allowed")
+        _require_at_most(replica.config.log_bytes_max, inside.log_bytes(node), "in the log")
+        _require_at_most(replica.config.gap_buffer_bytes_max, inside.gap_bytes(node), "behind gaps")
+        _require_at_most(TIMERS_MAX, inside.timer_count(node), "timers")
+
+
+def _require_at_most(limit: int, size: int, what: str) -> None:
+    if size > limit:
+        raise Broken("queue", f"{size:,} {what}, {limit:,} are allowed")

@@ -16,6 +16,8 @@ from meshlib.membership import MemberStatus
 __all__ = [
     "covered",
     "dialled",
+    "entry_count",
+    "find_state",
     "gap_actors",
     "gap_bytes",
     "gap_count",
@@ -108,6 +110,17 @@ def has_late_writes(node: Any) -> bool:
 def map_entries(state: Any) -> dict[Any, Any]:
     """Return the entries of an `LWWMap`, tombstones included, in no order; not to be changed."""
     return {key: state.entry(key) for key in state._entries}
+
+
+def entry_count(state: Any) -> int:
+    """Return how many entries an `LWWMap` holds, tombstones included."""
+    return len(state._entries)
+
+
+def find_state(node: Any, document: str) -> Any:
+    """Return the state that readers of a document are given; None when it is not open."""
+    found = node.replica._served.documents.find(document)
+    return None if found is None else found.state
 
 
 def tombstone_count(node: Any) -> int:
