@@ -18,6 +18,7 @@ __all__ = [
     "dialled",
     "entry_count",
     "find_state",
+    "forgotten",
     "gap_actors",
     "gap_bytes",
     "gap_count",
@@ -61,6 +62,11 @@ def covered(node: Any) -> dict[Any, int]:
     """Return what a node has absorbed of each writer, those it has forgotten included."""
     vector = node.replica._parts.vector
     return {**vector.forgotten, **vector.view}
+
+
+def forgotten(node: Any) -> set[Any]:
+    """Return the writers that a node has forgotten."""
+    return set(node.replica._parts.vector.forgotten)
 
 
 def is_receiving_state(node: Any) -> bool:

@@ -34,6 +34,7 @@ FOUND = {
     888: "one that had more of a writer than those who had forgotten it kept that to itself",
     907: "a removal that those who had forgotten its writer never saw was dropped as seen by all",
     1777: "what came late was looked at before it was written again",
+    2127: "clocks exchanged at rest, because a writer was forgotten then, counted as idle traffic",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
