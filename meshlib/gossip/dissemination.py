@@ -245,7 +245,10 @@ class Dissemination:
             for member in self._context.peers()
             if member.address == address and member.name in self._behind
         ]
-        self._behind.difference_update(free)
+        # One that is out of reach by now is sent all it lacks when it is met again.
+        self._behind.difference_update(
+            member.name for member in self._context.members if member.address == address
+        )
         return free
 
     def caught_up(self, name: str) -> None:

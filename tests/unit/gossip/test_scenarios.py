@@ -431,6 +431,19 @@ def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: Any) -> Non
     assert leftovers(node)["peers behind"] == 0
 
 
+def test_a_peer_that_is_gone_for_good_is_not_behind(trio: Any) -> None:
+    """Its link was busy when it died, and became free once it was Down."""
+    node = trio.nodes["n0"]
+    node.link_state("n2", is_busy=True, now=trio.now)
+    trio.put("n0", "key", 1)
+    trio.kill("n2")
+    trio.run_until(lambda: trio.view("n0")["n2"] == "Down")
+    assert leftovers(node)["peers behind"] == 1
+    node.link_state("n2", is_busy=False, now=trio.now)
+
+    assert leftovers(node)["peers behind"] == 0
+
+
 def test_halves_of_which_one_forgot_a_writer_end_with_equal_content(network: Any) -> None:
     """The other half never had the last entries of the writer: it gets them, not a mark alone."""
     names = [f"n{index}" for index in range(5)]
