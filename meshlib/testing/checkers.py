@@ -58,6 +58,7 @@ class Broken(AssertionError):  # noqa: N818 - what was found
 class ContentByClock:
     """Rule R1 over the whole run: equal clocks mean equal live content.
 
+    Writers that a node has forgotten by now count: it holds what they wrote.
     Pages of a state transfer may hold writes that the clock which comes with the last one does
     not count yet, and a transfer may break off; so nodes that took any are left out until the
     end, when all must agree.
@@ -127,8 +128,21 @@ class Watch:
         self._entries: dict[str, dict[Any, LWWEntry]] = {}
         self._highest: dict[tuple[str, Any], Stamp] = {}
         self._was_receiving = False
-        self.has_taken_pages = bool(host.node.replica.version_vector)
+        self._has_taken_pages = bool(host.node.replica.version_vector)
         self._transfers = 0
+
+    @property
+    def has_taken_pages(self) -> bool:
+        """Whether parts of a peer's state came to this process, beside the clock that counts them.
+
+        A whole transfer may have come within the event that is going on.
+        """
+        if not self._has_taken_pages:
+            node = self._host.node
+            self._has_taken_pages = (
+                inside.is_receiving_state(node) or node.counters.snapshots_received > 0
+            )
+        return self._has_taken_pages
 
     def after_event(self, packets: list[Packet]) -> None:
         """Look at the node after anything that happened to it.
@@ -225,10 +239,10 @@ class Watch:
         self._digests = {}
 
     def _look_at_transfer(self) -> None:
-        """Note whether parts of a peer's state came here beside the clock that counts them."""
+        """Note whether a peer's state is coming here, and whether that broke off."""
         is_receiving = inside.is_receiving_state(self._host.node)
         if is_receiving:
-            self.has_taken_pages = True
+            self._has_taken_pages = True
         elif self._was_receiving:
             received = self._host.node.counters.snapshots_received
             if received == self._transfers:
@@ -256,7 +270,10 @@ class Watch:
             self._clock_moved(self._host, own if has_written else 0)
         is_even = not replica.has_open_writes and not inside.has_late_writes(self._host.node)
         if is_even and not self.has_taken_pages:
-            self._contents.compare(self._clock_hash, replica.content_digest(), self._host.label)
+            # With the writers that it has forgotten: without them, the clock is again what it was
+            # before they wrote, and the content is not.
+            numbers = inside.covered_hash(self._host.node)
+            self._contents.compare(numbers, replica.content_digest(), self._host.label)
 
     def _look_at_way(self, vector: Mapping[ActorId, int]) -> None:
         """Count entries that came through a third node, by their writers."""

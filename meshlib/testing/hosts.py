@@ -58,6 +58,9 @@ class Host:
     watch: Any = None
     waiting_count: int = 0
     exchanged_count: int = 0
+    has_sent_uneven: bool = False
+    """Whether a process that ended here may have held more than its clock counted: what it sent
+    may still be under way."""
 
     @property
     def is_running(self) -> bool:

@@ -12,9 +12,11 @@ from typing import Any
 from meshlib.codec import unpack
 from meshlib.gossip.wire import PREFIX_BYTES
 from meshlib.membership import MemberStatus
+from meshlib.replication.vector import clock_hash
 
 __all__ = [
     "covered",
+    "covered_hash",
     "dialled",
     "entry_count",
     "find_state",
@@ -67,6 +69,11 @@ def covered(node: Any) -> dict[Any, int]:
 def forgotten(node: Any) -> set[Any]:
     """Return the writers that a node has forgotten."""
     return set(node.replica._parts.vector.forgotten)
+
+
+def covered_hash(node: Any) -> int:
+    """Return the hash of what `covered` tells; equal for equal numbers of equal writers."""
+    return clock_hash(covered(node))
 
 
 def is_receiving_state(node: Any) -> bool:

@@ -85,6 +85,7 @@ class Observer:
 
     def process_ended(self, host: Host, cluster: Cluster) -> None:
         """Take the counters of a process over before they are gone."""
+        host.has_sent_uneven = host.has_sent_uneven or _is_uneven(host)
         counters = host.node.counters
         cluster.sometimes.count("indirect_probe_saved", counters.indirect_probes_saved)
         cluster.sometimes.count("gap_requested", counters.gaps_requested)
@@ -142,15 +143,21 @@ class Observer:
             cluster.ledger.pardon(lost.document, lost.key)
 
     def _diverged(self, host: Host, event: StateDiverged, cluster: Cluster) -> None:
-        peers = [peer for peer in cluster.running() if peer.name == event.peer]
-        # What came with a state, or late and waits to be written again, no clock counts.
-        if any(
-            each.watch.has_taken_pages or inside.has_late_writes(each.node)
-            for each in (host, *peers)
-        ):
+        peers = [peer for peer in cluster.hosts.values() if peer.name == event.peer]
+        if _is_uneven(host) or any(_is_uneven(each) or each.has_sent_uneven for each in peers):
             cluster.sometimes.count("difference_repaired")
             return
         raise Broken("diverged", f"{host.label} says that {event.peer} holds other content")
+
+
+def _is_uneven(host: Host) -> bool:
+    """Tell whether a process may hold what its clock does not count.
+
+    That is what came with a peer's state, and what came late and waits to be written again.
+    """
+    if host.node is None:
+        return False
+    return bool(host.watch.has_taken_pages) or inside.has_late_writes(host.node)
 
 
 def _counted(name: str) -> Handler:

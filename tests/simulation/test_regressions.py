@@ -35,6 +35,10 @@ FOUND = {
     907: "a removal that those who had forgotten its writer never saw was dropped as seen by all",
     1777: "what came late was looked at before it was written again",
     2127: "clocks exchanged at rest, because a writer was forgotten then, counted as idle traffic",
+    2287: "the link to a member that had just died became free, and the member stayed behind",
+    2290: "a whole transfer within one event, or by a process that is gone, was not seen as one",
+    2293: "a clock without forgotten writers is that of before they wrote, and its content is not",
+    2326: "as 2127: three nodes forget two writers at rest",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
