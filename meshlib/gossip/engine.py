@@ -119,6 +119,7 @@ class Engine:
     def _make_timer_handlers(self) -> dict[str, Callable[[Timer, float], Any]]:
         roster, detector = self.roster, self.roster.detector
         repair, spread = self.anti_entropy, self.dissemination
+        transfer = repair.transfer
         return {
             "probe": lambda _, now: detector.on_probe_timer(now),
             "probe_direct": lambda timer, now: detector.on_direct_timer(timer.token, now),
@@ -134,13 +135,14 @@ class Engine:
             "push": lambda _, __: spread.on_push_timer(),
             "acknowledge": lambda timer, _: spread.on_acknowledge_timer(timer.key),
             "sync": lambda _, now: repair.on_sync_timer(now),
-            "snapshot_in": lambda t, now: repair.on_snapshot_in_timer(t.key, t.token, now),
-            "snapshot_out": lambda t, now: repair.on_snapshot_out_timer(t.key, t.token, now),
+            "snapshot_in": lambda t, now: transfer.on_snapshot_in_timer(t.key, t.token, now),
+            "snapshot_out": lambda t, now: transfer.on_snapshot_out_timer(t.key, t.token, now),
             "maintenance": lambda _, now: self.upkeep.on_maintenance_timer(now),
         }
 
     def _make_message_handlers(self) -> dict[type, Callable[[Any, FrameHeader, float], Any]]:
         roster, detector, repair = self.roster, self.roster.detector, self.anti_entropy
+        transfer = repair.transfer
         return {
             PingRequest: self._on_ping,
             PingResponse: self._on_ping_response,
@@ -157,10 +159,10 @@ class Engine:
             SyncRequest: self._on_sync_request,
             SyncEqual: repair.on_sync_equal,
             ClockExchange: repair.on_clock,
-            SnapshotAvailable: lambda _, header, now: repair.on_snapshot_available(header, now),
-            SnapshotRequest: repair.on_snapshot_request,
-            SnapshotPageMessage: repair.on_snapshot_page,
-            SnapshotNext: repair.on_snapshot_next,
+            SnapshotAvailable: lambda _, header, now: transfer.on_snapshot_available(header, now),
+            SnapshotRequest: transfer.on_snapshot_request,
+            SnapshotPageMessage: transfer.on_snapshot_page,
+            SnapshotNext: transfer.on_snapshot_next,
             VolatileMessage: self._on_volatile,
         }
 

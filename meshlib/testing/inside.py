@@ -78,7 +78,7 @@ def covered_hash(node: Any) -> int:
 
 def is_receiving_state(node: Any) -> bool:
     """Tell whether a state transfer is coming in."""
-    return node._engine.anti_entropy._incoming is not None
+    return bool(node._engine.anti_entropy.transfer.is_receiving)
 
 
 def neighbour_actors(node: Any) -> set[Any] | None:
@@ -157,8 +157,8 @@ def leftovers(node: Any) -> dict[str, int]:
         "relayed probes": len(detector._relays),
         "claims": len(engine.roster._claims._claims),
         "news to repeat": len(engine.roster.news._broadcasts),
-        "state transfers in": int(repair._incoming is not None),
-        "state transfers out": len(repair._outgoing),
+        "state transfers in": int(repair.transfer.is_receiving),
+        "state transfers out": repair.transfer.outgoing_count,
         "tombstones": tombstone_count(node),
         "bytes of log": log_bytes(node),
     }

@@ -126,7 +126,7 @@ def test_a_transfer_whose_request_was_lost_begins_anew(network: Any) -> None:
     requests = messages_of(network, "n1", SnapshotRequest)
 
     network.cut("n1", "n0")
-    network.nodes["n1"]._engine.anti_entropy._request_snapshot("n0", network.now)
+    network.nodes["n1"]._engine.anti_entropy.transfer.request("n0", network.now)
     network.pump("n1")
     network.run(0.01)
     network.cuts.clear()
