@@ -119,15 +119,15 @@ class Engine:
     def _make_timer_handlers(self) -> dict[str, Callable[[Timer, float], Any]]:
         roster, detector = self.roster, self.roster.detector
         repair, spread = self.anti_entropy, self.dissemination
-        transfer = repair.transfer
+        transfer, dialler = repair.transfer, roster.dialler
         return {
             "probe": lambda _, now: detector.on_probe_timer(now),
             "probe_direct": lambda timer, now: detector.on_direct_timer(timer.token, now),
             "probe_final": lambda timer, now: detector.on_final_timer(timer.token, now),
             "relay": lambda timer, now: detector.on_relay_timer(timer.token, now),
             "suspicion": lambda t, now: detector.on_suspicion_timer(t.key, t.token, now),
-            "join": lambda _, now: roster.on_join_timer(now),
-            "heal": lambda _, now: roster.on_heal_timer(now),
+            "join": lambda _, now: dialler.on_join_timer(now),
+            "heal": lambda _, now: dialler.on_heal_timer(now),
             "claim": lambda timer, now: roster.on_claim_timer(timer.key, timer.token, now),
             "gossip": lambda _, now: roster.news.on_gossip_timer(now),
             "forget": lambda timer, _: self._on_forget_timer(timer),

@@ -1,11 +1,10 @@
-"""Joining, leaving, refuting, healing: how membership news is applied and spread.
+"""Joining, leaving, refuting: how membership news is applied and spread.
 
 Rules this file owns:
 - Every change of the member table passes through `Roster.apply`, which tells the driver, starts
   or ends suspicions, and spreads what was new.
 - News about this node itself is never applied: an accusation is refuted by a higher
   incarnation, and a foreign claim to this node's name is verified before anyone gives way.
-- Down members and seeds are dialled for ever, at a rate that does not grow with the cluster.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from attrs import evolve
 from meshlib.codec import pack
 from meshlib.gossip.claims import NameClaims
 from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.dialler import Dialler
 from meshlib.gossip.events import (
     MemberDown,
     MemberForgotten,
@@ -67,8 +67,7 @@ class Roster:
         self._on_member_met = on_member_met
         self.detector = FailureDetector(context, announce=self._announce)
         self.news = NewsSpreader(context)
-        self._seeds: tuple[str, ...] = ()
-        self._is_join_armed = False
+        self.dialler = Dialler(context)
         self._claims = NameClaims(context)
         self._changed_at = -math.inf
         self._doubted: dict[str, int] = {}
@@ -83,56 +82,14 @@ class Roster:
         context = self._context
         context.members.apply(context.record, now=now)
         self.detector.start(now)
-        context.timers.set(now + self._jitter(context.config.heal_interval_s), Timer("heal"))
+        self.dialler.start(now)
 
-    def _jitter(self, duration_s: float) -> float:
-        return duration_s * (0.75 + 0.5 * self._context.rng.random())
-
-    # Joining and healing
+    # Joining
 
     def join(self, seeds: Iterable[str], now: float) -> None:
         """Ask the seeds to let this node in, again and again until one does."""
-        own = self._context.record.address
-        self._seeds = tuple(dict.fromkeys(seed for seed in seeds if seed != own))
-        self.has_joined = self.has_joined or not self._seeds
-        self._begin_to_join(now)
-
-    def _begin_to_join(self, now: float) -> None:
-        """Dial the seeds now and again, unless that is under way: one chain of timers."""
-        if not self._is_join_armed:
-            self.on_join_timer(now)
-
-    def on_join_timer(self, now: float) -> None:
-        """Dial every seed while nobody is known."""
-        self._is_join_armed = False
-        if self._context.peers() or self._context.is_leaving or not self._seeds:
-            return
-        self._is_join_armed = True
-        for seed in self._seeds:
-            self._context.send(seed, JoinRequest(self._context.record))
-        wait_s = self._jitter(self._context.config.join_retry_s)
-        self._context.timers.set(now + wait_s, Timer("join"))
-
-    def on_heal_timer(self, now: float) -> None:
-        """Dial some of the seeds and members out of reach: an island finds the others."""
-        context = self._context
-        wait_s = self._jitter(context.config.heal_interval_s)
-        context.timers.set(now + wait_s, Timer("heal"))
-        if context.is_leaving:
-            return
-        peers = context.peers()
-        if not peers:
-            self._begin_to_join(now)
-        reached = {member.address for member in peers}
-        reached.add(context.record.address)
-        lost = [m.address for m in context.members if m.status is MemberStatus.DOWN]
-        targets = dict.fromkeys(
-            address for address in (*self._seeds, *lost) if address not in reached
-        )
-        for address in targets:
-            # Each of n nodes with probability 1/n: one dial for a target in each interval.
-            if context.rng.random() * (len(peers) + 1) < 1:
-                context.send(address, JoinRequest(context.record))
+        self.dialler.join(seeds, now)
+        self.has_joined = self.has_joined or not self.dialler.seeds
 
     def on_join_request(self, message: JoinRequest, now: float) -> None:
         """Let a node in, unless its name is held by a live node elsewhere."""

@@ -57,7 +57,7 @@ def dialled(node: Any) -> set[str]:
     """Return the addresses that a node dials for ever: Down members', and seeds' out of reach."""
     reached = {member.address for member in node.members() if member.is_reachable}
     down = {member.address for member in node.members() if member.status is MemberStatus.DOWN}
-    return (down | set(node._engine.roster._seeds)) - reached
+    return (down | set(node._engine.roster.dialler.seeds)) - reached
 
 
 def covered(node: Any) -> dict[Any, int]:
