@@ -234,6 +234,8 @@ def differences(cluster: Cluster) -> Iterator[str]:
     first = hosts[0].node.replica
     for host in hosts:
         replica = host.node.replica
+        if replica.is_rejoining:
+            yield f"{host.label} has not come back yet: its readers see what it had before"
         if inside.has_late_writes(host.node):
             yield f"{host.label} has late writes that it will write again"
         if replica.clock_hash() != first.clock_hash():

@@ -39,6 +39,7 @@ FOUND = {
     2290: "a whole transfer within one event, or by a process that is gone, was not seen as one",
     2293: "a clock without forgotten writers is that of before they wrote, and its content is not",
     2326: "as 2127: three nodes forget two writers at rest",
+    4549: "what a node had before was looked at while it was still coming back with all of it",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
