@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.dissemination import Dissemination, batches
@@ -211,12 +210,7 @@ class AntiEntropy:
             context.send(header.address, request)
             return
         self._observe(header, clock, now)
-        reachable = [member.name for member in context.peers()]
-        replica.learn_forgotten(
-            clock,
-            keep={member.actor for member in context.members},
-            is_lacking=partial(context.tracker.has_forgotten_less, reachable),
-        )
+        self._learn_forgotten(clock, now)
         if not self.is_synced and (self._goal is None or now - self._goal_set_at > GOAL_S):
             self._goal, self._goal_set_at = dict(clock), now
         tells_marks = message.wants_reply and self._has_marks_for(header.name, clock)
@@ -229,6 +223,33 @@ class AntiEntropy:
         if has_all and not lacks:
             self._compared[header.name] = now
         self.check_goal()
+
+    def _learn_forgotten(self, clock: Mapping[ActorId, int], now: float) -> None:
+        """Forget whom a peer has forgotten, unless a member has done so with less.
+
+        What that member said last may be old: in a sparse graph its turn to be asked comes once
+        in as many exchanges as there are members. So it is asked now, when that is due; one at a
+        time, the one heard longest ago.
+        """
+        context = self._context
+        tracker = context.tracker
+        reachable = [member.name for member in context.peers()]
+        lacking: set[str] = set()
+
+        def is_lacking(actor: ActorId, sequence: int) -> bool:
+            names = tracker.forgot_with_less(reachable, actor, sequence)
+            lacking.update(names)
+            return bool(names)
+
+        keep = {member.actor for member in context.members}
+        context.replica.learn_forgotten(clock, keep=keep, is_lacking=is_lacking)
+        heard = [
+            (heard_at, name) for name in lacking if (heard_at := tracker.heard_at(name)) is not None
+        ]
+        if heard:
+            heard_at, name = min(heard)
+            if now - heard_at >= context.config.sync_interval_s:
+                self.begin(name, now)
 
     def _has_marks_for(self, name: str, clock: Mapping[ActorId, int]) -> bool:
         """Tell whether a peer may learn from this node's clock whom to forget.

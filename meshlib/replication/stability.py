@@ -164,17 +164,20 @@ class StabilityTracker:
             name for name, peer in self._peers.items() if peer.latest.get(actor, 0) >= sequence
         )
 
-    def has_forgotten_less(self, members: Collection[str], actor: ActorId, sequence: int) -> bool:
-        """Tell whether one of `members` forgot a writer with less than `sequence`. O(members).
+    def forgot_with_less(
+        self, members: Collection[str], actor: ActorId, sequence: int
+    ) -> tuple[str, ...]:
+        """Return those of `members` that forgot a writer with less than `sequence`. O(members).
 
         By the newest whole clock of each. Who counts the writer, with however little, is told
         apart by its clock.
         """
-        return any(
-            is_mark(known) and marked_number(known) < sequence
+        return tuple(
+            name
             for name in members
             if name in self._peers
             for known in (self._peers[name].newest.get(actor, 0),)
+            if is_mark(known) and marked_number(known) < sequence
         )
 
     def stable(self, members: Collection[str], *, our_clock: Clock) -> dict[ActorId, int]:

@@ -58,12 +58,12 @@ def test_who_has_forgotten_a_writer_with_less_is_told() -> None:
     tracker = StabilityTracker()
     heard(tracker, "b", {A: MARK | 2, B: 7}, ours={})
     heard(tracker, "c", {B: 4}, ours={}, actor=C)
-    assert tracker.has_forgotten_less(["b", "c"], A, 3)
-    assert not tracker.has_forgotten_less(["b", "c"], A, 2)
-    assert not tracker.has_forgotten_less(["c", "unheard"], A, 3)
-    assert not tracker.has_forgotten_less(["b", "c"], B, 7)
+    assert tracker.forgot_with_less(["b", "c"], A, 3) == ("b",)
+    assert tracker.forgot_with_less(["b", "c"], A, 2) == ()
+    assert tracker.forgot_with_less(["c", "unheard"], A, 3) == ()
+    assert tracker.forgot_with_less(["b", "c"], B, 7) == ()
     heard(tracker, "b", {A: MARK | 3, B: 7}, ours={})
-    assert not tracker.has_forgotten_less(["b", "c"], A, 3)
+    assert tracker.forgot_with_less(["b", "c"], A, 3) == ()
 
 
 def test_stable_is_what_all_of_them_have() -> None:
