@@ -15,6 +15,7 @@ from meshlib import node
 from meshlib.clock import HybridClock
 from meshlib.crdt import GCounter, LWWMap, ORSet, entries
 from meshlib.gossip import upkeep, wire
+from meshlib.gossip.dialler import Dialler
 from meshlib.gossip.roster import Roster
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.replication import StabilityTracker
@@ -103,7 +104,7 @@ def reuse_the_writer(patch: Patch) -> None:
 
 def never_heal(patch: Patch) -> None:
     """Nobody dials those who are out of reach."""
-    patch(Roster, "on_heal_timer", lambda _self, _now: None)
+    patch(Dialler, "on_heal_timer", lambda _self, _now: None)
 
 
 def trim_what_others_lack(patch: Patch) -> None:
