@@ -155,7 +155,7 @@ def _is_uneven(host: Host) -> bool:
 
     That is what came with a peer's state, and what came late and waits to be written again.
     """
-    if host.node is None:
+    if host.watch is None:  # nothing runs here, or a rule was broken before the watch began
         return False
     return bool(host.watch.has_taken_pages) or inside.has_late_writes(host.node)
 
