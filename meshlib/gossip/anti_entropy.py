@@ -35,6 +35,9 @@ GOAL_S = 10.0
 """A peer's clock that was not reached in this time is replaced by a newer one as the goal: the
 peer may be gone, and what only it had with it."""
 
+ASKED_PER_INTERVAL = 8
+"""By how many, on average, a member is asked in an interval whom all of them wait for."""
+
 REPAIR_INTERVALS = 16
 """For how many exchanges after a difference was found each of them compares content."""
 
@@ -228,8 +231,8 @@ class AntiEntropy:
         """Forget whom a peer has forgotten, unless a member has done so with less.
 
         What that member said last may be old: in a sparse graph its turn to be asked comes once
-        in as many exchanges as there are members. So it is asked now, when that is due; one at a
-        time, the one heard longest ago.
+        in as many exchanges as there are members. So it is asked sooner; one member at a time,
+        the one heard longest ago, and no member by everybody at once.
         """
         context = self._context
         tracker = context.tracker
@@ -248,7 +251,8 @@ class AntiEntropy:
         ]
         if heard:
             heard_at, name = min(heard)
-            if now - heard_at >= context.config.sync_interval_s:
+            intervals = max(1.0, len(reachable) / ASKED_PER_INTERVAL)
+            if now - heard_at >= intervals * context.config.sync_interval_s:
                 self.begin(name, now)
 
     def _has_marks_for(self, name: str, clock: Mapping[ActorId, int]) -> bool:
