@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshlib.gossip import decode_frame
+from meshlib.gossip import GossipConfig, decode_frame
 from meshlib.gossip.messages import SyncRequest
+from meshlib.replication.vector import MARK
 
 
 def test_a_probe_asks_again_before_it_suspects(trio: Any) -> None:
@@ -66,3 +67,32 @@ def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: Any) 
     assert asked
     assert asked <= {*newcomer._engine._context.neighbours(), "n0"}
     assert len(asked) < 20
+
+
+def test_whom_a_node_waits_for_before_it_forgets_a_writer_is_asked(network: Any) -> None:
+    """It forgot the writer with less, long ago: it may have more by now, so its turn is now."""
+    quiet = GossipConfig(sync_interval_s=1000.0)
+    for name in ("n0", "n1", "n2"):
+        network.start(name, config=quiet)
+    network.put("n2", "key", 1)
+    network.run(2.0)
+    gone = network.nodes["n2"].actor
+    network.kill("n2")
+    network.start("n2", config=quiet)
+    network.run(3.0)
+    node = network.nodes["n0"]
+    tracker, clock = node._engine._context.tracker, dict(node.replica.version_vector)
+    tracker.observe(
+        "n2",
+        {gone: MARK | clock[gone] - 1},
+        actor=network.nodes["n2"].actor,
+        our_clock=clock,
+        now=network.now - 1000.0,
+    )
+    assert tracker.forgot_with_less(["n2"], gone, clock[gone]) == ("n2",)
+    network.nodes["n1"].replica.forget(gone)
+    network.nodes["n1"]._engine.anti_entropy.begin("n0", network.now)
+    network.pump("n1")
+    network.run(0.05)
+
+    assert tracker.forgot_with_less(["n2"], gone, clock[gone]) == ()
