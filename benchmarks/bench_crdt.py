@@ -3,20 +3,19 @@
     pip install -e '.[bench]'    # and python3-crdt, which brings a package named `tests` along
     python benchmarks/bench_crdt.py [--quick] [--rounds N]
 
-Caveats first. Figures are processor time, the best of several rounds, and the libraries take
-turns in each round, so a machine that is busy for a while is so for all. Each row is measured in
+Caveats first. Figures are processor time, the best of several rounds, and the libraries take turns
+in each round, so a machine that is busy for a while is so for all. Each row is measured in
 processes of its own, so none runs in the memory that another has used up, and in five of them, of
 which the best counts as that of the rounds does: where a process happens to lie in memory makes
 pure Python up to half as slow again (maps from bytes 4.1 to 6.6 ms, pycrdt 4.6 to 5.3), for as
-long as it runs. The Rust libraries do
-more than these types (text, history, undo), and they are whole documents where ours are single
-states; they have no set, so a map with `True` as value stands in. They also have no join of two
-objects: their figure for bytes, which includes reading them, stands in both rows. An entry of
-our map carries a stamp, a number and its count of changes, theirs the value. crdts runs with
-2,000 elements and python3-crdt with 500, because their work grows with the square; rates are for
-each element. The counter has one writer; a join of more costs more with each. Two more packages
-were left out: xotl.crdt needs a typing-extensions older than everything else here does, crdt-merge
-is under a licence that is not free.
+long as it runs. The Rust libraries do more than these types (text, history, undo), and they are
+whole documents where ours are single states; they have no set, so a map with `True` as value
+stands in. They also have no join of two objects: their figure for bytes, which includes reading
+them, stands in both rows. An entry of our map carries a stamp, a number and its count of changes,
+theirs the value. crdts runs with 2,000 elements and python3-crdt with 500, because their work
+grows with the square; rates are for each element. The counter has one writer; a join of more costs
+more with each. Two more packages were left out: xotl.crdt needs a typing-extensions older than
+everything else here does, crdt-merge is under a licence that is not free.
 """
 
 from __future__ import annotations

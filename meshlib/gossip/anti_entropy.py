@@ -95,8 +95,7 @@ class AntiEntropy:
                 has_differed = now - self._diverged_at < REPAIR_INTERVALS * interval_s
                 is_due = self._round % context.config.content_check_period == 0
                 self.begin(name, now, check_content=is_due or has_differed)
-        wait_s = interval_s * (0.75 + 0.5 * context.rng.random())
-        context.timers.set(now + wait_s, Timer("sync"))
+        context.timers.set(now + context.jittered(interval_s), Timer("sync"))
 
     def _pick_peer(self) -> str | None:
         """Return whom to exchange with: the neighbours in turn, and all members in turn.

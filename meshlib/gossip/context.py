@@ -236,6 +236,10 @@ class Context:
             self.cluster, record.name, record.incarnation, record.actor, record.address
         )
 
+    def jittered(self, duration_s: float) -> float:
+        """Return a time around `duration_s`, a quarter more or less, so that nodes fall apart."""
+        return duration_s * (0.75 + 0.5 * self.rng.random())
+
     def peers(self) -> tuple[MemberRecord, ...]:
         """Return the members in reach but this one, sorted by name. O(n) after a change."""
         members = self.members

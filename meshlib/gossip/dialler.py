@@ -30,7 +30,7 @@ class Dialler:
     def start(self, now: float) -> None:
         """Begin to heal, at a random time."""
         context = self._context
-        context.timers.set(now + self._jitter(context.config.heal_interval_s), Timer("heal"))
+        context.timers.set(now + context.jittered(context.config.heal_interval_s), Timer("heal"))
 
     def join(self, seeds: Iterable[str], now: float) -> None:
         """Ask the seeds to let this node in, again and again until one does.
@@ -56,13 +56,13 @@ class Dialler:
         self._is_join_armed = True
         for seed in self.seeds:
             self._context.send(seed, JoinRequest(self._context.record))
-        wait_s = self._jitter(self._context.config.join_retry_s)
+        wait_s = self._context.jittered(self._context.config.join_retry_s)
         self._context.timers.set(now + wait_s, Timer("join"))
 
     def on_heal_timer(self, now: float) -> None:
         """Dial some of the seeds and members out of reach: an island finds the others."""
         context = self._context
-        wait_s = self._jitter(context.config.heal_interval_s)
+        wait_s = context.jittered(context.config.heal_interval_s)
         context.timers.set(now + wait_s, Timer("heal"))
         if context.is_leaving:
             return
@@ -79,6 +79,3 @@ class Dialler:
             # Each of n nodes with probability 1/n: one dial for a target in each interval.
             if context.rng.random() * (len(peers) + 1) < 1:
                 context.send(address, JoinRequest(context.record))
-
-    def _jitter(self, duration_s: float) -> float:
-        return duration_s * (0.75 + 0.5 * self._context.rng.random())

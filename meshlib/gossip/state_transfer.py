@@ -85,11 +85,6 @@ class StateTransfer:
         """Tell whether any state is coming in, or one goes out to a member."""
         return self.is_receiving or name in self._outgoing
 
-    @property
-    def outgoing_count(self) -> int:
-        """How many transfers go out, at most one to each peer."""
-        return len(self._outgoing)
-
     def on_snapshot_available(self, header: FrameHeader, now: float) -> None:
         """Ask for a peer's state: its log no longer reaches back to what this node has."""
         self.request(header.name, now)

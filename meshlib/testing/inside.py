@@ -158,7 +158,7 @@ def leftovers(node: Any) -> dict[str, int]:
         "claims": len(engine.roster._claims._claims),
         "news to repeat": len(engine.roster.news._broadcasts),
         "state transfers in": int(repair.transfer.is_receiving),
-        "state transfers out": repair.transfer.outgoing_count,
+        "state transfers out": len(repair.transfer._outgoing),
         "tombstones": tombstone_count(node),
         "bytes of log": log_bytes(node),
     }
