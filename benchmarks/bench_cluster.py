@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from meshlib_server.demo import Node, make_nodes
+from meshlib_server.commands.demo import Node, make_nodes
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

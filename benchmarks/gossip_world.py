@@ -22,8 +22,8 @@ import msgpack
 from attrs import define, field
 
 from meshlib.gossip import Event, GossipConfig, MemberDown, MemberSuspected
-from meshlib.gossip.messages import encode_message, table_pages
-from meshlib.gossip.wire import PREFIX_BYTES, FrameHeader, FrameWriter
+from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, FrameWriter
+from meshlib.gossip.messages.kinds import encode_message, table_pages
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import WriteReceipt
 

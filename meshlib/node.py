@@ -26,6 +26,7 @@ from meshlib.identity import (
 )
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX
 from meshlib.membership import MemberRecord, PartitionState, PartitionView, TopologyManager
+from meshlib.ratelimit import RateLimitConfig, RateLimiter, VolatileMessage
 from meshlib.replication import (
     ChangesDropped,
     Replica,
@@ -34,13 +35,8 @@ from meshlib.replication import (
     StabilityTracker,
     WriteReceipt,
 )
-from meshlib.state import (
-    MeshSyncManager,
-    RateLimitConfig,
-    RateLimiter,
-    RouteDecision,
-    VolatileMessage,
-)
+from meshlib.routing import RouteDecision
+from meshlib.sync import MeshSyncManager
 
 __all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode"]
 

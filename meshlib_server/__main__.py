@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshlib_server.cli import main
+from meshlib_server.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,8 @@ from attrs import field, frozen
 from meshlib.aio import split_address
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
-from meshlib.state import CACHE_AWARE, CacheAwareConfig, RateLimitConfig
+from meshlib.ratelimit import RateLimitConfig
+from meshlib.routing import CACHE_AWARE, CacheAwareConfig
 from meshlib_server.structure import StructureError, structure
 
 __all__ = [

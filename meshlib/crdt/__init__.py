@@ -1,11 +1,15 @@
 """Conflict-free replicated data types, as join-semilattices with deltas."""
 
 from meshlib.crdt.bounded import BoundedCounter
-from meshlib.crdt.causal import CausalContext, Dot
-from meshlib.crdt.composite import Lexicographic, Pair
+from meshlib.crdt.causal.context import CausalContext, Dot
+from meshlib.crdt.causal.embedded import Embedded
+from meshlib.crdt.causal.flags import DisableWinsFlag, EnableWinsFlag
+from meshlib.crdt.causal.or_map import ORMap
+from meshlib.crdt.causal.or_set import ORSet
+from meshlib.crdt.causal.remove_wins import RemoveWinsSet
+from meshlib.crdt.composed.pairs import Lexicographic, Pair
+from meshlib.crdt.composed.record import Record, lattice
 from meshlib.crdt.counters import GCounter, PNCounter
-from meshlib.crdt.embedded import Embedded
-from meshlib.crdt.flags import DisableWinsFlag, EnableWinsFlag
 from meshlib.crdt.lattice import (
     Causal,
     Container,
@@ -17,11 +21,9 @@ from meshlib.crdt.lattice import (
     difference,
     join_all,
 )
-from meshlib.crdt.maps import LWWEntry, LWWMap
-from meshlib.crdt.or_map import ORMap
-from meshlib.crdt.prefix_cache import HashedPrefixCacheState, PrefixCacheState
-from meshlib.crdt.prefix_store import Generation
-from meshlib.crdt.record import Record, lattice
+from meshlib.crdt.lww.lww_map import LWWEntry, LWWMap
+from meshlib.crdt.prefix_cache.states import HashedPrefixCacheState, PrefixCacheState
+from meshlib.crdt.prefix_cache.store import Generation
 from meshlib.crdt.registers import LWWRegister, MaxRegister, MinRegister, MVRegister
 from meshlib.crdt.registry import (
     FORMAT_VERSION,
@@ -34,8 +36,6 @@ from meshlib.crdt.registry import (
     resolve,
     type_tag,
 )
-from meshlib.crdt.remove_wins import RemoveWinsSet
-from meshlib.crdt.sets import ORSet
 from meshlib.crdt.simple_sets import GSet, TwoPhaseSet
 from meshlib.crdt.window import WindowCounter
 

@@ -22,7 +22,7 @@ from meshlib.clock import Stamp
 from meshlib.identity import ActorId
 
 if TYPE_CHECKING:
-    from meshlib.crdt.causal import CausalContext
+    from meshlib.crdt.causal.context import CausalContext
 
 __all__ = [
     "Causal",

@@ -11,8 +11,8 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from meshlib.clock import Stamp
 from meshlib.codec import decode_value, encode_value
-from meshlib.crdt.causal import Dot
-from meshlib.crdt.dotted import PlainDottedState
+from meshlib.crdt.causal.context import Dot
+from meshlib.crdt.causal.dotted import PlainDottedState
 from meshlib.crdt.ordered import MaxRegister, MinRegister
 from meshlib.crdt.registry import register
 from meshlib.crdt.wire import check_stamp, read_payload, read_rows, read_stamp, wire_digest

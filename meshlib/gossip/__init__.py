@@ -22,7 +22,7 @@ from meshlib.gossip.events import (
     StateDiverged,
     StateRestored,
 )
-from meshlib.gossip.wire import FORMAT_VERSION, decode_frame
+from meshlib.gossip.messages.frames import FORMAT_VERSION, decode_frame
 
 __all__ = [
     "FORMAT_VERSION",

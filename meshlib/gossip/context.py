@@ -15,8 +15,8 @@ from attrs import define, evolve, field, frozen
 
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import Event, MessageUnsendable
-from meshlib.gossip.messages import Message, encode_message
-from meshlib.gossip.wire import FrameHeader, FrameWriter
+from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
+from meshlib.gossip.messages.kinds import Message, encode_message
 from meshlib.identity import ActorId
 from meshlib.limits import EVENTS_QUEUED_MAX, PEER_QUEUE_BYTES_MAX
 from meshlib.membership import MemberRecord, MemberTable, PartitionDetector, TopologyManager

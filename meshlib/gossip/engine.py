@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from meshlib.errors import RejectReason, RemoteError
-from meshlib.gossip.anti_entropy import AntiEntropy
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.context import Context, Counters, Packet, Timer
-from meshlib.gossip.dissemination import Dissemination
+from meshlib.gossip.entries.anti_entropy import AntiEntropy
+from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.events import Event, PacketRejected
-from meshlib.gossip.messages import (
+from meshlib.gossip.members.roster import Roster
+from meshlib.gossip.messages.frames import FrameHeader, decode_frame
+from meshlib.gossip.messages.kinds import (
     ClockExchange,
     ConflictNotice,
     EntriesMessage,
@@ -42,9 +44,7 @@ from meshlib.gossip.messages import (
     SyncRequest,
     VolatileMessage,
 )
-from meshlib.gossip.roster import Roster
 from meshlib.gossip.upkeep import Upkeep
-from meshlib.gossip.wire import FrameHeader, decode_frame
 from meshlib.limits import EVENTS_QUEUED_MAX
 from meshlib.membership import MemberRecord, PartitionView, TopologyManager
 from meshlib.replication import (

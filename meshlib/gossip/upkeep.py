@@ -9,12 +9,12 @@ Rules this file owns:
 
 from __future__ import annotations
 
-from meshlib.gossip.anti_entropy import AntiEntropy
 from meshlib.gossip.context import Context, Timer
-from meshlib.gossip.dissemination import Dissemination
+from meshlib.gossip.entries.anti_entropy import AntiEntropy
+from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.events import IdentityRenewed
-from meshlib.gossip.messages import MemberNews
-from meshlib.gossip.news import NewsSpreader
+from meshlib.gossip.members.news import NewsSpreader
+from meshlib.gossip.messages.kinds import MemberNews
 from meshlib.identity import ActorId, actor_id
 from meshlib.membership import MemberStatus
 from meshlib.replication import ActorForgotten, IdentityStolen, ReplicaEvent

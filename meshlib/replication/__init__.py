@@ -24,8 +24,8 @@ from meshlib.replication.records import (
     WriteReceipt,
 )
 from meshlib.replication.replica import Replica, ReplicaState
-from meshlib.replication.snapshot import SnapshotPage, SnapshotPages
 from meshlib.replication.stability import StabilityTracker
+from meshlib.replication.transfers.pages import SnapshotPage, SnapshotPages
 from meshlib.replication.vector import clock_hash
 from meshlib.replication.writes import WriteContext
 

@@ -13,13 +13,13 @@ from meshlib.clock import HybridClock
 from meshlib.crdt.lattice import Lattice
 from meshlib.errors import StateError
 from meshlib.identity import ActorId
-from meshlib.replication.arrivals import Arrivals
 from meshlib.replication.config import ReplicationConfig
-from meshlib.replication.intake import Intake
+from meshlib.replication.entries.intake import Intake
 from meshlib.replication.journal import Journal
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, ReplicaEvent, WriteReceipt
 from meshlib.replication.stability import GracePeriod
+from meshlib.replication.transfers.arrivals import Arrivals
 from meshlib.replication.writes import Mutator, OpenWrites
 
 __all__ = ["LocalReplica"]

@@ -8,10 +8,10 @@ from meshlib.clock import HybridClock
 from meshlib.identity import ActorId
 from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.document import DocumentTable
-from meshlib.replication.gap_buffer import GapBuffer
+from meshlib.replication.entries.gap_buffer import GapBuffer
+from meshlib.replication.entries.log import ReplicationLog
 from meshlib.replication.journal import Journal
 from meshlib.replication.late_writes import LateWrites
-from meshlib.replication.log import ReplicationLog
 from meshlib.replication.vector import VersionVector
 
 __all__ = ["Parts"]

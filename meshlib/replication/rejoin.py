@@ -16,15 +16,15 @@ from collections.abc import Callable
 from typing import Any
 
 from meshlib.codec import decode_value
-from meshlib.crdt.entries import NO_WRITE
 from meshlib.crdt.lattice import Lattice
-from meshlib.crdt.maps import LWWMap
+from meshlib.crdt.lww.entries import NO_WRITE
+from meshlib.crdt.lww.lww_map import LWWMap
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX
 from meshlib.replication.document import Document
-from meshlib.replication.paging import encoded_pieces
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import LostWrite
+from meshlib.replication.transfers.paging import encoded_pieces
 from meshlib.replication.writes import Mutator, WriteContext
 
 __all__ = ["setter", "write_again"]

@@ -24,8 +24,6 @@ from meshlib.codec import decode_value
 from meshlib.errors import DecodeError, InternalError, RejectReason, StateError
 from meshlib.identity import ActorId
 from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
-from meshlib.replication import digest
-from meshlib.replication.arrivals import Arrivals
 from meshlib.replication.journal import QuietJournal
 from meshlib.replication.local import LocalReplica
 from meshlib.replication.parts import Parts
@@ -39,7 +37,9 @@ from meshlib.replication.records import (
     RejoinReport,
 )
 from meshlib.replication.rejoin import setter, write_again
-from meshlib.replication.snapshot import SnapshotPage, SnapshotPages
+from meshlib.replication.transfers import digests as digest
+from meshlib.replication.transfers.arrivals import Arrivals
+from meshlib.replication.transfers.pages import SnapshotPage, SnapshotPages
 from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_number
 from meshlib.replication.writes import OpenWrites
 

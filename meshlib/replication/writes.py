@@ -11,7 +11,7 @@ from typing import Any
 
 from meshlib.clock import HybridClock, Stamp
 from meshlib.crdt import registry
-from meshlib.crdt.causal import CausalContext, Dot
+from meshlib.crdt.causal.context import CausalContext, Dot
 from meshlib.crdt.lattice import Causal, join_all
 from meshlib.errors import InvalidTypeError, LimitError
 from meshlib.identity import ActorId

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Final, NamedTuple
 
 from attrs import frozen
 
@@ -16,33 +15,15 @@ from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
 from meshlib.limits import KEY_BYTES_MAX
 
 __all__ = [
-    "GLOBAL_KEY",
-    "LIMIT_PER_SECOND_MAX",
-    "Decision",
     "PolicyState",
-    "RateLimitStats",
-    "RouteDecision",
-    "RouteReason",
     "StateChange",
     "StoreName",
-    "TreeInsert",
-    "TreeMatch",
-    "TreeOperation",
-    "TreeRemove",
-    "TreeState",
     "WorkerState",
     "check_flag",
     "check_identifier",
-    "check_limit",
     "check_load",
     "check_text",
 ]
-
-GLOBAL_KEY: Final = "global"
-"""The rate-limit key of the global limit."""
-
-LIMIT_PER_SECOND_MAX: Final = 1 << 53
-"""The highest limit: above it a float no longer holds every count."""
 
 
 class StoreName(StrEnum):
@@ -90,146 +71,6 @@ class PolicyState:
     policy_type: str
     config: str
     version: int
-
-
-@frozen(slots=True)
-class TreeInsert:
-    """A tenant has a text cached.
-
-    Args:
-        text: 1 to 262,144 characters.
-        tenant: the worker.
-    """
-
-    text: str
-    tenant: str
-
-
-@frozen(slots=True)
-class TreeRemove:
-    """A tenant has nothing cached any more: it went away, or started afresh.
-
-    Args:
-        tenant: the worker.
-    """
-
-    tenant: str
-
-
-TreeOperation = TreeInsert | TreeRemove
-"""What is synchronised of a routing tree."""
-
-
-@frozen(slots=True, kw_only=True)
-class TreeState:
-    """The routing tree of one model.
-
-    Args:
-        model_id: the model.
-        operations: what makes the tree when applied in this order to an empty one: an insertion
-            for each text that is cached, least recently used first.
-        version: counts the operations that changed the tree, removals included; the same on
-            every node.
-    """
-
-    model_id: str
-    operations: tuple[TreeOperation, ...]
-    version: int
-
-
-@frozen(slots=True, kw_only=True)
-class TreeMatch:
-    """The longest prefix of a text that a tenant has cached.
-
-    Args:
-        tenants: all who hold the deepest matched point, sorted; empty without a match.
-        matched: characters of the match.
-        input_length: characters of the text.
-    """
-
-    tenants: tuple[str, ...]
-    matched: int
-    input_length: int
-
-    @property
-    def tenant(self) -> str | None:
-        """The first of the tenants, or None."""
-        return self.tenants[0] if self.tenants else None
-
-
-@frozen(slots=True, kw_only=True)
-class RateLimitStats:
-    """What is used of a rate limit.
-
-    Args:
-        limit_per_second: the limit; 0 means unlimited.
-        current_count: units admitted on all nodes in the current window of a second.
-        remaining: what the limit leaves in this window, never under 0; -1 when unlimited.
-    """
-
-    limit_per_second: int
-    current_count: int
-    remaining: int
-
-
-class Decision(NamedTuple):
-    """Whether a request may pass. True in a boolean context when it may.
-
-    A named tuple and not an attrs record: one is made for each request.
-
-    Args:
-        allowed: whether it may.
-        limit: units a second for the whole cluster; 0 means unlimited.
-        remaining: units that this node would still admit now; -1 when unlimited.
-        retry_after_s: when the same request could be admitted, in seconds; 0 when it was.
-    """
-
-    allowed: bool
-    limit: int
-    remaining: int
-    retry_after_s: float
-
-    def __bool__(self) -> bool:
-        return self.allowed
-
-
-class RouteReason(StrEnum):
-    """Why a worker was chosen. The value is a metric label."""
-
-    PREFIX_MATCH = "prefix_match"
-    """It holds the longest prefix above the threshold."""
-
-    NO_MATCH = "no_match"
-    """Nobody holds enough of the text."""
-
-    HOLDER_UNAVAILABLE = "holder_unavailable"
-    """Who holds enough of the text is unhealthy or gone."""
-
-    IMBALANCE = "imbalance"
-    """The loads are too far apart, so the least loaded was chosen whatever it holds."""
-
-    NO_WORKER = "no_worker"
-    """The model has no healthy worker, so none was chosen."""
-
-
-@frozen(slots=True, kw_only=True)
-class RouteDecision:
-    """Where a request goes. True in a boolean context when there is a worker.
-
-    Args:
-        worker_id: the worker, or None when the model has no healthy one.
-        url: where it is reached, or None.
-        matched: characters of the text that the worker was known to hold before.
-        reason: why this one.
-    """
-
-    worker_id: str | None
-    url: str | None
-    matched: int
-    reason: RouteReason
-
-    def __bool__(self) -> bool:
-        return self.worker_id is not None
 
 
 @frozen(slots=True)
@@ -309,17 +150,3 @@ def check_load(value: object) -> float:
     if not math.isfinite(load) or load < 0:
         raise InvalidValueError(f"load must be finite and at least 0, got {load}")
     return load + 0.0
-
-
-def check_limit(value: object) -> int:
-    """Check a limit: an integer from 0 (unlimited) to 2**53.
-
-    Raises:
-        InvalidTypeError: not an `int`; a bool is none.
-        InvalidValueError: out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"limit_per_second must be an integer, not {type(value).__name__}")
-    if not 0 <= value <= LIMIT_PER_SECOND_MAX:
-        raise InvalidValueError(f"limit_per_second must be from 0 to 2**53, got {value}")
-    return value

@@ -17,8 +17,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from meshlib.testing.campaign import Campaign, run_campaign
-    from meshlib.testing.faults import (
+    from meshlib.testing.checkers.sometimes import SOMETIMES
+    from meshlib.testing.simulation.campaign import Campaign, run_campaign
+    from meshlib.testing.simulation.minimiser import Minimised, minimise
+    from meshlib.testing.simulation.outcome import Failure, Outcome
+    from meshlib.testing.simulation.requests import ScenarioRequest, parse_keep, parse_seeds
+    from meshlib.testing.simulation.runs import simulate
+    from meshlib.testing.simulation.scenario import (
         Incident,
         IncidentKind,
         NetworkFaults,
@@ -27,14 +32,9 @@ if TYPE_CHECKING:
         draw_scenario,
         machine_names,
     )
-    from meshlib.testing.minimiser import Minimised, minimise
-    from meshlib.testing.outcome import Failure, Outcome
-    from meshlib.testing.requests import ScenarioRequest, parse_keep, parse_seeds
-    from meshlib.testing.scripted import scripted_scenario
-    from meshlib.testing.simulation_runs import simulate
-    from meshlib.testing.simulator import Simulation
-    from meshlib.testing.sometimes import SOMETIMES
-    from meshlib.testing.spread import SpreadReport
+    from meshlib.testing.simulation.scripted import scripted_scenario
+    from meshlib.testing.simulation.simulation import Simulation
+    from meshlib.testing.simulation.spread import SpreadReport
 
 _NEEDS_HYPOTHESIS = frozenset(
     (
@@ -59,15 +59,18 @@ _NEEDS_HYPOTHESIS = frozenset(
 )
 
 try:
-    from meshlib.testing.laws import check_law, first_violation, law_names, laws
-    from meshlib.testing.machine import check_machine, machine
-    from meshlib.testing.mutants import Mutant, mutants
-    from meshlib.testing.spec import Codec, CRDTSpec, Event, Operation, OperationContext
-    from meshlib.testing.strategies import deltas, histories, states
-    from meshlib.testing.trial import LawViolation
+    from meshlib.testing.laws.machine import check_machine, machine
+    from meshlib.testing.laws.spec import Codec, CRDTSpec, Event, Operation, OperationContext
+    from meshlib.testing.laws.strategies import deltas, histories, states
+    from meshlib.testing.laws.suite import check_law, first_violation, law_names, laws
+    from meshlib.testing.laws.trial import LawViolation
+    from meshlib.testing.mutants.variants import Mutant, mutants
 except ModuleNotFoundError as error:
     if error.name != "hypothesis":
         raise
+    # The sub-rooms of these names are no stand-ins for the functions that could not be had.
+    for _name in ("laws", "mutants"):
+        globals().pop(_name, None)
 
 __all__ = [
     "SOMETIMES",
@@ -111,27 +114,27 @@ __all__ = [
 ]
 
 _SIMULATOR = {
-    "Campaign": "campaign",
-    "Failure": "outcome",
-    "Incident": "faults",
-    "IncidentKind": "faults",
-    "Minimised": "minimiser",
-    "NetworkFaults": "faults",
-    "Outcome": "outcome",
-    "SOMETIMES": "sometimes",
-    "Scenario": "faults",
-    "ScenarioRequest": "requests",
-    "Simulation": "simulator",
-    "SpreadReport": "spread",
-    "Tuning": "faults",
-    "draw_scenario": "faults",
-    "machine_names": "faults",
-    "minimise": "minimiser",
-    "parse_keep": "requests",
-    "parse_seeds": "requests",
-    "run_campaign": "campaign",
-    "scripted_scenario": "scripted",
-    "simulate": "simulation_runs",
+    "Campaign": "simulation.campaign",
+    "Failure": "simulation.outcome",
+    "Incident": "simulation.scenario",
+    "IncidentKind": "simulation.scenario",
+    "Minimised": "simulation.minimiser",
+    "NetworkFaults": "simulation.scenario",
+    "Outcome": "simulation.outcome",
+    "SOMETIMES": "checkers.sometimes",
+    "Scenario": "simulation.scenario",
+    "ScenarioRequest": "simulation.requests",
+    "Simulation": "simulation.simulation",
+    "SpreadReport": "simulation.spread",
+    "Tuning": "simulation.scenario",
+    "draw_scenario": "simulation.scenario",
+    "machine_names": "simulation.scenario",
+    "minimise": "simulation.minimiser",
+    "parse_keep": "simulation.requests",
+    "parse_seeds": "simulation.requests",
+    "run_campaign": "simulation.campaign",
+    "scripted_scenario": "simulation.scripted",
+    "simulate": "simulation.runs",
 }
 
 

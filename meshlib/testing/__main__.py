@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from meshlib.errors import LocalError
-from meshlib.testing.campaign import run_campaign
-from meshlib.testing.faults import Scenario
-from meshlib.testing.minimiser import minimise
-from meshlib.testing.outcome import Failure
-from meshlib.testing.requests import ScenarioRequest, parse_keep, parse_seeds
-from meshlib.testing.simulator import Simulation
+from meshlib.testing.simulation.campaign import run_campaign
+from meshlib.testing.simulation.minimiser import minimise
+from meshlib.testing.simulation.outcome import Failure
+from meshlib.testing.simulation.requests import ScenarioRequest, parse_keep, parse_seeds
+from meshlib.testing.simulation.scenario import Scenario
+from meshlib.testing.simulation.simulation import Simulation
 
 __all__ = ["main", "request_of"]
 

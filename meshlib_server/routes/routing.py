@@ -11,7 +11,8 @@ from starlette.routing import BaseRoute
 
 from meshlib.errors import LocalError, UnknownKeyError
 from meshlib.limits import TREE_OPERATIONS_MAX
-from meshlib.state import MeshSyncManager, TreeInsert, TreeOperation, TreeRemove
+from meshlib.routing import TreeInsert, TreeOperation, TreeRemove
+from meshlib.sync import MeshSyncManager
 from meshlib_server.bodies import path_key, read_record
 from meshlib_server.problems import BadRequest, Unavailable
 from meshlib_server.resources import resource

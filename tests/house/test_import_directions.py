@@ -13,9 +13,9 @@ FLOORS = {
     "errors": 1, "limits": 1, "hashing": 1,
     "clock": 2, "codec": 2, "identity": 2, "ring": 2, "prefix": 2,
     "crdt": 3, "membership": 3,
-    "replication": 4,
-    "gossip": 5, "state": 5,
-    "node": 6,
+    "replication": 4, "state": 4.5,
+    "gossip": 5, "ratelimit": 5, "routing": 5,
+    "sync": 6, "node": 6.5,
     "aio": 7, "testing": 7,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshlib_server.demo import Node, make_nodes
+from meshlib_server.commands.demo import Node, make_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

@@ -19,16 +19,9 @@ from meshlib import MeshConfig, MeshRuntime
 from meshlib.aio import TcpTransport
 from meshlib.crdt import register
 from meshlib.gossip import GossipConfig
-from meshlib.testing import (
-    Simulation,
-    check_machine,
-    draw_scenario,
-    first_violation,
-    laws,
-    mutants,
-)
-from meshlib.testing.laws import LAWS
-from meshlib.testing.profile import LONG, QUICK, current_profile
+from meshlib.testing import Simulation, check_machine, draw_scenario, first_violation, laws, mutants
+from meshlib.testing.laws.profile import LONG, QUICK, current_profile
+from meshlib.testing.laws.suite import LAWS
 
 pytestmark = pytest.mark.timeout(1800 if current_profile() is LONG else 60)
 

@@ -26,12 +26,12 @@ from meshlib.testing import (
     mutants,
     states,
 )
-from meshlib.testing.history import DISK_LOST, History
-from meshlib.testing.laws import LAWS
-from meshlib.testing.profile import LONG, QUICK, SMALL_WORLD, current_profile
-from meshlib.testing.references import find_reference
+from meshlib.testing.laws.history import DISK_LOST, History
+from meshlib.testing.laws.profile import LONG, QUICK, SMALL_WORLD, current_profile
+from meshlib.testing.laws.references import find_reference
+from meshlib.testing.laws.suite import LAWS
+from meshlib.testing.laws.trial import Draw, Trial
 from meshlib.testing.specs import G_COUNTER, LWW_REGISTER, OR_MAP_OF_COUNTERS, OR_SET
-from meshlib.testing.trial import Draw, Trial
 
 MANY = evolve(QUICK, law_examples=200)
 

@@ -14,7 +14,7 @@ from attrs import evolve
 from hypothesis import strategies as st
 
 from meshlib.testing import Codec, CRDTSpec, Operation, check_law, first_violation, law_names
-from meshlib.testing.profile import QUICK
+from meshlib.testing.laws.profile import QUICK
 
 AMOUNT = {"amount": st.integers(1, 3)}
 ELEMENT = {"element": st.sampled_from("xyz")}

@@ -17,8 +17,8 @@ import pytest
 from attrs import evolve
 
 from meshlib.testing import Mutant, first_violation, law_names, mutants
-from meshlib.testing.profile import QUICK
-from meshlib.testing.references import find_reference
+from meshlib.testing.laws.profile import QUICK
+from meshlib.testing.laws.references import find_reference
 from meshlib.testing.specs import SPECS
 
 TABLE = Path(__file__).with_name("caught_by.txt")
@@ -26,7 +26,7 @@ HEADER = """\
 # Which law catches which mutant: for each broken variant of each type (`meshlib.testing.mutants`)
 # the law that shows it with the fewest examples. `test_mutants.py` tries every row, and fails
 # when a mutant is missing here; `python tests/laws/test_mutants.py [type ...]` writes it anew.
-# What the mutants are: `meshlib/testing/general_mutants.py` for those that many types have, and
+# What the mutants are: `meshlib/testing/mutants/general.py` for those that many types have, and
 # `faults` in `meshlib/testing/specs/` for those of one type. "delta from an empty state" is, for
 # a counter, the increment in place of the total, and, for a set, the removal without its dots.
 #

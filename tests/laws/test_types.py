@@ -10,7 +10,7 @@ import pytest
 import meshlib.crdt
 from meshlib.crdt import Embedded, Record, encode
 from meshlib.testing import laws, specs
-from meshlib.testing.profile import LONG, current_profile
+from meshlib.testing.laws.profile import LONG, current_profile
 from meshlib.testing.specs import SPECS
 
 if current_profile() is not LONG:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from meshlib_server.processes import Node
+from meshlib_server.commands.processes import Node
 
 MODEL = "llama-3"
 NODE_COUNT = 5

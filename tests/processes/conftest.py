@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from meshlib_server.demo import Node, make_nodes
+from meshlib_server.commands.demo import Node, make_nodes
 
 
 class Cluster:

@@ -10,7 +10,7 @@ import pytest
 from attrs import define, field
 
 from meshlib.errors import DecodeError, LimitError, StateError, UnknownKeyError
-from meshlib.state import Decision
+from meshlib.ratelimit import Decision
 from meshlib_server.app import build_app
 from meshlib_server.auth import Secrets, TokenSet
 from meshlib_server.service import Service

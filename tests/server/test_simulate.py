@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 from meshlib.gossip import upkeep
 from meshlib.testing import SpreadReport
-from meshlib_server.charts import draw_chart, written_duration
-from meshlib_server.cli import main
+from meshlib_server.commands.charts import draw_chart, written_duration
+from meshlib_server.commands.cli import main
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 IN_README = re.findall(r"^\$ meshlib-server simulate (.*)$", README, flags=re.MULTILINE)
@@ -240,7 +240,7 @@ def test_a_cluster_of_one_has_nothing_to_draw(tmp_path: Path) -> None:
 WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys({missing!r}))
-from meshlib_server.cli import main
+from meshlib_server.commands.cli import main
 main(["simulate", "--nodes", "3", "--seconds", "6", "--loss", "0"] + {arguments!r})
 """
 

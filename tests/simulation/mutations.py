@@ -13,15 +13,17 @@ from attrs import frozen
 
 from meshlib import node
 from meshlib.clock import HybridClock
-from meshlib.crdt import GCounter, LWWMap, ORSet, entries
-from meshlib.gossip import upkeep, wire
-from meshlib.gossip.dialler import Dialler
-from meshlib.gossip.roster import Roster
+from meshlib.crdt import GCounter, LWWMap, ORSet
+from meshlib.crdt.lww import entries
+from meshlib.gossip import upkeep
+from meshlib.gossip.members.dialler import Dialler
+from meshlib.gossip.members.roster import Roster
+from meshlib.gossip.messages import frames as wire
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.replication import StabilityTracker
-from meshlib.replication.gap_buffer import GapBuffer
+from meshlib.replication.entries.gap_buffer import GapBuffer
+from meshlib.replication.entries.log import ReplicationLog
 from meshlib.replication.late_writes import LateWrites
-from meshlib.replication.log import ReplicationLog
 
 __all__ = ["MUTATIONS", "Mutation"]
 

@@ -11,17 +11,18 @@ from attrs import evolve
 from meshlib.codec import pack
 from meshlib.crdt import GCounter, LWWEntry, ORSet, PrefixCacheState
 from meshlib.gossip import Packet
-from meshlib.gossip.wire import PREFIX_BYTES
+from meshlib.gossip.messages.frames import PREFIX_BYTES
 from meshlib.identity import NodeId, actor_id
 from meshlib.limits import EVENTS_QUEUED_MAX, FRAME_BYTES_MAX
 from meshlib.membership import MemberStatus
 from meshlib.node import MeshNode
 from meshlib.replication import Replica
-from meshlib.testing import Outcome, Simulation, inside, scripted_scenario
-from meshlib.testing.checkers import Broken
-from meshlib.testing.hosts import Host
-from meshlib.testing.other_writes import OtherWrites
-from meshlib.testing.workload import TAGS, VISITS
+from meshlib.testing import Outcome, Simulation, scripted_scenario
+from meshlib.testing.checkers import inside
+from meshlib.testing.checkers.other_writes import OtherWrites
+from meshlib.testing.checkers.watch import Broken
+from meshlib.testing.simulation.hosts import Host
+from meshlib.testing.simulation.workload import TAGS, VISITS
 
 Patch = Callable[[object, str, Any], None]
 

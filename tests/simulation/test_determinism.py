@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from meshlib.testing import Simulation, draw_scenario, scripted_scenario, simulate
-from meshlib.testing.requests import keep_incidents
+from meshlib.testing.simulation.requests import keep_incidents
 
 
 def outcome_in_a_new_process(seed: int, hash_seed: int) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from meshlib.testing.faults import (
+from meshlib.testing.simulation.outcome import Outcome
+from meshlib.testing.simulation.runs import simulate
+from meshlib.testing.simulation.scenario import (
     Incident,
     IncidentKind,
     NetworkFaults,
@@ -16,10 +18,8 @@ from meshlib.testing.faults import (
     Tuning,
     draw_scenario,
 )
-from meshlib.testing.outcome import Outcome
-from meshlib.testing.scripted import scripted_scenario
-from meshlib.testing.simulation_runs import simulate
-from meshlib.testing.simulator import Simulation
+from meshlib.testing.simulation.scripted import scripted_scenario
+from meshlib.testing.simulation.simulation import Simulation
 
 FOUND = {
     6: "a state transfer that could not bring what was missing was asked for again without end",

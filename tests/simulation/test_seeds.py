@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from meshlib.testing.campaign import run_campaign
-from meshlib.testing.faults import draw_scenario
-from meshlib.testing.simulator import Simulation
+from meshlib.testing.simulation.campaign import run_campaign
+from meshlib.testing.simulation.scenario import draw_scenario
+from meshlib.testing.simulation.simulation import Simulation
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -10,17 +10,13 @@ from attrs import evolve
 from meshlib.errors import ConfigError, InvalidValueError
 from meshlib.identity import ActorId
 from meshlib.testing.__main__ import main, request_of
-from meshlib.testing.faults import IncidentKind, Scenario, draw_scenario
-from meshlib.testing.minimiser import minimise
-from meshlib.testing.outcome import Failure
-from meshlib.testing.requests import (
-    ScenarioRequest,
-    replay_arguments,
-    without_faults,
-)
-from meshlib.testing.scripted import scripted_scenario
-from meshlib.testing.sometimes import SOMETIMES, Sometimes
-from meshlib.testing.spread import Spread
+from meshlib.testing.checkers.sometimes import SOMETIMES, Sometimes
+from meshlib.testing.simulation.minimiser import minimise
+from meshlib.testing.simulation.outcome import Failure
+from meshlib.testing.simulation.requests import ScenarioRequest, replay_arguments, without_faults
+from meshlib.testing.simulation.scenario import IncidentKind, Scenario, draw_scenario
+from meshlib.testing.simulation.scripted import scripted_scenario
+from meshlib.testing.simulation.spread import Spread
 
 ACTOR = ActorId(bytes(16))
 

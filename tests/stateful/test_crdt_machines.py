@@ -9,8 +9,8 @@ import pytest
 from attrs import evolve
 
 from meshlib.testing import CRDTSpec, LawViolation, check_machine, machine
-from meshlib.testing.machine import ReplicaMachine
-from meshlib.testing.profile import LONG, QUICK, current_profile
+from meshlib.testing.laws.machine import ReplicaMachine
+from meshlib.testing.laws.profile import LONG, QUICK, current_profile
 from meshlib.testing.specs import G_COUNTER, OR_SET, SPECS
 
 pytestmark = pytest.mark.timeout(1800 if current_profile() is LONG else 60)

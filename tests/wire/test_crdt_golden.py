@@ -46,7 +46,7 @@ from meshlib.crdt import (
     type_tag,
 )
 from meshlib.identity import ActorId
-from meshlib.state import TreeDocument
+from meshlib.routing import TreeDocument
 
 GOLDEN = json.loads(Path(__file__).with_name("crdt_v1.json").read_text())
 

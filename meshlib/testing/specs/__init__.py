@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from meshlib.testing.spec import CRDTSpec
+from meshlib.testing.laws.spec import CRDTSpec
 from meshlib.testing.specs.compositions import (
     LEXICOGRAPHIC,
     LEXICOGRAPHIC_COUNTED,

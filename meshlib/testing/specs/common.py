@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 from hypothesis import strategies as st
 
 from meshlib.codec import decode_value, encode_value
-from meshlib.crdt.causal import CausalContext
+from meshlib.crdt.causal.context import CausalContext
 from meshlib.crdt.lattice import absorb
 from meshlib.crdt.registry import decode, encode
-from meshlib.testing.mutations import with_deltas, with_join, with_states
-from meshlib.testing.spec import Codec, CRDTSpec, Event
+from meshlib.testing.laws.spec import Codec, CRDTSpec, Event
+from meshlib.testing.mutants.changes import with_deltas, with_join, with_states
 
 __all__ = [
     "AMOUNTS",

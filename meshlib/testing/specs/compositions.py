@@ -20,8 +20,8 @@ from meshlib.crdt import (
     lattice,
 )
 from meshlib.errors import UnknownKeyError
-from meshlib.testing.mutations import with_join
-from meshlib.testing.spec import CRDTSpec, Event, Operation
+from meshlib.testing.laws.spec import CRDTSpec, Event, Operation
+from meshlib.testing.mutants.changes import with_join
 from meshlib.testing.specs.common import (
     AMOUNTS,
     CODEC,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from meshlib.crdt import BoundedCounter, GCounter, PNCounter, WindowCounter
 from meshlib.errors import InsufficientRights, InvalidValueError
 from meshlib.identity import actor_id
-from meshlib.testing.mutations import with_deltas, with_join, with_operations
-from meshlib.testing.spec import CRDTSpec, Event, Operation
+from meshlib.testing.laws.spec import CRDTSpec, Event, Operation
+from meshlib.testing.mutants.changes import with_deltas, with_join, with_operations
 from meshlib.testing.specs.common import (
     AMOUNTS,
     CODEC,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from attrs import evolve
 
 from meshlib.crdt import DisableWinsFlag, EnableWinsFlag
-from meshlib.testing.spec import CRDTSpec, Event, Operation
+from meshlib.testing.laws.spec import CRDTSpec, Event, Operation
 from meshlib.testing.specs.common import CAUSAL_FAULTS, CODEC, DotOracle, absorb
 
 __all__ = ["DISABLE_WINS_FLAG", "ENABLE_WINS_FLAG"]

@@ -8,8 +8,8 @@ from typing import Any, Final
 from meshlib.codec import encode_value
 from meshlib.crdt import GCounter, LWWMap, ORMap, ORSet
 from meshlib.errors import UnknownKeyError
-from meshlib.testing.mutations import with_states
-from meshlib.testing.spec import CRDTSpec, Event, Operation
+from meshlib.testing.laws.spec import CRDTSpec, Event, Operation
+from meshlib.testing.mutants.changes import with_states
 from meshlib.testing.specs.common import (
     AMOUNTS,
     CAUSAL_FAULTS,
@@ -317,4 +317,4 @@ OR_MAP_OF_COUNTERS: Final = CRDTSpec(
     faults=CAUSAL_FAULTS,
 )
 """Each key sums what its writers counted; what a removal had not seen survives, with all that
-its writer had counted before (`meshlib.crdt.embedded`)."""
+its writer had counted before (`meshlib.crdt.causal.embedded`)."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from meshlib.crdt import HashedPrefixCacheState, PrefixCacheState
 from meshlib.errors import UnknownKeyError
-from meshlib.testing.mutations import with_join, with_states
-from meshlib.testing.spec import CRDTSpec, Event, Operation
+from meshlib.testing.laws.spec import CRDTSpec, Event, Operation
+from meshlib.testing.mutants.changes import with_join, with_states
 from meshlib.testing.specs.common import CODEC, absorb, remembered
 
 __all__ = ["PREFIX_CACHE", "PREFIX_CACHE_HASH"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from meshlib.codec import encode_value, unpack
 from meshlib.crdt import LWWRegister, MaxRegister, MinRegister, MVRegister
-from meshlib.testing.mutations import with_join
-from meshlib.testing.spec import Codec, CRDTSpec, Event, Operation
+from meshlib.testing.laws.spec import Codec, CRDTSpec, Event, Operation
+from meshlib.testing.mutants.changes import with_join
 from meshlib.testing.specs.common import (
     CAUSAL_FAULTS,
     CODEC,

@@ -10,7 +10,7 @@ from attrs import evolve
 from meshlib.crdt import GSet, ORSet, RemoveWinsSet, TwoPhaseSet
 from meshlib.crdt.wire import canonical_order
 from meshlib.errors import StateError, UnknownKeyError
-from meshlib.testing.spec import CRDTSpec, Event, Operation
+from meshlib.testing.laws.spec import CRDTSpec, Event, Operation
 from meshlib.testing.specs.common import (
     CAUSAL_FAULTS,
     CODEC,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.crdt import Dot, ORSet, decode, encode, sets
+from meshlib.crdt import Dot, ORSet, decode, encode
+from meshlib.crdt.causal import or_set as sets
 from meshlib.errors import DecodeError
 from meshlib.identity import actor_id
 from meshlib.testing import first_violation

@@ -505,7 +505,7 @@ def test_what_is_no_block_is_refused(block: Any, error: type[Exception]) -> None
 
 def test_the_tree_s_size_is_enforced_on_local_insertions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is new counts."""
-    monkeypatch.setattr("meshlib.crdt.prefix_cache.TREE_CHARACTERS_MAX", 4)
+    monkeypatch.setattr("meshlib.crdt.prefix_cache.states.TREE_CHARACTERS_MAX", 4)
     state = make(PrefixCacheState, ("insert", "abc", "w", 1))
     with pytest.raises(LimitError):
         state.insert("abdd", tenant="w", access=1)
@@ -515,7 +515,7 @@ def test_the_tree_s_size_is_enforced_on_local_insertions(monkeypatch: pytest.Mon
 
 def test_the_blocks_are_limited_on_local_insertions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Touches need no room."""
-    monkeypatch.setattr("meshlib.crdt.prefix_cache.BLOCKS_MAX", 2)
+    monkeypatch.setattr("meshlib.crdt.prefix_cache.states.BLOCKS_MAX", 2)
     state = HashedPrefixCacheState()
     state.absorb(state.insert_blocks([1, 2], tenant="w", access=1))
     with pytest.raises(LimitError):
@@ -538,7 +538,7 @@ def test_joining_has_a_limit_of_its_own(cls: type[Any], monkeypatch: pytest.Monk
 @pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])
 def test_tenants_are_limited(cls: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Removed ones included: an error to the caller, and one of the peer."""
-    monkeypatch.setattr("meshlib.crdt.tenants.TENANTS_MAX", 2)
+    monkeypatch.setattr("meshlib.crdt.prefix_cache.tenant_cache.TENANTS_MAX", 2)
     state = make(cls, ("insert", "a", "v", 1), ("insert", "a", "w", 1), ("remove", "", "w", 0))
     with pytest.raises(LimitError):
         insert(state, "a", "x", 1)
@@ -687,10 +687,10 @@ def test_what_a_peer_sends_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(LimitExceeded):
             PrefixCacheState.from_wire(wire)
-    monkeypatch.setattr("meshlib.crdt.prefix_wire.TENANTS_MAX", 1)
+    monkeypatch.setattr("meshlib.crdt.prefix_cache.wire.TENANTS_MAX", 1)
     with pytest.raises(LimitExceeded):
         PrefixCacheState.from_wire((("v", 1, 0, 0, ()), ("w", 1, 0, 0, ())))
-    monkeypatch.setattr("meshlib.crdt.prefix_cache.TREE_CHARACTERS_MAX", 1)
+    monkeypatch.setattr("meshlib.crdt.prefix_cache.states.TREE_CHARACTERS_MAX", 1)
     with pytest.raises(LimitExceeded):
         PrefixCacheState.from_wire((("w", 0, 0, 1, (0, "abcde", 0)),))
 

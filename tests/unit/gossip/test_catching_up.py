@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages import ClockExchange, EntriesMessage, SnapshotRequest
+from meshlib.gossip.messages.kinds import ClockExchange, EntriesMessage, SnapshotRequest
 from meshlib.replication import ReplicationConfig
 
 QUIET = GossipConfig(sync_interval_s=1000.0)

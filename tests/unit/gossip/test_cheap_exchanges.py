@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages import SyncRequest
+from meshlib.gossip.messages.kinds import SyncRequest
 from meshlib.replication.vector import MARK
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from meshlib.errors import DecodeError
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages import ClockExchange, SyncRequest, decode_message, encode_message
+from meshlib.gossip.messages.kinds import ClockExchange, SyncRequest, decode_message, encode_message
 from meshlib.identity import actor_id
 
 SHORT = GossipConfig(clock_entries_max=2)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from meshlib.gossip import MessageUnsendable
-from meshlib.gossip.messages import SnapshotRequest, VolatileMessage, encode_message
-from meshlib.gossip.offers import GROUPS, compact, expand
-from meshlib.gossip.wire import FrameHeader, FrameWriter
+from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
+from meshlib.gossip.messages.kinds import SnapshotRequest, VolatileMessage, encode_message
+from meshlib.gossip.messages.offers import GROUPS, compact, expand
 from meshlib.identity import actor_id
 from meshlib.limits import DOCUMENTS_MAX, FRAME_BYTES_MAX
 from meshlib.replication import ReplicationConfig

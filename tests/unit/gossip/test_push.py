@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages import ClockExchange, EntriesMessage
+from meshlib.gossip.messages.kinds import ClockExchange, EntriesMessage
 
 COUNT = 14
 NAMES = [f"n{index}" for index in range(COUNT)]

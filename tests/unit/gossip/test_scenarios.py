@@ -8,11 +8,11 @@ import pytest
 
 from meshlib.clock import HybridClock
 from meshlib.gossip import GossipConfig, MemberDown, MemberSuspected, NameConflict, PacketRejected
-from meshlib.gossip.messages import SnapshotAvailable
-from meshlib.gossip.wire import decode_frame
+from meshlib.gossip.messages.frames import decode_frame
+from meshlib.gossip.messages.kinds import SnapshotAvailable
 from meshlib.identity import actor_id
 from meshlib.replication import LogEntry, Replica, ReplicationConfig
-from meshlib.testing.inside import leftovers
+from meshlib.testing.checkers.inside import leftovers
 
 ALL_ALIVE = {"n0": "Alive", "n1": "Alive", "n2": "Alive"}
 

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages import JoinResponse, MemberNews, encode_message, table_pages
+from meshlib.gossip.messages.kinds import JoinResponse, MemberNews, encode_message, table_pages
 from meshlib.identity import actor_id
 from meshlib.limits import FRAME_BYTES_MAX, MEMBERS_MAX
 from meshlib.membership import MemberRecord, MemberStatus

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from meshlib.identity import ActorId, actor_id
 from meshlib.replication import Gap, LogEntry
-from meshlib.replication.gap_buffer import GapBuffer
-from meshlib.replication.log import entry_bytes
+from meshlib.replication.entries.gap_buffer import GapBuffer
+from meshlib.replication.entries.log import entry_bytes
 
 A, B = actor_id("a", 1), actor_id("b", 1)
 

@@ -25,7 +25,7 @@ from meshlib.replication import (
     Replica,
     ReplicationConfig,
 )
-from meshlib.replication.log import join_entries
+from meshlib.replication.entries.log import join_entries
 
 
 def test_a_new_entry_is_absorbed_and_forwarded_as_it_came(world: Any) -> None:

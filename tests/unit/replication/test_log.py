@@ -8,7 +8,7 @@ from meshlib.crdt import GCounter, decode, encode
 from meshlib.errors import InternalError
 from meshlib.identity import ActorId, actor_id
 from meshlib.replication import Gap, LogEntry
-from meshlib.replication.log import ReplicationLog, entry_bytes, join_entries
+from meshlib.replication.entries.log import ReplicationLog, entry_bytes, join_entries
 
 A, B = actor_id("a", 1), actor_id("b", 1)
 

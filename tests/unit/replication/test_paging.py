@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.crdt import ORSet, encode, join_all
-from meshlib.crdt.causal import Dot
+from meshlib.crdt.causal.context import Dot
 from meshlib.identity import actor_id
-from meshlib.replication.paging import encoded_pieces
+from meshlib.replication.transfers.paging import encoded_pieces
 
 A = actor_id("a", 1)
 

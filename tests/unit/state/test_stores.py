@@ -196,7 +196,7 @@ def test_any_unicode_can_be_a_key(manager: Any) -> None:
 
 def test_every_write_is_told_to_the_driver(replica_of: Any, fake_time: Any) -> None:
     """So that it is sent without waiting for a timer."""
-    from meshlib.state.sync import MeshSyncManager
+    from meshlib.sync import MeshSyncManager
 
     calls: list[int] = []
     manager = MeshSyncManager(replica_of("node1", fake_time), on_write=lambda: calls.append(1))

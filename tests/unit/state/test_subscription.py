@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from meshlib.errors import InvalidValueError
-from meshlib.state.records import StateChange, StoreName, TreeInsert
+from meshlib.routing.records import TreeInsert
+from meshlib.state.records import StateChange, StoreName
 from meshlib.state.subscription import Subscription
 
 

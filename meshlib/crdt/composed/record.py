@@ -1,0 +1,208 @@
+"""`@lattice`: a class whose fields are lattices becomes a lattice.
+
+    @lattice(name="worker")
+    class WorkerRecord:
+        health: LWWRegister[bool]
+        load: MaxRegister[float]
+        tags: ORSet[str]
+
+Joins, order, deltas, digests, encoding and registration follow from the fields; a delta is a
+record in which only some fields are given: `WorkerRecord(load=record.load.set(0.5))`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Self, TypeVar, cast, dataclass_transform, get_type_hints
+
+import attrs
+
+from meshlib.crdt.composed.annotations import lattice_class
+from meshlib.crdt.composed.product import Product
+from meshlib.crdt.registry import register
+from meshlib.crdt.wire import read_rows
+from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
+
+__all__ = ["Record", "lattice"]
+
+T = TypeVar("T")
+
+_PLUMBING: Final = frozenset(
+    ("__module__", "__doc__", "__slots__", "__dict__", "__weakref__", "__annotations__")
+)
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+class Record(Product):
+    """What `lattice` gives a class. Inherit it too where a type checker should know of it."""
+
+    __slots__ = ()
+
+    format_version: ClassVar[int] = 1
+
+    _since: ClassVar[Mapping[str, int]] = {}
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """Field -> its value."""
+        return {name: getattr(part, "value", part) for name, part in self._components()}
+
+    def to_wire(self) -> Any:
+        """Return `(field, state)` for each field that is not empty, sorted by field."""
+        return self._fields_to_wire(self.format_version)
+
+    def to_version(self, version: int) -> Any:
+        """Return the tree for a peer of an older version: without the fields added since."""
+        return self._fields_to_wire(version)
+
+    def _fields_to_wire(self, version: int) -> Any:
+        return tuple(
+            sorted(
+                (name, component.to_wire())
+                for name, component in self._components()
+                if not component.is_bottom() and self._since.get(name, 1) <= version
+            )
+        )
+
+    @classmethod
+    def from_wire(cls, wire: Any) -> Self:
+        """Read a record that a peer sent.
+
+        Raises:
+            DecodeError: malformed, not canonical, or with a field that is not known here.
+            LimitExceeded: over a limit.
+        """
+        return cls.from_version(cls.format_version, wire)
+
+    @classmethod
+    def from_version(cls, version: int, wire: Any) -> Self:
+        """Read a record of this or an older version; fields it did not have are empty."""
+        components: dict[str, Any] = {}
+        previous = ""
+        for row in read_rows(wire, "a record"):
+            name, body = read_rows(row, "a field", count=2)
+            if type(name) is not str or name <= previous:
+                raise DecodeError("the fields of a record must be sorted, each once")
+            previous = name
+            kind = cls._component_types.get(name)
+            if kind is None or cls._since.get(name, 1) > version:
+                raise DecodeError(f"{cls.__name__} has no field {name!r}")
+            components[name] = kind.from_wire(body)
+            if components[name].is_bottom():
+                raise DecodeError("an empty field must be left out")
+        return cls(**components)
+
+
+def _field_types(cls: type[Any], names: list[str]) -> dict[str, type[Any]]:
+    try:
+        hints = get_type_hints(cls)
+    except NameError as error:
+        raise InvalidTypeError(f"{cls.__name__}: {error}; declare it at module level") from error
+    return {name: lattice_class(hints[name]) for name in names}
+
+
+def _check_names(owner: str, names: list[str]) -> None:
+    if not names:
+        raise InvalidTypeError(f"{owner} has no fields")
+    for name in names:
+        if name.startswith("_") or hasattr(Record, name):
+            raise InvalidTypeError(f"{owner}: a record has no room for a field named {name!r}")
+
+
+def _declared(cls: type[Any]) -> type[Any]:
+    """Return an attrs class of the annotated fields, made from a plain class."""
+    if attrs.has(cls) and "__attrs_attrs__" in cls.__dict__:
+        return cls
+    return attrs.define(kw_only=True, eq=False, repr=False, slots=True)(cls)
+
+
+def _with_defaults(cls: Any, types: Mapping[str, type[Any]]) -> None:
+    """Let every field be left out, and check the class of those given."""
+    make: Callable[..., None] = cls.__init__
+    required = [
+        attribute.name
+        for attribute in attrs.fields(cls)
+        if attribute.default is attrs.NOTHING and attribute.init
+    ]
+
+    def initialise(self: Any, **components: Any) -> None:
+        for name in required:
+            if components.get(name) is None:
+                components[name] = types[name]()
+        make(self, **components)
+        self._check_components()
+
+    described: Any = initialise
+    described.__signature__ = inspect.Signature(
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        + [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in types]
+    )
+    described.__doc__ = cls.__init__.__doc__
+    cls.__init__ = initialise
+
+
+def _add_methods(cls: type[Any]) -> None:
+    """Give a class that does not inherit `Record` what a record has."""
+    for base in (Product, Record):
+        for name, member in vars(base).items():
+            if name in _PLUMBING or (not name.startswith("_") and name in cls.__dict__):
+                continue  # what the class says itself stays, but for what a lattice rests on
+            setattr(cls, name, member)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(attrs.field,))
+def lattice(
+    *, name: str, version: int = 1, since: Mapping[str, int] | None = None
+) -> Callable[[type[T]], type[T]]:
+    """Declare a class whose fields are lattices to be a lattice, and register it.
+
+    The class may be a plain one with annotations or an attrs class; either way its objects are
+    containers: changed in place by `absorb`, and not hashable. Each field can be left out of
+    the constructor and is then empty. A type checker knows that of fields that say so:
+    `tags: ORSet[str] = attrs.field(factory=ORSet)`.
+
+    A field that is added later is no new type: give the record the next version and say since
+    when the field is there. A node one version behind is then written to without it
+    (`encode(record, version=1)`), and is read without it.
+
+    Args:
+        name: the record's name on the wire: a letter, then letters, digits, `_`, `.` or `-`;
+            at most 64 characters. The tag is `record:` and the name.
+        version: the record's own format version; 1 or more.
+        since: the version in which each later field was added.
+
+    Raises:
+        InvalidValueError: a bad name or version, or the name is taken.
+        InvalidTypeError: a field that is no lattice, or no field at all.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidValueError(f"{name!r} cannot name a record")
+    if type(version) is not int or version < 1:
+        raise InvalidValueError(f"a version is 1 or more, not {version!r}")
+    later = dict(since or {})
+
+    def declare(cls: type[T]) -> type[T]:
+        declared: Any = _declared(cls)
+        names = [attribute.name for attribute in attrs.fields(declared)]
+        _check_names(cls.__name__, names)
+        types = _field_types(declared, names)
+        for field, added in later.items():
+            if field not in types or not 1 <= added <= version:
+                raise InvalidValueError(f"no field {field!r} can be there since {added}")
+        if not issubclass(declared, Record):
+            _add_methods(declared)
+        for attribute, fixed in (
+            ("_component_types", types),
+            ("_since", later),
+            ("format_version", version),
+            ("__hash__", None),  # a container, whatever attrs made of it
+        ):
+            setattr(declared, attribute, fixed)
+        _with_defaults(declared, types)
+        register(f"record:{name}", declared)
+        return cast(type[T], declared)
+
+    return declare

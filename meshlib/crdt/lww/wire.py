@@ -1,0 +1,229 @@
+"""The canonical tree of an `LWWMap`.
+
+`(actors, base_ms, keys, numbers, payloads, changes, counts)`: the actors of the writes, sorted;
+the earliest write's milliseconds; then in the order of the keys these, four packed columns of
+numbers (actor index, ms after base, logical, sequence), and each write's payload (None for a
+removal) and changes; and `(key, changes)` for keys of which only counts are told. Changes are
+one integer when the writer's name alone made them, else `(name, count, name, count, ...)`.
+
+A packed column is the numbers in little-endian bytes, all as wide as the largest needs: 1, 2, 4
+or 8. Columns and not rows: a column is checked in a few calls, whatever its length.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterable, Sequence
+from itertools import repeat
+from types import NoneType
+from typing import Any, Final, TypeVar
+
+from meshlib.crdt.lww.entries import Changes, Row, changes_by, counts_alone
+from meshlib.crdt.wire import (
+    COUNT_MAX,
+    STAMP_LOGICAL_MAX,
+    STAMP_MS_MAX,
+    canonical_order,
+    read_actor,
+    read_integer,
+    read_key_set,
+    read_ordered_keys,
+    read_payload,
+    read_rows,
+    require,
+)
+from meshlib.errors import DecodeError, LimitExceeded
+from meshlib.identity import ActorId
+from meshlib.limits import ACTORS_MAX
+
+__all__ = ["map_from_wire", "map_to_wire"]
+
+_NAME_BYTES: Final = 8
+_COLUMNS: Final = ("actor indexes", "milliseconds", "logicals", "sequences")
+_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+ValueT = TypeVar("ValueT")
+
+
+def _width(largest: int) -> int:
+    """Return how many bytes a number takes in a packed column."""
+    return next(width for width in _CODES if largest < 1 << (8 * width))
+
+
+def _pack_column(numbers: Sequence[int]) -> bytes:
+    code = _CODES[_width(max(numbers, default=0))]
+    return struct.pack(f"<{len(numbers)}{code}", *numbers)
+
+
+def _read_column(wire: Any, what: str, count: int, maximum: int) -> Sequence[int]:
+    """Read a packed column of `count` numbers up to a maximum."""
+    if type(wire) is not bytes:
+        raise DecodeError(f"{what} must be a packed column")
+    if len(wire) == count and maximum >= 0 and not wire.strip(b"\0"):
+        return wire  # nothing but zeros, which most columns are, and bytes are numbers
+    width, rest = divmod(len(wire), count) if count else (1, len(wire))
+    if rest or width not in _CODES:
+        raise DecodeError(f"{what} must hold {count} numbers")
+    is_narrow = width == 1 or any(
+        wire[place::width].strip(b"\0") for place in range(width // 2, width)
+    )
+    require(is_narrow, f"{what} must be as narrow as they can be")
+    numbers: Sequence[int] = wire if width == 1 else struct.unpack(f"<{count}{_CODES[width]}", wire)
+    if numbers and maximum < 1 << (8 * width):
+        require(max(numbers) <= maximum, f"{what} must be at most {maximum}")
+    return numbers
+
+
+def _changes_to_wire(changes: Changes, actor: bytes) -> Any:
+    if len(changes) == 1 and changes[0][0] == actor[:_NAME_BYTES]:
+        return changes[0][1]
+    return tuple(part for change in changes for part in change)
+
+
+def _changes_from_wire(wire: Any, actor: bytes) -> Changes:
+    if type(wire) is int:
+        require(len(actor) > 0, "counts without a name")
+        return changes_by(actor[:_NAME_BYTES], read_integer(wire, "a count", minimum=1))
+    parts = read_rows(wire, "changes")
+    require(len(parts) % 2 == 0, "changes must be names and counts")
+    changes = []
+    for name, count in zip(parts[::2], parts[1::2], strict=True):
+        require(type(name) is bytes and len(name) == _NAME_BYTES, "a name must be 8 bytes")
+        changes.append((name, read_integer(count, "a count", minimum=1)))
+    names = [name for name, _ in changes]
+    require(names == sorted(set(names)), "the names of changes must be sorted, each once")
+    require(names != [actor[:_NAME_BYTES]], "a single count of the writer must stand alone")
+    return tuple(changes)
+
+
+def map_to_wire(entries: dict[Any, Row]) -> Any:
+    """Return the canonical tree of a map's entries. O(n log n)."""
+    ordered = [(key, entries[key]) for key in canonical_order(entries)]
+    counts = tuple((key, _changes_to_wire(entry[5], b"")) for key, entry in ordered if not entry[2])
+    if counts:
+        ordered = [(key, entry) for key, entry in ordered if entry[2]]
+    if not ordered:
+        return ((), 0, (), (b"",) * len(_COLUMNS), (), (), counts)
+    keys, writes = zip(*ordered, strict=True)
+    walls, logicals, writers, sequences, payloads, changes = zip(*writes, strict=True)
+    actors = sorted(set(writers))
+    index = {actor: position for position, actor in enumerate(actors)}
+    base_ms = min(walls)
+    numbers = (
+        list(map(index.__getitem__, writers)),
+        [wall_ms - base_ms for wall_ms in walls],
+        logicals,
+        sequences,
+    )
+    return (
+        tuple(actors),
+        base_ms,
+        keys,
+        tuple(map(_pack_column, numbers)),
+        payloads,
+        tuple(map(_changes_to_wire, changes, writers)),
+        counts,
+    )
+
+
+def map_from_wire(wire: Any) -> tuple[dict[Any, Row], int]:
+    """Read a map's rows strictly, and how many of them hold no value. O(n log n).
+
+    Raises:
+        DecodeError: malformed, or not canonical.
+        LimitExceeded: over a limit.
+    """
+    *writes, counts = read_rows(wire, "a map", count=7)
+    keys = read_ordered_keys(writes[2], "the keys of a map")
+    rows, empty_count = _read_writes(writes)
+    entries: dict[Any, Row] = dict(zip(keys, rows, strict=True))
+    require(len(entries) == len(keys), "the keys of a map must be there once each")
+    counted = []
+    for row in read_rows(counts, "the counts of a map"):
+        key, changes_wire = read_rows(row, "a row of counts", count=2)
+        changes = _changes_from_wire(changes_wire, b"")
+        require(len(changes) > 0, "a row that tells nothing")
+        counted.append((key, changes))
+    read_key_set([key for key, _ in counted], "the counts of a map")
+    for key, changes in counted:
+        require(key not in entries, "a key with a write and with counts")
+        entries[key] = counts_alone(changes)
+    return entries, empty_count + len(counted)
+
+
+def _read_writes(writes: Sequence[Any]) -> tuple[Iterable[Row], int]:
+    """Check the columns, and return the rows they hold, and the number of removals."""
+    actors_wire, base_wire, keys, numbers, payloads, changes_wires = writes
+    count = len(keys)
+    actors = [read_actor(actor) for actor in read_rows(actors_wire, "the actors of a map")]
+    if len(actors) > ACTORS_MAX:
+        raise LimitExceeded("actors of a map", size=len(actors), limit=ACTORS_MAX)
+    require(actors == sorted(set(actors)), "the actors of a map must be sorted, each once")
+    base_ms = read_integer(base_wire, "the earliest milliseconds", maximum=STAMP_MS_MAX)
+    maxima = (len(actors) - 1, STAMP_MS_MAX - base_ms, STAMP_LOGICAL_MAX, COUNT_MAX)
+    numbers = read_rows(numbers, "the numbers of a map", count=len(_COLUMNS))
+    columns = [
+        _read_column(column, what, count, maximum)
+        for column, what, maximum in zip(numbers, _COLUMNS, maxima, strict=True)
+    ]
+    positions, after, logicals, sequences = columns
+    # None of them is over the last actor's, so all are there when no actor's is missing.
+    # One byte cannot be searched for a larger number.
+    is_narrow = type(positions) is bytes and len(actors) <= 256
+    used = positions if is_narrow else set(positions)
+    require(all(map(used.__contains__, range(len(actors)))), "an actor without a write")
+    require(0 in after if count else base_ms == 0, "the earliest milliseconds must be a write's")
+    payloads, removal_count = _read_payloads(payloads, count)
+    changes = _read_changes(changes_wires, positions, actors)
+    walls = [base_ms + ms for ms in after]
+    writers = _at(positions, actors)
+    return zip(walls, logicals, writers, sequences, payloads, changes, strict=True), removal_count
+
+
+def _at(positions: Sequence[int], values: Sequence[ValueT]) -> Iterable[ValueT]:
+    """Return the value of each position; without looking each up where there is one alone."""
+    if len(values) == 1:
+        return repeat(values[0], len(positions))
+    return map(values.__getitem__, positions)
+
+
+def _read_payloads(wire: Any, count: int) -> tuple[Sequence[bytes | None], int]:
+    """Read the values, different ones once each; return them and how many are none."""
+    payloads = read_rows(wire, "values", count=count)
+    kinds = set(map(type, payloads))
+    removal_count = payloads.count(None) if NoneType in kinds else 0
+    different: Collection[Any] = payloads
+    if kinds <= {bytes, NoneType}:
+        # Often all are one, which is told sooner than how many there are.
+        is_one = count > 0 and payloads.count(payloads[0]) == count
+        different = payloads[:1] if is_one else set(payloads)
+    for payload in different:
+        if payload is not None:
+            read_payload(payload)
+    return payloads, removal_count
+
+
+def _read_changes(
+    wire: Any, positions: Sequence[int], actors: Sequence[ActorId]
+) -> Iterable[Changes]:
+    """Read the changes of each entry; equal ones, which most are, share one tuple."""
+    wires = read_rows(wire, "changes", count=len(positions))
+    if set(map(type, wires)) != {int}:
+        return [
+            _changes_from_wire(each, actors[position])
+            for each, position in zip(wires, positions, strict=True)
+        ]
+    count = wires[0]
+    if wires.count(count) == len(wires):
+        by_writer = [_changes_from_wire(count, actor) for actor in actors]
+        return _at(positions, by_writer)
+    # A count and who made it, as one number: equal ones are told without a tuple for each.
+    told = wires
+    if len(actors) > 1:
+        pairs = zip(wires, positions, strict=True)
+        told = [each * len(actors) + position for each, position in pairs]
+    shared = {
+        number: _changes_from_wire(number // len(actors), actors[number % len(actors)])
+        for number in set(told)
+    }
+    return map(shared.__getitem__, told)

@@ -1,0 +1,8 @@
+"""Which tenant has which prompt prefix cached: epochs, floors and accesses, joined.
+
+states.py        PrefixCacheState, HashedPrefixCacheState: the registered types
+tenant_cache.py  the lattice both are made of: tenant -> (epoch, floor, {key: last access})
+store.py         what is asked of the index that holds the entries
+digests.py       digests of a cache, kept up with its changes
+wire.py          the layout of a cache on the wire
+"""

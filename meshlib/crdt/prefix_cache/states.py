@@ -1,0 +1,220 @@
+"""Which tenant has which prefix cached: by text, or by the hashes of blocks.
+
+Rule: entries are stored in the index that answers matches and nowhere beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+from meshlib.crdt.prefix_cache.store import Generation
+from meshlib.crdt.prefix_cache.tenant_cache import TenantCache
+from meshlib.crdt.prefix_cache.wire import (
+    read_blocks,
+    read_tenants,
+    read_texts,
+    write_blocks,
+    write_texts,
+)
+from meshlib.crdt.registry import register
+from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError, UnknownKeyError
+from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
+from meshlib.prefix import BlockIndex, Match, RadixTree, check_block
+
+__all__ = ["HashedPrefixCacheState", "PrefixCacheState"]
+
+
+class PrefixCacheState(TenantCache[str, RadixTree]):
+    """Texts that tenants have cached, in a radix tree: a match may have any length.
+
+    What a router records when it sends a prompt to a worker. A hint and no more: a worker may
+    have dropped what is recorded here, and then it computes the prompt again.
+
+    Accesses are integers in one unit on all nodes, milliseconds of a clock for example: fine
+    enough that what was used since the last eviction differs from what was not, and raised no
+    more often than that matters, since each raise is a write.
+    """
+
+    __slots__ = ()
+
+    _what: ClassVar[str] = "tree characters"
+    _size_max: ClassVar[int] = TREE_CHARACTERS_MAX
+
+    @staticmethod
+    def _new_store() -> RadixTree:
+        return RadixTree(characters_max=TREE_CHARACTERS_MAX * PREFIX_HELD_FACTOR)
+
+    def insert(self, text: str, *, tenant: str, access: int) -> Self:
+        """Return the delta that records a text, or raises its access. O(d + m).
+
+        The bottom when the entry is held and as young, or is at or under the tenant's floor.
+
+        Args:
+            text: 1 to 262,144 characters, without lone surrogates: it travels as UTF-8.
+            tenant: who has it; 1 byte to 1 KiB in UTF-8.
+            access: when it was used; 1 to 2**63 - 1.
+
+        Raises:
+            InvalidTypeError: an argument of another type.
+            InvalidValueError: an empty text or tenant, a lone surrogate, an access out of range.
+            LimitError: a text too long, a tenant too many, or more than 67,108,864 characters
+                in the tree; evict first.
+        """
+        _check_encodable(text)
+        delta = self._insert((text,), tenant=tenant, access=access)
+        if self.size + len(text) > TREE_CHARACTERS_MAX and not delta.is_bottom():
+            size = self.size + len(text) - self.match(text).matched
+            if size > TREE_CHARACTERS_MAX:
+                raise LimitError(self._what, size=size, limit=TREE_CHARACTERS_MAX)
+        return delta
+
+    def touch(self, text: str, *, tenant: str, access: int) -> Self:
+        """Return the delta that raises the access of an entry; as `insert`.
+
+        Raises:
+            UnknownKeyError: the tenant has no such entry.
+        """
+        if self._store.access(text, tenant=tenant) is None:
+            raise UnknownKeyError("entry", text)
+        return self.insert(text, tenant=tenant, access=access)
+
+    def access(self, text: str, *, tenant: str) -> int | None:
+        """Return the last access of exactly this entry, or None. O(d + m)."""
+        return self._store.access(text, tenant=tenant)
+
+    def match(self, text: str) -> Match:
+        """Find the longest prefix anybody has, and all who have it; as `RadixTree.match`."""
+        return self._store.match(text)
+
+    def match_tenant(self, text: str, *, tenant: str) -> int:
+        """Return how many characters of `text` one tenant has; as `RadixTree.match_tenant`."""
+        return self._store.match_tenant(text, tenant=tenant)
+
+    def match_each(self, text: str) -> dict[str, int]:
+        """Return how many characters of `text` each tenant has; as `RadixTree.match_each`."""
+        return self._store.match_each(text)
+
+    def characters(self, tenant: str) -> int:
+        """Count the characters that a tenant has in the tree. O(1)."""
+        return self._store.characters(tenant)
+
+    def to_wire(self) -> Any:
+        """Return the canonical tree: a row for each tenant, sorted. O(n log n)."""
+        return tuple(
+            (tenant, *self._generations[tenant], *write_texts(self.entries(tenant)))
+            for tenant in sorted(self._generations)
+        )
+
+    @classmethod
+    def from_wire(cls, wire: Any) -> Self:
+        """Read a cache that a peer sent.
+
+        Raises:
+            DecodeError: malformed, or not canonical.
+            LimitExceeded: over a limit.
+        """
+        state = cls()
+        for tenant, epoch, floor, (oldest, row) in read_tenants(wire, columns=2):
+            entries = read_texts(oldest, row, floor=floor)
+            state._read_row(tenant, Generation(epoch, floor), entries)
+        return state
+
+
+class HashedPrefixCacheState(TenantCache[int, BlockIndex]):
+    """Blocks that tenants have cached, by chain hash: no text leaves the node.
+
+    Eight bytes a block instead of the text; a match ends at the end of a block. Chains come from
+    `prefix.text_chain` or `prefix.token_chain`, cut alike on all nodes, or from an engine's own
+    block events. Otherwise as `PrefixCacheState`.
+    """
+
+    __slots__ = ()
+
+    _what: ClassVar[str] = "blocks"
+    _size_max: ClassVar[int] = BLOCKS_MAX
+
+    @staticmethod
+    def _new_store() -> BlockIndex:
+        return BlockIndex(blocks_max=BLOCKS_MAX * PREFIX_HELD_FACTOR)
+
+    def insert_blocks(self, chain: Iterable[int], *, tenant: str, access: int) -> Self:
+        """Return the delta that records blocks, or raises their access. O(blocks).
+
+        Only the blocks that are new or raised are in it; the bottom when there are none.
+
+        Args:
+            chain: hashes of 64 bits.
+            tenant: who has them; 1 byte to 1 KiB in UTF-8.
+            access: when they were used; 1 to 2**63 - 1.
+
+        Raises:
+            InvalidTypeError: an argument of another type.
+            InvalidValueError: an empty tenant, or a number out of range.
+            LimitError: a tenant too many, or more than 2,097,152 blocks; evict first.
+        """
+        blocks = tuple(chain)
+        for block in blocks:
+            check_block(block)
+        delta = self._insert(blocks, tenant=tenant, access=access)
+        size = self.size + len(delta)
+        if size > BLOCKS_MAX:
+            added = sum(
+                self._store.access(block, tenant=tenant) is None
+                for block, _ in delta.entries(tenant)
+            )
+            size = self.size + added
+            if added and size > BLOCKS_MAX:
+                raise LimitError(self._what, size=size, limit=BLOCKS_MAX)
+        return delta
+
+    def access(self, block: int, *, tenant: str) -> int | None:
+        """Return the last access of a block, or None. O(1)."""
+        return self._store.access(block, tenant=tenant)
+
+    def match(self, chain: Iterable[int]) -> Match:
+        """Find the most leading blocks anybody has; as `BlockIndex.match`."""
+        return self._store.match(chain)
+
+    def match_tenant(self, chain: Iterable[int], *, tenant: str) -> int:
+        """Return how many leading blocks one tenant has; as `BlockIndex.match_tenant`."""
+        return self._store.match_tenant(chain, tenant=tenant)
+
+    def match_each(self, chain: Iterable[int]) -> dict[str, int]:
+        """Return how many leading blocks each tenant has; as `BlockIndex.match_each`."""
+        return self._store.match_each(chain)
+
+    def to_wire(self) -> Any:
+        """Return the canonical tree: a row for each tenant, sorted. O(n log n)."""
+        return tuple(
+            (tenant, *self._generations[tenant], *write_blocks(self.entries(tenant)))
+            for tenant in sorted(self._generations)
+        )
+
+    @classmethod
+    def from_wire(cls, wire: Any) -> Self:
+        """Read a cache that a peer sent.
+
+        Raises:
+            DecodeError: malformed, or not canonical.
+            LimitExceeded: over a limit.
+        """
+        state = cls()
+        for tenant, epoch, floor, (oldest, hashes, offsets) in read_tenants(wire, columns=3):
+            entries = read_blocks(oldest, hashes, offsets, floor=floor)
+            state._read_row(tenant, Generation(epoch, floor), entries)
+        return state
+
+
+def _check_encodable(text: object) -> None:
+    if not isinstance(text, str):
+        raise InvalidTypeError(f"an entry must be text, not {type(text).__name__}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidValueError("the text of an entry cannot be encoded as UTF-8") from error
+
+
+register("prefix_cache", PrefixCacheState)
+register("prefix_cache_hash", HashedPrefixCacheState)

@@ -1,0 +1,335 @@
+"""How new entries spread: at once, one hop in a full mesh, from neighbour to neighbour else.
+
+Rules this file owns:
+- An entry is forwarded only by a node to which it was new, and never back to where it came from.
+- In a sparse topology a node pushes along the few links of the push graph, which reach everyone.
+- What is not acknowledged is pushed again a few times, from the log. Anti-entropy is what
+  guarantees coverage, so the push may stay cheap.
+- What a link that is busy cannot take is not queued twice: the peer is marked as behind, and the
+  log, which joins what belongs together, is what it is sent from when the link is free again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import define
+
+from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.events import EntryRejected
+from meshlib.gossip.messages.frames import FrameHeader
+from meshlib.gossip.messages.kinds import ClockExchange, EntriesMessage, GapRequest
+from meshlib.identity import ActorId
+from meshlib.replication import Gap, LogEntry, Received
+
+__all__ = ["Dissemination"]
+
+ENTRY_OVERHEAD_BYTES = 64
+"""What an entry needs on the wire beside its delta and its document's name."""
+
+GAP_WAIT_S = 0.05
+"""A gap is often closed by a frame that was merely overtaken; after this it is asked for."""
+
+GAP_BYTES_MAX = 1 << 20
+"""Entries sent in answer to one request for gaps; the rest is asked for again."""
+
+GAPS_MAX = 1024
+"""Gaps that one peer is asked to fill at a time."""
+
+PUSH_WAITS = (0, 0, 1, 3, 7)
+"""How many looks are passed over before entries are pushed again, the first time and so on: soon
+while it is a lost packet, and less and less often when the peer is busy or gone. With half of all
+packets lost, all six go astray for one in 64; an exchange brings those."""
+
+PUSH_INTERVALS = 0.5
+"""What is pushed has one to two of this many gossip intervals to be acknowledged."""
+
+ACKNOWLEDGE_WAIT_S = 0.02
+"""An acknowledgement waits so long for others that go to the same peer."""
+
+
+@define(slots=True)
+class _Pushed:
+    """Entries of one writer that a peer has not acknowledged: a range of their numbers."""
+
+    first: int
+    last: int
+    push_count: int = 0
+    wait: int = PUSH_WAITS[0]
+
+
+Unacknowledged = dict[str, dict[ActorId, _Pushed]]
+"""By the name of the peer."""
+
+
+def batches(entries: Iterable[LogEntry], bytes_max: int) -> Iterable[tuple[LogEntry, ...]]:
+    """Yield the entries in groups that fit a packet, in order. O(n)."""
+    batch: list[LogEntry] = []
+    size = 0
+    for entry in entries:
+        entry_size = len(entry.delta) + len(entry.document) * 4 + ENTRY_OVERHEAD_BYTES
+        if batch and size + entry_size > bytes_max:
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(entry)
+        size += entry_size
+    if batch:
+        yield tuple(batch)
+
+
+class Dissemination:
+    """Send own entries, forward others', ask for what was skipped.
+
+    Args:
+        context: the engine's shared state.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._busy: set[str] = set()
+        self._behind: set[str] = set()
+        self._gaps: dict[str, dict[ActorId, tuple[int, int]]] = {}
+        self._pushed: Unacknowledged = {}
+        self._overdue: Unacknowledged = {}
+        self._is_push_armed = False
+        self._owed: dict[str, dict[ActorId, None]] = {}
+        self.wants_acknowledgement = False
+
+    def publish(self) -> None:
+        """Close the open groups of local writes and send them. O(neighbours) frames."""
+        entries = self._context.replica.flush()
+        if entries:
+            self._push(entries, without=())
+
+    def _push(self, entries: Sequence[LogEntry], *, without: Sequence[str]) -> None:
+        context = self._context
+        free: list[str] = []
+        for name in context.push_targets():
+            if self.is_busy(name):
+                self._behind.add(name)
+            elif name not in without and not self._is_known_to_have(name, entries):
+                free.append(name)
+        addresses = {
+            member.address: member.name
+            for member in map(context.members.get, free)
+            if member is not None
+        }
+        for batch in batches(entries, context.config.packet_bytes_max):
+            message = EntriesMessage(batch, self.wants_acknowledgement, is_pushed=True)
+            full = context.send_to_all(addresses, message)
+            self._behind.update(addresses[address] for address in full)
+        context.counters.entries_sent += len(entries) * len(free)
+        for name in free:
+            self._expect(name, entries)
+
+    def _is_known_to_have(self, name: str, entries: Sequence[LogEntry]) -> bool:
+        """Tell whether a peer has said itself that it has all of them."""
+        clock = self._context.tracker.clock(name)
+        return clock is not None and all(
+            entry.last <= clock.get(entry.actor, 0) for entry in entries
+        )
+
+    # Pushing again what was lost
+
+    def _expect(self, name: str, entries: Sequence[LogEntry]) -> None:
+        """Take note of what a peer has to acknowledge."""
+        waiting = self._pushed.setdefault(name, {})
+        for entry in entries:
+            pushed = waiting.get(entry.actor)
+            if pushed is None:
+                waiting[entry.actor] = _Pushed(entry.first, entry.last)
+            else:
+                pushed.first = min(pushed.first, entry.first)
+                pushed.last = max(pushed.last, entry.last)
+        self._arm_push()
+
+    def _arm_push(self) -> None:
+        if not self._is_push_armed:
+            self._is_push_armed = True
+            context = self._context
+            wait_s = PUSH_INTERVALS * context.config.gossip_interval_s
+            context.timers.set(context.now + wait_s, Timer("push"))
+
+    def on_push_timer(self) -> None:
+        """Push again what was pushed before the last interval and is not acknowledged yet."""
+        self._is_push_armed = False
+        again: Unacknowledged = {}
+        targets = set(self._context.push_targets())
+        for name, waiting in self._overdue.items():
+            if name in targets and not self.is_busy(name):
+                left = self._push_again(name, waiting)
+                if left:
+                    again[name] = left
+        for name, waiting in self._pushed.items():
+            overdue = again.setdefault(name, {})
+            for actor, pushed in waiting.items():
+                former = overdue.get(actor)
+                if former is not None:
+                    # What is new has to wait with the old, or a peer that cannot take it would
+                    # be sent all of it again at every look.
+                    pushed.first = min(pushed.first, former.first)
+                    pushed.push_count, pushed.wait = former.push_count, former.wait
+                overdue[actor] = pushed
+        self._overdue, self._pushed = again, {}
+        if again:
+            self._arm_push()
+
+    def _push_again(self, name: str, waiting: Mapping[ActorId, _Pushed]) -> dict[ActorId, _Pushed]:
+        """Push to one peer what it has not acknowledged; return what is to be looked at again."""
+        context = self._context
+        clock = context.tracker.clock(name) or {}
+        left: dict[ActorId, _Pushed] = {}
+        entries: list[LogEntry] = []
+        bytes_left = GAP_BYTES_MAX
+        for actor, pushed in waiting.items():
+            first = max(pushed.first, clock.get(actor, 0) + 1)
+            if first > pushed.last or pushed.push_count == len(PUSH_WAITS):
+                continue
+            if pushed.wait or bytes_left <= 0:
+                pushed.wait = max(0, pushed.wait - 1)
+                left[actor] = pushed
+                continue
+            gap = Gap(actor, first, pushed.last)
+            found = context.replica.entries_between(gap, bytes_max=bytes_left)
+            if found.entries:
+                entries += found.entries
+                bytes_left -= sum(len(entry.delta) for entry in found.entries)
+                count = pushed.push_count + 1
+                wait = PUSH_WAITS[count] if count < len(PUSH_WAITS) else 0
+                left[actor] = _Pushed(first, pushed.last, count, wait)
+        for batch in batches(entries, context.config.packet_bytes_max):
+            context.send_to_member(name, EntriesMessage(batch, is_pushed=True))
+        context.counters.entries_sent += len(entries)
+        context.counters.entries_repeated += len(entries)
+        return left
+
+    def _owe(self, address: str, entries: Sequence[LogEntry]) -> None:
+        """Remember to acknowledge entries soon."""
+        context = self._context
+        owed = self._owed.get(address)
+        if owed is None:
+            owed = self._owed[address] = {}
+            context.timers.set(context.now + ACKNOWLEDGE_WAIT_S, Timer("acknowledge", address))
+        for entry in entries:
+            owed[entry.actor] = None
+
+    def on_acknowledge_timer(self, address: str) -> None:
+        """Tell a peer what has arrived of what it pushed."""
+        self._acknowledge(address, self._owed.pop(address, {}))
+
+    def _acknowledge(self, address: str, actors: Iterable[ActorId]) -> None:
+        vector = self._context.replica.version_vector
+        clock = {actor: vector[actor] for actor in sorted(actors) if actor in vector}
+        if clock:
+            self._context.send(address, ClockExchange(clock, is_partial=True))
+
+    # Busy links
+
+    def is_busy(self, name: str) -> bool:
+        """Tell whether the link to a member has more to carry than it takes."""
+        member = self._context.members.get(name)
+        return member is not None and member.address in self._busy
+
+    def on_link_state(self, address: str, *, is_busy: bool) -> list[str]:
+        """Take note of a link's state.
+
+        Returns:
+            The members at that address that are behind and can be sent to again.
+        """
+        if is_busy:
+            self._busy.add(address)
+            return []
+        self._busy.discard(address)
+        free = [
+            member.name
+            for member in self._context.peers()
+            if member.address == address and member.name in self._behind
+        ]
+        # One that is out of reach by now is sent all it lacks when it is met again.
+        self._behind.difference_update(
+            member.name for member in self._context.members if member.address == address
+        )
+        return free
+
+    def caught_up(self, name: str) -> None:
+        """Take note that a peer has all that is here: it may have got it another way. O(1)."""
+        self._behind.discard(name)
+
+    def on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
+        """Absorb entries, forward what was new, and ask for what was skipped."""
+        context = self._context
+        context.counters.entries_received += len(message.entries)
+        received = context.replica.receive(message.entries)
+        self.report(received)
+        if received.gaps:
+            waiting = self._gaps.setdefault(header.name, {})
+            if not waiting:
+                context.timers.set(now + GAP_WAIT_S, Timer("gap", header.name))
+            for gap in received.gaps:
+                if len(waiting) < GAPS_MAX:
+                    waiting[gap.actor] = (gap.first, gap.last)
+        if received.new and not context.is_full_mesh():
+            self._push(received.new, without=(header.name,))
+        if message.wants_acknowledgement:
+            self._acknowledge(header.address, {entry.actor for entry in message.entries})
+            vector = context.replica.version_vector
+            if any(vector.get(entry.actor, 0) < entry.last for entry in message.entries):
+                # It overtook others that are on their way: told again once those are in.
+                self._owe(header.address, message.entries)
+        elif message.is_pushed:
+            self._owe(header.address, message.entries)
+
+    def report(self, received: Received) -> None:
+        """Tell the driver of entries that were refused."""
+        for refused in received.rejected:
+            entry = refused.entry
+            event = EntryRejected(
+                document=entry.document,
+                actor=entry.actor,
+                sequence=entry.first,
+                reason=refused.reason,
+                detail=refused.detail,
+            )
+            self._context.emit(event)
+
+    def on_gap_timer(self, name: str) -> None:
+        """Ask a member for the gaps that are still open."""
+        context = self._context
+        vector = context.replica.version_vector
+        gaps = tuple(
+            (actor, max(first, vector.get(actor, 0) + 1), last)
+            for actor, (first, last) in self._gaps.pop(name, {}).items()
+            if vector.get(actor, 0) < last
+        )
+        if gaps:
+            context.counters.gaps_requested += len(gaps)
+            context.send_to_member(name, GapRequest(gaps))
+
+    def on_gap_request(self, message: GapRequest, header: FrameHeader) -> bool:
+        """Send a member the entries it skipped.
+
+        Returns:
+            False when some are no longer in the log: the peer needs a whole exchange.
+        """
+        context = self._context
+        entries: list[LogEntry] = []
+        is_whole = True
+        bytes_left = GAP_BYTES_MAX
+        for actor, first, last in message.gaps:
+            found = context.replica.entries_between(Gap(actor, first, last), bytes_max=bytes_left)
+            is_whole = is_whole and not found.needs_snapshot
+            entries += found.entries
+            bytes_left -= sum(len(entry.delta) for entry in found.entries)
+            if bytes_left <= 0:
+                break
+        for batch in batches(entries, context.config.packet_bytes_max):
+            context.send(header.address, EntriesMessage(batch, True))
+        context.counters.entries_sent += len(entries)
+        return is_whole
+
+    def forget(self, name: str) -> None:
+        """Drop what is kept about a member."""
+        self._behind.discard(name)
+        self._gaps.pop(name, None)
+        self._pushed.pop(name, None)
+        self._overdue.pop(name, None)

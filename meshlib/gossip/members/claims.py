@@ -1,0 +1,83 @@
+"""Who may have a name: a claim to a living name is verified by asking its holder.
+
+Rule: nobody gives way to a mere message. A newcomer of a name that a live node holds elsewhere
+is let in only when the holder does not answer; a node that hears of another start under its own
+name asks that one, and loses its name only to an answer.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+
+from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.messages.frames import FrameHeader
+from meshlib.gossip.messages.kinds import PingRequest
+from meshlib.membership import MemberRecord
+
+__all__ = ["Claim", "NameClaims"]
+
+CLAIMS_MAX = 256
+"""Claims to a living name that are verified at a time; further ones wait for their next try."""
+
+
+@define(slots=True)
+class Claim:
+    """A claim to a name that a live node holds, while that one is asked."""
+
+    sequence: int
+    claimant: MemberRecord
+    holder: MemberRecord
+
+
+class NameClaims:
+    """The claims that are being verified, one for each name.
+
+    Args:
+        context: the engine's shared state.
+    """
+
+    __slots__ = ("_claims", "_context")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._claims: dict[str, Claim] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._claims
+
+    def open(self, claimant: MemberRecord, holder: MemberRecord, now: float) -> None:
+        """Ask the holder of a name for a sign of life, unless that is under way. O(1).
+
+        One question at a time: a claimant asks again sooner than the holder may answer.
+        """
+        if claimant.name in self._claims or len(self._claims) >= CLAIMS_MAX:
+            return
+        context = self._context
+        sequence = context.rng.getrandbits(48)
+        self._claims[claimant.name] = Claim(sequence, claimant, holder)
+        context.send(holder.address, PingRequest(sequence, holder.name, context.record))
+        wait_s = 2 * context.config.probe_timeout_s
+        context.timers.set(now + wait_s, Timer("claim", claimant.name, sequence))
+
+    def answered(self, sequence: int, header: FrameHeader) -> Claim | None:
+        """Return the claim that an answer of the holder refutes, and close it."""
+        claim = self._claims.get(header.name)
+        if claim is None or claim.sequence != sequence or header.actor != claim.holder.actor:
+            return None
+        return self._claims.pop(header.name)
+
+    def expired(self, name: str, sequence: int) -> Claim | None:
+        """Return the claim whose holder did not answer in time, and close it."""
+        claim = self._claims.get(name)
+        if claim is None or claim.sequence != sequence:
+            return None
+        return self._claims.pop(name)
+
+    def clear(self) -> None:
+        """Drop every open question: this node was stopped, and silence proves nothing."""
+        self._claims.clear()
+
+    def _check(self) -> None:
+        """Assert the invariants of the claims."""
+        assert len(self._claims) <= CLAIMS_MAX
+        assert all(name == claim.claimant.name for name, claim in self._claims.items())

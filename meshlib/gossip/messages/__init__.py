@@ -1,0 +1,9 @@
+"""What nodes say to each other, and how it is laid out in a frame.
+
+frames.py       one packet: a header, messages, and the writer that accounts for each byte
+kinds.py        every message type by its number
+membership.py   probes, joins, news, conflicts
+replication.py  entries, clocks, state transfers, volatile documents
+offers.py       what the asker of a state transfer says it has, in one frame
+fields.py       checks of the fields of a decoded message
+"""

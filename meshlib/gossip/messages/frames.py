@@ -1,0 +1,155 @@
+"""Frames: what one node sends to another at once.
+
+Layout, format version 1:
+
+    2 bytes    magic `MS`
+    1 byte     format version
+    8 bytes    XXH3-64 of the body, big endian: damage on the way is seen before anything is read
+    the body   msgpack: [cluster, name, incarnation, actor, address, [message bytes, ...]]
+
+Rule: the exact size of a frame is accounted for in this file alone (`FrameWriter`).
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from meshlib.codec import pack, unpack
+from meshlib.errors import ClusterMismatch, DecodeError, RejectReason, VersionMismatch
+from meshlib.gossip.messages.fields import ADDRESS_BYTES_MAX, actor, binary, integer, sequence, text
+from meshlib.gossip.messages.kinds import Message, decode_message
+from meshlib.hashing import hash64
+from meshlib.identity import INCARNATION_MAX, ActorId
+from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX
+
+__all__ = ["FORMAT_VERSION", "Frame", "FrameHeader", "FrameWriter", "decode_frame"]
+
+MAGIC = b"MS"
+FORMAT_VERSION = 1
+PREFIX_BYTES = 11
+MESSAGE_OVERHEAD_BYTES = 5
+"""The most that msgpack puts before a run of bytes."""
+
+MESSAGES_MAX = 65_536
+
+
+@frozen(slots=True)
+class FrameHeader:
+    """Who sent a frame.
+
+    Args:
+        cluster: the cluster's name.
+        name: the sender's name.
+        incarnation: the sender's incarnation now.
+        actor: the writer that the sender is.
+        address: where the sender is reached.
+    """
+
+    cluster: str
+    name: str
+    incarnation: int
+    actor: ActorId
+    address: str
+
+
+@frozen(slots=True)
+class Frame:
+    """A checked frame."""
+
+    header: FrameHeader
+    messages: tuple[Message, ...]
+
+
+class FrameWriter:
+    """Pack messages into as few frames as their size allows.
+
+    Args:
+        header: of every frame.
+        bytes_max: a frame is closed before it would pass this; one message alone may need
+            more, up to the frame limit.
+    """
+
+    __slots__ = ("_bytes_max", "_frames", "_header", "_messages", "_overhead", "_size")
+
+    def __init__(self, header: FrameHeader, *, bytes_max: int) -> None:
+        self._header = (
+            header.cluster, header.name, header.incarnation, header.actor, header.address,
+        )  # fmt: skip
+        self._overhead = PREFIX_BYTES + len(pack(self._header)) + MESSAGE_OVERHEAD_BYTES
+        self._bytes_max = bytes_max
+        self._frames: list[bytes] = []
+        self._messages: list[bytes] = []
+        self._size = self._overhead
+
+    def add(self, message: bytes) -> bool:
+        """Add one packed message. O(1).
+
+        Returns:
+            False when it cannot fit any frame; it was then not added.
+        """
+        size = len(message) + MESSAGE_OVERHEAD_BYTES
+        if self._overhead + size > FRAME_BYTES_MAX:
+            return False
+        if self._messages and self._size + size > self._bytes_max:
+            self._close()
+        self._messages.append(message)
+        self._size += size
+        return True
+
+    def frames(self) -> list[bytes]:
+        """Return the finished frames. O(size)."""
+        if self._messages:
+            self._close()
+        frames, self._frames = self._frames, []
+        return frames
+
+    def _close(self) -> None:
+        body: bytes = pack((*self._header, self._messages))
+        checksum = hash64(body).to_bytes(8, "big")
+        self._frames.append(MAGIC + bytes((FORMAT_VERSION,)) + checksum + body)
+        self._messages = []
+        self._size = self._overhead
+
+
+def decode_frame(data: bytes, *, cluster: str) -> Frame:
+    """Check and read one frame. O(size).
+
+    Args:
+        data: what came.
+        cluster: this node's cluster.
+
+    Raises:
+        DecodeError: truncated, damaged or malformed, whole or in any message.
+        VersionMismatch: another format version.
+        ClusterMismatch: another cluster's frame.
+        LimitExceeded: a field over its limit.
+    """
+    if len(data) > FRAME_BYTES_MAX:
+        raise DecodeError(f"a frame of {len(data):,} bytes", reason=RejectReason.LIMIT)
+    if len(data) < PREFIX_BYTES or data[:2] != MAGIC:
+        raise DecodeError("not a frame")
+    if data[2] != FORMAT_VERSION:
+        raise VersionMismatch("frame format", ours=FORMAT_VERSION, theirs=data[2])
+    body = data[PREFIX_BYTES:]
+    if hash64(body).to_bytes(8, "big") != data[3:PREFIX_BYTES]:
+        raise DecodeError("the checksum does not fit", reason=RejectReason.CHECKSUM)
+    tree = unpack(body)
+    if type(tree) is not tuple or len(tree) != 6:
+        raise DecodeError("expected a frame of six fields")
+    theirs = text(tree[0], bytes_max=CLUSTER_NAME_BYTES_MAX)
+    if theirs != cluster:
+        raise ClusterMismatch(ours=cluster, theirs=theirs)
+    header = FrameHeader(
+        cluster=theirs,
+        name=text(tree[1], bytes_max=NODE_NAME_BYTES_MAX),
+        incarnation=integer(tree[2], most=INCARNATION_MAX),
+        actor=actor(tree[3]),
+        address=text(tree[4], bytes_max=ADDRESS_BYTES_MAX),
+    )
+    if not header.name:
+        raise DecodeError("a sender without a name")
+    messages = tuple(
+        decode_message(binary(item, bytes_max=FRAME_BYTES_MAX))
+        for item in sequence(tree[5], length_max=MESSAGES_MAX)
+    )
+    return Frame(header, messages)

@@ -1,0 +1,261 @@
+"""Messages about members: probes, joins, news, conflicts.
+
+A message is packed as a tuple: its code, then its fields in the order declared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Self
+
+from attrs import frozen
+
+from meshlib.gossip.messages.fields import (
+    ADDRESS_BYTES_MAX,
+    fixed,
+    integer,
+    record_from_wire,
+    record_to_wire,
+    sequence,
+    text,
+)
+from meshlib.identity import INCARNATION_MAX
+from meshlib.limits import MEMBERS_MAX, NODE_NAME_BYTES_MAX
+from meshlib.membership import MemberRecord
+
+__all__ = [
+    "ConflictNotice",
+    "IndirectPingFailed",
+    "IndirectPingRequest",
+    "JoinRequest",
+    "JoinResponse",
+    "MemberNews",
+    "MemberUpdates",
+    "PingRequest",
+    "PingResponse",
+    "table_pages",
+]
+
+
+@frozen(slots=True)
+class PingRequest:
+    """Ask a member for a sign of life; carries the asker's own record.
+
+    Args:
+        sequence: names the probe in the answer.
+        target: the name that is meant: another node at the same address does not answer.
+        sender: the asker, so that one it has not met learns of it.
+    """
+
+    code: ClassVar[int] = 1
+    sequence: int
+    target: str
+    sender: MemberRecord
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return (self.sequence, self.target, record_to_wire(self.sender))
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        number, target, sender = fixed(wire, 3)
+        return cls(
+            integer(number), text(target, bytes_max=NODE_NAME_BYTES_MAX), record_from_wire(sender)
+        )
+
+
+@frozen(slots=True)
+class PingResponse:
+    """The sign of life, or one that a helper got in our stead."""
+
+    code: ClassVar[int] = 2
+    sequence: int
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return (self.sequence,)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        (number,) = fixed(wire, 1)
+        return cls(integer(number))
+
+
+@frozen(slots=True)
+class IndirectPingRequest:
+    """Ask a member to probe another one in our stead."""
+
+    code: ClassVar[int] = 3
+    sequence: int
+    target: str
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return (self.sequence, self.target)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        number, target = fixed(wire, 2)
+        return cls(integer(number), text(target, bytes_max=NODE_NAME_BYTES_MAX))
+
+
+@frozen(slots=True)
+class IndirectPingFailed:
+    """A helper has no answer either, but is itself alive (Lifeguard's nack)."""
+
+    code: ClassVar[int] = 4
+    sequence: int
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return (self.sequence,)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        (number,) = fixed(wire, 1)
+        return cls(integer(number))
+
+
+@frozen(slots=True)
+class JoinRequest:
+    """Ask to be let in, with one's own record."""
+
+    code: ClassVar[int] = 5
+    sender: MemberRecord
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return (record_to_wire(self.sender),)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        (sender,) = fixed(wire, 1)
+        return cls(record_from_wire(sender))
+
+
+@frozen(slots=True)
+class JoinResponse:
+    """Let a node in: every member that the answerer knows, itself included, page by page.
+
+    Each page speaks for a range of names, so that a receiver can tell which of its own members
+    the answerer does not know, and no page depends on another one having arrived.
+
+    Args:
+        members: sorted by name.
+        after: the page speaks of names after this one; empty on the first page.
+        until: and up to this one; None on the last page: of all that follow.
+    """
+
+    code: ClassVar[int] = 6
+    members: tuple[MemberRecord, ...]
+    after: str = ""
+    until: str | None = None
+
+    def speaks_of(self, name: str) -> bool:
+        """Tell whether a name is in this page's range."""
+        return self.after < name and (self.until is None or name <= self.until)
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return ([record_to_wire(member) for member in self.members], self.after, self.until)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        members, after, until = fixed(wire, 3)
+        return cls(
+            tuple(record_from_wire(member) for member in sequence(members, length_max=MEMBERS_MAX)),
+            text(after, bytes_max=NODE_NAME_BYTES_MAX),
+            None if until is None else text(until, bytes_max=NODE_NAME_BYTES_MAX),
+        )
+
+
+RECORD_OVERHEAD_BYTES = 64
+"""The most that a record needs on the wire beside its texts."""
+
+
+def table_pages(members: Iterable[MemberRecord], *, bytes_max: int) -> Iterator[JoinResponse]:
+    """Yield a table as pages of a bounded size, at least one. O(n).
+
+    Args:
+        members: sorted by name.
+        bytes_max: of a page's records; a single one may be over it.
+    """
+    page: list[MemberRecord] = []
+    after, size = "", 0
+    for member in members:
+        texts = (member.name, member.address, member.region, member.zone)
+        record_size = RECORD_OVERHEAD_BYTES + sum(len(text.encode()) for text in texts)
+        if page and size + record_size > bytes_max:
+            yield JoinResponse(tuple(page), after, page[-1].name)
+            after, page, size = page[-1].name, [], 0
+        page.append(member)
+        size += record_size
+    yield JoinResponse(tuple(page), after)
+
+
+@frozen(slots=True)
+class ConflictNotice:
+    """Refuse a join: a live node has that name.
+
+    Args:
+        name: the name that both claim.
+        address: where the live one is reached.
+        incarnation: the refused node's incarnation, so that the notice reaches no other start.
+    """
+
+    code: ClassVar[int] = 7
+    name: str
+    address: str
+    incarnation: int
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return (self.name, self.address, self.incarnation)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        name, address, incarnation = fixed(wire, 3)
+        return cls(
+            text(name, bytes_max=NODE_NAME_BYTES_MAX),
+            text(address, bytes_max=ADDRESS_BYTES_MAX),
+            integer(incarnation, most=INCARNATION_MAX),
+        )
+
+
+@frozen(slots=True)
+class MemberNews:
+    """One piece of membership news: a record, and for a suspicion who suspects."""
+
+    record: MemberRecord
+    suspector: str = ""
+
+
+@frozen(slots=True)
+class MemberUpdates:
+    """Membership news."""
+
+    code: ClassVar[int] = 8
+    news: tuple[MemberNews, ...]
+
+    def to_wire(self) -> tuple[Any, ...]:
+        """Lay out the fields."""
+        return ([(record_to_wire(piece.record), piece.suspector) for piece in self.news],)
+
+    @classmethod
+    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
+        """Check and read the fields."""
+        (pieces,) = fixed(wire, 1)
+        news = []
+        for piece in sequence(pieces, length_max=MEMBERS_MAX):
+            record, suspector = fixed(piece, 2)
+            news.append(
+                MemberNews(record_from_wire(record), text(suspector, bytes_max=NODE_NAME_BYTES_MAX))
+            )
+        return cls(tuple(news))

@@ -1,0 +1,133 @@
+"""Where rate limits are kept: in the application store, as JSON that a person can read.
+
+Rule: the names of these keys and the form of their values are decided in this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+from meshlib.errors import DecodeError, LocalError, UnknownKeyError
+from meshlib.ratelimit.records import GLOBAL_KEY, check_limit
+from meshlib.replication import WriteReceipt
+from meshlib.state.records import check_identifier
+from meshlib.state.stores import AppStore
+
+__all__ = ["GLOBAL_LIMIT_CONFIG_KEY", "LIMIT_CONFIG_PREFIX", "LimitSettings"]
+
+GLOBAL_LIMIT_CONFIG_KEY: Final = "global_rate_limit"
+"""The configuration key of the global limit."""
+
+LIMIT_CONFIG_PREFIX: Final = "rate_limit:"
+"""What comes before a rate-limit key in its configuration key."""
+
+
+class LimitSettings:
+    """The limits that are set, by rate-limit key.
+
+    Args:
+        app: the application store.
+    """
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: AppStore) -> None:
+        self._app = app
+
+    @staticmethod
+    def config_key(key: str) -> str:
+        """Return under which configuration key a limit is kept."""
+        return GLOBAL_LIMIT_CONFIG_KEY if key == GLOBAL_KEY else LIMIT_CONFIG_PREFIX + key
+
+    def configured(self, key: str) -> int | None:
+        """Return the limit of a key, in units a second; None when none is set. O(1).
+
+        Raises:
+            DecodeError: what is kept as the limit is none.
+        """
+        value = self._app.get(self.config_key(key))
+        if value is None:
+            return None
+        try:
+            tree = json.loads(value)
+            return check_limit(tree["limit_per_second"])
+        except (ValueError, RecursionError, LookupError, TypeError, LocalError) as error:
+            raise DecodeError(f"the limit of {key!r} cannot be read: {error}") from error
+
+    def limit(self, key: str) -> int:
+        """Return the limit of a key; 0 means unlimited, as the global one is until it is set.
+
+        Raises:
+            UnknownKeyError: no limit is set, and the key is not `global`.
+            DecodeError: what is kept as the limit is none.
+        """
+        limit = self.configured(key)
+        if limit is None:
+            if key == GLOBAL_KEY:
+                return 0
+            raise UnknownKeyError("rate limit", key)
+        return limit
+
+    def set(self, key: str, limit_per_second: int) -> WriteReceipt:
+        """Set the limit of a key, everywhere.
+
+        Args:
+            key: `global`, or any other key of up to 1,013 bytes.
+            limit_per_second: units for the whole cluster; 0 switches the limit off.
+
+        Raises:
+            LocalError: a key or a limit that cannot be. State unchanged.
+        """
+        check_identifier("key", key)
+        value = json.dumps({"limit_per_second": check_limit(limit_per_second)})
+        return self._app.set(self.config_key(key), value.encode())
+
+    def remove(self, key: str) -> WriteReceipt:
+        """Remove the limit of a key, everywhere.
+
+        Raises:
+            UnknownKeyError: none is set. State unchanged.
+        """
+        check_identifier("key", key)
+        if self._app.get(self.config_key(key)) is None:
+            raise UnknownKeyError("rate limit", key)
+        return self._app.delete(self.config_key(key))
+
+    def keys(self) -> list[str]:
+        """Return the keys that have a limit, sorted. O(n log n)."""
+        keys = {
+            name.removeprefix(LIMIT_CONFIG_PREFIX)
+            for name in self._app.keys()  # noqa: SIM118 - a store, not a mapping
+            if name.startswith(LIMIT_CONFIG_PREFIX)
+        }
+        keys.discard(GLOBAL_KEY)
+        if GLOBAL_LIMIT_CONFIG_KEY in self._app:
+            keys.add(GLOBAL_KEY)
+        return sorted(keys)
+
+    def unreadable(self) -> list[str]:
+        """Return the rate-limit keys whose limits cannot be read. O(n log n)."""
+        bad = []
+        for key in self.keys():
+            try:
+                self.configured(key)
+            except DecodeError:
+                bad.append(repr(key))
+        return bad
+
+    def tag(self) -> int:
+        """Return a number that is another one once any limit may be different."""
+        return self._app.tag()
+
+    def watch(self, watcher: Callable[[str], None]) -> None:
+        """Call `watcher` with the rate-limit key after each change of a limit made here."""
+
+        def translate(name: str) -> None:
+            if name == GLOBAL_LIMIT_CONFIG_KEY:
+                watcher(GLOBAL_KEY)
+            elif name.startswith(LIMIT_CONFIG_PREFIX):
+                watcher(name.removeprefix(LIMIT_CONFIG_PREFIX))
+
+        self._app.watch(translate)

@@ -1,0 +1,316 @@
+"""State transfers that come in: pages are gathered aside, and joined with the clock at the end.
+
+Content and clock move together: a transfer that breaks off leaves nothing behind, so nothing is
+ever here that the clock does not count and nobody else might have.
+
+What one side's clock covers and that side does not have is removed; that holds both ways. An
+entry of the sender that this clock covers and that is not here is dead and not taken (by the
+type, `absorb_snapshot`); an entry here that the sender's clock covers and the sender does not
+have is dead and dropped. The sender speaks of the parts that differ from the offer alone; what
+came here since the offer, elsewhere in a document, and is dead to the sender, shows that the
+offer was too old: then nothing is joined, and the next one names it.
+Source: the optimized observed-remove set (Bieniusa et al., "An optimized conflict-free
+replicated set", 2012), with numbered entries in place of dots.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from attrs import define, field
+
+from meshlib.clock import Stamp
+from meshlib.crdt import registry
+from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
+from meshlib.identity import ActorId
+from meshlib.limits import ACTORS_MAX
+from meshlib.replication.document import Document, latest_stamp
+from meshlib.replication.late_writes import Time
+from meshlib.replication.parts import Parts
+from meshlib.replication.records import ActorForgotten, Change, IdentityStolen, PageSkipped
+from meshlib.replication.transfers.pages import PageContent, SnapshotPage
+from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_number
+
+__all__ = ["Arrivals"]
+
+ARRIVALS_MAX: Final = 2
+"""Transfers gathered at a time; the oldest makes way, having broken off."""
+
+DOCUMENTS_REFUSED_MAX: Final = 4096
+
+
+@define(slots=True)
+class _Gathered:
+    """What came of one document.
+
+    Args:
+        document: holds the joined parts; not the replica's own.
+        begun: buckets that came whole: what they lack the sender does not have.
+        is_whole: whether nothing was passed over, here or at the sender.
+    """
+
+    document: Document
+    begun: set[int] = field(factory=set)
+    is_whole: bool = True
+
+
+@define(slots=True, eq=False)
+class _Arrival:
+    """One transfer.
+
+    Args:
+        clock_hash: of the sender's clock.
+        time: of the sender's hybrid clock.
+        horizon: of the removals that the sender has dropped.
+        is_repair: whether everything is joined, whatever clocks cover.
+        next_index: how many pages came, in order.
+        is_last_in: whether the last one did.
+        documents: what came of each; None for one that could not be read.
+        offered: what this node had when it made the offer; None when there was none.
+        clock: the sender's clock, once it came, when the pages wait for this node's own.
+    """
+
+    clock_hash: int
+    time: Stamp
+    horizon: Time
+    is_repair: bool
+    offered: Clock | None
+    next_index: int = 0
+    is_last_in: bool = False
+    documents: dict[str, _Gathered | None] = field(factory=dict)
+    clock: Clock | None = None
+
+
+class Arrivals:
+    """Gathers pages, and joins them into the parts of one replica.
+
+    Args:
+        parts: the replica's.
+    """
+
+    __slots__ = ("_arrivals", "_offered", "_parts", "_refused")
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._offered: Clock | None = None
+        self._arrivals: dict[int, _Arrival] = {}
+        self._refused: dict[str, int] = {}
+
+    def expect(self) -> None:
+        """Note what this node has, before it is offered: see `Replica.begin_transfer`."""
+        self._offered = self._absorbed()
+
+    def gather(self, page: SnapshotPage) -> None:
+        """Take a page: see `Replica.absorb_page`."""
+        content = PageContent.decode(page.state)
+        arrival = self._arrivals.get(content.transfer)
+        if arrival is None:
+            time = Stamp(*content.time, BASE)
+            offered, self._offered = self._offered, None
+            arrival = _Arrival(
+                content.clock_hash, time, content.horizon, content.is_repair, offered
+            )
+        try:
+            self._gather(page.document, content, arrival)
+        except RemoteError as error:
+            self._refuse(page.document, error)
+            arrival.documents[page.document] = None
+        if content.index == arrival.next_index:
+            arrival.next_index += 1
+            arrival.is_last_in = content.is_last
+        self._arrivals[content.transfer] = arrival
+        if len(self._arrivals) > ARRIVALS_MAX:
+            del self._arrivals[next(iter(self._arrivals))]
+
+    def _gather(self, name: str, content: PageContent, arrival: _Arrival) -> None:
+        part = registry.decode(content.part)
+        # The replica's own document is looked at for its type, and that there is room for it.
+        self._parts.documents.for_remote(name, part)
+        if name not in arrival.documents:
+            tag = registry.type_tag(part)
+            arrival.documents[name] = _Gathered(Document(name, tag=tag, state=type(part)()))
+        gathered = arrival.documents[name]
+        if gathered is not None:
+            gathered.document.check_type(part)
+            gathered.document.absorb(part)
+            gathered.begun.update(content.begun)
+            gathered.is_whole = gathered.is_whole and content.is_whole
+
+    def _refuse(self, name: str, error: RemoteError) -> None:
+        """Pass over a document that could not be read several times, else raise.
+
+        Otherwise one document that this node cannot read would keep it from ever taking a state.
+        """
+        count = self._refused.pop(name, 0) + 1
+        self._refused[name] = count
+        if len(self._refused) > DOCUMENTS_REFUSED_MAX:
+            del self._refused[next(iter(self._refused))]
+        if count < self._parts.config.rejections_max:
+            raise error
+        self._skip(name, error, is_told=count == self._parts.config.rejections_max)
+
+    def _skip(self, name: str, error: RemoteError, *, is_told: bool = True) -> None:
+        self._parts.documents.skip(name, BASE, 0)
+        if is_told:
+            self._parts.journal.emit(
+                PageSkipped(document=name, reason=error.reason, detail=str(error))
+            )
+
+    def complete(self, clock: Clock) -> bool:
+        """Join the pages of a transfer and its sender's clock.
+
+        Returns:
+            False when nothing was joined: the pages are stamped ahead of this node's clock and
+            wait for it, or not all of them came, or the offer they answer was too old, and the
+            transfer has to begin anew.
+
+        Raises:
+            LimitExceeded: the clock has more actors than allowed. State unchanged.
+        """
+        vector = self._parts.vector
+        if len(clock.keys() | vector.view.keys()) > ACTORS_MAX:
+            raise LimitExceeded("actors", size=len(clock), limit=ACTORS_MAX)
+        sender_hash = clock_hash(clock)
+        complete = {
+            transfer: arrival
+            for transfer, arrival in self._arrivals.items()
+            if arrival.is_last_in and arrival.clock_hash == sender_hash
+        }
+        if not complete:
+            return False
+        for arrival in complete.values():
+            if not self._observe(arrival):
+                arrival.clock = dict(clock)
+                return False
+        if any(self._is_offer_too_old(arrival, clock) for arrival in complete.values()):
+            for transfer in complete:
+                del self._arrivals[transfer]
+            return False
+        for transfer, arrival in complete.items():
+            del self._arrivals[transfer]
+            for name, gathered in arrival.documents.items():
+                if gathered is None:
+                    continue
+                try:
+                    self._join_document(name, gathered, arrival, clock)
+                except RemoteError as error:  # it was opened as another type since it came
+                    self._skip(name, error)
+            self._parts.late.join(arrival.horizon)
+        for actor, sequence in clock.items():
+            self._join_number(actor, sequence)
+        return True
+
+    def _is_offer_too_old(self, arrival: _Arrival, clock: Clock) -> bool:
+        """Tell whether something came since the offer that the sender has had and dropped."""
+        offered = arrival.offered
+        if arrival.is_repair or offered is None:
+            return False
+        absorbed = self._absorbed().items()
+        moved = {a: offered.get(a, 0) for a, n in absorbed if offered.get(a, 0) != n}
+        if not moved:
+            return False
+        for document in self._parts.documents:
+            gathered = arrival.documents.get(document.name)
+            state, begun, theirs = document.state, frozenset[Any](), None
+            if not document.traits.is_prunable:
+                continue
+            if gathered is not None:
+                theirs = gathered.document.state
+                begun = frozenset(key for key, _ in state.part(gathered.begun).entries())
+            for key, actor, sequence in state.written_by(moved):
+                if (
+                    moved[actor] < sequence <= marked_number(clock.get(actor, 0))
+                    and key not in begun
+                    and (theirs is None or theirs.entry(key) is None)
+                ):
+                    return True
+        return False
+
+    def _absorbed(self) -> dict[ActorId, int]:
+        """Return what was absorbed of each writer, those forgotten included. O(writers)."""
+        vector = self._parts.vector
+        return {**vector.forgotten, **vector.view}
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a transfer is whole and waits for this node's clock."""
+        return any(arrival.clock is not None for arrival in self._arrivals.values())
+
+    def release(self) -> bool:
+        """Complete a transfer that waited; tell whether there was one."""
+        for arrival in self._arrivals.values():
+            if arrival.clock is not None and self._observe(arrival):
+                return self.complete(arrival.clock)
+        return False
+
+    def _observe(self, arrival: _Arrival) -> bool:
+        """Move this node's hybrid clock past the sender's; False when that is too far ahead."""
+        for gathered in arrival.documents.values():
+            stamp = None if gathered is None else latest_stamp(gathered.document.state)
+            if stamp is not None:
+                # A sender's clock is past all stamps that it has, unless it was made up.
+                arrival.time = max(arrival.time, Stamp(*stamp[:2], BASE))
+        try:
+            self._parts.clock.observe(arrival.time)
+        except ClockSkewError:
+            return False
+        return True
+
+    def _join_document(
+        self, name: str, gathered: _Gathered, arrival: _Arrival, clock: Clock
+    ) -> None:
+        parts, theirs = self._parts, gathered.document.state
+        document = parts.documents.for_remote(name, theirs)
+        is_proof = gathered.is_whole and not arrival.is_repair and not document.skipped
+        dead = self._dead(document, gathered, clock) if is_proof else []
+        late = parts.late.find(document, theirs)
+        if arrival.is_repair:
+            new = document.absorb(theirs)
+        else:
+            new = document.absorb_known(theirs, covers=parts.vector.covers)
+        parts.documents.put(document)
+        parts.late.note(document, late)
+        is_reset = any(document.state.entry(key).payload is not None for key in dead)
+        if dead:
+            document.state.drop(dead)
+        if is_reset:
+            parts.journal.note(Change(name, document.state, False, True))
+        elif not new.is_bottom():
+            parts.journal.note(Change(name, new, False))
+        if gathered.is_whole:
+            parts.documents.heal(name, clock)
+
+    @staticmethod
+    def _dead(document: Document, gathered: _Gathered, clock: Clock) -> list[Any]:
+        """Return the keys here that the sender's clock covers and the sender does not have."""
+        theirs = gathered.document.state
+        if not gathered.begun or not document.traits.is_prunable:
+            return []
+        return [
+            key
+            for key, entry in document.state.part(gathered.begun).entries()
+            if 0 < entry.sequence <= marked_number(clock.get(ActorId(entry.stamp.actor), 0))
+            and theirs.entry(key) is None
+        ]
+
+    def _join_number(self, actor: ActorId, sequence: int) -> None:
+        """Join one writer's number, or take over that it was forgotten."""
+        parts, number = self._parts, marked_number(sequence)
+        if number <= parts.vector.get(actor):
+            return
+        if actor in parts.vector.forgotten:
+            if number > parts.vector.forgotten[actor]:
+                parts.vector.recall(actor, number)
+                parts.log.skip_to(actor, number)
+        elif actor == parts.actor:
+            if is_mark(sequence):
+                parts.journal.emit(ActorForgotten(actor=actor))
+            else:
+                parts.journal.emit(IdentityStolen(actor=actor, sequence=sequence))
+        elif is_mark(sequence) and not parts.vector.get(actor):
+            parts.log.forget(actor)
+            parts.gaps.drop(actor)
+            parts.vector.forget(actor, number)
+        else:
+            parts.vector.set(actor, number)
+            parts.log.skip_to(actor, number)

@@ -1,0 +1,262 @@
+"""State transfers: the parts of documents that differ, in pages.
+
+A page carries whole buckets where the type has them. For types with numbered entries it also
+says which buckets begin with it, so that the receiver learns what the sender no longer has.
+Rules: the format of a page's `state` must live in this file; to the transport it is opaque. All
+pages are of the state as it was when the clock was taken, so that content and clock agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from attrs import evolve, frozen
+
+from meshlib.codec import pack, unpack
+from meshlib.crdt import registry
+from meshlib.errors import DecodeError, VersionMismatch
+from meshlib.hashing import hash64
+from meshlib.replication.document import Document, DocumentTable
+from meshlib.replication.late_writes import NEVER, Time
+from meshlib.replication.parts import Parts
+from meshlib.replication.transfers.digests import Offer, differing_buckets, document_digests
+from meshlib.replication.transfers.paging import encoded_pieces
+
+__all__ = ["PageContent", "SnapshotPage", "SnapshotPages"]
+
+PAGE_VERSION: Final = 1
+
+PAGE_OVERHEAD_BYTES: Final = 1024
+"""Room for a page's head: numbers, flags and bucket numbers."""
+
+BUCKETS_MAX: Final = 65_536
+
+SAMPLE_BUCKETS: Final = 8
+"""Buckets that are written once only to learn how large they are."""
+
+NUMBER_MAX: Final = (1 << 64) - 1
+WALL_MS_MAX: Final = (1 << 48) - 1
+LOGICAL_MAX: Final = (1 << 16) - 1
+
+IS_LAST: Final = 1
+IS_REPAIR: Final = 2
+IS_WHOLE: Final = 4
+
+
+@frozen(slots=True)
+class SnapshotPage:
+    """One page of a state transfer.
+
+    Args:
+        document: the document's name.
+        state: what is sent of it; opaque, made and read by this package.
+    """
+
+    document: str
+    state: bytes
+
+
+@frozen(slots=True, kw_only=True)
+class PageContent:
+    """What a page's `state` holds.
+
+    Args:
+        transfer: names the transfer.
+        index: the page's place in it, from 0.
+        clock_hash: of the sender's clock as it was before the first page.
+        time: the sender's hybrid clock then, as (wall milliseconds, logical): later than any
+            removal it has dropped, so that what the receiver writes comes after those too.
+        horizon: of the removals that the sender has dropped, likewise: see `LateWrites`.
+        begun: buckets whose content begins here and is complete with the last page.
+        part: the encoded part of the document's state.
+        is_last: whether it is the last page.
+        is_repair: whether equal clocks were found to hold different content: then clocks prove
+            nothing, and everything is joined.
+        is_whole: whether the sender lacks no entry of the document that its clock covers.
+    """
+
+    transfer: int
+    index: int
+    clock_hash: int
+    time: Time
+    horizon: Time = NEVER
+    begun: tuple[int, ...]
+    part: bytes
+    is_last: bool = False
+    is_repair: bool = False
+    is_whole: bool = True
+
+    def encode(self) -> bytes:
+        """Write the page. O(size)."""
+        flags = IS_LAST * self.is_last | IS_REPAIR * self.is_repair | IS_WHOLE * self.is_whole
+        times = (*self.time, *self.horizon)
+        numbers = (self.transfer, self.index, self.clock_hash, *times, flags)
+        data: bytes = pack((PAGE_VERSION, numbers, self.begun, self.part))
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> PageContent:
+        """Read a page strictly. O(size).
+
+        Raises:
+            DecodeError: not what `encode` writes.
+            VersionMismatch: a version not known here.
+        """
+        tree = unpack(data)
+        if type(tree) is not tuple or not tree or type(tree[0]) is not int:
+            raise DecodeError("not a page of a snapshot")
+        if tree[0] != PAGE_VERSION:
+            raise VersionMismatch("a page of a snapshot", ours=PAGE_VERSION, theirs=tree[0])
+        if len(tree) != 4 or type(tree[3]) is not bytes:
+            raise DecodeError("not a page of a snapshot")
+        _, numbers, begun, part = tree
+        if type(numbers) is not tuple or len(numbers) != 8 or type(begun) is not tuple:
+            raise DecodeError("not a page of a snapshot")
+        if not all(type(number) is int and 0 <= number <= NUMBER_MAX for number in numbers):
+            raise DecodeError("a page of a snapshot: a number out of range")
+        transfer, index, clock_hash, *times, flags = numbers
+        if max(times[::2]) > WALL_MS_MAX or max(times[1::2]) > LOGICAL_MAX:
+            raise DecodeError("a page of a snapshot: a time out of range")
+        time, horizon = (times[0], times[1]), (times[2], times[3])
+        if horizon > time:
+            raise DecodeError("a page of a snapshot: removals dropped in the sender's future")
+        if not all(type(bucket) is int and 0 <= bucket < BUCKETS_MAX for bucket in begun):
+            raise DecodeError("a page of a snapshot: a bucket out of range")
+        return cls(
+            transfer=transfer,
+            index=index,
+            clock_hash=clock_hash,
+            time=time,
+            horizon=horizon,
+            begun=begun,
+            part=part,
+            is_last=bool(flags & IS_LAST),
+            is_repair=bool(flags & IS_REPAIR),
+            is_whole=bool(flags & IS_WHOLE),
+        )
+
+
+class SnapshotPages:
+    """The pages that a peer needs, written one by one as they are asked for.
+
+    What differs is copied at the beginning, which is quick beside writing it.
+
+    Args:
+        parts: the sender's.
+        offer: what the peer has.
+        page_bytes_max: of a page's `state`; one irreducible part may be over it.
+        number: how many transfers this replica has begun, to tell them apart.
+        is_repair: see `PageContent`.
+    """
+
+    __slots__ = ("_head", "_piece_bytes_max", "_stream", "clock")
+
+    def __init__(
+        self, parts: Parts, offer: Offer, *, page_bytes_max: int, number: int, is_repair: bool
+    ) -> None:
+        self.clock: Final = parts.vector.advertised(is_complete=True)
+        self._piece_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
+        clock_hash = parts.vector.hash()
+        self._head = PageContent(
+            transfer=hash64(pack((parts.actor, number, clock_hash))),
+            index=0,
+            clock_hash=clock_hash,
+            time=parts.clock.tick()[:2],
+            horizon=parts.late.horizon,
+            begun=(),
+            part=b"",
+            is_repair=is_repair,
+        )
+        self._stream = self._pages(self._differing(parts.documents, offer))
+
+    @staticmethod
+    def _differing(documents: DocumentTable, offer: Offer) -> list[tuple[Document, list[int]]]:
+        """Return copies of the documents that differ, small ones first, and the buckets."""
+
+        def size(document: Document) -> tuple[int, str]:
+            state = document.state
+            return (len(state) if hasattr(state, "__len__") else 0), document.name
+
+        found: list[tuple[Document, list[int]]] = []
+        for document in sorted(documents, key=size):
+            tag, theirs = offer.get(document.name, (document.tag, ()))
+            if tag != document.tag:
+                # This is enough for the receiver to learn that the types differ.
+                found.append((document.empty(), []))
+            else:
+                buckets = differing_buckets(document_digests(document.state), theirs)
+                if buckets:
+                    found.append((document.copy(), buckets))
+        if not found and len(documents):
+            # The receiver learns this node's time from a page, even when nothing differs.
+            found.append((next(iter(documents)).empty(), []))
+        return found
+
+    def __iter__(self) -> Iterator[SnapshotPage]:
+        return self
+
+    def __next__(self) -> SnapshotPage:
+        return next(self._stream)
+
+    def _pages(self, differing: list[tuple[Document, list[int]]]) -> Iterator[SnapshotPage]:
+        """Number the pieces, and mark the last one: so one piece is made ahead."""
+        waiting: tuple[str, PageContent] | None = None
+        index = 0
+        for document, buckets in differing:
+            for begun, part in self._pieces(document, buckets):
+                if waiting is not None:
+                    yield SnapshotPage(waiting[0], waiting[1].encode())
+                is_whole = not document.skipped
+                content = evolve(self._head, index=index, begun=begun, part=part, is_whole=is_whole)
+                waiting = document.name, content
+                index += 1
+        if waiting is not None:
+            yield SnapshotPage(waiting[0], evolve(waiting[1], is_last=True).encode())
+
+    def _pieces(
+        self, document: Document, buckets: list[int]
+    ) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        """Yield the pieces of a document, and the buckets that each begins."""
+        if buckets and document.traits.is_paged:
+            yield from self._bucket_pieces(document, buckets)
+        else:
+            for _, data in encoded_pieces([document.state], bytes_max=self._piece_bytes_max):
+                yield (), data
+
+    def _claims(self, document: Document, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the buckets of which the sender can say that what it lacks is removed."""
+        if document.traits.is_prunable and not document.skipped and not self._head.is_repair:
+            return buckets
+        return ()
+
+    def _bucket_pieces(
+        self, document: Document, buckets: list[int]
+    ) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        """Group buckets into pieces, by the size that the buckets before had."""
+        bytes_max = self._piece_bytes_max
+        sample = buckets[:SAMPLE_BUCKETS]
+        sent_bytes, sent_buckets = len(registry.encode(document.state.part(sample))), len(sample)
+        start, count = 0, self._group_size(sent_bytes, sent_buckets)
+        while start < len(buckets):
+            group = tuple(buckets[start : start + count])
+            part: Any = document.state.part(group)
+            data = registry.encode(part)
+            if len(data) > bytes_max and len(group) > 1:
+                count = len(group) // 2
+                continue
+            begun = self._claims(document, group)
+            if len(data) > bytes_max:
+                for _, piece in encoded_pieces([part], bytes_max=bytes_max):
+                    yield begun, piece
+                    begun = ()
+            elif begun or not part.is_bottom():
+                yield begun, data
+            start += len(group)
+            sent_bytes += len(data)
+            sent_buckets += len(group)
+            count = self._group_size(sent_bytes, sent_buckets)
+
+    def _group_size(self, sent_bytes: int, sent_buckets: int) -> int:
+        """Return how many buckets fill three quarters of a page, by those seen so far."""
+        return max(1, self._piece_bytes_max * sent_buckets * 3 // (sent_bytes * 4))

@@ -1,0 +1,34 @@
+"""Cache-aware routing: which worker has the most of a prompt cached, and may take it.
+
+policy.py   CacheAwarePolicy
+trees.py    one replicated routing tree for each model
+records.py  what a tree is made of, and what a router is answered
+"""
+
+from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
+from meshlib.routing.records import (
+    RouteDecision,
+    RouteReason,
+    TreeInsert,
+    TreeMatch,
+    TreeOperation,
+    TreeRemove,
+    TreeState,
+)
+from meshlib.routing.trees import TREE_PREFIX, TreeDocument, TreeSync
+
+__all__ = [
+    "CACHE_AWARE",
+    "TREE_PREFIX",
+    "CacheAwareConfig",
+    "CacheAwarePolicy",
+    "RouteDecision",
+    "RouteReason",
+    "TreeDocument",
+    "TreeInsert",
+    "TreeMatch",
+    "TreeOperation",
+    "TreeRemove",
+    "TreeState",
+    "TreeSync",
+]

@@ -1,0 +1,121 @@
+"""What a routing tree is made of, and what a router is answered."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from attrs import frozen
+
+__all__ = [
+    "RouteDecision",
+    "RouteReason",
+    "TreeInsert",
+    "TreeMatch",
+    "TreeOperation",
+    "TreeRemove",
+    "TreeState",
+]
+
+
+@frozen(slots=True)
+class TreeInsert:
+    """A tenant has a text cached.
+
+    Args:
+        text: 1 to 262,144 characters.
+        tenant: the worker.
+    """
+
+    text: str
+    tenant: str
+
+
+@frozen(slots=True)
+class TreeRemove:
+    """A tenant has nothing cached any more: it went away, or started afresh.
+
+    Args:
+        tenant: the worker.
+    """
+
+    tenant: str
+
+
+TreeOperation = TreeInsert | TreeRemove
+"""What is synchronised of a routing tree."""
+
+
+@frozen(slots=True, kw_only=True)
+class TreeState:
+    """The routing tree of one model.
+
+    Args:
+        model_id: the model.
+        operations: what makes the tree when applied in this order to an empty one: an insertion
+            for each text that is cached, least recently used first.
+        version: counts the operations that changed the tree, removals included; the same on
+            every node.
+    """
+
+    model_id: str
+    operations: tuple[TreeOperation, ...]
+    version: int
+
+
+@frozen(slots=True, kw_only=True)
+class TreeMatch:
+    """The longest prefix of a text that a tenant has cached.
+
+    Args:
+        tenants: all who hold the deepest matched point, sorted; empty without a match.
+        matched: characters of the match.
+        input_length: characters of the text.
+    """
+
+    tenants: tuple[str, ...]
+    matched: int
+    input_length: int
+
+    @property
+    def tenant(self) -> str | None:
+        """The first of the tenants, or None."""
+        return self.tenants[0] if self.tenants else None
+
+
+class RouteReason(StrEnum):
+    """Why a worker was chosen. The value is a metric label."""
+
+    PREFIX_MATCH = "prefix_match"
+    """It holds the longest prefix above the threshold."""
+
+    NO_MATCH = "no_match"
+    """Nobody holds enough of the text."""
+
+    HOLDER_UNAVAILABLE = "holder_unavailable"
+    """Who holds enough of the text is unhealthy or gone."""
+
+    IMBALANCE = "imbalance"
+    """The loads are too far apart, so the least loaded was chosen whatever it holds."""
+
+    NO_WORKER = "no_worker"
+    """The model has no healthy worker, so none was chosen."""
+
+
+@frozen(slots=True, kw_only=True)
+class RouteDecision:
+    """Where a request goes. True in a boolean context when there is a worker.
+
+    Args:
+        worker_id: the worker, or None when the model has no healthy one.
+        url: where it is reached, or None.
+        matched: characters of the text that the worker was known to hold before.
+        reason: why this one.
+    """
+
+    worker_id: str | None
+    url: str | None
+    matched: int
+    reason: RouteReason
+
+    def __bool__(self) -> bool:
+        return self.worker_id is not None

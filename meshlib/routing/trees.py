@@ -1,0 +1,355 @@
+"""Routing trees: one replicated document for each model, in which the radix tree itself is.
+
+Rule: what an operation does to a tree, what it counts as, and how large a tree may become is
+decided in this file. Operations are not kept: they are derived from the state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+from urllib.parse import unquote
+
+import attrs
+
+from meshlib.crdt import GCounter, PrefixCacheState, Record, lattice, type_tag
+from meshlib.errors import (
+    DocumentTypeError,
+    InvalidTypeError,
+    InvalidValueError,
+    LimitError,
+    UnknownKeyError,
+)
+from meshlib.identity import check_name
+from meshlib.limits import (
+    DOCUMENT_NAME_BYTES_MAX,
+    DOCUMENTS_MAX,
+    ENTRY_BYTES_MAX,
+    TENANTS_MAX,
+    TEXT_CHARACTERS_MAX,
+    TREE_CHARACTERS_MAX,
+)
+from meshlib.prefix import check_tenant
+from meshlib.replication import WriteContext, WriteReceipt
+from meshlib.routing.records import TreeInsert, TreeMatch, TreeOperation, TreeRemove, TreeState
+from meshlib.state.documents import Documents
+from meshlib.state.records import check_identifier, check_text
+
+__all__ = ["TREE_PREFIX", "TreeDocument", "TreeSync", "model_of", "tree_document"]
+
+TREE_PREFIX: Final = "tree:"
+"""What comes before a model's id in the name of its tree's document."""
+
+TREE_TAG: Final = "record:tree"
+
+_TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
+"""What a text may take in UTF-8, so that its insertion fits an entry of the log."""
+
+_ACCESS_BITS: Final = 10
+"""An access is a millisecond and, below it, this many bits that order what it holds."""
+
+
+_ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
+
+
+def tree_document(model_id: str) -> str:
+    """Return the name of a model's tree: `tree:{model_id}`.
+
+    Names of documents hold no control characters, so these are percent-encoded, and with them
+    the percent sign.
+    """
+    if _ESCAPED.search(model_id) is None:
+        return TREE_PREFIX + model_id
+    return TREE_PREFIX + _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", model_id)
+
+
+def model_of(document: str) -> str | None:
+    """Return the model whose tree a document is, or None when it is no tree."""
+    if not document.startswith(TREE_PREFIX):
+        return None
+    return unquote(document.removeprefix(TREE_PREFIX))
+
+
+@lattice(name="tree")
+class TreeDocument(Record):
+    """What is replicated of one model's tree."""
+
+    cache: PrefixCacheState = attrs.field(factory=PrefixCacheState)
+    """Which worker has which text cached."""
+
+    changes: GCounter = attrs.field(factory=GCounter)
+    """How many operations changed it, by writer."""
+
+
+class TreeSync:
+    """The trees of all models.
+
+    Args:
+        documents: where they are kept, each as `tree:{model_id}`.
+    """
+
+    __slots__ = ("_documents",)
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def has(self, model_id: str) -> bool:
+        """Tell whether a model has a tree here. O(1)."""
+        return self._find(model_id) is not None
+
+    def models(self) -> list[str]:
+        """Return the models that have a tree, sorted. O(n log n) in all documents."""
+        names = map(model_of, self._documents.replica.documents())
+        return sorted(name for name in names if name is not None)
+
+    def unreadable(self) -> list[str]:
+        """Return the models whose trees are documents of another type. O(n log n)."""
+        return [repr(model_id) for model_id in self.models() if not self.has(model_id)]
+
+    def entry_count(self, model_id: str) -> int:
+        """Return how many texts a model's tree holds, over all tenants. O(1)."""
+        document = self._find(model_id)
+        return 0 if document is None else len(document.cache)
+
+    def characters(self, model_id: str) -> int:
+        """Return how many characters a model's tree holds; a shared prefix counts once. O(1)."""
+        document = self._find(model_id)
+        return 0 if document is None else document.cache.size
+
+    def state(self, model_id: str) -> TreeState | None:
+        """Return a model's tree as operations; None before the first. O(n log n + characters)."""
+        document = self._find(model_id)
+        if document is None or document.is_bottom():
+            return None
+        cache = document.cache
+        inserts = sorted(
+            (access, tenant, text)
+            for tenant in cache.tenants()
+            for text, access in cache.entries(tenant)
+        )
+        return TreeState(
+            model_id=model_id,
+            operations=tuple(TreeInsert(text, tenant) for _, tenant, text in inserts),
+            version=document.changes.value,
+        )
+
+    def match(self, model_id: str, text: str) -> TreeMatch:
+        """Find the longest prefix of a text; as `MeshSyncManager.match_tree`."""
+        check_identifier("model_id", model_id)
+        check_text("text", text)
+        document = self._find(model_id)
+        if document is None:
+            return TreeMatch(tenants=(), matched=0, input_length=len(text))
+        tenants, matched = document.cache.match(text)
+        return TreeMatch(tenants=tenants, matched=matched, input_length=len(text))
+
+    def held(self, model_id: str, text: str) -> dict[str, int]:
+        """Return how many characters of a text each tenant has, sorted by tenant. O(d + m)."""
+        document = self._find(model_id)
+        return {} if document is None else document.cache.match_each(text)
+
+    def apply(
+        self, model_id: str, operation: TreeOperation, *, characters_max: int = TREE_CHARACTERS_MAX
+    ) -> WriteReceipt:
+        """Apply an operation, everywhere; as `MeshSyncManager.sync_tree_operation`.
+
+        Removing a tenant that has nothing, and inserting what it has already, are no changes:
+        the version counts neither.
+
+        Args:
+            model_id: the model.
+            operation: what to do.
+            characters_max: characters that the tree may hold.
+        """
+        self.check(model_id, (operation,), characters_max=characters_max)
+        if isinstance(operation, TreeInsert):
+            return self._insert(model_id, operation.text, operation.tenant, characters_max)
+        return self._remove(model_id, operation.tenant)
+
+    def check(
+        self,
+        model_id: str,
+        operations: Sequence[TreeOperation],
+        *,
+        characters_max: int = TREE_CHARACTERS_MAX,
+    ) -> None:
+        """Raise what `apply` would raise of one of these, in order; change nothing. O(texts)."""
+        check_identifier("model_id", model_id)
+        check_name(
+            "the tree's document", tree_document(model_id), bytes_max=DOCUMENT_NAME_BYTES_MAX
+        )
+        for operation in operations:
+            _check_operation(operation, characters_max)
+        tenants = {item.tenant for item in operations if isinstance(item, TreeInsert)}
+        if tenants:
+            self._check_room(model_id, tenants)
+
+    def _check_room(self, model_id: str, tenants: set[str]) -> None:
+        """Raise when a model can have no tree here, or not these tenants as well."""
+        replica = self._documents.replica
+        try:
+            held = replica.get(tree_document(model_id))
+        except UnknownKeyError:
+            count = len(replica.documents()) + 1
+            if count > DOCUMENTS_MAX:
+                raise LimitError("documents", size=count, limit=DOCUMENTS_MAX) from None
+            held = TreeDocument()
+        if not isinstance(held, TreeDocument):
+            raise DocumentTypeError(tree_document(model_id), held=type_tag(held), wanted=TREE_TAG)
+        size = held.cache.tenant_count(tenants)
+        if size > TENANTS_MAX:
+            raise LimitError("tenants", size=size, limit=TENANTS_MAX)
+
+    def place(
+        self, model_id: str, text: str, *, tenant: str, characters_max: int, refresh_s: float
+    ) -> None:
+        """Record that a worker was given a text, unless that is known and not long ago.
+
+        What is held already is no new operation; when it was used last is recorded again after
+        `refresh_s`. Of a text longer than can be kept, the beginning is recorded. Nothing is when
+        there is no room for the tree or the worker, or the document is no tree: a decision does
+        not fail for that.
+
+        Args:
+            model_id: the model.
+            text: the prompt.
+            tenant: the worker.
+            characters_max: characters that the tree may hold.
+            refresh_s: how old the recorded last use may become, in seconds.
+        """
+        text = _clip(text, characters_max)
+        if not text:
+            return
+        document = self._find(model_id)
+        held = 0 if document is None else document.cache.match_tenant(text, tenant=tenant)
+        if held < len(text):
+            with suppress(DocumentTypeError, LimitError):
+                self._check_room(model_id, {tenant})
+                self._insert(model_id, text, tenant, characters_max)
+            return
+
+        def refresh(state: TreeDocument, context: WriteContext) -> TreeDocument:
+            # A text that is held only as the beginning of a longer one lives as long as that.
+            last = state.cache.access(text, tenant=tenant)
+            now = _access(state, context, tenant)
+            if last is None or now - last < int(refresh_s * 1000) << _ACCESS_BITS:
+                return TreeDocument()
+            return TreeDocument(cache=state.cache.touch(text, tenant=tenant, access=now))
+
+        self._write(model_id, refresh)
+
+    def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
+        self._documents.replica.open(tree_document(model_id), type_tag=TREE_TAG)
+        self._make_room(model_id, text, characters_max)
+
+        def insert(state: TreeDocument, context: WriteContext) -> TreeDocument:
+            cache = state.cache
+            is_new = cache.access(text, tenant=tenant) is None
+            delta = cache.insert(text, tenant=tenant, access=_access(state, context, tenant))
+            if not is_new or delta.is_bottom():
+                return TreeDocument(cache=delta)
+            return TreeDocument(cache=delta, changes=state.changes.increment(by=context.actor))
+
+        return self._write(model_id, insert)
+
+    def _remove(self, model_id: str, tenant: str) -> WriteReceipt:
+        if self._find(model_id) is None:
+            replica = self._documents.replica
+            sequence = replica.version_vector.get(replica.actor, 0)
+            return WriteReceipt(replica.actor, sequence, is_new=False)
+
+        def remove(state: TreeDocument, context: WriteContext) -> TreeDocument:
+            delta = state.cache.remove_tenant(tenant)
+            if delta.is_bottom():
+                return TreeDocument()
+            return TreeDocument(cache=delta, changes=state.changes.increment(by=context.actor))
+
+        return self._write(model_id, remove)
+
+    def _make_room(self, model_id: str, text: str, characters_max: int) -> None:
+        """Drop the least recently used texts, everywhere, until this one has room."""
+        document = self._find(model_id)
+        if document is None:
+            return
+        cache = document.cache
+        size_max = characters_max - len(text)
+        if cache.size <= size_max or cache.size <= characters_max - (
+            len(text) - cache.match(text).matched
+        ):
+            return
+        if cache.size - size_max > characters_max // 8 + len(text):
+            # Far over, after a smaller size was set for example: all at once.
+            self._write(
+                model_id, lambda state, _: TreeDocument(cache=state.cache.evict_to(size_max))
+            )
+            return
+        while cache.size > size_max:
+            oldest = [
+                (access, tenant)
+                for tenant in cache.tenants()
+                if (access := cache.oldest_access(tenant)) is not None
+            ]
+            if not oldest:
+                return
+            floor, tenant = min(oldest)
+            self._write(model_id, _evictor(tenant, floor))
+
+    def _find(self, model_id: str) -> TreeDocument | None:
+        try:
+            document = self._documents.replica.get(tree_document(model_id))
+        except UnknownKeyError:
+            return None
+        return document if isinstance(document, TreeDocument) else None
+
+    def _write(
+        self, model_id: str, mutate: Callable[[TreeDocument, WriteContext], TreeDocument]
+    ) -> WriteReceipt:
+        return self._documents.write(tree_document(model_id), mutate)
+
+
+def _evictor(tenant: str, floor: int) -> Callable[[TreeDocument, WriteContext], TreeDocument]:
+    def evict(state: TreeDocument, _context: WriteContext) -> TreeDocument:
+        return TreeDocument(cache=state.cache.evict(tenant, floor=floor))
+
+    return evict
+
+
+def _access(state: TreeDocument, context: WriteContext, tenant: str) -> int:
+    """Return an access for now: later than all before, and above what was evicted."""
+    stamp = context.stamp()
+    order = min(stamp.logical, (1 << _ACCESS_BITS) - 1)
+    now = (stamp.wall_ms << _ACCESS_BITS) | order
+    return max(now, state.cache.generation(tenant).floor + 1)
+
+
+def _check_operation(operation: TreeOperation, characters_max: int) -> None:
+    """Raise what is wrong with an operation, whatever the tree."""
+    if isinstance(operation, TreeInsert):
+        text = check_text("text", operation.text)
+        check_tenant(operation.tenant)
+        if not text:
+            raise InvalidValueError("the text of an insertion must not be empty")
+        _check_size(text, characters_max)
+    elif isinstance(operation, TreeRemove):
+        check_tenant(operation.tenant)
+    else:
+        raise InvalidTypeError(f"a {type(operation).__name__} is no tree operation")
+
+
+def _check_size(text: str, characters_max: int) -> None:
+    limit = min(characters_max, TEXT_CHARACTERS_MAX)
+    if len(text) > limit:
+        raise LimitError("text characters", size=len(text), limit=limit)
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > _TEXT_BYTES_MAX:
+        raise LimitError("text bytes", size=size, limit=_TEXT_BYTES_MAX)
+
+
+def _clip(text: str, characters_max: int) -> str:
+    """Return the beginning of a text that fits a tree and an entry of the log."""
+    clipped = text[: min(characters_max, TEXT_CHARACTERS_MAX)]
+    if len(clipped) * 4 <= _TEXT_BYTES_MAX or clipped.isascii():
+        return clipped
+    return clipped.encode()[:_TEXT_BYTES_MAX].decode(errors="ignore")

@@ -1,0 +1,325 @@
+"""`MeshSyncManager`: the one object through which a router reads and writes shared state.
+
+Rule: what has to change together is changed here, and in nothing below: a worker that goes is
+also removed from its model's tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from meshlib.crdt import LWWMap
+from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
+from meshlib.ratelimit.records import GLOBAL_KEY
+from meshlib.ratelimit.settings import LimitSettings
+from meshlib.replication import Change, Replica, WriteReceipt
+from meshlib.routing.policy import CacheAwarePolicy
+from meshlib.routing.records import RouteDecision, TreeMatch, TreeOperation, TreeRemove, TreeState
+from meshlib.routing.trees import TreeSync, model_of
+from meshlib.state.documents import Documents
+from meshlib.state.records import PolicyState, StateChange, StoreName, WorkerState, check_identifier
+from meshlib.state.stores import (
+    APP_DOCUMENT,
+    POLICIES_DOCUMENT,
+    WORKERS_DOCUMENT,
+    AppStore,
+    MembershipStore,
+    MemberView,
+    PolicyStore,
+    WorkerStore,
+)
+from meshlib.state.subscription import Subscription
+
+__all__ = ["MeshSyncManager"]
+
+_STORE_OF: Final = {
+    WORKERS_DOCUMENT: StoreName.WORKERS,
+    POLICIES_DOCUMENT: StoreName.POLICIES,
+    APP_DOCUMENT: StoreName.APP,
+}
+
+_POLICIES_MAX: Final = 4096
+"""Policies that are kept ready; one that is made again decides the same."""
+
+
+class MeshSyncManager:
+    """The stores of one node, and what the specification does with them.
+
+    Writes are local and travel with the next flush; reads see what has arrived here.
+
+    Args:
+        replica: holds the documents.
+        members: returns the records of all members.
+        on_write: called after each write that changed something, so that the driver of the node
+            sends it; must not write itself.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        members: Callable[[], Sequence[MemberView]] = tuple,
+        on_write: Callable[[], None] | None = None,
+    ) -> None:
+        documents = Documents(replica, on_write=on_write)
+        self.members: MembershipStore[MemberView] = MembershipStore(members)
+        self.workers = WorkerStore(documents)
+        self.policies = PolicyStore(documents)
+        self.app = AppStore(documents)
+        self.limits = LimitSettings(self.app)
+        self.trees = TreeSync(documents)
+        self._routes: dict[str, CacheAwarePolicy] = {}
+        self._subscriptions: list[Subscription] = []
+
+    # Workers
+
+    def sync_worker_state(
+        self, worker_id: str, *, model_id: str, url: str, health: bool, load: float
+    ) -> WriteReceipt:
+        """Write what is known of a worker, everywhere. O(1).
+
+        A worker that comes to serve another model is forgotten in the tree of the earlier one.
+
+        Args:
+            worker_id: 1 byte to 1 KiB in UTF-8.
+            model_id: the model that it serves; as `worker_id`.
+            url: where it is reached.
+            health: whether it may be chosen; a bool and no number.
+            load: how busy it is; finite, 0 or more.
+
+        Returns:
+            the number under which the write travels.
+
+        Raises:
+            InvalidTypeError: an argument of another type.
+            InvalidValueError: an empty id, a text that is not Unicode, a load out of range.
+            LimitError: an id or a url too long. State unchanged after any of these.
+        """
+        check_identifier("worker_id", worker_id)
+        before = self.workers.get(worker_id)
+        receipt = self.workers.put(worker_id, model_id=model_id, url=url, health=health, load=load)
+        if before is not None and before.model_id != model_id:
+            self._forget_tenant(before)
+        return receipt
+
+    def remove_worker_state(self, worker_id: str) -> WriteReceipt:
+        """Remove a worker everywhere, and all it had cached. O(1) here.
+
+        Raises:
+            UnknownKeyError: there is none of that id. State unchanged.
+        """
+        check_identifier("worker_id", worker_id)
+        before = self.workers.get(worker_id)
+        receipt = self.workers.remove(worker_id)
+        if before is not None:
+            self._forget_tenant(before)
+        return receipt
+
+    def _forget_tenant(self, worker: WorkerState) -> None:
+        if self.trees.has(worker.model_id):
+            self.sync_tree_operation(worker.model_id, TreeRemove(worker.worker_id))
+
+    def get_worker_state(self, worker_id: str) -> WorkerState | None:
+        """Return a worker, or None. O(1)."""
+        return self.workers.get(worker_id)
+
+    def get_all_worker_states(self) -> list[WorkerState]:
+        """Return all workers, sorted by id. O(n log n)."""
+        return self.workers.all()
+
+    # Policies
+
+    def sync_policy_state(self, model_id: str, *, policy_type: str, config: str) -> WriteReceipt:
+        """Write the policy of a model, everywhere. O(size).
+
+        Args:
+            model_id: 1 byte to 1 KiB in UTF-8.
+            policy_type: `cache_aware`, or any other name; as `model_id`.
+            config: the policy's own configuration, kept as it is.
+
+        Raises:
+            InvalidTypeError: an argument of another type.
+            InvalidValueError: an empty id or type, a text that is not Unicode.
+            LimitError: an argument too long. State unchanged after any of these.
+        """
+        return self.policies.put(model_id, policy_type=policy_type, config=config)
+
+    def remove_policy_state(self, model_id: str) -> WriteReceipt:
+        """Remove the policy of a model, everywhere; its tree stays.
+
+        Raises:
+            UnknownKeyError: there is none. State unchanged.
+        """
+        return self.policies.remove(model_id)
+
+    def get_policy_state(self, model_id: str) -> PolicyState | None:
+        """Return a model's policy, or None. O(1)."""
+        return self.policies.get(model_id)
+
+    def get_all_policy_states(self) -> list[PolicyState]:
+        """Return all policies, sorted by model. O(n log n)."""
+        return self.policies.all()
+
+    # Trees and routing
+
+    def sync_tree_operation(self, model_id: str, operation: TreeOperation) -> WriteReceipt:
+        """Apply an operation to a model's tree, everywhere.
+
+        The size of the tree is kept under what the model's policy allows, by dropping what was
+        used least recently, everywhere too.
+
+        Args:
+            model_id: 1 byte to 1 KiB in UTF-8.
+            operation: `TreeInsert(text, tenant)` or `TreeRemove(tenant)`.
+
+        Raises:
+            InvalidTypeError: no such operation, or an argument of another type.
+            InvalidValueError: an empty text or name, or one that is not Unicode.
+            LimitError: a text or name too long, a text that alone is larger than the tree may
+                be, a tree or a tenant more than there may be.
+            DocumentTypeError: a peer keeps something else under the tree's name. State unchanged
+                after any of these.
+        """
+        characters_max = self.policy(model_id).config.characters_max
+        return self.trees.apply(model_id, operation, characters_max=characters_max)
+
+    def sync_tree_operations(
+        self, model_id: str, operations: Sequence[TreeOperation]
+    ) -> list[WriteReceipt]:
+        """Apply operations in order: all of them or, when one cannot be, none.
+
+        Errors are those of `sync_tree_operation`, of these operations together: the tenants of all
+        of them must find room. `check_tree_operation` tells which one is wrong in itself.
+        """
+        characters_max = self.policy(model_id).config.characters_max
+        self.trees.check(model_id, operations, characters_max=characters_max)
+        return [self.sync_tree_operation(model_id, operation) for operation in operations]
+
+    def check_tree_operation(self, model_id: str, operation: TreeOperation) -> None:
+        """Raise what `sync_tree_operation` would raise; change nothing."""
+        characters_max = self.policy(model_id).config.characters_max
+        self.trees.check(model_id, (operation,), characters_max=characters_max)
+
+    def get_tree_state(self, model_id: str) -> TreeState | None:
+        """Return a model's tree as operations, or None when there is none that can be read."""
+        return self.trees.state(model_id)
+
+    def match_tree(self, model_id: str, text: str) -> TreeMatch:
+        """Find the longest prefix of a text that a tenant of the model has cached. O(d + m).
+
+        Raises:
+            InvalidTypeError: an argument that is not text.
+            InvalidValueError: an empty model, or a text that is not Unicode.
+        """
+        return self.trees.match(model_id, text)
+
+    def policy(self, model_id: str) -> CacheAwarePolicy:
+        """Return the cache-aware policy of a model; the same object while it is kept. O(1)."""
+        check_identifier("model_id", model_id)
+        policy = self._routes.get(model_id)
+        if policy is None:
+            if len(self._routes) >= _POLICIES_MAX:
+                del self._routes[next(iter(self._routes))]
+            policy = self._routes[model_id] = CacheAwarePolicy(
+                model_id, workers=self.workers, policies=self.policies, trees=self.trees
+            )
+        return policy
+
+    def route(self, model_id: str, text: str) -> RouteDecision:
+        """Choose a worker of a model for a prompt; as `CacheAwarePolicy.select`."""
+        return self.policy(model_id).select(text)
+
+    # Configuration and limits
+
+    def set_config(self, key: str, value: bytes) -> WriteReceipt:
+        """Write application configuration, everywhere; as `AppStore.set`."""
+        return self.app.set(key, value)
+
+    def get_config(self, key: str) -> bytes | None:
+        """Return a key's bytes, or None. O(1)."""
+        return self.app.get(key)
+
+    def delete_config(self, key: str) -> WriteReceipt:
+        """Remove a key everywhere; `UnknownKeyError` when it is not there."""
+        return self.app.delete(key)
+
+    def config_keys(self) -> list[str]:
+        """Return the keys, sorted. O(n log n)."""
+        return self.app.keys()
+
+    def set_global_rate_limit(self, limit_per_second: int) -> WriteReceipt:
+        """Set the global limit, everywhere; 0 switches it off.
+
+        Raises:
+            InvalidTypeError: no integer; a bool is none.
+            InvalidValueError: negative, or over 2**53. State unchanged after either.
+        """
+        return self.limits.set(GLOBAL_KEY, limit_per_second)
+
+    def get_global_rate_limit(self) -> int | None:
+        """Return the global limit in units a second, or None before it is set.
+
+        Raises:
+            DecodeError: what is stored as the limit is none.
+        """
+        return self.limits.configured(GLOBAL_KEY)
+
+    # Changes
+
+    def subscribe(
+        self,
+        *,
+        stores: Collection[StoreName] = tuple(StoreName),
+        queue_max: int = SUBSCRIPTION_QUEUE_MAX,
+    ) -> Subscription:
+        """Hear of changes from now on, local ones included. Close it when done.
+
+        Args:
+            stores: the stores to hear of; all by default.
+            queue_max: as for `Subscription`.
+        """
+        subscription = Subscription(stores=stores, queue_max=queue_max)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def publish(self, changes: Iterable[Change]) -> None:
+        """Tell the subscribers what the replica reports; for the driver of the node."""
+        self._subscriptions = [sub for sub in self._subscriptions if not sub.is_closed]
+        if not self._subscriptions:
+            return
+        told = [translated for change in changes for translated in _translate(change)]
+        for subscription in self._subscriptions:
+            subscription.put(told)
+
+    def publish_loss(self) -> None:
+        """Tell the subscribers that changes were dropped and all must be read again."""
+        for subscription in self._subscriptions:
+            subscription.reset()
+
+    def problems(self) -> tuple[str, ...]:
+        """Tell what is wrong with the stores, one line each; empty when all can be read. O(n)."""
+        stores = (
+            ("the worker store", self.workers),
+            ("the policy store", self.policies),
+            ("the app store", self.app),
+            ("the rate-limit store", self.limits),
+            ("the tree store", self.trees),
+        )
+        return tuple(
+            f"{name} holds {key}, which cannot be read"
+            for name, store in stores
+            for key in store.unreadable()
+        )
+
+
+def _translate(change: Change) -> Iterable[StateChange]:
+    store = _STORE_OF.get(change.document)
+    if store is not None:
+        if change.is_reset:
+            return [StateChange(store, None, change.is_local)]
+        if isinstance(change.delta, LWWMap):
+            keys = [key for key, _ in change.delta.entries() if isinstance(key, str)]
+            return [StateChange(store, key, change.is_local) for key in keys]
+    model_id = model_of(change.document)
+    return [] if model_id is None else [StateChange(StoreName.TREES, model_id, change.is_local)]

@@ -1,0 +1,115 @@
+"""What must hold of trees, counters and sets: they only grow, and hold what somebody wrote.
+
+Such a document has no tombstones that are forgotten: whatever a node has seen of it stays part of
+its state. So each state is at least every earlier one, in the order of the lattice: a removed
+element or tenant that came back by itself, or a count that went down, is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.identity import ActorId
+from meshlib.routing import TREE_PREFIX
+from meshlib.testing.checkers.other_writes import Clocks, OtherWrites
+from meshlib.testing.checkers.watch import MAP_DOCUMENTS, Broken
+from meshlib.testing.simulation.hosts import Host
+from meshlib.testing.simulation.workload import MODELS, TAGS, VISITS
+
+__all__ = ["DocumentWatch", "look_at_what_survived"]
+
+
+class DocumentWatch:
+    """Watches the other documents of one process.
+
+    Args:
+        host: where it runs.
+        writes: what was written to them, anywhere.
+    """
+
+    def __init__(self, host: Host, writes: OtherWrites) -> None:
+        self._host = host
+        self._writes = writes
+        self._actor: ActorId = host.node.replica.actor
+        self._before: dict[str, Any] = {}
+        self._looks = 0
+
+    def look(self, *, only_one: bool = False) -> None:
+        """Compare documents with what they were. O(their size).
+
+        Args:
+            only_one: one document after another, and not all of them.
+
+        Raises:
+            Broken: one shrank, or holds what nobody wrote.
+        """
+        replica = self._host.node.replica
+        if replica.is_rejoining or replica.actor != self._actor:
+            self._actor = replica.actor
+            self._before = {}  # it adopts what a peer has
+        documents = [name for name in replica.documents() if name not in MAP_DOCUMENTS]
+        if replica.is_rejoining or not documents:
+            return
+        self._looks += 1
+        for document in [documents[self._looks % len(documents)]] if only_one else documents:
+            state = replica.get(document)
+            before = self._before.get(document)
+            if before is not None and not before <= state:
+                raise Broken("growth", f"{document} is no longer at least what it was")
+            copy = getattr(state, "copy", None)
+            self._before[document] = state if copy is None else copy()
+            self._look_for_what_nobody_wrote(document, state)
+
+    def _look_for_what_nobody_wrote(self, document: str, state: Any) -> None:
+        writes = self._writes
+        if document == VISITS:
+            if state.value > writes.increment_count:
+                raise Broken("made up", f"{state.value} visits are counted")
+        elif document == TAGS:
+            for element in state:
+                if not writes.knows_element(element):
+                    raise Broken("made up", f"{element!r} is tagged by nobody")
+        else:
+            tree = self._host.node.sync.get_tree_state(document.removeprefix(TREE_PREFIX))
+            for operation in tree.operations if tree is not None else ():
+                text, tenant = operation.text, operation.tenant
+                if not writes.knows_text(document, tenant, text):
+                    raise Broken("made up", f"{tenant} has {text!r} in {document}")
+
+
+def look_at_what_survived(
+    host: Host, writes: OtherWrites, clocks: Clocks, *, has_rejoined: bool
+) -> None:
+    """Look whether what surviving nodes held when the calm began is there, once all agree.
+
+    Args:
+        host: any of them.
+        writes: what was written.
+        clocks: what each of them held.
+        has_rejoined: whether a node made old writes again under new numbers: then an addition
+            may be there beside the one that was removed.
+
+    Raises:
+        Broken: something is missing, or is there although it was removed.
+    """
+    replica = host.node.replica
+    documents = replica.documents()
+    counted = replica.get(VISITS).value if VISITS in documents else 0
+    if counted < (held := writes.increments_held(clocks, VISITS)):
+        raise Broken("lost write", f"{counted} visits are counted, {held} were acknowledged")
+    tags = set(replica.get(TAGS)) if TAGS in documents else set()
+    if lost := writes.elements_held(clocks, TAGS) - tags:
+        raise Broken("lost write", f"the tags {sorted(lost)} were acknowledged and are gone")
+    if not has_rejoined and (back := writes.elements_gone(clocks) & tags):
+        raise Broken("growth", f"the tags {sorted(back)} were removed and are there")
+    cached: dict[tuple[str, str], list[str]] = {}
+    for model in MODELS:
+        state = host.node.sync.get_tree_state(model)
+        for operation in state.operations if state is not None else ():
+            cached.setdefault((TREE_PREFIX + model, operation.tenant), []).append(operation.text)
+    for document, tenant, text in writes.texts_held(clocks):
+        # A longer text has its beginning cached too, and stands for it.
+        if not any(other.startswith(text) for other in cached.get((document, tenant), ())):
+            raise Broken(
+                "lost write", f"{document}/{tenant}: {text!r} was acknowledged and is gone"
+            )

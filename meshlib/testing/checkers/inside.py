@@ -1,0 +1,164 @@
+"""The one place of the simulator that reads a node's private parts.
+
+The simulator changes none of them. What a checker needs and a user does not is read here, so
+that the node's public side stays small.
+"""
+# ruff: noqa: SLF001 - see above
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.codec import unpack
+from meshlib.gossip.messages.frames import PREFIX_BYTES
+from meshlib.membership import MemberStatus
+from meshlib.replication.vector import clock_hash
+
+__all__ = [
+    "covered",
+    "covered_hash",
+    "dialled",
+    "entry_count",
+    "find_state",
+    "forgotten",
+    "gap_actors",
+    "gap_bytes",
+    "gap_count",
+    "has_late_writes",
+    "is_receiving_state",
+    "is_to_be_written_again",
+    "leftovers",
+    "log_bytes",
+    "map_entries",
+    "message_count",
+    "neighbour_actors",
+    "packet_bytes_max",
+    "timer_count",
+    "tombstone_count",
+]
+
+
+def log_bytes(node: Any) -> int:
+    """Return what a node's log counts for."""
+    return int(node.replica._parts.log.bytes)
+
+
+def gap_bytes(node: Any) -> int:
+    """Return what waits behind gaps, in bytes."""
+    return int(node.replica._parts.gaps.bytes)
+
+
+def gap_count(node: Any) -> int:
+    """Return how many entries wait behind gaps."""
+    return len(node.replica._parts.gaps)
+
+
+def dialled(node: Any) -> set[str]:
+    """Return the addresses that a node dials for ever: Down members', and seeds' out of reach."""
+    reached = {member.address for member in node.members() if member.is_reachable}
+    down = {member.address for member in node.members() if member.status is MemberStatus.DOWN}
+    return (down | set(node._engine.roster.dialler.seeds)) - reached
+
+
+def covered(node: Any) -> dict[Any, int]:
+    """Return what a node has absorbed of each writer, those it has forgotten included."""
+    vector = node.replica._parts.vector
+    return {**vector.forgotten, **vector.view}
+
+
+def forgotten(node: Any) -> set[Any]:
+    """Return the writers that a node has forgotten."""
+    return set(node.replica._parts.vector.forgotten)
+
+
+def covered_hash(node: Any) -> int:
+    """Return the hash of what `covered` tells; equal for equal numbers of equal writers."""
+    return clock_hash(covered(node))
+
+
+def is_receiving_state(node: Any) -> bool:
+    """Tell whether a state transfer is coming in."""
+    return bool(node._engine.anti_entropy.transfer.is_receiving)
+
+
+def neighbour_actors(node: Any) -> set[Any] | None:
+    """Return the writers of a node's neighbours; None in a full mesh."""
+    context = node._engine._context
+    if context.topology.is_full_mesh(context.reachable_count()):
+        return None
+    members = (context.members.get(name) for name in context.neighbours())
+    return {member.actor for member in members if member is not None}
+
+
+def gap_actors(node: Any) -> set[Any]:
+    """Return the writers whose entries wait behind gaps."""
+    return set(node.replica._parts.gaps.actors())
+
+
+def packet_bytes_max(node: Any) -> int:
+    """Return the size at which a node closes a frame."""
+    return int(node._engine._context.config.packet_bytes_max)
+
+
+def message_count(frame: bytes) -> int:
+    """Return how many messages a frame holds."""
+    return len(unpack(frame[PREFIX_BYTES:])[5])
+
+
+def timer_count(node: Any) -> int:
+    """Return how many timers are set."""
+    return len(node._engine._context.timers)
+
+
+def is_to_be_written_again(node: Any, document: str, key: Any) -> bool:
+    """Tell whether a write came late and waits for the rest of them: rule R4."""
+    return bool(node.replica._parts.late.waits(document, key))
+
+
+def has_late_writes(node: Any) -> bool:
+    """Tell whether any write waits so."""
+    return bool(node.replica._parts.late)
+
+
+def map_entries(state: Any) -> dict[Any, Any]:
+    """Return the entries of an `LWWMap`, tombstones included, in no order; not to be changed."""
+    return {key: state.entry(key) for key in state._entries}
+
+
+def entry_count(state: Any) -> int:
+    """Return how many entries an `LWWMap` holds, tombstones included."""
+    return len(state._entries)
+
+
+def find_state(node: Any, document: str) -> Any:
+    """Return the state that readers of a document are given; None when it is not open."""
+    found = node.replica._served.documents.find(document)
+    return None if found is None else found.state
+
+
+def tombstone_count(node: Any) -> int:
+    """Return how many tombstones a node's maps hold."""
+    replica = node.replica
+    states = (replica.get(document) for document in replica.documents())
+    return sum(getattr(state, "tombstone_count", 0) for state in states)
+
+
+def leftovers(node: Any) -> dict[str, int]:
+    """Return what a node still has under way, by name; all zero once it has come to rest."""
+    engine = node._engine
+    detector = engine.roster.detector
+    repair, spread = engine.anti_entropy, engine.dissemination
+    return {
+        "gap requests": len(spread._gaps),
+        "peers behind": len(spread._behind),
+        "pushes to repeat": len(spread._pushed) + len(spread._overdue),
+        "acknowledgements owed": len(spread._owed),
+        "suspicions": len(detector._suspicions),
+        "relayed probes": len(detector._relays),
+        "claims": len(engine.roster._claims._claims),
+        "news to repeat": len(engine.roster.news._broadcasts),
+        "state transfers in": int(repair.transfer.is_receiving),
+        "state transfers out": len(repair.transfer._outgoing),
+        "tombstones": tombstone_count(node),
+        "bytes of log": log_bytes(node),
+    }

@@ -1,0 +1,78 @@
+"""How a simulated machine starts a node: the production node, with small limits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshlib.errors import RejectReason, RemoteError
+from meshlib.gossip import GossipConfig
+from meshlib.node import MeshConfig, MeshNode
+from meshlib.replication import ReplicationConfig
+from meshlib.testing.simulation.hosts import Host
+from meshlib.testing.simulation.scenario import Scenario
+
+__all__ = ["make_node", "restore"]
+
+REGIONS: Final = 2
+ZONES: Final = 3
+LEAVE_FORGET_S: Final = 10.0
+CLOCK_ENTRIES_MAX: Final = 3
+
+
+def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
+    """Return a fresh node for a start of a machine's process.
+
+    Args:
+        host: the machine; its start was counted already.
+        scenario: gives the settings and the seed.
+        now: simulated seconds.
+    """
+    tuning = scenario.tuning
+    is_sparse = tuning.full_mesh_threshold < 10
+    config = MeshConfig(
+        name=host.name,
+        address=host.address,
+        region=f"r{host.index % REGIONS}" if is_sparse else "",
+        zone=f"z{host.index % ZONES}" if is_sparse else "",
+        full_mesh_threshold=tuning.full_mesh_threshold,
+        clock_skew_max_s=tuning.max_skew_s,
+        gossip=GossipConfig(
+            packet_bytes_max=tuning.packet_bytes_max,
+            forget_after_s=tuning.forget_after_s,
+            leave_forget_s=min(LEAVE_FORGET_S, tuning.forget_after_s),
+            content_check_period=tuning.content_check_period,
+            # As if there were more writers than a clock names, as in a cluster of a thousand.
+            clock_entries_max=CLOCK_ENTRIES_MAX if is_sparse else GossipConfig().clock_entries_max,
+        ),
+        replication=ReplicationConfig(
+            log_bytes_max=tuning.log_bytes_max,
+            gap_buffer_bytes_max=tuning.gap_buffer_bytes_max,
+            tombstone_grace_s=tuning.tombstone_grace_s,
+        ),
+    )
+    return MeshNode(
+        config,
+        rng=host.rng(scenario.seed),
+        wall_clock=host.wall_clock,
+        now=host.monotonic(now),
+    )
+
+
+def restore(host: Host, now: float) -> bool:
+    """Give a fresh node the state that an earlier start left on the machine's disk, if any.
+
+    One that is from further in the future than the machine's clock allows is refused, as it is
+    in production, where the start fails until an operator mends the clock or moves the file
+    away; here the file is moved away.
+    """
+    if host.snapshot is None:
+        return False
+    kept_at, state = host.snapshot
+    host.snapshot = None
+    try:
+        host.node.restore(state, age_s=now - kept_at, now=host.monotonic(now))
+    except RemoteError as error:
+        if error.reason is not RejectReason.CLOCK:
+            raise
+        return False
+    return True

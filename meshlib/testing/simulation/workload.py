@@ -1,0 +1,192 @@
+"""What the users of a simulated cluster do: writes, removals, writes again, on few keys.
+
+Keys are few so that writes meet; every value is written once only, so that one that is found
+tells who wrote it. All go through the verbs that users have.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from meshlib.crdt import Dot, GCounter, ORSet
+from meshlib.ratelimit import GLOBAL_KEY, GLOBAL_LIMIT_CONFIG_KEY
+from meshlib.replication import WriteContext, WriteReceipt
+from meshlib.routing import TREE_PREFIX, TreeInsert, TreeRemove
+from meshlib.testing.checkers.ledger import Ledger
+from meshlib.testing.simulation.hosts import Host
+from meshlib.testing.simulation.scenario import Tuning
+
+__all__ = ["Workload"]
+
+REMOVAL_SHARE: Final = 0.3
+BURST_SHARE: Final = 0.05
+BURST_SIZE: Final = (5, 40)
+
+TAGS: Final = "tags"
+VISITS: Final = "visits"
+MODELS: Final = ("llama", "qwen")
+WORDS: Final = ("the ", "a ", "quick ", "brown ", "fox ", "jumps ", "over ", "lazy ", "dog ")
+
+Action = Callable[[Host, float], bool]
+
+
+class Workload:
+    """Draws writes and makes them on nodes.
+
+    Args:
+        tuning: how many keys, how large values.
+        rng: all chance of the workload.
+        ledger: is told of every write.
+    """
+
+    def __init__(self, tuning: Tuning, *, rng: random.Random, ledger: Ledger) -> None:
+        self._tuning = tuning
+        self._rng = rng
+        self._ledger = ledger
+        self._written = 0
+        self._actions: tuple[tuple[float, Action], ...] = (
+            (0.30, self._configure),
+            (0.45, self._set_policy),
+            (0.65, self._report_worker),
+            (0.80, self._cache),
+            (0.87, self._count),
+            (0.94, self._tag),
+            (1.00, self._spend),
+        )
+
+    def wait_s(self) -> float:
+        """Draw how long it is until the next write."""
+        return self._rng.expovariate(self._tuning.writes_per_s)
+
+    def write(self, host: Host, now: float) -> int:
+        """Write something, or a burst of things, on a running node; return how many."""
+        rng = self._rng
+        count = rng.randint(*BURST_SIZE) if rng.random() < BURST_SHARE else 1
+        done = 0
+        for _ in range(count):
+            self._written += 1
+            dice = rng.random()
+            act = next(action for share, action in self._actions if dice < share)
+            done += act(host, now)
+        return done
+
+    def _key(self) -> str:
+        return f"k{self._rng.randrange(self._tuning.key_count)}"
+
+    def _tenant(self) -> str:
+        """Draw a tenant: half of them are workers too."""
+        key = self._key()
+        return key if int(key[1:]) % 2 else f"t{key[1:]}"
+
+    def _value(self, host: Host) -> str:
+        size = self._rng.randint(1, self._tuning.value_bytes_max)
+        return f"{host.label}.{self._written}.".ljust(size, "x")
+
+    def _note(
+        self, host: Host, document: str, key: str, now: float, write: Callable[[], WriteReceipt]
+    ) -> bool:
+        """Make a write to a map, and tell the ledger what the writer then holds."""
+        state: Any = host.node.replica.get(document)
+        before = state.entry(key)
+        receipt = write()
+        entry = host.node.replica.get(document).entry(key)
+        if receipt.is_new and entry is not None:
+            self._ledger.note(document, key, entry, now, before=before)
+        return receipt.is_new
+
+    def _is_removal(self, host: Host, document: str, key: str) -> bool:
+        return self._rng.random() < REMOVAL_SHARE and key in host.node.replica.get(document)
+
+    def _configure(self, host: Host, now: float) -> bool:
+        sync, key = host.node.sync, self._key()
+        value = self._value(host).encode()
+        if self._is_removal(host, "app", key):
+            return self._note(host, "app", key, now, lambda: sync.delete_config(key))
+        return self._note(host, "app", key, now, lambda: sync.set_config(key, value))
+
+    def _set_policy(self, host: Host, now: float) -> bool:
+        sync, key, config = host.node.sync, self._key(), self._value(host)
+        if self._is_removal(host, "policies", key):
+            return self._note(host, "policies", key, now, lambda: sync.remove_policy_state(key))
+
+        def write() -> WriteReceipt:
+            receipt: WriteReceipt = sync.sync_policy_state(key, policy_type="test", config=config)
+            return receipt
+
+        return self._note(host, "policies", key, now, write)
+
+    def _report_worker(self, host: Host, now: float) -> bool:
+        sync, key, url = host.node.sync, self._key(), self._value(host)
+        model, load = self._rng.choice(MODELS), self._rng.random()
+        for tree in MODELS:  # a worker that goes, or takes another model, loses what it cached
+            self._ledger.others.note_tenant_removed(TREE_PREFIX + tree, key)
+        if self._is_removal(host, "workers", key):
+            return self._note(host, "workers", key, now, lambda: sync.remove_worker_state(key))
+
+        def write() -> WriteReceipt:
+            receipt: WriteReceipt = sync.sync_worker_state(
+                key, model_id=model, url=url, health=True, load=load
+            )
+            return receipt
+
+        return self._note(host, "workers", key, now, write)
+
+    def _cache(self, host: Host, _now: float) -> bool:
+        rng = self._rng
+        model, tenant = rng.choice(MODELS), self._tenant()
+        if rng.random() < REMOVAL_SHARE / 3:
+            receipt = host.node.sync.sync_tree_operation(model, TreeRemove(tenant))
+            self._ledger.others.note_tenant_removed(TREE_PREFIX + model, tenant)
+            return bool(receipt.is_new)
+        text = "".join(rng.choices(WORDS, k=rng.randint(1, 6)))
+        receipt = host.node.sync.sync_tree_operation(model, TreeInsert(text, tenant))
+        self._ledger.others.note_text(TREE_PREFIX + model, tenant, text, receipt)
+        return bool(receipt.is_new)
+
+    def _spend(self, host: Host, now: float) -> bool:
+        node = host.node
+        if node.sync.get_global_rate_limit() is None:
+            limit = self._rng.randint(1, 50)
+            key = GLOBAL_LIMIT_CONFIG_KEY
+            return self._note(host, "app", key, now, lambda: node.sync.set_global_rate_limit(limit))
+        node.limiter.acquire(GLOBAL_KEY, now=host.monotonic(now))
+        return False
+
+    def _count(self, host: Host, _now: float) -> bool:
+        replica = host.node.replica
+        replica.open(VISITS, type_tag="g_counter")
+
+        def mutate(state: GCounter, context: WriteContext) -> GCounter:
+            return state.increment(1, by=context.actor)
+
+        receipt = replica.write(VISITS, mutate)
+        self._ledger.others.note_increment(receipt)
+        return bool(receipt.is_new)
+
+    def _tag(self, host: Host, _now: float) -> bool:
+        element = self._key()
+        replica = host.node.replica
+        state = replica.open(TAGS, type_tag="or_set")
+        is_removal = self._rng.random() < REMOVAL_SHARE
+        if is_removal and element not in state:
+            return False
+
+        deltas: list[ORSet[Any]] = []
+        dots: list[Dot] = []
+
+        def mutate(current: ORSet[Any], context: WriteContext) -> ORSet[Any]:
+            if is_removal:
+                deltas.append(current.remove(element))
+            else:
+                dots.append(context.dot())
+                deltas.append(current.add(element, dot=dots[-1]))
+            return deltas[-1]
+
+        receipt = replica.write(TAGS, mutate)
+        if is_removal:
+            self._ledger.others.note_removal(deltas[-1].context, receipt)
+        else:
+            self._ledger.others.note_addition(element, dots[-1], deltas[-1].context, receipt)
+        return bool(receipt.is_new)

@@ -1,0 +1,207 @@
+"""A cluster of rate limiters in simulated time, and replicas whose entries are carried by hand."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from meshlib.clock import HybridClock
+from meshlib.identity import ActorId, actor_id
+from meshlib.ratelimit.config import RateLimitConfig
+from meshlib.ratelimit.limiter import RateLimiter
+from meshlib.ratelimit.settings import LimitSettings
+from meshlib.replication import Replica
+from meshlib.state.documents import Documents
+from meshlib.state.stores import AppStore
+from meshlib.sync import MeshSyncManager
+
+WALL_START = 1_700_000_000.0
+
+
+class FakeTime:
+    """Monotonic and wall seconds that move by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def wall(self) -> float:
+        return WALL_START + self.now
+
+
+def make_replica(name: str, time: FakeTime, incarnation: int = 1) -> Replica:
+    actor: ActorId = actor_id(name, incarnation)
+    return Replica(actor=actor, clock=HybridClock(actor, wall_clock=time.wall))
+
+
+class RateCluster:
+    """Limiters that talk through links with delay, loss and cuts; the settings are shared."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        delay_s: float = 0.005,
+        loss: float = 0.0,
+        seed: int = 1,
+        config: RateLimitConfig | None = None,
+    ) -> None:
+        self.time = FakeTime()
+        self.rng = random.Random(seed)
+        self.delay_s = delay_s
+        self.loss = loss
+        self.names = [f"node{number}" for number in range(1, count + 1)]
+        self.settings = LimitSettings(AppStore(Documents(make_replica("settings", self.time))))
+        self.sides: dict[str, int] = {}
+        self.sent: Counter[str] = Counter()
+        self.admitted: Counter[int] = Counter()
+        self.offered: Counter[int] = Counter()
+        self._order = itertools.count()
+        self._queue: list[tuple[float, int, str, str, str, bytes]] = []
+        self.limiters: dict[str, RateLimiter] = {}
+        for name in self.names:
+            self.start(name, config=config)
+        self.tell_members(self.names)
+
+    def start(self, name: str, *, incarnation: int = 1, config: RateLimitConfig | None) -> None:
+        self.limiters[name] = RateLimiter(
+            name,
+            actor=actor_id(name, incarnation),
+            limits=self.settings,
+            wall_clock=self.time.wall,
+            config=config,
+        )
+
+    def tell_members(self, names: list[str], *, of: list[str] | None = None, quorum: bool = True):
+        for name in self.names if of is None else of:
+            if name in self.limiters:
+                self.limiters[name].update_members(names, has_quorum=quorum)
+
+    def cut(self, *sides: list[str]) -> None:
+        self.sides = {name: number for number, side in enumerate(sides) for name in side}
+
+    def post(self, sender: str, messages) -> None:
+        for message in messages:
+            for receiver in message.to:
+                self.sent[message.document] += 1
+                if self.sides.get(sender) != self.sides.get(receiver):
+                    continue
+                if self.rng.random() < self.loss:
+                    continue
+                due = self.time.now + self.delay_s * self.rng.uniform(0.5, 1.5)
+                item = (due, next(self._order), sender, receiver, message.document, message.payload)
+                heapq.heappush(self._queue, item)
+
+    def step(self) -> None:
+        """Deliver what is due now, and run the timers that are."""
+        now = self.time.now
+        while self._queue and self._queue[0][0] <= now:
+            _, _, sender, receiver, document, payload = heapq.heappop(self._queue)
+            limiter = self.limiters.get(receiver)
+            if limiter is not None:
+                self.post(
+                    receiver, limiter.receive_volatile(document, payload, sender=sender, now=now)
+                )
+        for name, limiter in self.limiters.items():
+            deadline = limiter.next_deadline()
+            if deadline is not None and deadline <= now:
+                self.post(name, limiter.tick(now))
+
+    def run(
+        self,
+        seconds: float,
+        *,
+        rates: Callable[[float], dict[str, float]],
+        key: str = "global",
+        cost: int = 1,
+        step_s: float = 0.001,
+        is_poisson: bool = True,
+    ) -> None:
+        """Offer load for a while: requests a second by node, as a function of the time."""
+        credit: dict[str, float] = dict.fromkeys(self.names, 0.0)
+        for _ in range(round(seconds / step_s)):
+            self.time.now = round(self.time.now + step_s, 9)
+            self.step()
+            second = int(self.time.now)
+            for name, rate in rates(self.time.now).items():
+                if name not in self.limiters:
+                    continue
+                count = self._arrivals(name, rate * step_s, credit, is_poisson)
+                for _ in range(count):
+                    self.offered[second] += cost
+                    if self.limiters[name].acquire(key, cost=cost, now=self.time.now):
+                        self.admitted[second] += cost
+
+    def _arrivals(self, name: str, mean: float, credit: dict[str, float], poisson: bool) -> int:
+        if not poisson:
+            credit[name] += mean
+            count = int(credit[name])
+            credit[name] -= count
+            return count
+        count = 0
+        left = self.rng.expovariate(1.0)
+        while left < mean:
+            count += 1
+            left += self.rng.expovariate(1.0)
+        return count
+
+    def per_second(self) -> list[int]:
+        last = int(self.time.now)
+        return [self.admitted[second] for second in range(last)]
+
+    def counts(self, key: str = "global") -> list[int]:
+        return [
+            limiter.stats(key, now=self.time.now).current_count
+            for limiter in self.limiters.values()
+        ]
+
+
+@pytest.fixture(scope="session")
+def rate_cluster() -> type[RateCluster]:
+    return RateCluster
+
+
+@pytest.fixture
+def fake_time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture(scope="session")
+def replica_of() -> Callable[..., Replica]:
+    return make_replica
+
+
+class StateCluster:
+    """Managers over replicas; what one writes the others receive when `exchange` is called."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.time = FakeTime()
+        self._behind_s = [0.0] * count
+        self.replicas = [self._make_replica(number) for number in range(count)]
+        self.managers = [MeshSyncManager(replica) for replica in self.replicas]
+
+    def _make_replica(self, number: int) -> Replica:
+        actor = actor_id(f"node{number + 1}", 1)
+        clock = HybridClock(actor, wall_clock=lambda: self.time.wall() - self._behind_s[number])
+        return Replica(actor=actor, clock=clock)
+
+    def set_clock(self, number: int, *, behind_s: float) -> None:
+        self._behind_s[number] = behind_s
+
+    def exchange(self) -> None:
+        self.time.now += 0.01
+        entries = [entry for replica in self.replicas for entry in replica.flush()]
+        for replica in self.replicas:
+            received = replica.receive(entry for entry in entries if entry.actor != replica.actor)
+            assert not received.rejected
+        for manager, replica in zip(self.managers, self.replicas, strict=True):
+            manager.publish(replica.changes())
+
+
+@pytest.fixture(scope="session")
+def state_cluster() -> type[StateCluster]:
+    return StateCluster

@@ -1,0 +1,405 @@
+"""The rate limiter of one node: decisions, statistics, timers, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshlib.errors import (
+    ConfigError,
+    DecodeError,
+    InvalidTypeError,
+    InvalidValueError,
+    UnknownKeyError,
+)
+from meshlib.identity import actor_id
+from meshlib.ratelimit.config import RateLimitConfig
+from meshlib.ratelimit.messages import (
+    ANSWER_DOCUMENT,
+    REPORT_DOCUMENT,
+    Answer,
+    KeyReport,
+    RateCounter,
+    Report,
+)
+from meshlib.ratelimit.records import RateLimitStats
+
+
+@pytest.fixture
+def alone(rate_cluster: Any) -> Any:
+    return rate_cluster(1)
+
+
+def admit_all(cluster: Any, count: int, *, key: str = "global", now: float = 0.1) -> int:
+    limiter = cluster.limiters["node1"]
+    cluster.time.now = now
+    return sum(bool(limiter.acquire(key, now=now)) for _ in range(count))
+
+
+def report(
+    sender: str, *, key: str = "global", demand: float = 5.0, window: int, admitted: int = 0
+):
+    actor = actor_id(sender, 1)
+    counter = RateCounter()
+    if admitted:
+        counter.absorb(counter.record(admitted, window=window, by=actor))
+    return Report(actor, 1, (KeyReport(key, demand, counter),)).encode()
+
+
+def test_the_limit_is_admitted_and_no_more(alone: Any) -> None:
+    """Five of ten, in one moment."""
+    alone.settings.set("global", 5)
+
+    assert 5 == admit_all(alone, 10)
+
+
+def test_a_decision_tells_what_is_left(alone: Any) -> None:
+    """Of the limit, on this node, at this moment."""
+    alone.settings.set("global", 5)
+    decisions = [alone.limiters["node1"].acquire("global", now=0.1) for _ in range(5)]
+
+    assert [4, 3, 2, 1, 0] == [decision.remaining for decision in decisions]
+    assert {5} == {decision.limit for decision in decisions}
+
+
+def test_a_refusal_tells_when_to_come_again(alone: Any) -> None:
+    """The window is used up, so at its end."""
+    alone.settings.set("global", 5)
+    admit_all(alone, 5, now=0.25)
+    decision = alone.limiters["node1"].acquire("global", now=0.25)
+
+    assert not decision.allowed
+    assert 0.75 == pytest.approx(decision.retry_after_s)
+
+
+def test_coming_again_when_told_passes(alone: Any) -> None:
+    """The time that is told is enough."""
+    alone.settings.set("global", 5)
+    admit_all(alone, 5, now=0.25)
+    wait_s = alone.limiters["node1"].acquire("global", now=0.25).retry_after_s
+
+    assert alone.limiters["node1"].acquire("global", now=0.25 + wait_s + 1e-6).allowed
+
+
+def test_refused_requests_are_not_used(alone: Any) -> None:
+    """They count as demand only."""
+    alone.settings.set("global", 5)
+    admit_all(alone, 50)
+    expected = RateLimitStats(limit_per_second=5, current_count=5, remaining=0)
+
+    assert expected == alone.limiters["node1"].stats("global", now=0.1)
+
+
+def test_before_it_is_set_the_global_limit_is_none(alone: Any) -> None:
+    """Everything passes, and the statistics say unlimited."""
+    limiter = alone.limiters["node1"]
+    expected = RateLimitStats(limit_per_second=0, current_count=0, remaining=-1)
+
+    assert (True, 0, -1, 0.0) == limiter.acquire("global", cost=10**9, now=0.0)
+    assert expected == limiter.stats("global", now=0.0)
+
+
+def test_a_limit_of_zero_switches_it_off(alone: Any) -> None:
+    """Everything passes at once, also what was refused a moment ago."""
+    alone.settings.set("global", 2)
+    admit_all(alone, 5)
+    alone.settings.set("global", 0)
+    stats = alone.limiters["node1"].stats("global", now=0.1)
+
+    assert 100 == admit_all(alone, 100)
+    assert (0, 0, -1) == (stats.limit_per_second, stats.current_count, stats.remaining)
+
+
+def test_a_limit_that_is_switched_on_again_holds(alone: Any) -> None:
+    """From the next request on."""
+    alone.settings.set("global", 0)
+    admit_all(alone, 100)
+    alone.settings.set("global", 3)
+
+    assert 3 == admit_all(alone, 100)
+
+
+def test_a_changed_limit_holds_at_once_where_it_was_set(alone: Any) -> None:
+    """What was used of the old one stays used."""
+    alone.settings.set("global", 5)
+    admit_all(alone, 5)
+    alone.settings.set("global", 8)
+
+    assert 3 == admit_all(alone, 10)
+
+
+def test_a_changed_limit_of_a_peer_holds_within_an_interval(alone: Any) -> None:
+    """Written past the hook, as an entry that arrives is."""
+    alone.settings.set("global", 5)
+    admit_all(alone, 5)
+    table = alone.settings._app._table
+    table.put("global_rate_limit", b'{"limit_per_second": 8}')
+
+    assert 3 == admit_all(alone, 10, now=0.21)
+
+
+def test_keys_have_limits_of_their_own(alone: Any) -> None:
+    """Beside the global one."""
+    alone.settings.set("global", 5)
+    alone.settings.set("tenant/a", 2)
+
+    assert 2 == admit_all(alone, 10, key="tenant/a")
+    assert 5 == admit_all(alone, 10)
+
+
+def test_a_key_without_a_limit_is_unknown(alone: Any) -> None:
+    """For decisions and for statistics."""
+    with pytest.raises(UnknownKeyError):
+        alone.limiters["node1"].acquire("tenant/b", now=0.0)
+    with pytest.raises(UnknownKeyError):
+        alone.limiters["node1"].stats("tenant/b", now=0.0)
+
+
+def test_a_limit_that_was_taken_away_is_unknown_again(alone: Any) -> None:
+    """From the next request on."""
+    alone.settings.set("tenant/a", 2)
+    admit_all(alone, 1, key="tenant/a")
+    alone.settings.remove("tenant/a")
+
+    with pytest.raises(UnknownKeyError):
+        alone.limiters["node1"].acquire("tenant/a", now=0.1)
+
+
+@pytest.mark.parametrize("cost", [True, 1.0, "1", None])
+def test_a_cost_is_an_integer(alone: Any, cost: Any) -> None:
+    """And a bool is none."""
+    alone.settings.set("global", 5)
+    with pytest.raises(InvalidTypeError):
+        alone.limiters["node1"].acquire("global", cost=cost, now=0.0)
+
+
+@pytest.mark.parametrize("cost", [0, -1, 6])
+def test_a_cost_that_cannot_pass_is_an_error(alone: Any, cost: int) -> None:
+    """Nothing, less than nothing, and more than the limit."""
+    alone.settings.set("global", 5)
+    with pytest.raises(InvalidValueError):
+        alone.limiters["node1"].acquire("global", cost=cost, now=0.0)
+    assert 0 == alone.limiters["node1"].stats("global", now=0.0).current_count
+
+
+@pytest.mark.parametrize("key", [None, 1, b"global", ["global"], {}])
+def test_a_key_is_text(alone: Any, key: Any) -> None:
+    """Also where it could not even be looked up."""
+    with pytest.raises(InvalidTypeError):
+        alone.limiters["node1"].acquire(key, now=0.0)
+    with pytest.raises(InvalidTypeError):
+        alone.limiters["node1"].stats(key, now=0.0)
+
+
+def test_a_limit_that_cannot_be_read_is_an_error(alone: Any) -> None:
+    """For a key that had none before."""
+    alone.settings._app.set("global_rate_limit", b"\xff")
+    with pytest.raises(DecodeError):
+        alone.limiters["node1"].acquire("global", now=0.0)
+
+
+def test_a_limit_that_can_no_longer_be_read_stays_in_force(alone: Any) -> None:
+    """A peer that stores nonsense does not switch limits off."""
+    alone.settings.set("global", 5)
+    admit_all(alone, 3)
+    alone.settings._app.set("global_rate_limit", b'{"limit_per_second": true}')
+
+    assert 2 == admit_all(alone, 10)
+
+
+def test_the_table_of_keys_is_bounded(rate_cluster: Any) -> None:
+    """The longest unused one makes room, and keeps what it had used."""
+    cluster = rate_cluster(1, config=RateLimitConfig(keys_max=2))
+    for key in ("a", "b", "c"):
+        cluster.settings.set(key, 2)
+    admit_all(cluster, 2, key="a")
+    admit_all(cluster, 1, key="b")
+    admit_all(cluster, 1, key="c")
+
+    assert 2 == len(cluster.limiters["node1"]._tracked)
+    assert 0 == admit_all(cluster, 5, key="a")
+
+
+def test_silence_is_no_sign_that_nobody_is_active(rate_cluster: Any) -> None:
+    """Until another owner has answered, a node keeps to its part, an owner too."""
+    cluster = rate_cluster(3)
+    cluster.settings.set("global", 300)
+    passed = 0
+    for step in range(5):
+        passed += admit_all(cluster, 100, now=0.1 * step)
+        cluster.limiters["node1"].tick(0.1 * step)
+
+    assert 100 <= passed <= 150
+
+
+def test_the_first_request_is_reported_at_once(rate_cluster: Any) -> None:
+    """And the driver is told that a timer is due earlier."""
+    cluster = rate_cluster(3)
+    cluster.settings.set("global", 100)
+    limiter = cluster.limiters["node1"]
+    calls: list[float | None] = []
+    limiter.on_urgent = lambda: calls.append(limiter.next_deadline())
+    limiter.acquire("global", now=5.0)
+
+    assert [5.0] == calls
+    assert {"node2", "node3"} == {name for message in limiter.tick(5.0) for name in message.to}
+
+
+def test_a_demand_that_moves_by_a_fifth_is_reported_at_once(rate_cluster: Any) -> None:
+    """Before its interval is over, but not for every request."""
+    cluster = rate_cluster(3)
+    cluster.settings.set("global", 1000)
+    limiter = cluster.limiters["node1"]
+    cluster.run(1.0, rates=lambda _now: {"node1": 200.0}, is_poisson=False)
+    cluster.time.now += 0.004
+    now = cluster.time.now
+    due = limiter.next_deadline()
+    limiter.acquire("global", now=now)
+    unchanged = limiter.next_deadline()
+    limiter.acquire("global", cost=100, now=now)
+
+    assert due == unchanged
+    assert limiter.next_deadline() == pytest.approx(now)
+
+
+def test_a_report_goes_to_the_owners_only(rate_cluster: Any) -> None:
+    """Three of eight nodes, this one left out when it is among them."""
+    cluster = rate_cluster(8)
+    cluster.settings.set("global", 100)
+    limiter = cluster.limiters["node1"]
+    limiter.acquire("global", now=0.0)
+    receivers = {name for message in limiter.tick(0.0) for name in message.to}
+    owners = set(limiter._tracked["global"].owners)
+
+    assert 3 == len(owners)
+    assert owners - {"node1"} == receivers
+
+
+def test_a_repeated_report_counts_once(rate_cluster: Any) -> None:
+    """Counts are totals and never increments."""
+    cluster = rate_cluster(2)
+    cluster.settings.set("global", 100)
+    limiter = cluster.limiters["node1"]
+    payload = report("node2", window=1_700_000_000, admitted=40)
+    for _ in range(3):
+        limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
+
+    assert 40 == limiter.stats("global", now=0.2).current_count
+
+
+def test_an_answer_leaves_out_whom_it_answers(rate_cluster: Any) -> None:
+    """So the one that asked can add its own counts, which it knows better."""
+    cluster = rate_cluster(2)
+    cluster.settings.set("global", 100)
+    limiter = cluster.limiters["node1"]
+    for _ in range(7):
+        limiter.acquire("global", now=0.1)
+    payload = report("node2", window=1_700_000_000, admitted=40)
+    (message,) = limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
+    answer = Answer.decode(message.payload)
+
+    assert ("node2",) == message.to
+    assert ANSWER_DOCUMENT == message.document
+    assert 1 == answer.keys[0].others_active
+    assert 7 == dict(answer.keys[0].others_admitted)[1_700_000_000]
+
+
+def test_an_older_report_does_not_change_the_demand(rate_cluster: Any) -> None:
+    """Reports may overtake each other."""
+    cluster = rate_cluster(2)
+    limiter = cluster.limiters["node1"]
+    actor = actor_id("node2", 1)
+    for sequence, demand in ((2, 50.0), (1, 900.0)):
+        parts = (KeyReport("global", demand, RateCounter()),)
+        payload = Report(actor, sequence, parts).encode()
+        limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
+
+    assert (50.0, 1) == limiter.store.others_demand("global", but="node1", now=0.2)
+
+
+def test_a_ghost_of_an_earlier_start_does_not_change_the_demand(rate_cluster: Any) -> None:
+    """A later incarnation has the later word."""
+    cluster = rate_cluster(2)
+    limiter = cluster.limiters["node1"]
+    for incarnation, sequence, demand in ((2, 1, 50.0), (1, 99, 900.0)):
+        parts = (KeyReport("global", demand, RateCounter()),)
+        payload = Report(actor_id("node2", incarnation), sequence, parts).encode()
+        limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
+
+    assert (50.0, 1) == limiter.store.others_demand("global", but="node1", now=0.2)
+
+
+def test_reports_of_many_keys_are_cut_to_messages(rate_cluster: Any) -> None:
+    """600 keys make three."""
+    cluster = rate_cluster(2)
+    limiter = cluster.limiters["node1"]
+    for number in range(600):
+        cluster.settings.set(f"k{number}", 10)
+        limiter.acquire(f"k{number}", now=0.0)
+
+    assert 3 == len(limiter.tick(0.0))
+
+
+def test_a_bucket_in_debt_is_not_forgotten(rate_cluster: Any) -> None:
+    """Or else falling silent would pay back what is owed."""
+    cluster = rate_cluster(3)
+    cluster.settings.set("global", 90)
+    cluster.run(0.01, rates=lambda _now: {})
+    assert cluster.limiters["node1"].acquire("global", cost=90, now=cluster.time.now)
+    cluster.limiters["node1"]._tracked["global"].bucket.tokens = -1000.0
+    cluster.run(3.0, rates=lambda _now: {})
+
+    assert "global" in cluster.limiters["node1"]._tracked
+
+
+def tick(cluster: Any, now: float) -> None:
+    cluster.time.now = now
+    cluster.limiters["node1"].tick(now)
+
+
+def test_the_wall_clock_may_go_back(alone: Any) -> None:
+    """What was admitted in a window is still known when the clock comes to it again."""
+    alone.settings.set("global", 5)
+    limiter = alone.limiters["node1"]
+    admit_all(alone, 5, now=0.5)
+    tick(alone, 0.5)
+    tick(alone, 1.2)
+    admit_all(alone, 2, now=1.2)
+    limiter._wall_clock = lambda: alone.time.wall() - 1.0
+    tick(alone, 1.25)
+
+    assert 5 == limiter.stats("global", now=1.25).current_count
+
+
+def test_the_wall_clock_may_go_back_an_hour(alone: Any) -> None:
+    """Counting goes on, and is not held up until the hour has passed."""
+    alone.settings.set("global", 5)
+    limiter = alone.limiters["node1"]
+    admit_all(alone, 5, now=0.5)
+    tick(alone, 0.5)
+    limiter._wall_clock = lambda: alone.time.wall() - 3600.0
+    tick(alone, 2.0)
+    admit_all(alone, 3, now=2.0)
+    tick(alone, 2.1)
+
+    assert 3 == limiter.store.total("global", 1_700_000_002 - 3600)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"report_interval_s": 0.0},
+        {"report_interval_s": float("nan")},
+        {"owner_count": 0},
+        {"owner_timeout_s": 0.05},
+        {"demand_ttl_s": float("inf")},
+        {"watch_s": -1.0},
+        {"keys_max": 0},
+        {"partition_mode": "sometimes"},
+    ],
+)
+def test_a_setting_that_cannot_hold_is_refused(setting: dict[str, Any]) -> None:
+    """By name, and before anything starts."""
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        RateLimitConfig(**setting)

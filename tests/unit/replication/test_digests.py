@@ -1,0 +1,51 @@
+"""Digests tell whether two nodes have the same, and where they differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.replication.transfers.digests import differing_buckets
+
+
+def test_equal_content_has_equal_digests(world: Any) -> None:
+    """Whatever the order in which documents came."""
+    a, b = world.replica("a"), world.replica("b")
+    entries = [world.put(a, "x", 1, document=name) for name in ("one", "two")]
+    b.open("two", type_tag="lww_map")
+    b.receive(entries)
+    assert a.content_digest() == b.content_digest() != world.replica("c").content_digest()
+
+
+def test_tombstones_are_no_content(world: Any) -> None:
+    """One node may have collected what another still keeps."""
+    a, b = world.replica("a"), world.replica("b")
+    entries = [world.put(a, "x", 1), world.remove(a, "x")]
+    b.receive(entries)
+    a.collect_tombstones(a.version_vector, now=0.0)
+    assert a.content_digest() == b.content_digest() == world.replica("c").content_digest()
+
+
+def test_the_name_of_a_document_counts(world: Any) -> None:
+    """The same state under another name is other content."""
+    a, b = world.replica("a"), world.replica("b")
+    world.increment(a, document="one")
+    world.increment(b, document="two")
+    assert a.content_digest() != b.content_digest()
+
+
+def test_an_offer_names_documents_and_digests(world: Any) -> None:
+    """One digest for each bucket, or one of the whole."""
+    a = world.replica("a")
+    world.put(a, "x", 1)
+    world.increment(a)
+    offer = a.snapshot_offer()
+    assert {"m": ("lww_map", 256), "n": ("g_counter", 1)} == {
+        name: (tag, len(digests)) for name, (tag, digests) in offer.items()
+    }
+
+
+def test_differing_buckets_are_named() -> None:
+    """All of them when the counts differ: the peer's type has other buckets."""
+    assert [1] == differing_buckets((1, 2, 3), (1, 9, 3))
+    assert [0, 1, 2] == differing_buckets((1, 2, 3), ())
+    assert [] == differing_buckets((1, 2), (1, 2))
