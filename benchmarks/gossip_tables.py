@@ -255,8 +255,8 @@ def healing(count: int, keys: int) -> Rows:
 
     def is_equal() -> bool:
         replicas = [node.replica for node in world.nodes.values()]
-        first = replicas[0].clock_hash()
-        return all(replica.clock_hash() == first for replica in replicas)
+        first = replicas[0].vector_hash()
+        return all(replica.vector_hash() == first for replica in replicas)
 
     while not is_equal() and world.now < start_s + 60.0:
         world.run(0.01)

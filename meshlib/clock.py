@@ -37,18 +37,18 @@ class HybridClock:
     Args:
         actor: the writer that the stamps are of.
         wall_clock: returns seconds since 1970; may jump.
-        max_skew_s: how far ahead of the wall clock an observed stamp may be; over 0.
+        skew_max_s: how far ahead of the wall clock an observed stamp may be; over 0.
     """
 
-    __slots__ = ("_last_logical", "_last_ms", "_wall_clock", "actor", "max_skew_s")
+    __slots__ = ("_last_logical", "_last_ms", "_wall_clock", "actor", "skew_max_s")
 
     def __init__(
-        self, actor: bytes, *, wall_clock: Callable[[], float], max_skew_s: float = 60.0
+        self, actor: bytes, *, wall_clock: Callable[[], float], skew_max_s: float = 60.0
     ) -> None:
-        if not max_skew_s > 0:
-            raise ConfigError(f"max_skew_s must be over 0, got {max_skew_s}")
+        if not skew_max_s > 0:
+            raise ConfigError(f"skew_max_s must be over 0, got {skew_max_s}")
         self.actor = actor
-        self.max_skew_s = max_skew_s
+        self.skew_max_s = skew_max_s
         self._wall_clock = wall_clock
         self._last_ms = 0
         self._last_logical = 0
@@ -79,18 +79,18 @@ class HybridClock:
         return stamp.wall_ms / 1000 - self._wall_clock()
 
     def is_plausible(self, stamp: Stamp) -> bool:
-        """Tell whether a stamp is at most `max_skew_s` ahead of the wall clock."""
-        return self.ahead_s(stamp) <= self.max_skew_s
+        """Tell whether a stamp is at most `skew_max_s` ahead of the wall clock."""
+        return self.ahead_s(stamp) <= self.skew_max_s
 
     def observe(self, stamp: Stamp) -> None:
         """Take note of a peer's stamp: the next own one will be later. O(1).
 
         Raises:
-            ClockSkewError: further ahead than `max_skew_s`. State unchanged.
+            ClockSkewError: further ahead than `skew_max_s`. State unchanged.
         """
         ahead_s = self.ahead_s(stamp)
-        if ahead_s > self.max_skew_s:
-            raise ClockSkewError(ahead_s=ahead_s, max_skew_s=self.max_skew_s)
+        if ahead_s > self.skew_max_s:
+            raise ClockSkewError(ahead_s=ahead_s, skew_max_s=self.skew_max_s)
         if (stamp.wall_ms, stamp.logical) > (self._last_ms, self._last_logical):
             self._last_ms = stamp.wall_ms
             self._last_logical = stamp.logical

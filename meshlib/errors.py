@@ -207,10 +207,10 @@ class ClockSkewError(RemoteError):
 
     reason = RejectReason.CLOCK
 
-    def __init__(self, *, ahead_s: float, max_skew_s: float) -> None:
-        super().__init__(f"{ahead_s:.3f} s ahead of this clock, {max_skew_s:.3f} s are allowed")
+    def __init__(self, *, ahead_s: float, skew_max_s: float) -> None:
+        super().__init__(f"{ahead_s:.3f} s ahead of this clock, {skew_max_s:.3f} s are allowed")
         self.ahead_s = ahead_s
-        self.max_skew_s = max_skew_s
+        self.skew_max_s = skew_max_s
 
 
 class InternalError(MeshError):

@@ -31,10 +31,10 @@ __all__ = [
     "PEER_QUEUE_BYTES_MAX",
     "PREFIX_HELD_FACTOR",
     "RATE_KEYS_MAX",
-    "SNAPSHOT_PAGE_BYTES_MAX",
     "SUBSCRIPTION_QUEUE_MAX",
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
+    "TRANSFER_PAGE_BYTES_MAX",
     "TREE_CHARACTERS_MAX",
     "TREE_OPERATIONS_MAX",
     "VALUE_BYTES_MAX",
@@ -48,7 +48,7 @@ MIB: Final = 1024 * KIB
 FRAME_BYTES_MAX: Final = 1 * MIB
 """One frame between peers. memberlist allows 20 MiB, gRPC 4 MiB; ours pages what is larger."""
 
-SNAPSHOT_PAGE_BYTES_MAX: Final = 256 * KIB
+TRANSFER_PAGE_BYTES_MAX: Final = 256 * KIB
 """One page of a state transfer: small enough that probes are not held up behind it."""
 
 ENTRY_BYTES_MAX: Final = 512 * KIB
@@ -85,7 +85,7 @@ CLOUD_DOTS_MAX: Final = 65_536
 """Dots above a gap in one causal context; a peer that sends more is asked for its state."""
 
 LOG_BYTES_MAX: Final = 32 * MIB
-"""The replication log; what a peer misses beyond it comes as a snapshot."""
+"""The replication log; what a peer misses beyond it comes as a state transfer."""
 
 GAP_BUFFER_BYTES_MAX: Final = 8 * MIB
 """Entries held back behind a gap or a clock that is ahead; the rest is asked for again."""

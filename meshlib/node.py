@@ -26,7 +26,7 @@ from meshlib.identity import (
 )
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX
 from meshlib.membership import MemberRecord, PartitionState, PartitionView, TopologyManager
-from meshlib.ratelimit import RateLimitConfig, RateLimiter, VolatileMessage
+from meshlib.ratelimit import RateLimitConfig, RateLimiter, RateMessage
 from meshlib.replication import (
     ChangesDropped,
     Replica,
@@ -135,7 +135,7 @@ class MeshNode:
         self.wakeup: Callable[[], None] | None = None
         incarnation = mint_incarnation(wall_clock(), rng)
         actor = actor_id(config.name, incarnation)
-        clock = HybridClock(actor, wall_clock=wall_clock, max_skew_s=config.clock_skew_max_s)
+        clock = HybridClock(actor, wall_clock=wall_clock, skew_max_s=config.clock_skew_max_s)
         self.replica = Replica(actor=actor, clock=clock, config=config.replication)
         self._tracker = StabilityTracker()
         self._engine = Engine(
@@ -210,7 +210,7 @@ class MeshNode:
         """Whether this node has joined and holds what the first peer held when they met."""
         roster, repair = self._engine.roster, self._engine.anti_entropy
         is_alone = len(self._engine.members()) == 1
-        return roster.has_joined and (repair.is_synced or is_alone)
+        return roster.has_joined and (repair.has_caught_up or is_alone)
 
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n)."""
@@ -226,7 +226,7 @@ class MeshNode:
             if member.status == "Suspected"
         ]
         faults = [
-            f"content differs from {name} at equal clocks"
+            f"content differs from {name} at equal vectors"
             for name in sorted(self._engine.anti_entropy.diverged_from)
         ]
         if self._store_problems is None:
@@ -350,7 +350,7 @@ class MeshNode:
             return
         self._send_volatile(answers)
 
-    def _send_volatile(self, messages: Iterable[VolatileMessage]) -> None:
+    def _send_volatile(self, messages: Iterable[RateMessage]) -> None:
         for message in messages:
             for name in message.to:
                 self._engine.send_volatile(name, message.document, message.payload)

@@ -87,7 +87,7 @@ class SnapshotKeeper:
             return  # its state is not whole, and what is kept is what it comes back with
         self._note_contact()
         try:
-            if replica.has_open_writes or replica.clock_hash() != self._saved_hash:
+            if replica.has_open_writes or replica.vector_hash() != self._saved_hash:
                 self._saved_hash = await file.save(
                     replica,
                     cluster_name=node.config.cluster_name,

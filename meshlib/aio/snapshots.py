@@ -23,7 +23,7 @@ from meshlib.codec import pack, unpack
 from meshlib.errors import ConfigError, DecodeError
 from meshlib.hashing import hash64, hash64_hex
 from meshlib.identity import ActorId
-from meshlib.replication import Replica, ReplicaState, SnapshotPage
+from meshlib.replication import Replica, ReplicaState, TransferPage
 
 __all__ = ["SavedState", "SnapshotCounters", "SnapshotFile"]
 
@@ -34,8 +34,8 @@ APPLICATION_ID: Final = 0x6D65_7368
 
 FORMAT_VERSION: Final = 1
 
-CLOCK_BYTES_MAX: Final = 4 * 1024 * 1024
-"""A clock of `limits.ACTORS_MAX` writers: 65,536 times 16 + 9 bytes and their heads."""
+VECTOR_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A vector of `limits.ACTORS_MAX` writers: 65,536 times 16 + 9 bytes and their heads."""
 
 BATCH_BYTES: Final = 256 * 1024
 """Pages handed to the thread at a time; made on the event loop, which turns in between."""
@@ -89,8 +89,8 @@ class _Digest:
 
     __slots__ = ("value",)
 
-    def __init__(self, clock: bytes, facts: Sequence[str]) -> None:
-        self.value = hash64(clock + pack(tuple(facts)))
+    def __init__(self, vector: bytes, facts: Sequence[str]) -> None:
+        self.value = hash64(vector + pack(tuple(facts)))
 
     def add(self, document: str, state: bytes) -> None:
         self.value = hash64(pack((self.value, document)) + state)
@@ -102,11 +102,11 @@ class _Digest:
 class _Writer:
     """Writes a new file beside the present one. Lives on the thread."""
 
-    def __init__(self, path: Path, *, clock: bytes, facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, *, vector: bytes, facts: dict[str, Any]) -> None:
         self._path = path
         self._temporary = path.with_name(path.name + ".new")
         self._facts = facts
-        self._digest = _Digest(clock, (facts["cluster"], facts["node"]))
+        self._digest = _Digest(vector, (facts["cluster"], facts["node"]))
         self._count = 0
         self._temporary.unlink(missing_ok=True)
         # It may hold prompts: nobody else is to read it.
@@ -117,12 +117,12 @@ class _Writer:
         for statement in _SCHEMA:
             self._database.execute(statement)
         self._database.execute("BEGIN")
-        self._put("clock", clock)
+        self._put("clock", vector)
 
     def _put(self, name: str, value: Any) -> None:
         self._database.execute("INSERT INTO facts VALUES (?, ?)", (name, value))
 
-    def add(self, pages: Sequence[SnapshotPage]) -> None:
+    def add(self, pages: Sequence[TransferPage]) -> None:
         """Write pages behind those before."""
         rows = []
         for page in pages:
@@ -139,9 +139,9 @@ class _Writer:
         self._put("digest", self._digest.hex())
         self._database.execute("COMMIT")
         self._database.close()
-        _sync(self._temporary)
+        _flush_to_disk(self._temporary)
         self._temporary.replace(self._path)
-        _sync(self._path.parent)
+        _flush_to_disk(self._path.parent)
 
     def discard(self) -> None:
         """Leave the present file alone."""
@@ -149,7 +149,7 @@ class _Writer:
         self._temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def _flush_to_disk(path: Path) -> None:
     """Have the operating system put a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -158,20 +158,20 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _encode_clock(actor: ActorId, clock: Sequence[tuple[ActorId, int]]) -> bytes:
-    data: bytes = pack((actor, tuple(clock)))
+def _encode_vector(actor: ActorId, vector: Sequence[tuple[ActorId, int]]) -> bytes:
+    data: bytes = pack((actor, tuple(vector)))
     return data
 
 
-def _decode_clock(data: bytes) -> tuple[ActorId, dict[ActorId, int]]:
-    actor, pairs = unpack(data, bytes_max=CLOCK_BYTES_MAX)
-    clock = {ActorId(key): number for key, number in pairs}
+def _decode_vector(data: bytes) -> tuple[ActorId, dict[ActorId, int]]:
+    actor, pairs = unpack(data, bytes_max=VECTOR_BYTES_MAX)
+    vector = {ActorId(key): number for key, number in pairs}
     if type(actor) is not bytes or not all(
         type(key) is bytes and len(key) == 16 and type(number) is int
-        for key, number in clock.items()
+        for key, number in vector.items()
     ):
-        raise DecodeError("not a clock")
-    return ActorId(actor), clock
+        raise DecodeError("not a vector")
+    return ActorId(actor), vector
 
 
 def _read(path: Path) -> SavedState | None:
@@ -198,16 +198,16 @@ def _read_database(database: sqlite3.Connection) -> SavedState:
     if version != FORMAT_VERSION:
         raise ConfigError(f"format {version} is not known here, only {FORMAT_VERSION}")
     facts = dict(database.execute("SELECT name, value FROM facts"))
-    actor, clock = _decode_clock(facts["clock"])
+    actor, vector = _decode_vector(facts["clock"])
     digest = _Digest(facts["clock"], (facts["cluster"], facts["node"]))
-    pages: list[SnapshotPage] = []
+    pages: list[TransferPage] = []
     for document, state in database.execute("SELECT document, state FROM pages ORDER BY number"):
-        pages.append(SnapshotPage(document, state))
+        pages.append(TransferPage(document, state))
         digest.add(document, state)
     if len(pages) != facts["page_count"] or digest.hex() != facts["digest"]:
         raise ConfigError("the content is not what was written")
     return SavedState(
-        state=ReplicaState(actor, clock, tuple(pages)),
+        state=ReplicaState(actor, vector, tuple(pages)),
         saved_at_s=float(facts["saved_at_s"]),
         cluster_name=facts["cluster"],
         node_name=facts["node"],
@@ -270,7 +270,7 @@ class SnapshotFile:
             wall_s: when the node was last in contact, in seconds since 1970.
 
         Returns:
-            the hash of the clock that the state is of.
+            the hash of the vector that the state is of.
 
         Raises:
             OSError: it could not be written. The file is as it was before.
@@ -278,7 +278,7 @@ class SnapshotFile:
         async with self._lock:
             began_at = time.monotonic()
             try:
-                clock_hash, size = await self._save(
+                vector_hash, size = await self._save(
                     replica,
                     {"cluster": cluster_name, "node": node_name, "saved_at_s": wall_s},
                 )
@@ -290,13 +290,13 @@ class SnapshotFile:
             counters.saved_bytes = size
             counters.save_s = time.monotonic() - began_at
             counters.saved_at_s = wall_s
-            return clock_hash
+            return vector_hash
 
     async def _save(self, replica: Replica, facts: dict[str, Any]) -> tuple[int, int]:
-        pages = replica.snapshot_pages({})
-        clock_hash = replica.clock_hash()
-        clock = _encode_clock(replica.actor, sorted(pages.clock.items()))
-        writer = await self._on_thread(lambda: _Writer(self.path, clock=clock, facts=facts))
+        pages = replica.transfer_pages({})
+        vector_hash = replica.vector_hash()
+        vector = _encode_vector(replica.actor, sorted(pages.vector.items()))
+        writer = await self._on_thread(lambda: _Writer(self.path, vector=vector, facts=facts))
         size = 0
         try:
             for batch in _batches(iter(pages)):
@@ -306,7 +306,7 @@ class SnapshotFile:
         except BaseException:
             self._thread.submit(writer.discard)
             raise
-        return clock_hash, size
+        return vector_hash, size
 
     async def touch(self, wall_s: float) -> None:
         """Note that the node is in contact, though nothing has changed. O(1).
@@ -334,8 +334,8 @@ class SnapshotFile:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _batches(pages: Iterator[SnapshotPage]) -> Iterator[list[SnapshotPage]]:
-    batch: list[SnapshotPage] = []
+def _batches(pages: Iterator[TransferPage]) -> Iterator[list[TransferPage]]:
+    batch: list[TransferPage] = []
     size = 0
     for page in pages:
         batch.append(page)

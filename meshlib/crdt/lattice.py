@@ -118,7 +118,7 @@ class Stamped(Protocol):
 class Numbered(Protocol):
     """A state whose entries carry the number of the write that made them."""
 
-    def absorb_snapshot(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
+    def absorb_transfer(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
         """Join a part of a peer's whole state, without what the receiver knows to be dead."""
         ...
 

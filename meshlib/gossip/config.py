@@ -29,9 +29,9 @@ class GossipConfig:
         gossip_interval_s: between two rounds of membership news.
         gossip_fanout: peers that a node pushes news to at once, in a sparse topology.
         retransmit_multiplier: times `ln(n + 1)`: how often one piece of membership news is sent.
-        sync_interval_s: between two anti-entropy exchanges.
-        clock_entries_max: writers named in one clock while both sides know more of them and
-            differ in these alone; a whole clock follows when they differ in others too.
+        exchange_interval_s: between two anti-entropy exchanges.
+        vector_entries_max: writers named in one vector while both sides know more of them and
+            differ in these alone; a whole vector follows when they differ in others too.
         content_check_period: every how many exchanges the true content digest is compared.
         join_retry_s: between two tries to reach a seed before anyone is known.
         heal_interval_s: between two dials of a seed or Down member, for ever; cluster-wide the
@@ -39,7 +39,7 @@ class GossipConfig:
         forget_after_s: how long a Down member is kept before it is forgotten. A node away for
             longer than half of this comes back as a new writer.
         leave_forget_s: how long a member that left is still shown as Leaving.
-        snapshot_timeout_s: how long a page of a state transfer may be awaited before it is
+        transfer_timeout_s: how long a page of a state transfer may be awaited before it is
             asked for again; after three tries the transfer is given up.
         packet_bytes_max: a frame is closed at this size, unless one message needs more.
     """
@@ -54,14 +54,14 @@ class GossipConfig:
     gossip_interval_s: float = 0.2
     gossip_fanout: int = 3
     retransmit_multiplier: float = 3.0
-    sync_interval_s: float = 1.0
-    clock_entries_max: int = 64
+    exchange_interval_s: float = 1.0
+    vector_entries_max: int = 64
     content_check_period: int = 16
     join_retry_s: float = 0.5
     heal_interval_s: float = 2.0
     forget_after_s: float = 14_400.0
     leave_forget_s: float = 30.0
-    snapshot_timeout_s: float = 2.0
+    transfer_timeout_s: float = 2.0
     packet_bytes_max: int = 262_144
 
     def __attrs_post_init__(self) -> None:
@@ -72,15 +72,15 @@ class GossipConfig:
         """
         for name in (
             "probe_interval_s", "probe_timeout_s", "probe_timeout_min_s", "suspicion_multiplier",
-            "pause_threshold_s", "gossip_interval_s", "retransmit_multiplier", "sync_interval_s",
-            "join_retry_s", "heal_interval_s", "forget_after_s", "leave_forget_s",
-            "snapshot_timeout_s",
+            "pause_threshold_s", "gossip_interval_s", "retransmit_multiplier",
+            "exchange_interval_s", "join_retry_s", "heal_interval_s", "forget_after_s",
+            "leave_forget_s", "transfer_timeout_s",
         ):  # fmt: skip
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"{name} must be over 0 and finite, got {value}")
         for name in ("indirect_probe_count", "gossip_fanout", "local_health_max",
-                     "clock_entries_max", "content_check_period"):  # fmt: skip
+                     "vector_entries_max", "content_check_period"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.probe_timeout_s >= self.probe_interval_s:
@@ -106,9 +106,9 @@ class GossipConfig:
             pause_threshold_s=2.0,
             gossip_interval_s=0.5,
             gossip_fanout=4,
-            sync_interval_s=3.0,
+            exchange_interval_s=3.0,
             heal_interval_s=10.0,
-            snapshot_timeout_s=10.0,
+            transfer_timeout_s=10.0,
         )
 
     @classmethod
@@ -119,6 +119,6 @@ class GossipConfig:
             probe_interval_s=0.3,
             probe_timeout_s=0.2,
             gossip_interval_s=0.1,
-            sync_interval_s=0.5,
+            exchange_interval_s=0.5,
             heal_interval_s=1.0,
         )

@@ -137,11 +137,11 @@ class Counters:
     suspicions_raised: int = 0
     refutations: int = 0
     local_pauses: int = 0
-    syncs_started: int = 0
-    syncs_equal: int = 0
+    exchanges_started: int = 0
+    exchanges_equal: int = 0
     gaps_requested: int = 0
-    snapshots_sent: int = 0
-    snapshots_received: int = 0
+    transfers_sent: int = 0
+    transfers_received: int = 0
     entries_sent: int = 0
     entries_repeated: int = 0
     entries_received: int = 0
@@ -158,7 +158,7 @@ class Context:
         config: the settings.
         rng: all chance of this engine.
         replica: the replicated documents.
-        tracker: the peers' clocks.
+        tracker: the peers' vectors.
         record: this node's own record; the one place where its identity is kept.
         now: monotonic seconds, as the driver gave them last.
     """

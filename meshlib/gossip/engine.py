@@ -24,9 +24,10 @@ from meshlib.gossip.events import Event, PacketRejected
 from meshlib.gossip.members.roster import Roster
 from meshlib.gossip.messages.frames import FrameHeader, decode_frame
 from meshlib.gossip.messages.kinds import (
-    ClockExchange,
     ConflictNotice,
     EntriesMessage,
+    ExchangeEqual,
+    ExchangeRequest,
     GapRequest,
     IndirectPingFailed,
     IndirectPingRequest,
@@ -36,12 +37,11 @@ from meshlib.gossip.messages.kinds import (
     Message,
     PingRequest,
     PingResponse,
-    SnapshotAvailable,
-    SnapshotNext,
-    SnapshotPageMessage,
-    SnapshotRequest,
-    SyncEqual,
-    SyncRequest,
+    TransferAvailable,
+    TransferNext,
+    TransferPageMessage,
+    TransferRequest,
+    VectorExchange,
     VolatileMessage,
 )
 from meshlib.gossip.upkeep import Upkeep
@@ -69,7 +69,7 @@ class Engine:
         record: this node's own record.
         config: the settings.
         replica: the documents.
-        tracker: keeps the peers' clocks.
+        tracker: keeps the peers' vectors.
         topology: who talks to whom.
         rng: all chance of this engine.
         now: monotonic seconds.
@@ -134,9 +134,9 @@ class Engine:
             "gap": lambda timer, _: spread.on_gap_timer(timer.key),
             "push": lambda _, __: spread.on_push_timer(),
             "acknowledge": lambda timer, _: spread.on_acknowledge_timer(timer.key),
-            "sync": lambda _, now: repair.on_sync_timer(now),
-            "snapshot_in": lambda t, now: transfer.on_snapshot_in_timer(t.key, t.token, now),
-            "snapshot_out": lambda t, now: transfer.on_snapshot_out_timer(t.key, t.token, now),
+            "exchange": lambda _, now: repair.on_exchange_timer(now),
+            "transfer_in": lambda t, now: transfer.on_transfer_in_timer(t.key, t.token, now),
+            "transfer_out": lambda t, now: transfer.on_transfer_out_timer(t.key, t.token, now),
             "maintenance": lambda _, now: self.upkeep.on_maintenance_timer(now),
         }
 
@@ -156,13 +156,13 @@ class Engine:
             MemberUpdates: roster.on_updates,
             EntriesMessage: self._on_entries,
             GapRequest: self._on_gap_request,
-            SyncRequest: self._on_sync_request,
-            SyncEqual: repair.on_sync_equal,
-            ClockExchange: repair.on_clock,
-            SnapshotAvailable: lambda _, header, now: transfer.on_snapshot_available(header, now),
-            SnapshotRequest: transfer.on_snapshot_request,
-            SnapshotPageMessage: transfer.on_snapshot_page,
-            SnapshotNext: transfer.on_snapshot_next,
+            ExchangeRequest: self._on_exchange_request,
+            ExchangeEqual: repair.on_exchange_equal,
+            VectorExchange: repair.on_vector,
+            TransferAvailable: lambda _, header, now: transfer.on_transfer_available(header, now),
+            TransferRequest: transfer.on_transfer_request,
+            TransferPageMessage: transfer.on_transfer_page,
+            TransferNext: transfer.on_transfer_next,
             VolatileMessage: self._on_volatile,
         }
 
@@ -387,9 +387,11 @@ class Engine:
         if not self.dissemination.on_gap_request(message, header):
             self.anti_entropy.begin(header.name, now)
 
-    def _on_sync_request(self, message: SyncRequest, header: FrameHeader, now: float) -> None:
+    def _on_exchange_request(
+        self, message: ExchangeRequest, header: FrameHeader, now: float
+    ) -> None:
         self.roster.compare_table(message.table_hash, header.address, now)
-        self.anti_entropy.on_sync_request(message, header, now)
+        self.anti_entropy.on_exchange_request(message, header, now)
 
     def _on_volatile(self, message: VolatileMessage, header: FrameHeader, _now: float) -> None:
         if len(self._volatile) < EVENTS_QUEUED_MAX:

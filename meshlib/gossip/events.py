@@ -179,7 +179,7 @@ class StateRestored:
 
 @frozen(slots=True, kw_only=True)
 class StateDiverged:
-    """A peer with an equal clock holds other content: an invariant is broken.
+    """A peer with an equal vector holds other content: an invariant is broken.
 
     The peers exchange their whole state; please report it.
     """

@@ -89,7 +89,7 @@ class Upkeep:
             self.rejoin(now)
 
     def _forget_writers(self, now: float) -> None:
-        """Take writers out of the clock whose starts have long been over. O(actors)."""
+        """Take writers out of the vector whose starts have long been over. O(actors)."""
         context = self._context
         current = {member.actor for member in context.members}
         vector = context.replica.version_vector
@@ -102,7 +102,7 @@ class Upkeep:
         reachable = [member.name for member in context.peers()]
         due = [actor for actor, since in self._orphans.items() if since <= old]
         if due:
-            stable = context.tracker.stable(reachable, our_clock=vector)
+            stable = context.tracker.stable(reachable, our_vector=vector)
             for actor in due:
                 if stable.get(actor, 0) >= vector.get(actor, 0):
                     context.replica.forget(actor)
@@ -121,10 +121,10 @@ class Upkeep:
         ]
         if everyone:
             # What only this node has is kept for those it meets; the log's limit bounds it.
-            replica.trim(tracker.stable(everyone, our_clock=ours))
+            replica.trim(tracker.stable(everyone, our_vector=ours))
         if now - self._started >= context.config.forget_after_s:
             # Before that somebody whom this start never met may still hold an older write.
-            replica.collect_tombstones(tracker.settled(everyone, our_clock=ours), now=now)
+            replica.collect_tombstones(tracker.settled(everyone, our_vector=ours), now=now)
         replica.write_late()
         self._forget_writers(now)
         context.timers.set(now + MAINTENANCE_S, Timer("maintenance"))

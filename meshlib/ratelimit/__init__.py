@@ -13,7 +13,7 @@ records.py   what the limiter answers with
 
 from meshlib.ratelimit.config import PartitionMode, RateLimitConfig
 from meshlib.ratelimit.limiter import RateLimiter
-from meshlib.ratelimit.messages import ANSWER_DOCUMENT, REPORT_DOCUMENT, VolatileMessage
+from meshlib.ratelimit.messages import ANSWER_DOCUMENT, REPORT_DOCUMENT, RateMessage
 from meshlib.ratelimit.records import GLOBAL_KEY, Decision, RateLimitStats
 from meshlib.ratelimit.settings import (
     GLOBAL_LIMIT_CONFIG_KEY,
@@ -35,5 +35,5 @@ __all__ = [
     "RateLimitStats",
     "RateLimitStore",
     "RateLimiter",
-    "VolatileMessage",
+    "RateMessage",
 ]

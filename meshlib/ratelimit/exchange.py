@@ -19,8 +19,8 @@ from meshlib.ratelimit.messages import (
     KeyAnswer,
     KeyReport,
     RateCounter,
+    RateMessage,
     Report,
-    VolatileMessage,
     batches,
 )
 from meshlib.ratelimit.store import RateLimitStore
@@ -134,7 +134,7 @@ class RateExchange:
         if not tracked.others:
             tracked.asked_at = None
 
-    def report(self, keys: Collection[TrackedKey], now: float) -> list[VolatileMessage]:
+    def report(self, keys: Collection[TrackedKey], now: float) -> list[RateMessage]:
         """Return the reports of some keys to their owners, and compute their shares anew."""
         by_owner: dict[str, list[KeyReport]] = {}
         for tracked in keys:
@@ -149,7 +149,7 @@ class RateExchange:
             for parts in batches(by_owner[owner]):
                 self._sequence += 1
                 payload = Report(self._actor, self._sequence, parts).encode()
-                messages.append(VolatileMessage((owner,), REPORT_DOCUMENT, payload))
+                messages.append(RateMessage((owner,), REPORT_DOCUMENT, payload))
         return messages
 
     def receive(
@@ -160,7 +160,7 @@ class RateExchange:
         sender: str,
         window_at: Callable[[], int],
         now: float,
-    ) -> list[VolatileMessage]:
+    ) -> list[RateMessage]:
         """Take a message; as `RateLimiter.receive_volatile`."""
         if document == REPORT_DOCUMENT:
             report = Report.decode(payload)
@@ -175,7 +175,7 @@ class RateExchange:
 
     def _receive_report(
         self, report: Report, sender: str, window: int, now: float
-    ) -> list[VolatileMessage]:
+    ) -> list[RateMessage]:
         answers = []
         for part in report.keys:
             self.store.absorb(part.key, part.counter, window=window, now=now)
@@ -190,7 +190,7 @@ class RateExchange:
             answers.append(self._answer(part.key, report.actor, sender, window, now))
         self._sequence += 1
         payload = Answer(self._actor, self._sequence, tuple(answers)).encode()
-        return [VolatileMessage((sender,), ANSWER_DOCUMENT, payload)]
+        return [RateMessage((sender,), ANSWER_DOCUMENT, payload)]
 
     def _answer(self, key: str, actor: ActorId, sender: str, window: int, now: float) -> KeyAnswer:
         demand, active_count = self.store.others_demand(key, but=sender, now=now)

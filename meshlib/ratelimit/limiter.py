@@ -26,7 +26,7 @@ from meshlib.errors import (
 from meshlib.identity import ActorId
 from meshlib.ratelimit.config import RateLimitConfig
 from meshlib.ratelimit.exchange import RateExchange
-from meshlib.ratelimit.messages import VolatileMessage
+from meshlib.ratelimit.messages import RateMessage
 from meshlib.ratelimit.records import Decision, RateLimitStats
 from meshlib.ratelimit.settings import LimitSettings
 from meshlib.ratelimit.shares import ShareBucket
@@ -168,7 +168,7 @@ class RateLimiter:
         due_at = min(self._urgent_due_at, self._interval_due_at)
         return None if due_at == math.inf else due_at
 
-    def tick(self, now: float) -> list[VolatileMessage]:
+    def tick(self, now: float) -> list[RateMessage]:
         """Return the reports that are due, and compute the shares anew. O(active keys).
 
         Args:
@@ -196,7 +196,7 @@ class RateLimiter:
 
     def receive_volatile(
         self, document: str, payload: bytes, *, sender: str, now: float
-    ) -> list[VolatileMessage]:
+    ) -> list[RateMessage]:
         """Take a report or an answer of another node; return what to answer.
 
         Args:

@@ -31,8 +31,8 @@ __all__ = [
     "KeyAnswer",
     "KeyReport",
     "RateCounter",
+    "RateMessage",
     "Report",
-    "VolatileMessage",
     "batches",
 ]
 
@@ -54,7 +54,7 @@ _WINDOWS_PER_ANSWER_MAX: Final = 8
 
 
 @frozen(slots=True)
-class VolatileMessage:
+class RateMessage:
     """Bytes of a volatile document, and whom they are for.
 
     Args:

@@ -1,4 +1,18 @@
-"""Replication: documents, a log, a clock, snapshots, and what the peers have seen."""
+"""Replication: documents, a log, a version vector, state transfers, and what peers have seen.
+
+replica.py      Replica: everything that changes a document or moves the vector enters here
+local.py        its local face: what an application reads, writes and is told
+writes.py       local writes: the open groups of a flush
+document.py     one document: a state, its type, and what its type can do
+vector.py       the version vector: for each writer the highest number without a gap
+entries/        log entries: kept, waited for, absorbed
+transfers/      whole states from node to node
+stability.py    what the peers have seen, by their vectors
+rejoin.py, late_writes.py
+coming back after too long, and writes that come that late
+journal.py      what a replica has to tell
+parts.py, records.py, config.py
+"""
 
 from __future__ import annotations
 
@@ -25,14 +39,16 @@ from meshlib.replication.records import (
 )
 from meshlib.replication.replica import Replica, ReplicaState
 from meshlib.replication.stability import StabilityTracker
-from meshlib.replication.transfers.pages import SnapshotPage, SnapshotPages
-from meshlib.replication.vector import clock_hash
+from meshlib.replication.transfers.digests import DocumentDigests
+from meshlib.replication.transfers.pages import TransferPage, TransferPages
+from meshlib.replication.vector import vector_hash
 from meshlib.replication.writes import WriteContext
 
 __all__ = [
     "ActorForgotten",
     "Change",
     "ChangesDropped",
+    "DocumentDigests",
     "EntriesHeld",
     "EntrySkipped",
     "Gap",
@@ -50,10 +66,10 @@ __all__ = [
     "ReplicaEvent",
     "ReplicaState",
     "ReplicationConfig",
-    "SnapshotPage",
-    "SnapshotPages",
     "StabilityTracker",
+    "TransferPage",
+    "TransferPages",
     "WriteContext",
     "WriteReceipt",
-    "clock_hash",
+    "vector_hash",
 ]

@@ -20,13 +20,13 @@ class ReplicationConfig:
     """What a replica keeps, and for how long.
 
     Args:
-        log_bytes_max: bytes of the log; a peer that is behind it gets a snapshot. At least
+        log_bytes_max: bytes of the log; a peer that is behind it gets a state transfer. At least
             1,024 and at most `limits.LOG_BYTES_MAX`.
         gap_buffer_bytes_max: bytes of entries that wait behind a gap or for their clock; one
             writer may fill a quarter of it.
         tombstone_grace_s: seconds that a removal is kept after this node has received it, on
             top of its being stable. Longer than any packet is under way, than news of a member
-            takes, and than twice the `max_skew_s` of the hybrid clocks, so that what a new
+            takes, and than twice the `skew_max_s` of the hybrid clocks, so that what a new
             start writes is stamped later: minutes. 0 is for tests with equal clocks.
         rejections_max: how often an entry that cannot be read is asked for again before it is
             passed over, with an event; over 0.

@@ -146,7 +146,7 @@ class Document:
         without numbered entries never drop a removal, so for them a plain join is right.
         """
         if self.traits.is_numbered and not self.skipped:
-            return self.state.absorb_snapshot(part, covers=covers)
+            return self.state.absorb_transfer(part, covers=covers)
         return self.absorb(part)
 
     def check_type(self, other: Any) -> None:

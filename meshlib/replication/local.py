@@ -59,7 +59,7 @@ class LocalReplica:
 
     @property
     def has_open_writes(self) -> bool:
-        """Whether writes wait for `flush`: until then they are in no clock."""
+        """Whether writes wait for `flush`: until then they are in no vector."""
         return bool(self._writes)
 
     def open(self, document: str, *, type_tag: str) -> Lattice:
@@ -123,7 +123,7 @@ class LocalReplica:
     def flush(self) -> list[LogEntry]:
         """Close the open groups and return this node's entries since the last flush. O(size).
 
-        The clock counts them from now on. Empty while `is_rejoining`.
+        The vector counts them from now on. Empty while `is_rejoining`.
         """
         if self.is_rejoining:
             return []

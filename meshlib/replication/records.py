@@ -96,13 +96,13 @@ class Lacking:
     """What a peer lacks, from the log.
 
     Args:
-        entries: in each actor's order; an empty list when a snapshot is needed.
-        needs_snapshot: whether the log no longer reaches back far enough.
+        entries: in each actor's order; an empty list when a transfer is needed.
+        needs_transfer: whether the log no longer reaches back far enough.
         is_complete: whether the peer has everything once it has the entries.
     """
 
     entries: list[LogEntry]
-    needs_snapshot: bool
+    needs_transfer: bool
     is_complete: bool
 
 
@@ -182,7 +182,7 @@ class EntriesHeld:
 class EntrySkipped:
     """An entry that could not be read was passed over after it was asked for several times.
 
-    The document may differ from the peers' until a snapshot of it is absorbed.
+    The document may differ from the peers' until a transfer of it is absorbed.
     """
 
     actor: ActorId
@@ -236,7 +236,7 @@ class GapBufferFull:
 
 @frozen(slots=True, kw_only=True)
 class LogShortened:
-    """Entries that some peer may lack were dropped for space: it will get a snapshot."""
+    """Entries that some peer may lack were dropped for space: it will get a state transfer."""
 
     entry_count: int
 

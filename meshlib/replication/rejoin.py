@@ -36,8 +36,8 @@ def write_again(former: Parts, parts: Parts, write: Write) -> tuple[int, list[Lo
     """Write what only the former documents hold to the adopted ones. O(content).
 
     Args:
-        former: the documents of before, and the clock that tells what had been seen.
-        parts: the adopted ones, and the clock that tells what the peers had.
+        former: the documents of before, and the vector that tells what had been seen.
+        parts: the adopted ones, and the vector that tells what the peers had.
         write: writes to an adopted document.
 
     Returns:
@@ -64,7 +64,7 @@ def write_again(former: Parts, parts: Parts, write: Write) -> tuple[int, list[Lo
 def _write_entries(
     former: Document, adopted: Document, parts: Parts, write: Write, lost: list[LostWrite]
 ) -> int:
-    """Write again the entries of a map whose number the adopted clock does not cover."""
+    """Write again the entries of a map whose number the adopted vector does not cover."""
     unseen = [
         (entry, key)
         for key, entry in former.state.entries()
@@ -90,7 +90,7 @@ def _remove_again(
 ) -> int:
     """Remove again what had been removed here, and write again what may have been (R4).
 
-    The former clock covers a write of which the former map has nothing: it was removed, and the
+    The former vector covers a write of which the former map has nothing: it was removed, and the
     tombstone is dropped. The peer, which has it still, never heard of that.
     """
     if former.skipped or adopted.skipped:

@@ -1,10 +1,10 @@
-"""The replica: documents, this node's log of them, and its clock.
+"""The replica: documents, this node's log of them, and its vector.
 
-Everything that changes a document or moves the clock enters here, in one of three ways: a local
+Everything that changes a document or moves the vector enters here, in one of three ways: a local
 `write`, an entry that is `receive`d, a page of a peer's state. Invariants of the design:
 
-- R1: equal clocks mean equal live state.
-- R2: a snapshot never resurrects: a numbered entry that one side's clock covers and that is not
+- R1: equal vectors mean equal live state.
+- R2: a transfer never resurrects: a numbered entry that one side's vector covers and that is not
   there is dead.
 - R3: what cannot be kept is an event.
 - R4: what is removed comes back by a later write only: see `LateWrites`.
@@ -23,7 +23,7 @@ from attrs import frozen
 from meshlib.codec import decode_value
 from meshlib.errors import DecodeError, InternalError, RejectReason, StateError
 from meshlib.identity import ActorId
-from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
+from meshlib.limits import TRANSFER_PAGE_BYTES_MAX
 from meshlib.replication.journal import QuietJournal
 from meshlib.replication.local import LocalReplica
 from meshlib.replication.parts import Parts
@@ -37,10 +37,10 @@ from meshlib.replication.records import (
     RejoinReport,
 )
 from meshlib.replication.rejoin import setter, write_again
-from meshlib.replication.transfers import digests as digest
+from meshlib.replication.transfers import digests
 from meshlib.replication.transfers.arrivals import Arrivals
-from meshlib.replication.transfers.pages import SnapshotPage, SnapshotPages
-from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_number
+from meshlib.replication.transfers.pages import TransferPage, TransferPages
+from meshlib.replication.vector import BASE, Vector, is_mark, marked_number, vector_hash
 from meshlib.replication.writes import OpenWrites
 
 __all__ = ["Replica", "ReplicaState"]
@@ -52,13 +52,13 @@ class ReplicaState:
 
     Args:
         actor: who wrote it; never to be used again.
-        clock: its clock, marks included.
+        vector: its vector, marks included.
         pages: its documents.
     """
 
     actor: ActorId
-    clock: Mapping[ActorId, int]
-    pages: tuple[SnapshotPage, ...]
+    vector: Mapping[ActorId, int]
+    pages: tuple[TransferPage, ...]
 
 
 class Replica(LocalReplica):
@@ -73,13 +73,13 @@ class Replica(LocalReplica):
         StateError: the clock is of another actor.
     """
 
-    # Clocks
+    # Vectors
 
     @property
     def version_vector(self) -> Mapping[ActorId, int]:
-        """The clock: writer to the highest number absorbed without a gap. A live view.
+        """The vector: writer to the highest number absorbed without a gap. A live view.
 
-        While `is_rejoining` it is the clock of what was adopted so far.
+        While `is_rejoining` it is the vector of what was adopted so far.
         """
         return self._parts.vector.view
 
@@ -89,7 +89,7 @@ class Replica(LocalReplica):
         """Absorb entries of peers. O(size); never raises on what they hold.
 
         An entry is dropped as a duplicate by its number alone, absorbed, or kept until the gap
-        before it is filled. One that cannot be read is rejected and the clock stays, so that it
+        before it is filled. One that cannot be read is rejected and the vector stays, so that it
         is asked for again, perhaps from another peer; after `rejections_max` times it is passed
         over with an `EntrySkipped` event, forwarded as it is, and the writer's later entries go
         on: one bad entry harms its document here and not everything its writer does.
@@ -111,18 +111,18 @@ class Replica(LocalReplica):
 
     # What peers lack
 
-    def lacking(self, peer_clock: Clock, *, bytes_max: int) -> Lacking:
+    def lacking(self, peer_vector: Vector, *, bytes_max: int) -> Lacking:
         """Return what a peer lacks, from the log. O(actors + entries returned).
 
         Writers it does not know come first, then small documents.
 
         Args:
-            peer_clock: the peer's clock, as it sent it.
+            peer_vector: the peer's vector, as it sent it.
             bytes_max: of the entries together; a single one may be over it.
         """
         parts = self._parts
-        found = parts.log.lacking(parts.vector.view, peer_clock, bytes_max=bytes_max)
-        if parts.vector.lacks_forgotten(peer_clock):
+        found = parts.log.lacking(parts.vector.view, peer_vector, bytes_max=bytes_max)
+        if parts.vector.lacks_forgotten(peer_vector):
             return Lacking(found.entries, True, False)
         return found
 
@@ -130,17 +130,17 @@ class Replica(LocalReplica):
         """Return the entries that fill a peer's gap, from the log. O(entries returned)."""
         return self._parts.log.between(gap, bytes_max=bytes_max)
 
-    def advertised_clock(
+    def advertised_vector(
         self, *, named: Iterable[ActorId] = (), is_complete: bool = False
     ) -> dict[ActorId, int]:
-        """Return the clock to send to peers: `version_vector`, and marks. O(actors).
+        """Return the vector to send to peers: `version_vector`, and marks. O(actors).
 
-        A mark tells that a writer was forgotten here and nothing of it is needed. A clock
+        A mark tells that a writer was forgotten here and nothing of it is needed. A vector
         without marks is understood too, and costs a needless transfer while peers differ in
         whom they have forgotten.
 
         Args:
-            named: writers that are marked as well, if they were forgotten: those of the clock
+            named: writers that are marked as well, if they were forgotten: those of the vector
                 that this one answers.
             is_complete: mark all of the forgotten, and not the newest alone.
         """
@@ -150,36 +150,36 @@ class Replica(LocalReplica):
         """Return the marks of those among some writers that were forgotten. O(those)."""
         return self._parts.vector.marks(actors)
 
-    def latest_clock(self, count: int) -> dict[ActorId, int]:
-        """Return the numbers of the clock that moved last, `count` at most. O(count)."""
+    def latest_vector(self, count: int) -> dict[ActorId, int]:
+        """Return the numbers of the vector that moved last, `count` at most. O(count)."""
         return self._parts.vector.latest(count)
 
     def rest_hash(self, actors: Iterable[ActorId]) -> int:
-        """Return the hash of the clock without some writers; marks do not count. O(those)."""
+        """Return the hash of the vector without some writers; marks do not count. O(those)."""
         return self._parts.vector.rest_hash(actors)
 
-    def names_forgotten(self, peer_clock: Clock) -> bool:
+    def names_forgotten(self, peer_vector: Vector) -> bool:
         """Tell whether a peer counts writers that were forgotten here, and lacks nothing of them.
 
-        Then the marks in this node's clock are all that it needs. O(peer's actors).
+        Then the marks in this node's vector are all that it needs. O(peer's actors).
         """
         vector = self._parts.vector
-        return vector.names_forgotten(peer_clock) and not vector.lacks_forgotten(peer_clock)
+        return vector.names_forgotten(peer_vector) and not vector.lacks_forgotten(peer_vector)
 
-    def reaches(self, peer_clock: Clock) -> bool:
-        """Tell whether all that a peer's clock names was absorbed here. O(actors)."""
-        return self._parts.vector.reaches(peer_clock)
+    def reaches(self, peer_vector: Vector) -> bool:
+        """Tell whether all that a peer's vector names was absorbed here. O(actors)."""
+        return self._parts.vector.reaches(peer_vector)
 
-    def clock_hash(self) -> int:
-        """Return 64 bits that are equal for equal clocks. O(1)."""
+    def vector_hash(self) -> int:
+        """Return 64 bits that are equal for equal vectors. O(1)."""
         return self._parts.vector.hash()
 
     def content_digest(self) -> int:
         """Return 64 bits that are equal for equal live content. O(documents).
 
-        Compare it only when no writes are open here: they are in the content and in no clock.
+        Compare it only when no writes are open here: they are in the content and in no vector.
         """
-        return digest.content_digest(self._parts.documents)
+        return digests.content_digest(self._parts.documents)
 
     # State transfers
 
@@ -187,38 +187,38 @@ class Replica(LocalReplica):
         """Note that a peer's state is about to be asked for, before the first offer. O(actors).
 
         Entries of others may come between the offer and the last page; should one of them be
-        dead to the peer, `complete_snapshot` joins nothing, and the next transfer settles it.
+        dead to the peer, `complete_transfer` joins nothing, and the next transfer settles it.
         """
         self._arrivals.expect()
 
-    def snapshot_offer(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def transfer_offer(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return what this node has: document to type tag and bucket digests. O(buckets)."""
         return {
-            document.name: (document.tag, digest.document_digests(document.state))
+            document.name: (document.tag, digests.document_digests(document.state))
             for document in self._parts.documents
         }
 
-    def snapshot_pages(
+    def transfer_pages(
         self,
-        their_offer: digest.Offer,
+        their_offer: digests.DocumentDigests,
         *,
-        page_bytes_max: int = SNAPSHOT_PAGE_BYTES_MAX,
+        page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX,
         is_repair: bool = False,
-    ) -> SnapshotPages:
+    ) -> TransferPages:
         """Return the pages that a peer needs, written one by one as they are asked for.
 
-        They are of the state as it is now, and so is `SnapshotPages.clock`, which goes with the
+        They are of the state as it is now, and so is `TransferPages.vector`, which goes with the
         last page and no earlier. O(content that differs) for a copy of it.
 
         Args:
-            their_offer: the peer's `snapshot_offer`.
+            their_offer: the peer's `transfer_offer`.
             page_bytes_max: of a page's `state`; one value that cannot be cut may be over it.
-            is_repair: both have equal clocks and different content, which is a broken
+            is_repair: both have equal vectors and different content, which is a broken
                 invariant: join everything, rather keeping what was removed than losing a write.
         """
         self._close_writes()
         self._transfers += 1
-        return SnapshotPages(
+        return TransferPages(
             self._parts,
             their_offer,
             page_bytes_max=page_bytes_max,
@@ -226,10 +226,10 @@ class Replica(LocalReplica):
             is_repair=is_repair,
         )
 
-    def absorb_page(self, page: SnapshotPage) -> None:
+    def absorb_page(self, page: TransferPage) -> None:
         """Take a page of a peer's state. Idempotent. O(size).
 
-        Pages are gathered aside and joined by `complete_snapshot`, so that a transfer that
+        Pages are gathered aside and joined by `complete_transfer`, so that a transfer that
         breaks off leaves nothing behind. A document that could not be read in `rejections_max`
         pages is passed over with a `PageSkipped` event.
 
@@ -238,31 +238,31 @@ class Replica(LocalReplica):
         """
         self._arrivals.gather(page)
 
-    def complete_snapshot(self, clock: Clock) -> Received:
-        """Join a peer's state and its clock, once every page was taken. O(size).
+    def complete_transfer(self, vector: Vector) -> Received:
+        """Join a peer's state and its vector, once every page was taken. O(size).
 
         The log starts anew behind it, and entries that waited are absorbed. Pages stamped
-        further ahead than the clock allows wait, and their clock with them, for `release`.
-        When a page is missing nothing happens: the clock does not reach the sender's.
+        further ahead than the clock allows wait, and their vector with them, for `release`.
+        When a page is missing nothing happens: the vector does not reach the sender's.
 
         Args:
-            clock: `SnapshotPages.clock` of the sender.
+            vector: `TransferPages.vector` of the sender.
 
         Raises:
-            LimitExceeded: the clock has more actors than allowed. State unchanged.
+            LimitExceeded: the vector has more actors than allowed. State unchanged.
         """
         self._close_writes()
-        if not self._arrivals.complete(clock):
+        if not self._arrivals.complete(vector):
             return Received()
         return self._intake.release()
 
-    def export_state(self, *, page_bytes_max: int = SNAPSHOT_PAGE_BYTES_MAX) -> ReplicaState:
+    def export_state(self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX) -> ReplicaState:
         """Return everything that is served, to be kept on disk. O(content)."""
         self._close_writes()
-        pages = SnapshotPages(
+        pages = TransferPages(
             self._served, {}, page_bytes_max=page_bytes_max, number=0, is_repair=False
         )
-        return ReplicaState(self.actor, pages.clock, tuple(pages))
+        return ReplicaState(self.actor, pages.vector, tuple(pages))
 
     def import_state(self, state: ReplicaState) -> None:
         """Begin with a state that an earlier start of this node, or another node, exported.
@@ -284,7 +284,7 @@ class Replica(LocalReplica):
         arrivals = Arrivals(self._parts)
         for page in state.pages:
             arrivals.gather(page)
-        if not arrivals.complete(state.clock):
+        if not arrivals.complete(state.vector):
             reason = RejectReason.CLOCK if arrivals.is_waiting else RejectReason.MALFORMED
             raise DecodeError("the state is not whole, or from the future", reason=reason)
 
@@ -352,7 +352,7 @@ class Replica(LocalReplica):
         return count
 
     def forget(self, actor: ActorId) -> None:
-        """Take a writer out of the clock and refuse its entries from now on. O(its entries).
+        """Take a writer out of the vector and refuse its entries from now on. O(its entries).
 
         For a writer whose node was forgotten, or has come back as another writer for so long.
         Its content stays. Every live node must have had time to get it.
@@ -375,21 +375,21 @@ class Replica(LocalReplica):
 
     def learn_forgotten(
         self,
-        peer_clock: Clock,
+        peer_vector: Vector,
         *,
         keep: Collection[ActorId],
         is_lacking: Callable[[ActorId, int], bool] = lambda _actor, _sequence: False,
     ) -> list[ActorId]:
-        """Forget the writers that a peer's clock marks as forgotten; return them.
+        """Forget the writers that a peer's vector marks as forgotten; return them.
 
         Args:
-            peer_clock: as it was sent.
+            peer_vector: as it was sent.
             keep: the actors of the members, which are not forgotten on a peer's word.
             is_lacking: `is_lacking(actor, sequence)`: whether a member has forgotten a writer with
                 less. It must be counted until that member has it too.
         """
         learned: list[ActorId] = []
-        for actor, sequence in peer_clock.items():
+        for actor, sequence in peer_vector.items():
             if not is_mark(sequence):
                 continue
             held = self._parts.vector.get(actor)
@@ -435,8 +435,8 @@ class Replica(LocalReplica):
     def finish_rejoin(self) -> RejoinReport:
         """Take over what was adopted, and write again what only this node had. O(content).
 
-        To be called once this replica `reaches` the clock of the peer it adopts, by a snapshot
-        or by entries. When that is the empty clock, the peer has nothing or is coming back
+        To be called once this replica `reaches` the vector of the peer it adopts, by a transfer
+        or by entries. When that is the empty vector, the peer has nothing or is coming back
         itself: then this node goes on with what it had, as the new writer, and the two join as
         any two do. Subscribers get every document anew, as changes with `is_reset`.
 
@@ -470,10 +470,10 @@ class Replica(LocalReplica):
         numbers = dict(parts.vector.view)
 
         def fail(what: str) -> InternalError:
-            return InternalError(f"{what}; clock {numbers!r}")
+            return InternalError(f"{what}; vector {numbers!r}")
 
-        if parts.vector.hash() != clock_hash(numbers):
-            raise fail("the hash of the clock is not kept up")
+        if parts.vector.hash() != vector_hash(numbers):
+            raise fail("the hash of the vector is not kept up")
         if not self.is_rejoining:
             reserved = parts.vector.get(parts.actor) + self._writes.group_count
             if reserved != self._writes.reserved:

@@ -1,11 +1,11 @@
-"""What the peers have seen, by their clocks: who has a write, and which removals are settled.
+"""What the peers have seen, by their vectors: who has a write, and which removals are settled.
 
 Rule: a tombstone may go only when every member has seen the removal *and* this node has
 absorbed everything that member had absorbed when it saw it. The first alone diverges: a member
 may hold an older write of the same key that is still on its way here. Every decision about
 that must live in this file.
 
-The second condition looks at the member's whole clock and not only at its own number, because
+The second condition looks at the member's whole vector and not only at its own number, because
 writes of one node may reach this one through another, in any order.
 Source: causal stability (Baquero, Almeida, Shoker, "Pure operation-based replicated data types",
 2017); Yorkie's minimum version vector.
@@ -20,38 +20,38 @@ from typing import Final
 from attrs import define, field
 
 from meshlib.identity import ActorId
-from meshlib.replication.vector import Clock, is_mark, marked_number
+from meshlib.replication.vector import Vector, is_mark, marked_number
 
 __all__ = ["GracePeriod", "StabilityTracker"]
 
 
 @define(slots=True)
 class _Peer:
-    """One peer's clocks.
+    """One peer's vectors.
 
     Args:
         actor: the writer it is now; another one means that it began again.
-        heard_at: when its clock was heard last, in monotonic seconds.
-        latest: the latest numbers heard, pointwise, partial clocks included.
-        settled: the latest whole clock of it that this node's own clock has reached, without
+        heard_at: when its vector was heard last, in monotonic seconds.
+        latest: the latest numbers heard, pointwise, partial vectors included.
+        settled: the latest whole vector of it that this node's own vector has reached, without
             marks.
-        waiting: a whole clock of it that this node's has not reached yet; kept until it has,
+        waiting: a whole vector of it that this node's has not reached yet; kept until it has,
             so that a peer that always writes is still caught up with.
-        newest: the newest whole clock heard.
+        newest: the newest whole vector heard.
         reached: `settled` as it was heard.
     """
 
     actor: ActorId
     heard_at: float
     latest: dict[ActorId, int] = field(factory=dict)
-    settled: Clock = field(factory=dict)
-    waiting: Clock | None = None
-    newest: Clock = field(factory=dict)
-    reached: Clock | None = None
+    settled: Vector = field(factory=dict)
+    waiting: Vector | None = None
+    newest: Vector = field(factory=dict)
+    reached: Vector | None = None
 
 
-def _has_reached(ours: Clock, theirs: Clock) -> bool:
-    """Tell whether a clock covers another.
+def _has_reached(ours: Vector, theirs: Vector) -> bool:
+    """Tell whether a vector covers another.
 
     What both have forgotten counts as covered, and so does what this node never heard of and the
     other has forgotten.
@@ -62,23 +62,23 @@ def _has_reached(ours: Clock, theirs: Clock) -> bool:
     )
 
 
-def _minimum(clocks: Iterable[Clock]) -> dict[ActorId, int]:
-    """Return the pointwise minimum of one or more clocks without marks."""
-    iterator = iter(clocks)
+def _minimum(vectors: Iterable[Vector]) -> dict[ActorId, int]:
+    """Return the pointwise minimum of one or more vectors without marks."""
+    iterator = iter(vectors)
     result = dict(next(iterator))
-    for clock in iterator:
+    for vector in iterator:
         result = {
-            actor: min(sequence, clock[actor])
+            actor: min(sequence, vector[actor])
             for actor, sequence in result.items()
-            if actor in clock
+            if actor in vector
         }
     return result
 
 
 class StabilityTracker:
-    """The peers' clocks as this node has heard them from themselves.
+    """The peers' vectors as this node has heard them from themselves.
 
-    Only what a peer says of itself counts; a relayed clock is never put in here.
+    Only what a peer says of itself counts; a relayed vector is never put in here.
     """
 
     __slots__ = ("_peers",)
@@ -89,22 +89,22 @@ class StabilityTracker:
     def observe(
         self,
         peer: str,
-        clock: Clock,
+        vector: Vector,
         *,
         actor: ActorId,
-        our_clock: Clock,
+        our_vector: Vector,
         now: float,
         is_partial: bool = False,
     ) -> None:
-        """Take note of a peer's clock. O(actors).
+        """Take note of a peer's vector. O(actors).
 
         Args:
             peer: its name.
-            clock: its clock.
+            vector: its vector.
             actor: the writer it is now: one that began again has nothing of what it had.
-            our_clock: this node's clock.
+            our_vector: this node's vector.
             now: monotonic seconds.
-            is_partial: whether `clock` names only some actors. Such a clock counts for
+            is_partial: whether `vector` names only some actors. Such a vector counts for
                 `seen_by` and `stable`, but not for `settled`: it does not tell what else the
                 peer had absorbed by then.
         """
@@ -113,28 +113,28 @@ class StabilityTracker:
             known = self._peers[peer] = _Peer(actor, now)
         known.heard_at = now
         latest = known.latest
-        for writer, sequence in clock.items():
+        for writer, sequence in vector.items():
             # One that forgot a writer has not seen what that wrote meanwhile.
             number = marked_number(sequence)
             if number > latest.get(writer, 0):
                 latest[writer] = number
         if not is_partial:
-            known.newest = dict(clock)
+            known.newest = dict(vector)
             # A writer that neither has any more is asked for no more.
-            known.latest = {a: n for a, n in latest.items() if a in clock or a in our_clock}
-            self._settle(known, our_clock)
+            known.latest = {a: n for a, n in latest.items() if a in vector or a in our_vector}
+            self._settle(known, our_vector)
 
     @staticmethod
-    def _settle(peer: _Peer, our_clock: Clock) -> None:
-        """Move on to the newest whole clock of a peer that this node has reached."""
+    def _settle(peer: _Peer, our_vector: Vector) -> None:
+        """Move on to the newest whole vector of a peer that this node has reached."""
         if peer.newest is peer.reached:
             return
-        if _has_reached(our_clock, peer.newest):
+        if _has_reached(our_vector, peer.newest):
             peer.reached, peer.waiting = peer.newest, None
         elif peer.waiting is None:
             peer.waiting = peer.newest
             return
-        elif _has_reached(our_clock, peer.waiting):
+        elif _has_reached(our_vector, peer.waiting):
             peer.reached, peer.waiting = peer.waiting, peer.newest
         else:
             return
@@ -148,13 +148,13 @@ class StabilityTracker:
         """Return the names of the peers heard of, sorted."""
         return tuple(sorted(self._peers))
 
-    def clock(self, peer: str) -> Clock | None:
+    def vector(self, peer: str) -> Vector | None:
         """Return the latest numbers heard from a peer; None before the first. O(1)."""
         known = self._peers.get(peer)
         return None if known is None else known.latest
 
     def heard_at(self, peer: str) -> float | None:
-        """Return when a peer's clock was heard last, in monotonic seconds; None before."""
+        """Return when a peer's vector was heard last, in monotonic seconds; None before."""
         known = self._peers.get(peer)
         return None if known is None else known.heard_at
 
@@ -169,8 +169,8 @@ class StabilityTracker:
     ) -> tuple[str, ...]:
         """Return those of `members` that forgot a writer with less than `sequence`. O(members).
 
-        By the newest whole clock of each. Who counts the writer, with however little, is told
-        apart by its clock.
+        By the newest whole vector of each. Who counts the writer, with however little, is told
+        apart by its vector.
         """
         return tuple(
             name
@@ -180,35 +180,35 @@ class StabilityTracker:
             if is_mark(known) and marked_number(known) < sequence
         )
 
-    def stable(self, members: Collection[str], *, our_clock: Clock) -> dict[ActorId, int]:
+    def stable(self, members: Collection[str], *, our_vector: Vector) -> dict[ActorId, int]:
         """Return what every one of `members` has absorbed: the log need not keep it.
 
         Args:
             members: the names of the live members but this node; one that was never heard has
                 nothing.
-            our_clock: this node's clock.
+            our_vector: this node's vector.
         """
         if not all(name in self._peers for name in members):
             return {}
-        return _minimum([our_clock, *(self._peers[name].latest for name in members)])
+        return _minimum([our_vector, *(self._peers[name].latest for name in members)])
 
-    def settled(self, members: Collection[str], *, our_clock: Clock) -> dict[ActorId, int]:
+    def settled(self, members: Collection[str], *, our_vector: Vector) -> dict[ActorId, int]:
         """Return the numbers up to which removals are stable by both conditions.
 
         Args:
             members: the names of all members but this node, those that are Down included until
                 they are forgotten.
-            our_clock: this node's clock.
+            our_vector: this node's vector.
         """
         if not all(name in self._peers for name in members):
             return {}
         for name in sorted(members):
-            self._settle(self._peers[name], our_clock)
-        return _minimum([our_clock, *(self._peers[name].settled for name in members)])
+            self._settle(self._peers[name], our_vector)
+        return _minimum([our_vector, *(self._peers[name].settled for name in members)])
 
 
 class GracePeriod:
-    """Tells what this node has had for some time, from samples of its clock.
+    """Tells what this node has had for some time, from samples of its vector.
 
     A removal is kept that long beyond its being stable, because news of a new member and
     packets under way take time. Measured here and in monotonic seconds: no wall clock decides
@@ -227,13 +227,13 @@ class GracePeriod:
         self._grace_s = grace_s
         self._samples: deque[tuple[float, dict[ActorId, int]]] = deque()
 
-    def aged(self, clock: Clock, *, now: float) -> Clock:
+    def aged(self, vector: Vector, *, now: float) -> Vector:
         """Take a sample if one is due; return the numbers covered a period ago. O(actors)."""
         if self._grace_s == 0:
-            return clock
+            return vector
         samples = self._samples
         if not samples or now - samples[-1][0] >= self._grace_s / self.SAMPLES:
-            samples.append((now, dict(clock)))
+            samples.append((now, dict(vector)))
         while len(samples) > 1 and now - samples[1][0] >= self._grace_s:
             samples.popleft()
         taken_at, sample = samples[0]

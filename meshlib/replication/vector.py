@@ -1,17 +1,17 @@
-"""The replica's clock: for each writer the highest number absorbed without a gap.
+"""The replica's vector: for each writer the highest number absorbed without a gap.
 
-Rule: everything about forgetting a writer in clocks must live in this file. A writer that was
-forgotten leaves the clock, so that clocks do not grow with every restart of every node; nodes
+Rule: everything about forgetting a writer in vectors must live in this file. A writer that was
+forgotten leaves the vector, so that vectors do not grow with every restart of every node; nodes
 do so at different times, and these keep that from looking like something is missing:
 
-- its number is kept aside for a while, its old entries are refused by it, and clocks sent to
+- its number is kept aside for a while, its old entries are refused by it, and vectors sent to
   peers carry it as a *mark*: "this much I had, I need no more of it";
 - a peer that sees a mark forgets too, so that the hashes are soon equal again, unless it knows
   of somebody who has forgotten the writer with less;
 - whoever gets more of a forgotten writer than it had, from the state of a peer that was cut off,
   counts it again, until everybody in reach has as much;
-- `BASE` stands in the clock of every node that holds content of writers it has forgotten: a
-  node without it cannot get that content from a log and is sent a snapshot.
+- `BASE` stands in the vector of every node that holds content of writers it has forgotten: a
+  node without it cannot get that content from a log and is sent a state transfer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Final
 from meshlib.hashing import HASH64_MASK, hash64
 from meshlib.identity import ActorId
 
-__all__ = ["BASE", "Clock", "VersionVector", "clock_hash", "is_mark", "marked_number"]
+__all__ = ["BASE", "Vector", "VersionVector", "is_mark", "marked_number", "vector_hash"]
 
-Clock = Mapping[ActorId, int]
+Vector = Mapping[ActorId, int]
 """Writer to number, as it travels: marks included."""
 
 BASE: Final = ActorId(bytes(16))
@@ -39,10 +39,10 @@ FORGOTTEN_MAX: Final = 16_384
 """Forgotten writers whose entries are refused by name; older ones come from nowhere any more."""
 
 MARKS_MAX: Final = 256
-"""Forgotten writers named in a clock that is sent: 7 KiB; peers learn them at once."""
+"""Forgotten writers named in a vector that is sent: 7 KiB; peers learn them at once."""
 
 ENTRIES_MAX: Final = 32_768
-"""Writers of a clock with all its marks: 27 bytes each at most, which fit a frame."""
+"""Writers of a vector with all its marks: 27 bytes each at most, which fit a frame."""
 
 
 def is_mark(sequence: int) -> bool:
@@ -59,14 +59,14 @@ def _term(actor: ActorId, sequence: int) -> int:
     return hash64(actor + sequence.to_bytes(8, "big"))
 
 
-def clock_hash(clock: Clock) -> int:
-    """Return 64 bits that are equal for equal clocks; marks do not count. O(actors)."""
-    total = sum(_term(actor, n) for actor, n in clock.items() if n and not is_mark(n))
+def vector_hash(vector: Vector) -> int:
+    """Return 64 bits that are equal for equal vectors; marks do not count. O(actors)."""
+    total = sum(_term(actor, n) for actor, n in vector.items() if n and not is_mark(n))
     return total & HASH64_MASK
 
 
 class VersionVector:
-    """A clock with its hash, kept up with each number that moves."""
+    """A vector with its hash, kept up with each number that moves."""
 
     __slots__ = ("_numbers", "_sum", "forgotten", "view")
 
@@ -96,7 +96,7 @@ class VersionVector:
             self._sum -= _term(actor, before)
 
     def hash(self) -> int:
-        """Return 64 bits that are equal for equal clocks. O(1)."""
+        """Return 64 bits that are equal for equal vectors. O(1)."""
         return self._sum & HASH64_MASK
 
     def latest(self, count: int) -> dict[ActorId, int]:
@@ -104,9 +104,9 @@ class VersionVector:
         return dict(islice(reversed(self._numbers.items()), count))
 
     def rest_hash(self, actors: Iterable[ActorId]) -> int:
-        """Return the hash of the clock without some of its writers. O(those).
+        """Return the hash of the vector without some of its writers. O(those).
 
-        Where two clocks have equal hashes without the same writers, they differ in these alone.
+        Where two vectors have equal hashes without the same writers, they differ in these alone.
         """
         numbers = self._numbers
         named = sum(_term(actor, numbers[actor]) for actor in actors if actor in numbers)
@@ -119,8 +119,8 @@ class VersionVector:
             number = self.forgotten.get(actor, 0)
         return 0 < sequence <= number
 
-    def reaches(self, clock: Clock) -> bool:
-        """Tell whether everything that a peer's clock names was absorbed here. O(actors).
+    def reaches(self, vector: Vector) -> bool:
+        """Tell whether everything that a peer's vector names was absorbed here. O(actors).
 
         What the peer has forgotten and this node never heard of needs not be.
         """
@@ -129,10 +129,10 @@ class VersionVector:
             numbers.get(actor, 0) >= (number := marked_number(sequence))
             or forgotten.get(actor, 0) >= number
             or (is_mark(sequence) and actor not in numbers and actor not in forgotten)
-            for actor, sequence in clock.items()
+            for actor, sequence in vector.items()
         )
 
-    def lacks_forgotten(self, peer_clock: Clock) -> bool:
+    def lacks_forgotten(self, peer_vector: Vector) -> bool:
         """Tell whether a peer lacks writes of a writer forgotten here or there. O(peer's actors).
 
         Its log entries are refused where it is forgotten: only the state brings them. A peer that
@@ -142,18 +142,18 @@ class VersionVector:
         return any(
             marked_number(sequence) < forgotten.get(actor, 0)
             or (is_mark(sequence) and marked_number(sequence) < numbers.get(actor, 0))
-            for actor, sequence in peer_clock.items()
+            for actor, sequence in peer_vector.items()
         )
 
-    def names_forgotten(self, peer_clock: Clock) -> bool:
+    def names_forgotten(self, peer_vector: Vector) -> bool:
         """Tell whether a peer still counts a writer that was forgotten here. O(peer's actors)."""
         forgotten = self.forgotten
         return bool(forgotten) and any(
-            not is_mark(sequence) and actor in forgotten for actor, sequence in peer_clock.items()
+            not is_mark(sequence) and actor in forgotten for actor, sequence in peer_vector.items()
         )
 
     def forget(self, actor: ActorId, sequence: int) -> None:
-        """Take a writer out of the clock and keep its number aside. O(1)."""
+        """Take a writer out of the vector and keep its number aside. O(1)."""
         before = self._numbers.pop(actor, None)
         if before is not None:
             self._sum -= _term(actor, before)
@@ -165,8 +165,8 @@ class VersionVector:
     def recall(self, actor: ActorId, sequence: int) -> None:
         """Count a writer again that was forgotten with less. O(1).
 
-        What more of it came is in no other clock that has forgotten it: uncounted, two nodes
-        would have equal clocks and other content.
+        What more of it came is in no other vector that has forgotten it: uncounted, two nodes
+        would have equal vectors and other content.
         """
         del self.forgotten[actor]
         self.set(actor, sequence)
@@ -174,20 +174,20 @@ class VersionVector:
     def advertised(
         self, *, named: Iterable[ActorId] = (), is_complete: bool = False
     ) -> dict[ActorId, int]:
-        """Return the clock to send to peers: the numbers, and marks for the newest forgotten.
+        """Return the vector to send to peers: the numbers, and marks for the newest forgotten.
 
         O(actors).
 
         Args:
             named: writers that are marked as well, if they were forgotten.
-            is_complete: mark all that were forgotten, as far as a frame has room: for the clock
-                of a state, of which an entry that no clock covers is news.
+            is_complete: mark all that were forgotten, as far as a frame has room: for the vector
+                of a state, of which an entry that no vector covers is news.
         """
-        clock, forgotten = dict(self._numbers), self.forgotten
-        count = max(MARKS_MAX, ENTRIES_MAX - len(clock)) if is_complete else MARKS_MAX
+        vector, forgotten = dict(self._numbers), self.forgotten
+        count = max(MARKS_MAX, ENTRIES_MAX - len(vector)) if is_complete else MARKS_MAX
         for actor in islice(reversed(forgotten), count):
-            clock[actor] = MARK | forgotten[actor]
-        return clock | self.marks(named)
+            vector[actor] = MARK | forgotten[actor]
+        return vector | self.marks(named)
 
     def marks(self, actors: Iterable[ActorId]) -> dict[ActorId, int]:
         """Return the marks of those among some writers that were forgotten. O(those)."""

@@ -1,7 +1,7 @@
 """Local writes: the open groups of a flush, and the numbers they have reserved.
 
 Rule: a group reserves its number with its first write, so that entries inside can carry it; the
-clock counts a number only when its group is closed.
+vector counts a number only when its group is closed.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class OpenWrites:
 
     @property
     def group_count(self) -> int:
-        """How many numbers are reserved and not in the clock."""
+        """How many numbers are reserved and not in the vector."""
         return len(self._groups) + len(self._full)
 
     def write(self, document: Document, mutate: Mutator) -> WriteReceipt:
@@ -165,7 +165,7 @@ class OpenWrites:
     def close(self) -> None:
         """Turn the open groups into entries of the log.
 
-        Also done before anything foreign is absorbed: a clock that covers a peer's removal must
+        Also done before anything foreign is absorbed: a vector that covers a peer's removal must
         cover the writes made here before it was seen, or that removal would look settled while
         an older write is still to come.
         """

@@ -86,7 +86,7 @@ def never_refute(patch: Patch) -> None:
 
 def believe_in_naive_stability(patch: Patch) -> None:
     """A tombstone goes once this node alone has the removal."""
-    patch(StabilityTracker, "settled", lambda _self, _members, *, our_clock: dict(our_clock))
+    patch(StabilityTracker, "settled", lambda _self, _members, *, our_vector: dict(our_vector))
 
 
 def trust_every_byte(patch: Patch) -> None:
@@ -95,7 +95,7 @@ def trust_every_byte(patch: Patch) -> None:
 
 
 def be_deaf_to_stamps(patch: Patch) -> None:
-    """A node does not move its clock past the stamps it sees."""
+    """A node does not move its vector past the stamps it sees."""
     patch(HybridClock, "observe", lambda _self, _stamp: None)
 
 

@@ -56,11 +56,11 @@ def after_event(host: Host) -> str:
     return found(lambda: host.watch.after_event([]))
 
 
-def patch_clock(patch: Patch, change: Callable[[Replica, dict[Any, int]], dict[Any, int]]) -> None:
-    """Let nodes show another clock."""
+def patch_vector(patch: Patch, change: Callable[[Replica, dict[Any, int]], dict[Any, int]]) -> None:
+    """Let nodes show another vector."""
     vector: Any = Replica.version_vector
     patch(Replica, "version_vector", property(lambda self: change(self, dict(vector.fget(self)))))
-    patch(Replica, "clock_hash", lambda _self: 1)
+    patch(Replica, "vector_hash", lambda _self: 1)
 
 
 def patch_members(patch: Patch, host: Host, **changes: Any) -> None:
@@ -79,27 +79,27 @@ def patch_members(patch: Patch, host: Host, **changes: Any) -> None:
 
 def test_an_own_number_that_goes_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that forgets its own writes would number others the same."""
-    patch_clock(monkeypatch.setattr, lambda replica, clock: {**clock, replica.actor: 0})
+    patch_vector(monkeypatch.setattr, lambda replica, vector: {**vector, replica.actor: 0})
 
-    assert after_event(host) == "clock"
+    assert after_event(host) == "vector"
 
 
-def test_a_clock_that_goes_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_that_goes_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a node has absorbed of another it has."""
-    patch_clock(
+    patch_vector(
         monkeypatch.setattr,
-        lambda replica, clock: {
-            actor: number if actor == replica.actor else 1 for actor, number in clock.items()
+        lambda replica, vector: {
+            actor: number if actor == replica.actor else 1 for actor, number in vector.items()
         },
     )
 
-    assert after_event(host) == "clock"
+    assert after_event(host) == "vector"
 
 
 def test_a_writer_that_changes_in_silence(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new identity comes with an event."""
     monkeypatch.setattr(Replica, "actor", property(lambda _self: actor_id("other", 1)))
-    monkeypatch.setattr(Replica, "clock_hash", lambda _self: 1)
+    monkeypatch.setattr(Replica, "vector_hash", lambda _self: 1)
 
     assert after_event(host) == "identity"
 
@@ -191,7 +191,7 @@ def test_an_entry_that_changes_by_itself(
     assert after_event(host) == rule
 
 
-def test_equal_clocks_with_other_content() -> None:
+def test_equal_vectors_with_other_content() -> None:
     """Rule R1."""
     contents = Simulation(busy_scenario()).contents
     contents.compare(7, 1, "n0")

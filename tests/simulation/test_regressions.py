@@ -24,20 +24,20 @@ from meshlib.testing.simulation.simulation import Simulation
 FOUND = {
     6: "a state transfer that could not bring what was missing was asked for again without end",
     12: "a node whose name a later start had taken stayed a ghost once that one was gone",
-    47: "content that no clock counted was evened out by one side in one exchange of sixteen",
+    47: "content that no vector counted was evened out by one side in one exchange of sixteen",
     56: "a young node alone dropped a tombstone, and an older write that it met came back",
     194: "a seed that does not answer is dialled for ever, which counted as traffic at rest",
     475: "content that differed while a late write waited to be written again was called an alarm",
     488: "an older removal that came late, where a later one was dropped, was called a lost write",
     688: "a write made again, and replaced within the same event, was called made up",
-    884: "a writer forgotten with unequal numbers: equal clocks, and content that differed",
+    884: "a writer forgotten with unequal numbers: equal vectors, and content that differed",
     888: "one that had more of a writer than those who had forgotten it kept that to itself",
     907: "a removal that those who had forgotten its writer never saw was dropped as seen by all",
     1777: "what came late was looked at before it was written again",
-    2127: "clocks exchanged at rest, because a writer was forgotten then, counted as idle traffic",
+    2127: "vectors exchanged at rest, because a writer was forgotten then, counted as idle traffic",
     2287: "the link to a member that had just died became free, and the member stayed behind",
     2290: "a whole transfer within one event, or by a process that is gone, was not seen as one",
-    2293: "a clock without forgotten writers is that of before they wrote, and its content is not",
+    2293: "a vector without forgotten writers is that of before they wrote, and its content is not",
     2326: "as 2127: three nodes forget two writers at rest",
     4549: "what a node had before was looked at while it was still coming back with all of it",
     4782: "three of 23 counted a writer until each member's turn came to say that it had all of it",
@@ -93,17 +93,17 @@ def test_entries_stamped_ahead_do_not_start_transfer_after_transfer() -> None:
         node_count=3,
         duration_s=20.0,
         incidents=(skew,),
-        tuning=Tuning(log_bytes_max=1_500, writes_per_s=20.0, max_skew_s=2.0),
+        tuning=Tuning(log_bytes_max=1_500, writes_per_s=20.0, skew_max_s=2.0),
     )
 
     outcome = run(scenario)
 
     assert outcome.sometimes["entries_held"] > 0
-    assert outcome.sometimes["snapshot_over_log"] < 200
+    assert outcome.sometimes["transfer_over_log"] < 200
 
 
 def test_tombstones_are_collected_in_a_sparse_graph() -> None:
-    """What is stable is known there too: nodes exchange clocks beyond their neighbours."""
+    """What is stable is known there too: nodes exchange vectors beyond their neighbours."""
     scenario = Scenario(
         seed=3,
         node_count=7,

@@ -1,6 +1,6 @@
 """A cluster of real replicas under random schedules, without an engine around them.
 
-The schedules write, lose, repeat and reorder messages, exchange by log or by snapshot, trim,
+The schedules write, lose, repeat and reorder messages, exchange by log or by transfer, trim,
 collect tombstones, forget writers, and let nodes go away, come back and restart from an old
 state. The engine's part, which is to call the right thing at a good time, is drawn at random.
 """
@@ -22,8 +22,8 @@ from meshlib.replication import (
     Replica,
     ReplicaState,
     ReplicationConfig,
-    SnapshotPages,
     StabilityTracker,
+    TransferPages,
 )
 
 
@@ -52,23 +52,23 @@ class Node:
 
 @define
 class Message:
-    """Something under way: entries, or a clock."""
+    """Something under way: entries, or a vector."""
 
     source: Node
     destination: Node
     entries: list[LogEntry] | None = None
-    clock: dict[ActorId, int] | None = None
+    vector: dict[ActorId, int] | None = None
     actor: ActorId | None = None
     is_partial: bool = False
 
 
 @define
 class Transfer:
-    """A snapshot under way."""
+    """A transfer under way."""
 
     source: Node
     destination: Node
-    pages: SnapshotPages
+    pages: TransferPages
 
 
 class Cluster:
@@ -84,13 +84,13 @@ class Cluster:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
-        # A start without what it knew may stamp as far back as clocks differ; what the grace
+        # A start without what it knew may stamp as far back as vectors differ; what the grace
         # period is longer than. Here there is none, so it is one or the other.
         self.has_skew = self.rng.random() < 0.5
         # Each seed has its own mixture: what is rare in one is frequent in another.
         self.keys = "abcdef"[: self.rng.choice((1, 2, 6))]
         self.loss = self.rng.choice((0.05, 0.3, 0.8))
-        self.clock_loss = self.rng.choice((0.0, 0.05, 0.3))
+        self.vector_loss = self.rng.choice((0.0, 0.05, 0.3))
         self.reorder = self.rng.choice((1, 4, 1000))
         self.config = ReplicationConfig(
             log_bytes_max=self.rng.choice((1024, 4096, 65_536)), tombstone_grace_s=0.0
@@ -99,7 +99,7 @@ class Cluster:
         self.weights = [weight * self.rng.choice((0.1, 1.0, 3.0)) for weight in ACTIONS.values()]
         self.rounds, self.steps_max = 8, 80
         if is_dense:
-            self.keys, self.loss, self.clock_loss, self.reorder = "abc", 0.5, 0.0, 4
+            self.keys, self.loss, self.vector_loss, self.reorder = "abc", 0.5, 0.0, 4
             self.weights = [100, 0, 30, 60, 100, 15, 100, 0, 0, 0, 0]
             self.rounds, self.steps_max = 20, 60
         self.incarnation = 0
@@ -161,7 +161,7 @@ class Cluster:
             node.replica.write("tags", lambda s, c: s.add(element, dot=c.dot()))
 
     def send(self, message: Message) -> None:
-        if self.rng.random() >= (self.clock_loss if message.entries is None else self.loss):
+        if self.rng.random() >= (self.vector_loss if message.entries is None else self.loss):
             self.flight.append(message)
             if self.rng.random() < 0.1:
                 self.flight.append(message)
@@ -174,23 +174,23 @@ class Cluster:
                     self.send(Message(node, other, entries=entries))
 
     def exchange(self, source: Node, destination: Node) -> None:
-        """Send what the other lacks, and both clocks: all of it may be late or lost."""
+        """Send what the other lacks, and both vectors: all of it may be late or lost."""
         self.flush(source)
         self.flush(destination)
-        wanted = destination.replica.advertised_clock()
-        self.send(Message(destination, source, clock=wanted, actor=destination.actor))
+        wanted = destination.replica.advertised_vector()
+        self.send(Message(destination, source, vector=wanted, actor=destination.actor))
         lacking = source.replica.lacking(wanted, bytes_max=self.rng.choice((200, 2000)))
-        if lacking.needs_snapshot:
-            offer = destination.replica.snapshot_offer()
-            pages = source.replica.snapshot_pages(offer, page_bytes_max=1100)
+        if lacking.needs_transfer:
+            offer = destination.replica.transfer_offer()
+            pages = source.replica.transfer_pages(offer, page_bytes_max=1100)
             self.transfers.append(Transfer(source, destination, pages))
         elif lacking.entries:
             entries = lacking.entries
             if self.rng.random() < 0.2:
                 entries = self.rng.sample(entries, len(entries))
             self.send(Message(source, destination, entries=entries))
-        clock = source.replica.advertised_clock()
-        self.send(Message(source, destination, clock=clock, actor=source.actor))
+        vector = source.replica.advertised_vector()
+        self.send(Message(source, destination, vector=vector, actor=source.actor))
 
     def deliver(self) -> None:
         """Deliver one of the newest messages; those left behind come later, if at all."""
@@ -203,23 +203,23 @@ class Cluster:
         if message.entries is not None:
             self.react(node, node.replica.receive(message.entries))
             self.acknowledge(message)
-        if message.clock is not None and message.actor == message.source.actor:
+        if message.vector is not None and message.actor == message.source.actor:
             node.tracker.observe(
                 message.source.name,
-                message.clock,
+                message.vector,
                 actor=message.actor,
-                our_clock=node.replica.version_vector,
+                our_vector=node.replica.version_vector,
                 now=self.now,
                 is_partial=message.is_partial,
             )
             members = {other.actor for other in self.present()}
-            node.replica.learn_forgotten(message.clock, keep=members)
+            node.replica.learn_forgotten(message.vector, keep=members)
 
     def acknowledge(self, message: Message) -> None:
-        """Answer entries with the clock of their writers, as an engine does."""
+        """Answer entries with the vector of their writers, as an engine does."""
         node, vector = message.destination, message.destination.replica.version_vector
-        clock = {e.actor: vector[e.actor] for e in message.entries or () if e.actor in vector}
-        answer = Message(node, message.source, clock=clock, actor=node.actor, is_partial=True)
+        part = {e.actor: vector[e.actor] for e in message.entries or () if e.actor in vector}
+        answer = Message(node, message.source, vector=part, actor=node.actor, is_partial=True)
         self.send(answer)
 
     def react(self, node: Node, received: Received) -> None:
@@ -241,17 +241,17 @@ class Cluster:
             if self.rng.random() < 0.1:
                 self.transfers.remove(transfer)
                 if self.rng.random() < 0.5:  # an end that overtakes its pages is no end
-                    transfer.destination.replica.complete_snapshot(transfer.pages.clock)
+                    transfer.destination.replica.complete_transfer(transfer.pages.vector)
             return
         self.transfers.remove(transfer)
-        transfer.destination.replica.complete_snapshot(transfer.pages.clock)
+        transfer.destination.replica.complete_transfer(transfer.pages.vector)
 
     def collect(self, node: Node) -> None:
         others = [other.name for other in self.present() if other is not node]
         ours = node.replica.version_vector
-        settled = node.tracker.settled(others, our_clock=ours)
+        settled = node.tracker.settled(others, our_vector=ours)
         node.replica.collect_tombstones(settled, now=self.now)
-        node.replica.trim(node.tracker.stable(others, our_clock=ours))
+        node.replica.trim(node.tracker.stable(others, our_vector=ours))
 
     # Going away, coming back, restarting
 
@@ -287,7 +287,7 @@ class Cluster:
         node.tracker = StabilityTracker()
         if self.rng.random() < 0.5:
             self.write(node)
-        while not node.replica.reaches(peer.replica.advertised_clock()):
+        while not node.replica.reaches(peer.replica.advertised_vector()):
             self.bring(peer, node)
         report = node.replica.finish_rejoin()
         for key, entry in node.map().entries():
@@ -309,17 +309,17 @@ class Cluster:
 
     def bring(self, source: Node, destination: Node) -> None:
         """Bring one node what it lacks from another, and let both know."""
-        wanted = destination.replica.advertised_clock()
+        wanted = destination.replica.advertised_vector()
         lacking = source.replica.lacking(wanted, bytes_max=1000)
-        if lacking.needs_snapshot:
-            pages = source.replica.snapshot_pages(destination.replica.snapshot_offer())
+        if lacking.needs_transfer:
+            pages = source.replica.transfer_pages(destination.replica.transfer_offer())
             for page in pages:
                 destination.replica.absorb_page(page)
-            destination.replica.complete_snapshot(pages.clock)
+            destination.replica.complete_transfer(pages.vector)
         destination.replica.receive(lacking.entries)
         for one, other in ((source, destination), (destination, source)):
-            clock = other.replica.advertised_clock()
-            self.handle(Message(other, one, clock=clock, actor=other.actor))
+            vector = other.replica.advertised_vector()
+            self.handle(Message(other, one, vector=vector, actor=other.actor))
 
     def settle(self, nodes: list[Node]) -> None:
         for _ in range(6):
@@ -377,9 +377,9 @@ class Cluster:
             assert first.live() == node.live()
             assert first.tags().value == node.tags().value
             assert first.replica.content_digest() == node.replica.content_digest()
-            assert first.replica.reaches(node.replica.advertised_clock())
+            assert first.replica.reaches(node.replica.advertised_vector())
             if not self.to_forget:
-                assert first.replica.clock_hash() == node.replica.clock_hash()
+                assert first.replica.vector_hash() == node.replica.vector_hash()
                 assert first.replica.version_vector == node.replica.version_vector
 
 

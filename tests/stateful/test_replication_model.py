@@ -54,26 +54,26 @@ def fails(cluster_class: Any, seed: int) -> bool:
 def naive_stability(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
     """A removal counts as settled once all have seen it, whatever is still on its way here."""
 
-    def settle(peer: Any, our_clock: Any) -> None:
+    def settle(peer: Any, our_vector: Any) -> None:
         peer.settled = peer.newest
 
     patch.setattr(StabilityTracker, "_settle", staticmethod(settle))
 
 
-def partial_clocks_count_as_whole(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def partial_vectors_count_as_whole(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
     """What a peer said of a few writers counts as all that it had."""
     observe = StabilityTracker.observe
 
-    def observe_whole(self: Any, peer: str, clock: Any, **rest: Any) -> None:
-        known = self.clock(peer) or {} if rest.pop("is_partial") else {}
-        observe(self, peer, {**known, **clock}, **rest)
+    def observe_whole(self: Any, peer: str, vector: Any, **rest: Any) -> None:
+        known = self.vector(peer) or {} if rest.pop("is_partial") else {}
+        observe(self, peer, {**known, **vector}, **rest)
 
     patch.setattr(StabilityTracker, "observe", observe_whole)
 
 
 def collect_at_once(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
     """A tombstone goes as soon as this node has it."""
-    patch.setattr(StabilityTracker, "settled", lambda self, members, our_clock: dict(our_clock))
+    patch.setattr(StabilityTracker, "settled", lambda self, members, our_vector: dict(our_vector))
 
 
 def return_without_rejoining(patch: pytest.MonkeyPatch, cluster_class: Any) -> None:
@@ -92,16 +92,16 @@ def lose_unsent_writes_when_rejoining(patch: pytest.MonkeyPatch, _cluster_class:
 
 
 def covers_is_not_checked(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
-    """An entry of a snapshot is taken although its key was removed here."""
-    patch.setattr(LWWMap, "absorb_snapshot", lambda self, part, covers: self.absorb(part))
+    """An entry of a transfer is taken although its key was removed here."""
+    patch.setattr(LWWMap, "absorb_transfer", lambda self, part, covers: self.absorb(part))
 
 
 def absence_proves_nothing(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
-    """What a sender's clock covers and the sender does not have is kept."""
-    patch.setattr(Arrivals, "_dead", staticmethod(lambda document, gathered, clock: []))
+    """What a sender's vector covers and the sender does not have is kept."""
+    patch.setattr(Arrivals, "_dead", staticmethod(lambda document, gathered, vector: []))
 
 
-def clock_moves_over_a_gap(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def vector_moves_over_a_gap(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
     """An entry ahead of a gap is absorbed, and counted with all before it."""
 
     def keep(self: Any, entry: LogEntry) -> None:
@@ -111,13 +111,13 @@ def clock_moves_over_a_gap(patch: pytest.MonkeyPatch, _cluster_class: Any) -> No
 
 
 def pages_may_be_missing(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
-    """A snapshot counts as complete with any page."""
+    """A transfer counts as complete with any page."""
     encode = PageContent.encode
     patch.setattr(PageContent, "encode", lambda self: encode(evolve(self, is_last=True)))
 
 
 def writes_stay_open_while_receiving(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
-    """A peer's removal may be in the clock before an older write of this node is."""
+    """A peer's removal may be in the vector before an older write of this node is."""
     patch.setattr(Replica, "_close_writes", lambda self: None)
 
 
@@ -134,7 +134,7 @@ def log_has_holes(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
 
 
 def time_does_not_travel(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
-    """A snapshot does not move the hybrid clock: a write may be older than what was collected."""
+    """A transfer does not move the hybrid clock: a write may be older than what was collected."""
     patch.setattr(Arrivals, "_observe", lambda self, arrival: True)
 
 
@@ -142,7 +142,7 @@ MUTANTS = (
     collect_at_once,
     return_without_rejoining,
     lose_unsent_writes_when_rejoining,
-    clock_moves_over_a_gap,
+    vector_moves_over_a_gap,
     log_has_holes,
     naive_stability,
     time_does_not_travel,
@@ -152,7 +152,7 @@ MUTANTS = (
             absence_proves_nothing,
             covers_is_not_checked,
             pages_may_be_missing,
-            partial_clocks_count_as_whole,
+            partial_vectors_count_as_whole,
             writes_stay_open_while_receiving,
         )
     ),

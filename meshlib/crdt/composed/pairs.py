@@ -161,7 +161,7 @@ class Lexicographic(Pair[A, B]):
         """Return the whole state for bucket 0, the bottom for all others."""
         return self.copy() if 0 in buckets else type(self)()
 
-    def _absorb_snapshot(self, part: Any, covers: Callable[[Any, int], bool]) -> Self:  # noqa: ARG002
+    def _absorb_transfer(self, part: Any, covers: Callable[[Any, int], bool]) -> Self:  # noqa: ARG002
         # An entry under another first is no older write of the same map: nothing is skipped.
         return self._absorb(part)
 

@@ -1,7 +1,7 @@
 """The lattice of a few named components, which pairs and records share.
 
 A product joins, orders and decomposes component by component. It also passes on what its
-components can: stamps, snapshots of numbered entries, and pages.
+components can: stamps, transfers of numbered entries, and pages.
 """
 
 from __future__ import annotations
@@ -77,17 +77,17 @@ class Product:
             self._put_component(name, joined)
         return type(self)(**new)
 
-    def absorb_snapshot(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
+    def absorb_transfer(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
         """Join a part of a peer's whole state: numbered components by their own rule."""
         self._require_same(part)
-        return self._absorb_snapshot(part, covers)
+        return self._absorb_transfer(part, covers)
 
-    def _absorb_snapshot(self, part: Any, covers: Callable[[ActorId, int], bool]) -> Self:
+    def _absorb_transfer(self, part: Any, covers: Callable[[ActorId, int], bool]) -> Self:
         new = {}
         for name, component in self._components():
             theirs = getattr(part, name)
             if isinstance(component, Numbered):
-                new[name] = component.absorb_snapshot(cast(Any, theirs), covers=covers)
+                new[name] = component.absorb_transfer(cast(Any, theirs), covers=covers)
             else:
                 joined, new[name] = absorb(component, theirs)
                 self._put_component(name, joined)

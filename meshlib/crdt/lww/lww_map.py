@@ -1,6 +1,6 @@
 """`LWWMap`: the map that the stores are made of.
 
-Rule: an entry carries the number of the write that made it, so that a snapshot never brings
+Rule: an entry carries the number of the write that made it, so that a transfer never brings
 back what the receiver has already seen removed.
 """
 
@@ -81,7 +81,7 @@ class LWWMap(Generic[K, V]):
             key: what `codec.check_key` takes.
             value: what `codec.encode_value` takes; frozen here.
             stamp: the write's place in the order, later than that of the entry held.
-            sequence: the number of the write among its actor's, for snapshots; 0 without one.
+            sequence: the number of the write among its actor's, for transfers; 0 without one.
 
         Raises:
             InvalidTypeError: a key, value or stamp of a wrong type.
@@ -240,7 +240,7 @@ class LWWMap(Generic[K, V]):
             return delta
         return self._of(fresh, tombstone_count=fresh_tombstones + _count_tombstones(parts))
 
-    def absorb_snapshot(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
+    def absorb_transfer(self, part: Self, *, covers: Callable[[ActorId, int], bool]) -> Self:
         """Join a part of a peer's whole state, and return what was new. O(part).
 
         An entry whose write this replica's clock covers, and whose key it does not hold, was

@@ -1,6 +1,6 @@
 """How replicated entries travel: pushed at once, repaired by comparison, or as whole states.
 
 dissemination.py   new entries, at once
-anti_entropy.py    what was lost, found by comparing clocks
+anti_entropy.py    what was lost, found by comparing vectors
 state_transfer.py  a whole state, page by page, where the log no longer reaches back
 """

@@ -1,8 +1,8 @@
-"""How what was lost is repaired: clocks are compared, then the log or a snapshot fills in.
+"""How what was lost is repaired: vectors are compared, then the log or a state transfer fills in.
 
-Rule this file owns: an exchange between equals costs one hash each way. One between clocks that
+Rule this file owns: an exchange between equals costs one hash each way. One between vectors that
 differ costs what they differ in, as long as that is among the writers that moved last, and the
-clocks else.
+vectors else.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from meshlib.gossip.entries.state_transfer import StateTransfer
 from meshlib.gossip.events import Rejoined, StateDiverged
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
-    ClockExchange,
     EntriesMessage,
-    SnapshotAvailable,
-    SyncEqual,
-    SyncRequest,
+    ExchangeEqual,
+    ExchangeRequest,
+    TransferAvailable,
+    VectorExchange,
 )
 from meshlib.identity import ActorId
 from meshlib.membership import ProbeOrder
-from meshlib.replication import clock_hash
+from meshlib.replication import vector_hash
 
 __all__ = ["AntiEntropy"]
 
 EXCHANGE_BYTES_MAX = 1 << 20
-"""Entries sent in answer to one clock; the rest follows in answer to the next."""
+"""Entries sent in answer to one vector; the rest follows in answer to the next."""
 
 GOAL_S = 10.0
-"""A peer's clock that was not reached in this time is replaced by a newer one as the goal: the
+"""A peer's vector that was not reached in this time is replaced by a newer one as the goal: the
 peer may be gone, and what only it had with it."""
 
 ASKED_PER_INTERVAL = 8
@@ -43,7 +43,7 @@ REPAIR_INTERVALS = 16
 
 
 class AntiEntropy:
-    """Compare clocks with one peer after another, and repair the difference.
+    """Compare vectors with one peer after another, and repair the difference.
 
     Where the log no longer reaches back, a whole state fills in: `transfer`.
 
@@ -74,19 +74,19 @@ class AntiEntropy:
         self._told: dict[str, int] = {}
         self._goal: Mapping[ActorId, int] | None = None
         self._goal_set_at = now
-        self.is_synced = False
+        self.has_caught_up = False
         self.diverged_from: dict[str, float] = {}
         self._compared: dict[str, float] = {}
 
     def start(self, now: float) -> None:
         """Begin to exchange, at a random time within the first interval."""
-        wait_s = self._context.rng.random() * self._context.config.sync_interval_s
-        self._context.timers.set(now + wait_s, Timer("sync"))
+        wait_s = self._context.rng.random() * self._context.config.exchange_interval_s
+        self._context.timers.set(now + wait_s, Timer("exchange"))
 
-    def on_sync_timer(self, now: float) -> None:
+    def on_exchange_timer(self, now: float) -> None:
         """Begin an exchange with the next neighbour."""
         context = self._context
-        interval_s = context.config.sync_interval_s
+        interval_s = context.config.exchange_interval_s
         if not context.is_leaving:
             self._round += 1
             name = self._pick_peer()
@@ -95,13 +95,13 @@ class AntiEntropy:
                 has_differed = now - self._diverged_at < REPAIR_INTERVALS * interval_s
                 is_due = self._round % context.config.content_check_period == 0
                 self.begin(name, now, check_content=is_due or has_differed)
-        context.timers.set(now + context.jittered(interval_s), Timer("sync"))
+        context.timers.set(now + context.jittered(interval_s), Timer("exchange"))
 
     def _pick_peer(self) -> str | None:
         """Return whom to exchange with: the neighbours in turn, and all members in turn.
 
         In a sparse graph every other exchange is with a member anywhere: what is stable is known
-        only from everyone's own clock, and links across the graph heal what cut it.
+        only from everyone's own vector, and links across the graph heal what cut it.
         """
         context = self._context
         neighbours = context.neighbours()
@@ -115,23 +115,25 @@ class AntiEntropy:
         if self._dissemination.is_busy(name):
             return
         self._dissemination.publish()
-        context.counters.syncs_started += 1
+        context.counters.exchanges_started += 1
         digest = context.replica.content_digest() if check_content else None
-        request = SyncRequest(context.replica.clock_hash(), self._table_hash(now), digest)
+        request = ExchangeRequest(context.replica.vector_hash(), self._table_hash(now), digest)
         context.send_to_member(name, request)
 
-    def on_sync_request(self, message: SyncRequest, header: FrameHeader, now: float) -> None:
-        """Answer with one hash when the clocks are equal, with the clock when they are not."""
+    def on_exchange_request(
+        self, message: ExchangeRequest, header: FrameHeader, now: float
+    ) -> None:
+        """Answer with one hash when the vectors are equal, with the vector when they are not."""
         context = self._context
         replica = context.replica
         self._dissemination.publish()
-        if message.clock_hash != replica.clock_hash():
+        if message.vector_hash != replica.vector_hash():
             is_whole = message.wants_whole
-            context.send(header.address, self._own_clock(is_whole=is_whole, wants_reply=True))
+            context.send(header.address, self._own_vector(is_whole=is_whole, wants_reply=True))
             return
-        context.counters.syncs_equal += 1
+        context.counters.exchanges_equal += 1
         self._learn_equal(header, now)
-        context.send(header.address, SyncEqual(message.clock_hash))
+        context.send(header.address, ExchangeEqual(message.vector_hash))
         digest = message.content_digest
         if digest is not None:
             if digest == replica.content_digest():
@@ -142,12 +144,12 @@ class AntiEntropy:
     def _on_divergence(self, name: str, now: float) -> None:
         """Take what a peer has and this node has not, and let it look likewise.
 
-        A repair comes after the clocks were compared whole and neither side lacked anything: marks
+        A repair comes after the vectors were compared whole and neither side lacked anything: marks
         do not count in their hashes, and who has forgotten a writer with less than the other gets
         the rest by an ordinary transfer, which tells removals from additions. A repair cannot.
         """
         context = self._context
-        interval_s = context.config.sync_interval_s
+        interval_s = context.config.exchange_interval_s
         before = self.diverged_from.get(name, -math.inf)
         self._diverged_at = now
         context.emit(StateDiverged(peer=name))
@@ -160,24 +162,24 @@ class AntiEntropy:
         if is_compared and now - before <= REPAIR_INTERVALS * interval_s:
             self.transfer.request(name, now, is_repair=True)
         else:
-            clock = context.replica.advertised_clock(is_complete=True)
-            context.send_to_member(name, ClockExchange(clock, wants_reply=True))
+            vector = context.replica.advertised_vector(is_complete=True)
+            context.send_to_member(name, VectorExchange(vector, wants_reply=True))
         self.begin(name, now, check_content=True)
 
-    def on_sync_equal(self, message: SyncEqual, header: FrameHeader, now: float) -> None:
+    def on_exchange_equal(self, message: ExchangeEqual, header: FrameHeader, now: float) -> None:
         """Take note that a peer has what this node has, if nothing has changed meanwhile."""
-        if message.clock_hash == self._context.replica.clock_hash():
+        if message.vector_hash == self._context.replica.vector_hash():
             self._learn_equal(header, now)
 
     def _learn_equal(self, header: FrameHeader, now: float) -> None:
         self._observe(header, self._context.replica.version_vector, now)
         self._dissemination.caught_up(header.name)
-        self._become_synced()
+        self._catch_up_done()
 
     def _observe(
         self,
         header: FrameHeader,
-        clock: Mapping[ActorId, int],
+        vector: Mapping[ActorId, int],
         now: float,
         *,
         is_partial: bool = False,
@@ -186,47 +188,49 @@ class AntiEntropy:
         context = self._context
         context.tracker.observe(
             header.name,
-            clock,
+            vector,
             actor=header.actor,
-            our_clock=context.replica.version_vector,
+            our_vector=context.replica.version_vector,
             now=now,
             is_partial=is_partial,
         )
 
-    def on_clock(self, message: ClockExchange, header: FrameHeader, now: float) -> None:
+    def on_vector(self, message: VectorExchange, header: FrameHeader, now: float) -> None:
         """Send a peer what it lacks, and let it know what this node lacks."""
         context = self._context
         replica = context.replica
         if message.is_partial:
-            self._observe(header, message.clock, now, is_partial=True)
+            self._observe(header, message.vector, now, is_partial=True)
             awaited = self._catching_up.get(header.name)
-            if awaited is not None and message.clock.get(awaited[0], 0) >= awaited[1]:
-                self._send_lacking(context.tracker.clock(header.name) or {}, header)
+            if awaited is not None and message.vector.get(awaited[0], 0) >= awaited[1]:
+                self._send_lacking(context.tracker.vector(header.name) or {}, header)
             return
         self._dissemination.publish()
-        clock = self._whole_clock(message)
-        if clock is None:
+        vector = self._whole_vector(message)
+        if vector is None:
             if not message.wants_reply:
                 return  # it has moved on the way: the next exchange is soon enough
-            request = SyncRequest(replica.clock_hash(), self._table_hash(now), wants_whole=True)
+            request = ExchangeRequest(
+                replica.vector_hash(), self._table_hash(now), wants_whole=True
+            )
             context.send(header.address, request)
             return
-        self._observe(header, clock, now)
-        self._learn_forgotten(clock, now)
-        if not self.is_synced and (self._goal is None or now - self._goal_set_at > GOAL_S):
-            self._goal, self._goal_set_at = dict(clock), now
-        tells_marks = message.wants_reply and self._has_marks_for(header.name, clock)
-        lacks = self._send_lacking(clock, header, offers_state=not tells_marks)
-        has_all = replica.reaches(clock)
+        self._observe(header, vector, now)
+        self._learn_forgotten(vector, now)
+        if not self.has_caught_up and (self._goal is None or now - self._goal_set_at > GOAL_S):
+            self._goal, self._goal_set_at = dict(vector), now
+        tells_marks = message.wants_reply and self._has_marks_for(header.name, vector)
+        lacks = self._send_lacking(vector, header, offers_state=not tells_marks)
+        has_all = replica.reaches(vector)
         if tells_marks:
-            context.send(header.address, self._own_clock(peer_clock=clock, is_whole=True))
+            context.send(header.address, self._own_vector(peer_vector=vector, is_whole=True))
         elif message.wants_reply and not has_all:
-            context.send(header.address, self._own_clock(peer_clock=clock))
+            context.send(header.address, self._own_vector(peer_vector=vector))
         if has_all and not lacks:
             self._compared[header.name] = now
         self.check_goal()
 
-    def _learn_forgotten(self, clock: Mapping[ActorId, int], now: float) -> None:
+    def _learn_forgotten(self, vector: Mapping[ActorId, int], now: float) -> None:
         """Forget whom a peer has forgotten, unless a member has done so with less.
 
         What that member said last may be old: in a sparse graph its turn to be asked comes once
@@ -244,72 +248,72 @@ class AntiEntropy:
             return bool(names)
 
         keep = {member.actor for member in context.members}
-        context.replica.learn_forgotten(clock, keep=keep, is_lacking=is_lacking)
+        context.replica.learn_forgotten(vector, keep=keep, is_lacking=is_lacking)
         heard = [
             (heard_at, name) for name in lacking if (heard_at := tracker.heard_at(name)) is not None
         ]
         if heard:
             heard_at, name = min(heard)
             intervals = max(1.0, len(reachable) / ASKED_PER_INTERVAL)
-            if now - heard_at >= intervals * context.config.sync_interval_s:
+            if now - heard_at >= intervals * context.config.exchange_interval_s:
                 self.begin(name, now)
 
-    def _has_marks_for(self, name: str, clock: Mapping[ActorId, int]) -> bool:
-        """Tell whether a peer may learn from this node's clock whom to forget.
+    def _has_marks_for(self, name: str, vector: Mapping[ActorId, int]) -> bool:
+        """Tell whether a peer may learn from this node's vector whom to forget.
 
         Then it needs no state for that; once told and no wiser, it may need it after all.
         """
-        if not self._context.replica.names_forgotten(clock):
+        if not self._context.replica.names_forgotten(vector):
             return False
-        hashed = clock_hash(clock)
+        hashed = vector_hash(vector)
         was_told = self._told.get(name) == hashed
         self._told[name] = hashed
         return not was_told
 
-    def _own_clock(
+    def _own_vector(
         self,
         *,
-        peer_clock: Mapping[ActorId, int] | None = None,
+        peer_vector: Mapping[ActorId, int] | None = None,
         is_whole: bool = False,
         wants_reply: bool = False,
-    ) -> ClockExchange:
-        """Return this node's clock as it is sent: whole while it is short, or else in part.
+    ) -> VectorExchange:
+        """Return this node's vector as it is sent: whole while it is short, or else in part.
 
         Args:
-            peer_clock: the receiver's, if it is known: then what differs is named, and whom of
+            peer_vector: the receiver's, if it is known: then what differs is named, and whom of
                 it this node has forgotten. Otherwise the writers that moved last are, which is
                 what differs as a rule.
             is_whole: name them all.
             wants_reply: as in the message.
         """
-        replica, count_max = self._context.replica, self._context.config.clock_entries_max
+        replica, count_max = self._context.replica, self._context.config.vector_entries_max
         numbers = replica.version_vector
         if is_whole or len(numbers) <= count_max:
-            return ClockExchange(replica.advertised_clock(named=peer_clock or ()), wants_reply)
-        if peer_clock is None:
-            named = replica.latest_clock(count_max)
+            return VectorExchange(replica.advertised_vector(named=peer_vector or ()), wants_reply)
+        if peer_vector is None:
+            named = replica.latest_vector(count_max)
         else:
-            named = {a: n for a, n in numbers.items() if peer_clock.get(a) != n}
-            named |= {actor: 0 for actor in peer_clock if actor not in numbers}
-            named |= replica.marks(peer_clock)
-        return ClockExchange(named, wants_reply, rest_hash=replica.rest_hash(named))
+            named = {a: n for a, n in numbers.items() if peer_vector.get(a) != n}
+            named |= {actor: 0 for actor in peer_vector if actor not in numbers}
+            named |= replica.marks(peer_vector)
+        return VectorExchange(named, wants_reply, rest_hash=replica.rest_hash(named))
 
-    def _whole_clock(self, message: ClockExchange) -> Mapping[ActorId, int] | None:
-        """Return a peer's whole clock; None when it differs in more than was named. O(actors)."""
+    def _whole_vector(self, message: VectorExchange) -> Mapping[ActorId, int] | None:
+        """Return a peer's whole vector; None when it differs in more than was named. O(actors)."""
         replica = self._context.replica
         if message.rest_hash is None:
-            return message.clock
-        if message.rest_hash != replica.rest_hash(message.clock):
+            return message.vector
+        if message.rest_hash != replica.rest_hash(message.vector):
             return None
-        whole = {**replica.version_vector, **message.clock}
+        whole = {**replica.version_vector, **message.vector}
         return {actor: number for actor, number in whole.items() if number}
 
     def _send_lacking(
-        self, clock: Mapping[ActorId, int], header: FrameHeader, *, offers_state: bool = True
+        self, vector: Mapping[ActorId, int], header: FrameHeader, *, offers_state: bool = True
     ) -> bool:
         """Send what a peer lacks, or let it know that it needs the state; tell if it is so."""
         context = self._context
-        lacking = context.replica.lacking(clock, bytes_max=EXCHANGE_BYTES_MAX)
+        lacking = context.replica.lacking(vector, bytes_max=EXCHANGE_BYTES_MAX)
         groups = list(batches(lacking.entries, context.config.packet_bytes_max))
         self._catching_up.pop(header.name, None)
         for place, batch in enumerate(groups, 1):
@@ -319,18 +323,18 @@ class AntiEntropy:
                 self._catching_up[header.name] = batch[-1].actor, batch[-1].last
             context.send(header.address, EntriesMessage(batch, goes_on))
         context.counters.entries_sent += len(lacking.entries)
-        if lacking.needs_snapshot and offers_state:
-            context.send(header.address, SnapshotAvailable())
-        return lacking.needs_snapshot or bool(lacking.entries)
+        if lacking.needs_transfer and offers_state:
+            context.send(header.address, TransferAvailable())
+        return lacking.needs_transfer or bool(lacking.entries)
 
     def check_goal(self) -> None:
-        """Become synchronised once the first peer's clock has been reached."""
+        """Become synchronised once the first peer's vector has been reached."""
         if self._goal is not None and self._context.replica.reaches(self._goal):
-            self._become_synced()
+            self._catch_up_done()
 
-    def _become_synced(self) -> None:
+    def _catch_up_done(self) -> None:
         self._goal = None
-        self.is_synced = True
+        self.has_caught_up = True
         replica = self._context.replica
         if replica.is_rejoining:
             report = replica.finish_rejoin()
@@ -345,7 +349,7 @@ class AntiEntropy:
     def restart(self) -> None:
         """Forget what was synchronised: this node comes back as a new writer."""
         self._goal = None
-        self.is_synced = False
+        self.has_caught_up = False
         self.transfer.restart()
         self._catching_up.clear()
         self._compared.clear()

@@ -18,7 +18,7 @@ from attrs import define
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.events import EntryRejected
 from meshlib.gossip.messages.frames import FrameHeader
-from meshlib.gossip.messages.kinds import ClockExchange, EntriesMessage, GapRequest
+from meshlib.gossip.messages.kinds import EntriesMessage, GapRequest, VectorExchange
 from meshlib.identity import ActorId
 from meshlib.replication import Gap, LogEntry, Received
 
@@ -124,9 +124,9 @@ class Dissemination:
 
     def _is_known_to_have(self, name: str, entries: Sequence[LogEntry]) -> bool:
         """Tell whether a peer has said itself that it has all of them."""
-        clock = self._context.tracker.clock(name)
-        return clock is not None and all(
-            entry.last <= clock.get(entry.actor, 0) for entry in entries
+        vector = self._context.tracker.vector(name)
+        return vector is not None and all(
+            entry.last <= vector.get(entry.actor, 0) for entry in entries
         )
 
     # Pushing again what was lost
@@ -177,12 +177,12 @@ class Dissemination:
     def _push_again(self, name: str, waiting: Mapping[ActorId, _Pushed]) -> dict[ActorId, _Pushed]:
         """Push to one peer what it has not acknowledged; return what is to be looked at again."""
         context = self._context
-        clock = context.tracker.clock(name) or {}
+        vector = context.tracker.vector(name) or {}
         left: dict[ActorId, _Pushed] = {}
         entries: list[LogEntry] = []
         bytes_left = GAP_BYTES_MAX
         for actor, pushed in waiting.items():
-            first = max(pushed.first, clock.get(actor, 0) + 1)
+            first = max(pushed.first, vector.get(actor, 0) + 1)
             if first > pushed.last or pushed.push_count == len(PUSH_WAITS):
                 continue
             if pushed.wait or bytes_left <= 0:
@@ -219,9 +219,9 @@ class Dissemination:
 
     def _acknowledge(self, address: str, actors: Iterable[ActorId]) -> None:
         vector = self._context.replica.version_vector
-        clock = {actor: vector[actor] for actor in sorted(actors) if actor in vector}
-        if clock:
-            self._context.send(address, ClockExchange(clock, is_partial=True))
+        part = {actor: vector[actor] for actor in sorted(actors) if actor in vector}
+        if part:
+            self._context.send(address, VectorExchange(part, is_partial=True))
 
     # Busy links
 
@@ -317,7 +317,7 @@ class Dissemination:
         bytes_left = GAP_BYTES_MAX
         for actor, first, last in message.gaps:
             found = context.replica.entries_between(Gap(actor, first, last), bytes_max=bytes_left)
-            is_whole = is_whole and not found.needs_snapshot
+            is_whole = is_whole and not found.needs_transfer
             entries += found.entries
             bytes_left -= sum(len(entry.delta) for entry in found.entries)
             if bytes_left <= 0:

@@ -1,7 +1,7 @@
 """A whole state from peer to peer, page by page, where the log no longer reaches back.
 
 Rules this file owns:
-- A snapshot's clock is the sender's as it was before the first page, and is joined only when the
+- A transfer's vector is the sender's as it was before the first page, and is joined only when the
   last page is in; a transfer that breaks off leaves nothing claimed that was not received.
 - At most one transfer comes in at a time, and at most one goes out to each peer.
 """
@@ -18,10 +18,10 @@ from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.events import EntryRejected, StateRestored
 from meshlib.gossip.messages.frames import FrameHeader
-from meshlib.gossip.messages.kinds import SnapshotNext, SnapshotPageMessage, SnapshotRequest
+from meshlib.gossip.messages.kinds import TransferNext, TransferPageMessage, TransferRequest
 from meshlib.gossip.messages.offers import compact, expand
-from meshlib.limits import SNAPSHOT_PAGE_BYTES_MAX
-from meshlib.replication import SnapshotPage, SnapshotPages
+from meshlib.limits import TRANSFER_PAGE_BYTES_MAX
+from meshlib.replication import TransferPage, TransferPages
 
 __all__ = ["StateTransfer"]
 
@@ -46,11 +46,11 @@ class _Outgoing:
     """A state transfer that this node sends."""
 
     session: int
-    pages: SnapshotPages
+    pages: TransferPages
     index: int = -1
     given_up_at: float = 0.0
-    following: SnapshotPage | None = None
-    current: SnapshotPageMessage | None = field(default=None)
+    following: TransferPage | None = None
+    current: TransferPageMessage | None = field(default=None)
 
 
 class StateTransfer:
@@ -85,7 +85,7 @@ class StateTransfer:
         """Tell whether any state is coming in, or one goes out to a member."""
         return self.is_receiving or name in self._outgoing
 
-    def on_snapshot_available(self, header: FrameHeader, now: float) -> None:
+    def on_transfer_available(self, header: FrameHeader, now: float) -> None:
         """Ask for a peer's state: its log no longer reaches back to what this node has."""
         self.request(header.name, now)
 
@@ -95,34 +95,34 @@ class StateTransfer:
         Args:
             name: the peer.
             now: monotonic seconds.
-            is_repair: unequal content was found at equal clocks: everything that differs is to
-                come, what the clocks count included.
+            is_repair: unequal content was found at equal vectors: everything that differs is to
+                come, what the vectors count included.
         """
         context = self._context
         if self._incoming is not None or now < self._next_transfer_at:
             return
         incoming = self._incoming = _Incoming(context.rng.getrandbits(48), name, is_repair)
         self._ask_for_page(incoming, now)
-        context.timers.set(incoming.ask_again_at, Timer("snapshot_in", name, incoming.session))
+        context.timers.set(incoming.ask_again_at, Timer("transfer_in", name, incoming.session))
 
     def _ask_for_page(self, incoming: _Incoming, now: float) -> None:
         """Ask for the page that is awaited, soon again at first and then less often."""
         context = self._context
         session, index = incoming.session, incoming.next_index
         if index:
-            context.send_to_member(incoming.peer, SnapshotNext(session, index))
+            context.send_to_member(incoming.peer, TransferNext(session, index))
         else:
             # Under a number of its own: pages that answer an earlier offer lack what came since.
             incoming.session = session = context.rng.getrandbits(48)
             context.replica.begin_transfer()
-            offer = compact(context.replica.snapshot_offer())
-            request = SnapshotRequest(session, offer, incoming.is_repair)
+            offer = compact(context.replica.transfer_offer())
+            request = TransferRequest(session, offer, incoming.is_repair)
             context.send_to_member(incoming.peer, request)
-        timeout_s = context.config.snapshot_timeout_s
+        timeout_s = context.config.transfer_timeout_s
         incoming.ask_again_at = now + timeout_s / 2 ** (TRANSFER_TRIES_MAX - incoming.tries)
 
-    def on_snapshot_request(
-        self, message: SnapshotRequest, header: FrameHeader, now: float
+    def on_transfer_request(
+        self, message: TransferRequest, header: FrameHeader, now: float
     ) -> None:
         """Begin to send the parts of the state that differ."""
         context = self._context
@@ -131,45 +131,45 @@ class StateTransfer:
             context.send(header.address, known.current)
             return
         self._dissemination.publish()
-        pages = context.replica.snapshot_pages(
-            expand(message.offer, context.replica.snapshot_offer()),
-            page_bytes_max=min(SNAPSHOT_PAGE_BYTES_MAX, context.config.packet_bytes_max),
+        pages = context.replica.transfer_pages(
+            expand(message.offer, context.replica.transfer_offer()),
+            page_bytes_max=min(TRANSFER_PAGE_BYTES_MAX, context.config.packet_bytes_max),
             is_repair=message.is_repair,
         )
         outgoing = _Outgoing(message.session, pages, following=next(pages, None))
         self._outgoing[header.name] = outgoing
-        context.counters.snapshots_sent += 1
+        context.counters.transfers_sent += 1
         self._send_page(outgoing, header, now)
 
     def _send_page(self, outgoing: _Outgoing, header: FrameHeader, now: float) -> None:
-        """Make the next page and send it; the last one carries the clock."""
+        """Make the next page and send it; the last one carries the vector."""
         page, outgoing.following = outgoing.following, next(outgoing.pages, None)
         outgoing.index += 1
-        outgoing.current = SnapshotPageMessage(
+        outgoing.current = TransferPageMessage(
             outgoing.session,
             outgoing.index,
             page.document if page is not None else "",
             page.state if page is not None else b"",
-            outgoing.pages.clock if outgoing.following is None else None,
+            outgoing.pages.vector if outgoing.following is None else None,
         )
         self._context.send(header.address, outgoing.current)
-        wait_s = (TRANSFER_TRIES_MAX + 1) * self._context.config.snapshot_timeout_s
+        wait_s = (TRANSFER_TRIES_MAX + 1) * self._context.config.transfer_timeout_s
         outgoing.given_up_at = now + wait_s
         if not outgoing.index:
-            timer = Timer("snapshot_out", header.name, outgoing.session)
+            timer = Timer("transfer_out", header.name, outgoing.session)
             self._context.timers.set(outgoing.given_up_at, timer)
 
-    def on_snapshot_next(self, message: SnapshotNext, header: FrameHeader, now: float) -> None:
+    def on_transfer_next(self, message: TransferNext, header: FrameHeader, now: float) -> None:
         """Send the next page, or the current one again."""
         outgoing = self._outgoing.get(header.name)
         if outgoing is None or outgoing.session != message.session or outgoing.current is None:
             return
         if message.index == outgoing.index:
             self._context.send(header.address, outgoing.current)
-        elif message.index == outgoing.index + 1 and outgoing.current.clock is None:
+        elif message.index == outgoing.index + 1 and outgoing.current.vector is None:
             self._send_page(outgoing, header, now)
 
-    def on_snapshot_out_timer(self, name: str, session: int, now: float) -> None:
+    def on_transfer_out_timer(self, name: str, session: int, now: float) -> None:
         """Drop a transfer whose receiver has fallen silent."""
         outgoing = self._outgoing.get(name)
         if outgoing is None or outgoing.session != session:
@@ -177,12 +177,12 @@ class StateTransfer:
         if now >= outgoing.given_up_at:
             del self._outgoing[name]
         else:
-            self._context.timers.set(outgoing.given_up_at, Timer("snapshot_out", name, session))
+            self._context.timers.set(outgoing.given_up_at, Timer("transfer_out", name, session))
 
-    def on_snapshot_page(
-        self, message: SnapshotPageMessage, header: FrameHeader, now: float
+    def on_transfer_page(
+        self, message: TransferPageMessage, header: FrameHeader, now: float
     ) -> None:
-        """Absorb a page; with the last one, the clock."""
+        """Absorb a page; with the last one, the vector."""
         incoming = self._incoming
         if (
             incoming is None
@@ -194,31 +194,31 @@ class StateTransfer:
         context = self._context
         if message.document:
             try:
-                context.replica.absorb_page(SnapshotPage(message.document, message.state))
+                context.replica.absorb_page(TransferPage(message.document, message.state))
             except RemoteError as error:
                 self._incoming = None
                 self._report_page(message, header, error)
                 return
         incoming.next_index += 1
         incoming.tries = 0
-        if message.clock is None:
+        if message.vector is None:
             self._ask_for_page(incoming, now)
             return
         self._incoming = None
         # What a transfer cannot bring, entries stamped ahead for one, the next would not either.
-        self._next_transfer_at = now + context.config.sync_interval_s
+        self._next_transfer_at = now + context.config.exchange_interval_s
         try:
-            received = context.replica.complete_snapshot(message.clock)
+            received = context.replica.complete_transfer(message.vector)
         except RemoteError as error:
             self._report_page(message, header, error)
             return
         self._dissemination.report(received)
-        context.counters.snapshots_received += 1
+        context.counters.transfers_received += 1
         context.emit(StateRestored(peer=header.name, page_count=incoming.next_index))
         self._on_complete(header.name, now)
 
     def _report_page(
-        self, message: SnapshotPageMessage, header: FrameHeader, error: RemoteError
+        self, message: TransferPageMessage, header: FrameHeader, error: RemoteError
     ) -> None:
         self._context.emit(
             EntryRejected(
@@ -230,7 +230,7 @@ class StateTransfer:
             )
         )
 
-    def on_snapshot_in_timer(self, name: str, session: int, now: float) -> None:
+    def on_transfer_in_timer(self, name: str, session: int, now: float) -> None:
         """Ask for the awaited page again, or give the transfer up."""
         incoming = self._incoming
         if incoming is None or incoming.session != session:
@@ -242,7 +242,7 @@ class StateTransfer:
                 self._incoming = None
                 return
             self._ask_for_page(incoming, now)
-        timer = Timer("snapshot_in", name, incoming.session)
+        timer = Timer("transfer_in", name, incoming.session)
         self._context.timers.set(incoming.ask_again_at, timer)
 
     def restart(self) -> None:

@@ -3,7 +3,7 @@
 frames.py       one packet: a header, messages, and the writer that accounts for each byte
 kinds.py        every message type by its number
 membership.py   probes, joins, news, conflicts
-replication.py  entries, clocks, state transfers, volatile documents
+replication.py  entries, vectors, state transfers, volatile documents
 offers.py       what the asker of a state transfer says it has, in one frame
 fields.py       checks of the fields of a decoded message
 """

@@ -18,14 +18,14 @@ __all__ = [
     "actor",
     "binary",
     "boolean",
-    "clock_from_wire",
-    "clock_to_wire",
     "fixed",
     "integer",
     "record_from_wire",
     "record_to_wire",
     "sequence",
     "text",
+    "vector_from_wire",
+    "vector_to_wire",
 ]
 
 SEQUENCE_MAX = (1 << 63) - 1
@@ -127,24 +127,24 @@ def record_from_wire(wire: Any) -> MemberRecord:
     )
 
 
-def clock_to_wire(clock: Mapping[ActorId, int]) -> list[Any]:
+def vector_to_wire(vector: Mapping[ActorId, int]) -> list[Any]:
     """Lay out a version vector: actors and numbers in turn, sorted."""
     flat: list[Any] = []
-    for writer in sorted(clock):
-        flat += (writer, clock[writer])
+    for writer in sorted(vector):
+        flat += (writer, vector[writer])
     return flat
 
 
-def clock_from_wire(wire: Any, *, least: int = 1) -> dict[ActorId, int]:
+def vector_from_wire(wire: Any, *, least: int = 1) -> dict[ActorId, int]:
     """Check and read a version vector; 0, where it is allowed, names a writer that is not in it."""
     flat = sequence(wire, length_max=2 * ACTORS_MAX)
     if len(flat) % 2:
-        raise DecodeError("a clock of odd length")
+        raise DecodeError("a vector of odd length")
     writers = flat[::2]
-    clock = {
+    vector = {
         actor(writer): integer(number, least=least)
         for writer, number in zip(writers, flat[1::2], strict=True)
     }
-    if len(clock) != len(writers):
-        raise DecodeError("a clock names an actor twice")
-    return clock
+    if len(vector) != len(writers):
+        raise DecodeError("a vector names an actor twice")
+    return vector

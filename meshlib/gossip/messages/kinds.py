@@ -24,22 +24,23 @@ from meshlib.gossip.messages.membership import (
     table_pages,
 )
 from meshlib.gossip.messages.replication import (
-    ClockExchange,
     EntriesMessage,
+    ExchangeEqual,
+    ExchangeRequest,
     GapRequest,
-    SnapshotAvailable,
-    SnapshotNext,
-    SnapshotPageMessage,
-    SnapshotRequest,
-    SyncEqual,
-    SyncRequest,
+    TransferAvailable,
+    TransferNext,
+    TransferPageMessage,
+    TransferRequest,
+    VectorExchange,
     VolatileMessage,
 )
 
 __all__ = [
-    "ClockExchange",
     "ConflictNotice",
     "EntriesMessage",
+    "ExchangeEqual",
+    "ExchangeRequest",
     "GapRequest",
     "IndirectPingFailed",
     "IndirectPingRequest",
@@ -50,12 +51,11 @@ __all__ = [
     "Message",
     "PingRequest",
     "PingResponse",
-    "SnapshotAvailable",
-    "SnapshotNext",
-    "SnapshotPageMessage",
-    "SnapshotRequest",
-    "SyncEqual",
-    "SyncRequest",
+    "TransferAvailable",
+    "TransferNext",
+    "TransferPageMessage",
+    "TransferRequest",
+    "VectorExchange",
     "VolatileMessage",
     "decode_message",
     "encode_message",
@@ -73,13 +73,13 @@ Message = (
     | MemberUpdates
     | EntriesMessage
     | GapRequest
-    | SyncRequest
-    | SyncEqual
-    | ClockExchange
-    | SnapshotAvailable
-    | SnapshotRequest
-    | SnapshotPageMessage
-    | SnapshotNext
+    | ExchangeRequest
+    | ExchangeEqual
+    | VectorExchange
+    | TransferAvailable
+    | TransferRequest
+    | TransferPageMessage
+    | TransferNext
     | VolatileMessage
 )
 
@@ -87,9 +87,9 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     kind.code: kind.from_wire
     for kind in (
         PingRequest, PingResponse, IndirectPingRequest, IndirectPingFailed, JoinRequest,
-        JoinResponse, ConflictNotice, MemberUpdates, EntriesMessage, GapRequest, SyncRequest,
-        SyncEqual, ClockExchange, SnapshotAvailable, SnapshotRequest, SnapshotPageMessage,
-        SnapshotNext, VolatileMessage,
+        JoinResponse, ConflictNotice, MemberUpdates, EntriesMessage, GapRequest, ExchangeRequest,
+        ExchangeEqual, VectorExchange, TransferAvailable, TransferRequest, TransferPageMessage,
+        TransferNext, VolatileMessage,
     )
 }  # fmt: skip
 

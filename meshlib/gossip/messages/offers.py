@@ -1,7 +1,7 @@
 """What the asker of a state transfer says it has, in one frame however many documents there are.
 
 Rule: an offer may say less than is true and never more. A document that it leaves out is sent
-whole, so whatever differs is sent, and the sender's clock may be joined at the end.
+whole, so whatever differs is sent, and the sender's vector may be joined at the end.
 
 It says three things, each finer one where the bytes allow:
 
@@ -14,17 +14,13 @@ It says three things, each finer one where the bytes allow:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from attrs import frozen
 
 from meshlib.codec import pack
 from meshlib.hashing import HASH64_MASK, hash64
+from meshlib.replication import DocumentDigests
 
-__all__ = ["GROUPS", "CompactOffer", "Digests", "compact", "expand"]
-
-Digests = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Document to its type tag and digests, as `Replica.snapshot_offer` returns it."""
+__all__ = ["GROUPS", "CompactOffer", "compact", "expand"]
 
 GROUPS = 4096
 """How many groups names fall into: 32 KiB, and 16 documents in each at the most there may be."""
@@ -49,12 +45,12 @@ class CompactOffer:
         groups: the digests of all groups; empty when every document is named.
     """
 
-    documents: Digests
+    documents: DocumentDigests
     groups: tuple[int, ...] = ()
 
 
 def compact(
-    digests: Digests,
+    digests: DocumentDigests,
     *,
     names_bytes_max: int = NAMES_BYTES_MAX,
     buckets_bytes_max: int = BUCKETS_BYTES_MAX,
@@ -85,8 +81,8 @@ def compact(
     return CompactOffer(documents, groups)
 
 
-def expand(offer: CompactOffer, own: Digests) -> Digests:
-    """Return an offer as `Replica.snapshot_pages` takes it. O(buckets).
+def expand(offer: CompactOffer, own: DocumentDigests) -> DocumentDigests:
+    """Return an offer as `Replica.transfer_pages` takes it. O(buckets).
 
     Where a root or a group is equal the peer has what this node has. Where it differs nothing is
     known of what the peer has, and no digests say so.
@@ -116,7 +112,7 @@ def _group_of(name: str) -> int:
     return hash64(name.encode()) % GROUPS
 
 
-def _groups(digests: Digests) -> tuple[int, ...]:
+def _groups(digests: DocumentDigests) -> tuple[int, ...]:
     groups = [0] * GROUPS
     for name, (tag, own) in digests.items():
         group = _group_of(name)

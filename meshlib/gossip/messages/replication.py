@@ -1,4 +1,4 @@
-"""Messages about state: log entries, clocks, snapshots, volatile documents.
+"""Messages about state: log entries, vectors, state transfers, volatile documents.
 
 A message is packed as a tuple: its code, then its fields in the order declared here.
 """
@@ -15,12 +15,12 @@ from meshlib.gossip.messages.fields import (
     actor,
     binary,
     boolean,
-    clock_from_wire,
-    clock_to_wire,
     fixed,
     integer,
     sequence,
     text,
+    vector_from_wire,
+    vector_to_wire,
 )
 from meshlib.gossip.messages.offers import GROUPS, CompactOffer
 from meshlib.identity import ActorId
@@ -34,15 +34,15 @@ from meshlib.limits import (
 from meshlib.replication import LogEntry
 
 __all__ = [
-    "ClockExchange",
     "EntriesMessage",
+    "ExchangeEqual",
+    "ExchangeRequest",
     "GapRequest",
-    "SnapshotAvailable",
-    "SnapshotNext",
-    "SnapshotPageMessage",
-    "SnapshotRequest",
-    "SyncEqual",
-    "SyncRequest",
+    "TransferAvailable",
+    "TransferNext",
+    "TransferPageMessage",
+    "TransferRequest",
+    "VectorExchange",
     "VolatileMessage",
 ]
 
@@ -55,7 +55,7 @@ class EntriesMessage:
 
     Args:
         entries: in the order of each actor's numbers.
-        wants_acknowledgement: whether the receiver is to answer with its clock for their actors
+        wants_acknowledgement: whether the receiver is to answer with its vector for their actors
             at once.
         is_pushed: whether they were sent unasked, and are sent again unless the receiver tells
             that it has them; that may wait a little, so that one answer does for many.
@@ -118,32 +118,32 @@ class GapRequest:
 
 
 @frozen(slots=True)
-class SyncRequest:
+class ExchangeRequest:
     """Begin an anti-entropy exchange: equal hashes end it.
 
     Args:
-        clock_hash: hash of the version vector.
+        vector_hash: hash of the version vector.
         table_hash: hash of the members in reach; 0 while news may still be on its way.
         content_digest: digest of the live content, now and then; None otherwise.
-        wants_whole: whether a clock that names only the latest writers would not do.
+        wants_whole: whether a vector that names only the latest writers would not do.
     """
 
     code: ClassVar[int] = 11
-    clock_hash: int
+    vector_hash: int
     table_hash: int = 0
     content_digest: int | None = None
     wants_whole: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
-        return (self.clock_hash, self.table_hash, self.content_digest, self.wants_whole)
+        return (self.vector_hash, self.table_hash, self.content_digest, self.wants_whole)
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        clock_hash, table_hash, digest, wants_whole = fixed(wire, 4)
+        vector_hash, table_hash, digest, wants_whole = fixed(wire, 4)
         return cls(
-            integer(clock_hash, most=(1 << 64) - 1),
+            integer(vector_hash, most=(1 << 64) - 1),
             integer(table_hash, most=(1 << 64) - 1),
             None if digest is None else integer(digest, most=(1 << 64) - 1),
             boolean(wants_whole),
@@ -151,52 +151,52 @@ class SyncRequest:
 
 
 @frozen(slots=True)
-class SyncEqual:
-    """End an exchange: the clocks are equal."""
+class ExchangeEqual:
+    """End an exchange: the vectors are equal."""
 
     code: ClassVar[int] = 12
-    clock_hash: int
+    vector_hash: int
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
-        return (self.clock_hash,)
+        return (self.vector_hash,)
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        (clock_hash,) = fixed(wire, 1)
-        return cls(integer(clock_hash, most=(1 << 64) - 1))
+        (vector_hash,) = fixed(wire, 1)
+        return cls(integer(vector_hash, most=(1 << 64) - 1))
 
 
 @frozen(slots=True)
-class ClockExchange:
+class VectorExchange:
     """One's version vector, whole or in part.
 
     Args:
-        clock: actor to the highest contiguous number absorbed; 0, beside a `rest_hash`, for one
+        vector: actor to the highest contiguous number absorbed; 0, beside a `rest_hash`, for one
             of which nothing was.
         wants_reply: whether the receiver is to answer with its own if it lacks something.
         is_partial: whether only some actors are named, in acknowledgement of their entries.
-        rest_hash: the hash of one's clock without the writers named; None when all are named.
-            A receiver whose clock has the same one differs in those that are named alone.
+        rest_hash: the hash of one's vector without the writers named; None when all are named.
+            A receiver whose vector has the same one differs in those that are named alone.
     """
 
     code: ClassVar[int] = 13
-    clock: Mapping[ActorId, int]
+    vector: Mapping[ActorId, int]
     wants_reply: bool = False
     is_partial: bool = False
     rest_hash: int | None = None
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
-        return (clock_to_wire(self.clock), self.wants_reply, self.is_partial, self.rest_hash)
+        return (vector_to_wire(self.vector), self.wants_reply, self.is_partial, self.rest_hash)
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        clock, wants_reply, is_partial, rest = fixed(wire, 4)
+        vector, wants_reply, is_partial, rest = fixed(wire, 4)
         return cls(
-            clock_from_wire(clock, least=1 if rest is None else 0),
+            vector_from_wire(vector, least=1 if rest is None else 0),
             boolean(wants_reply),
             boolean(is_partial),
             None if rest is None else integer(rest, most=(1 << 64) - 1),
@@ -204,7 +204,7 @@ class ClockExchange:
 
 
 @frozen(slots=True)
-class SnapshotAvailable:
+class TransferAvailable:
     """Tell a peer that what it lacks is no longer in the log: it should ask for the state."""
 
     code: ClassVar[int] = 14
@@ -221,13 +221,13 @@ class SnapshotAvailable:
 
 
 @frozen(slots=True)
-class SnapshotRequest:
+class TransferRequest:
     """Ask for the parts of the state that differ from one's own.
 
     Args:
         session: names the transfer; drawn at random by the asker.
         offer: what the asker has.
-        is_repair: whether equal clocks were found to hold different content.
+        is_repair: whether equal vectors were found to hold different content.
     """
 
     code: ClassVar[int] = 15
@@ -273,15 +273,15 @@ def _unpack_digests(packed: Any, *, count_max: int) -> tuple[int, ...]:
 
 
 @frozen(slots=True)
-class SnapshotPageMessage:
+class TransferPageMessage:
     """One page of a state transfer.
 
     Args:
         session: the transfer.
         index: the page's place, from 0.
-        document: the document; empty on a last page that carries the clock alone.
+        document: the document; empty on a last page that carries the vector alone.
         state: the encoded part of the document's state.
-        clock: on the last page the sender's clock as it was before the first page; else None.
+        vector: on the last page the sender's vector as it was before the first page; else None.
     """
 
     code: ClassVar[int] = 16
@@ -289,28 +289,28 @@ class SnapshotPageMessage:
     index: int
     document: str
     state: bytes
-    clock: Mapping[ActorId, int] | None
+    vector: Mapping[ActorId, int] | None
 
     def to_wire(self) -> tuple[Any, ...]:
         """Lay out the fields."""
-        clock = None if self.clock is None else clock_to_wire(self.clock)
-        return (self.session, self.index, self.document, self.state, clock)
+        vector = None if self.vector is None else vector_to_wire(self.vector)
+        return (self.session, self.index, self.document, self.state, vector)
 
     @classmethod
     def from_wire(cls, wire: tuple[Any, ...]) -> Self:
         """Check and read the fields."""
-        session, index, document, state, clock = fixed(wire, 5)
+        session, index, document, state, vector = fixed(wire, 5)
         return cls(
             integer(session),
             integer(index),
             text(document, bytes_max=DOCUMENT_NAME_BYTES_MAX),
             binary(state, bytes_max=FRAME_BYTES_MAX),
-            None if clock is None else clock_from_wire(clock),
+            None if vector is None else vector_from_wire(vector),
         )
 
 
 @frozen(slots=True)
-class SnapshotNext:
+class TransferNext:
     """Ask for a page of a running transfer, again if it did not come."""
 
     code: ClassVar[int] = 17

@@ -1,6 +1,6 @@
 """Entries that cannot be absorbed yet: ahead of a gap, or of this node's clock.
 
-Rule: what waits here was not absorbed and is in no clock, so dropping it loses nothing; it is
+Rule: what waits here was not absorbed and is in no vector, so dropping it loses nothing; it is
 asked for again.
 """
 

@@ -1,8 +1,8 @@
 """Entries from peers: what is new is absorbed, what is early waits, what is bad is refused.
 
-Rule: nothing a peer sends raises here, and the clock never moves over a number that was not
+Rule: nothing a peer sends raises here, and the vector never moves over a number that was not
 absorbed, but for one case: an entry that nobody can give in a form that can be read is passed
-over, with an event, and its document is marked (`Document.skipped`). Holding the clock instead
+over, with an event, and its document is marked (`Document.skipped`). Holding the vector instead
 would hold up everything else that writer does, for ever, for one document's sake.
 """
 
@@ -133,7 +133,7 @@ class Intake:
                 return
 
     def _absorb(self, entry: LogEntry, have: int, received: Received) -> bool:
-        """Absorb an entry that follows or overlaps `have`; tell whether the clock moved."""
+        """Absorb an entry that follows or overlaps `have`; tell whether the vector moved."""
         parts = self._parts
         try:
             if have == 0 and len(parts.vector) >= ACTORS_MAX:

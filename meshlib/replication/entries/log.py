@@ -1,6 +1,6 @@
 """The log: what a node still has of every writer's entries, in order and bounded.
 
-Rule: for each writer the log holds everything after its mark (`trimmed`) and up to the clock,
+Rule: for each writer the log holds everything after its mark (`trimmed`) and up to the vector,
 without a hole. Whoever drops an entry raises the mark; both must live in this file.
 """
 
@@ -224,8 +224,8 @@ class ReplicationLog:
 
     def lacking(
         self,
-        clock: Mapping[ActorId, int],
-        peer_clock: Mapping[ActorId, int],
+        vector: Mapping[ActorId, int],
+        peer_vector: Mapping[ActorId, int],
         *,
         bytes_max: int,
     ) -> Lacking:
@@ -237,14 +237,14 @@ class ReplicationLog:
         snapshot of what is old. O(actors + entries returned).
         """
         heads: list[tuple[bool, int, ActorId, int]] = []
-        needs_snapshot = False
-        for actor, have in clock.items():
-            theirs = peer_clock.get(actor, 0)
+        needs_transfer = False
+        for actor, have in vector.items():
+            theirs = peer_vector.get(actor, 0)
             if theirs >= have:
                 continue
             log = self._actors.get(actor)
             if log is None or theirs < log.trimmed:
-                needs_snapshot = True
+                needs_transfer = True
                 continue
             index = bisect_right(log.entries, theirs, key=_last)
             heads.append(self._head(log, index, actor, theirs > 0))
@@ -267,7 +267,7 @@ class ReplicationLog:
                 )
             else:
                 heapq.heappop(heads)
-        return Lacking(chosen, needs_snapshot, is_complete and not needs_snapshot)
+        return Lacking(chosen, needs_transfer, is_complete and not needs_transfer)
 
     def _head(
         self, log: _ActorLog, index: int, actor: ActorId, is_known: bool
@@ -291,7 +291,7 @@ class ReplicationLog:
             chosen.append(entry)
         return Lacking(chosen, False, bool(chosen) and chosen[-1].last >= gap.last)
 
-    def check(self, clock: Mapping[ActorId, int], fail: Callable[[str], InternalError]) -> None:
+    def check(self, vector: Mapping[ActorId, int], fail: Callable[[str], InternalError]) -> None:
         """Assert what this file promises."""
         total = 0
         for actor, log in self._actors.items():
@@ -303,7 +303,7 @@ class ReplicationLog:
                     raise fail(f"the log has a hole or a step back at {entry.first}")
                 end = entry.last
                 total += entry_bytes(entry)
-            if end != clock.get(actor, 0):
-                raise fail(f"the log ends at {end}, the clock at {clock.get(actor, 0)}")
+            if end != vector.get(actor, 0):
+                raise fail(f"the log ends at {end}, the vector at {vector.get(actor, 0)}")
         if total != self._bytes or sum(self._document_bytes.values()) != total:
             raise fail("the log's bytes are miscounted")

@@ -3,5 +3,5 @@
 digests.py   short answers to "do we have the same", of content and of parts of documents
 pages.py     the pages of a transfer, as they are made and read
 paging.py    cutting a state into pieces whose bytes fit
-arrivals.py  transfers that come in, gathered aside and joined with the clock at their end
+arrivals.py  transfers that come in, gathered aside and joined with the vector at their end
 """

@@ -1,11 +1,11 @@
-"""State transfers that come in: pages are gathered aside, and joined with the clock at the end.
+"""State transfers that come in: pages are gathered aside, and joined with the vector at the end.
 
-Content and clock move together: a transfer that breaks off leaves nothing behind, so nothing is
-ever here that the clock does not count and nobody else might have.
+Content and vector move together: a transfer that breaks off leaves nothing behind, so nothing is
+ever here that the vector does not count and nobody else might have.
 
-What one side's clock covers and that side does not have is removed; that holds both ways. An
-entry of the sender that this clock covers and that is not here is dead and not taken (by the
-type, `absorb_snapshot`); an entry here that the sender's clock covers and the sender does not
+What one side's vector covers and that side does not have is removed; that holds both ways. An
+entry of the sender that this vector covers and that is not here is dead and not taken (by the
+type, `absorb_transfer`); an entry here that the sender's vector covers and the sender does not
 have is dead and dropped. The sender speaks of the parts that differ from the offer alone; what
 came here since the offer, elsewhere in a document, and is dead to the sender, shows that the
 offer was too old: then nothing is joined, and the next one names it.
@@ -28,8 +28,8 @@ from meshlib.replication.document import Document, latest_stamp
 from meshlib.replication.late_writes import Time
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import ActorForgotten, Change, IdentityStolen, PageSkipped
-from meshlib.replication.transfers.pages import PageContent, SnapshotPage
-from meshlib.replication.vector import BASE, Clock, clock_hash, is_mark, marked_number
+from meshlib.replication.transfers.pages import PageContent, TransferPage
+from meshlib.replication.vector import BASE, Vector, is_mark, marked_number, vector_hash
 
 __all__ = ["Arrivals"]
 
@@ -59,26 +59,26 @@ class _Arrival:
     """One transfer.
 
     Args:
-        clock_hash: of the sender's clock.
+        vector_hash: of the sender's vector.
         time: of the sender's hybrid clock.
         horizon: of the removals that the sender has dropped.
-        is_repair: whether everything is joined, whatever clocks cover.
+        is_repair: whether everything is joined, whatever vectors cover.
         next_index: how many pages came, in order.
         is_last_in: whether the last one did.
         documents: what came of each; None for one that could not be read.
         offered: what this node had when it made the offer; None when there was none.
-        clock: the sender's clock, once it came, when the pages wait for this node's own.
+        vector: the sender's vector, once it came, when the pages wait for this node's own.
     """
 
-    clock_hash: int
+    vector_hash: int
     time: Stamp
     horizon: Time
     is_repair: bool
-    offered: Clock | None
+    offered: Vector | None
     next_index: int = 0
     is_last_in: bool = False
     documents: dict[str, _Gathered | None] = field(factory=dict)
-    clock: Clock | None = None
+    vector: Vector | None = None
 
 
 class Arrivals:
@@ -92,7 +92,7 @@ class Arrivals:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._offered: Clock | None = None
+        self._offered: Vector | None = None
         self._arrivals: dict[int, _Arrival] = {}
         self._refused: dict[str, int] = {}
 
@@ -100,7 +100,7 @@ class Arrivals:
         """Note what this node has, before it is offered: see `Replica.begin_transfer`."""
         self._offered = self._absorbed()
 
-    def gather(self, page: SnapshotPage) -> None:
+    def gather(self, page: TransferPage) -> None:
         """Take a page: see `Replica.absorb_page`."""
         content = PageContent.decode(page.state)
         arrival = self._arrivals.get(content.transfer)
@@ -108,7 +108,7 @@ class Arrivals:
             time = Stamp(*content.time, BASE)
             offered, self._offered = self._offered, None
             arrival = _Arrival(
-                content.clock_hash, time, content.horizon, content.is_repair, offered
+                content.vector_hash, time, content.horizon, content.is_repair, offered
             )
         try:
             self._gather(page.document, content, arrival)
@@ -156,8 +156,8 @@ class Arrivals:
                 PageSkipped(document=name, reason=error.reason, detail=str(error))
             )
 
-    def complete(self, clock: Clock) -> bool:
-        """Join the pages of a transfer and its sender's clock.
+    def complete(self, vector: Vector) -> bool:
+        """Join the pages of a transfer and its sender's vector.
 
         Returns:
             False when nothing was joined: the pages are stamped ahead of this node's clock and
@@ -165,24 +165,24 @@ class Arrivals:
             transfer has to begin anew.
 
         Raises:
-            LimitExceeded: the clock has more actors than allowed. State unchanged.
+            LimitExceeded: the vector has more actors than allowed. State unchanged.
         """
-        vector = self._parts.vector
-        if len(clock.keys() | vector.view.keys()) > ACTORS_MAX:
-            raise LimitExceeded("actors", size=len(clock), limit=ACTORS_MAX)
-        sender_hash = clock_hash(clock)
+        own = self._parts.vector.view
+        if len(vector.keys() | own.keys()) > ACTORS_MAX:
+            raise LimitExceeded("actors", size=len(vector), limit=ACTORS_MAX)
+        sender_hash = vector_hash(vector)
         complete = {
             transfer: arrival
             for transfer, arrival in self._arrivals.items()
-            if arrival.is_last_in and arrival.clock_hash == sender_hash
+            if arrival.is_last_in and arrival.vector_hash == sender_hash
         }
         if not complete:
             return False
         for arrival in complete.values():
             if not self._observe(arrival):
-                arrival.clock = dict(clock)
+                arrival.vector = dict(vector)
                 return False
-        if any(self._is_offer_too_old(arrival, clock) for arrival in complete.values()):
+        if any(self._is_offer_too_old(arrival, vector) for arrival in complete.values()):
             for transfer in complete:
                 del self._arrivals[transfer]
             return False
@@ -192,15 +192,15 @@ class Arrivals:
                 if gathered is None:
                     continue
                 try:
-                    self._join_document(name, gathered, arrival, clock)
+                    self._join_document(name, gathered, arrival, vector)
                 except RemoteError as error:  # it was opened as another type since it came
                     self._skip(name, error)
             self._parts.late.join(arrival.horizon)
-        for actor, sequence in clock.items():
+        for actor, sequence in vector.items():
             self._join_number(actor, sequence)
         return True
 
-    def _is_offer_too_old(self, arrival: _Arrival, clock: Clock) -> bool:
+    def _is_offer_too_old(self, arrival: _Arrival, vector: Vector) -> bool:
         """Tell whether something came since the offer that the sender has had and dropped."""
         offered = arrival.offered
         if arrival.is_repair or offered is None:
@@ -219,7 +219,7 @@ class Arrivals:
                 begun = frozenset(key for key, _ in state.part(gathered.begun).entries())
             for key, actor, sequence in state.written_by(moved):
                 if (
-                    moved[actor] < sequence <= marked_number(clock.get(actor, 0))
+                    moved[actor] < sequence <= marked_number(vector.get(actor, 0))
                     and key not in begun
                     and (theirs is None or theirs.entry(key) is None)
                 ):
@@ -233,14 +233,14 @@ class Arrivals:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a transfer is whole and waits for this node's clock."""
-        return any(arrival.clock is not None for arrival in self._arrivals.values())
+        """Whether a transfer is whole and waits for this node's vector."""
+        return any(arrival.vector is not None for arrival in self._arrivals.values())
 
     def release(self) -> bool:
         """Complete a transfer that waited; tell whether there was one."""
         for arrival in self._arrivals.values():
-            if arrival.clock is not None and self._observe(arrival):
-                return self.complete(arrival.clock)
+            if arrival.vector is not None and self._observe(arrival):
+                return self.complete(arrival.vector)
         return False
 
     def _observe(self, arrival: _Arrival) -> bool:
@@ -257,12 +257,12 @@ class Arrivals:
         return True
 
     def _join_document(
-        self, name: str, gathered: _Gathered, arrival: _Arrival, clock: Clock
+        self, name: str, gathered: _Gathered, arrival: _Arrival, vector: Vector
     ) -> None:
         parts, theirs = self._parts, gathered.document.state
         document = parts.documents.for_remote(name, theirs)
         is_proof = gathered.is_whole and not arrival.is_repair and not document.skipped
-        dead = self._dead(document, gathered, clock) if is_proof else []
+        dead = self._dead(document, gathered, vector) if is_proof else []
         late = parts.late.find(document, theirs)
         if arrival.is_repair:
             new = document.absorb(theirs)
@@ -278,18 +278,18 @@ class Arrivals:
         elif not new.is_bottom():
             parts.journal.note(Change(name, new, False))
         if gathered.is_whole:
-            parts.documents.heal(name, clock)
+            parts.documents.heal(name, vector)
 
     @staticmethod
-    def _dead(document: Document, gathered: _Gathered, clock: Clock) -> list[Any]:
-        """Return the keys here that the sender's clock covers and the sender does not have."""
+    def _dead(document: Document, gathered: _Gathered, vector: Vector) -> list[Any]:
+        """Return the keys here that the sender's vector covers and the sender does not have."""
         theirs = gathered.document.state
         if not gathered.begun or not document.traits.is_prunable:
             return []
         return [
             key
             for key, entry in document.state.part(gathered.begun).entries()
-            if 0 < entry.sequence <= marked_number(clock.get(ActorId(entry.stamp.actor), 0))
+            if 0 < entry.sequence <= marked_number(vector.get(ActorId(entry.stamp.actor), 0))
             and theirs.entry(key) is None
         ]
 

@@ -1,6 +1,6 @@
-"""Short answers to "do we have the same": of clocks, of content, of parts of documents.
+"""Short answers to "do we have the same": of vectors, of content, of parts of documents.
 
-The hash of a clock says what was absorbed, the content digest says what is there. The first is
+The hash of a vector says what was absorbed, the content digest says what is there. The first is
 compared at each exchange, the second now and then: it finds what the first cannot, a broken
 invariant.
 """
@@ -15,9 +15,9 @@ from meshlib.crdt import registry
 from meshlib.hashing import HASH64_MASK, hash64
 from meshlib.replication.document import Document
 
-__all__ = ["Offer", "content_digest", "differing_buckets", "document_digests"]
+__all__ = ["DocumentDigests", "content_digest", "differing_buckets", "document_digests"]
 
-Offer = Mapping[str, tuple[str, tuple[int, ...]]]
+DocumentDigests = Mapping[str, tuple[str, tuple[int, ...]]]
 """Document to its type tag and digests: one for each bucket, or one of the whole state."""
 
 _empty_digests: dict[str, int] = {}

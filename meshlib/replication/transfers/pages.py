@@ -3,7 +3,7 @@
 A page carries whole buckets where the type has them. For types with numbered entries it also
 says which buckets begin with it, so that the receiver learns what the sender no longer has.
 Rules: the format of a page's `state` must live in this file; to the transport it is opaque. All
-pages are of the state as it was when the clock was taken, so that content and clock agree.
+pages are of the state as it was when the vector was taken, so that content and vector agree.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from meshlib.hashing import hash64
 from meshlib.replication.document import Document, DocumentTable
 from meshlib.replication.late_writes import NEVER, Time
 from meshlib.replication.parts import Parts
-from meshlib.replication.transfers.digests import Offer, differing_buckets, document_digests
+from meshlib.replication.transfers.digests import (
+    DocumentDigests,
+    differing_buckets,
+    document_digests,
+)
 from meshlib.replication.transfers.paging import encoded_pieces
 
-__all__ = ["PageContent", "SnapshotPage", "SnapshotPages"]
+__all__ = ["PageContent", "TransferPage", "TransferPages"]
 
 PAGE_VERSION: Final = 1
 
@@ -45,7 +49,7 @@ IS_WHOLE: Final = 4
 
 
 @frozen(slots=True)
-class SnapshotPage:
+class TransferPage:
     """One page of a state transfer.
 
     Args:
@@ -64,21 +68,21 @@ class PageContent:
     Args:
         transfer: names the transfer.
         index: the page's place in it, from 0.
-        clock_hash: of the sender's clock as it was before the first page.
+        vector_hash: of the sender's vector as it was before the first page.
         time: the sender's hybrid clock then, as (wall milliseconds, logical): later than any
             removal it has dropped, so that what the receiver writes comes after those too.
         horizon: of the removals that the sender has dropped, likewise: see `LateWrites`.
         begun: buckets whose content begins here and is complete with the last page.
         part: the encoded part of the document's state.
         is_last: whether it is the last page.
-        is_repair: whether equal clocks were found to hold different content: then clocks prove
+        is_repair: whether equal vectors were found to hold different content: then vectors prove
             nothing, and everything is joined.
-        is_whole: whether the sender lacks no entry of the document that its clock covers.
+        is_whole: whether the sender lacks no entry of the document that its vector covers.
     """
 
     transfer: int
     index: int
-    clock_hash: int
+    vector_hash: int
     time: Time
     horizon: Time = NEVER
     begun: tuple[int, ...]
@@ -91,7 +95,7 @@ class PageContent:
         """Write the page. O(size)."""
         flags = IS_LAST * self.is_last | IS_REPAIR * self.is_repair | IS_WHOLE * self.is_whole
         times = (*self.time, *self.horizon)
-        numbers = (self.transfer, self.index, self.clock_hash, *times, flags)
+        numbers = (self.transfer, self.index, self.vector_hash, *times, flags)
         data: bytes = pack((PAGE_VERSION, numbers, self.begun, self.part))
         return data
 
@@ -105,28 +109,28 @@ class PageContent:
         """
         tree = unpack(data)
         if type(tree) is not tuple or not tree or type(tree[0]) is not int:
-            raise DecodeError("not a page of a snapshot")
+            raise DecodeError("not a page of a transfer")
         if tree[0] != PAGE_VERSION:
-            raise VersionMismatch("a page of a snapshot", ours=PAGE_VERSION, theirs=tree[0])
+            raise VersionMismatch("a page of a transfer", ours=PAGE_VERSION, theirs=tree[0])
         if len(tree) != 4 or type(tree[3]) is not bytes:
-            raise DecodeError("not a page of a snapshot")
+            raise DecodeError("not a page of a transfer")
         _, numbers, begun, part = tree
         if type(numbers) is not tuple or len(numbers) != 8 or type(begun) is not tuple:
-            raise DecodeError("not a page of a snapshot")
+            raise DecodeError("not a page of a transfer")
         if not all(type(number) is int and 0 <= number <= NUMBER_MAX for number in numbers):
-            raise DecodeError("a page of a snapshot: a number out of range")
-        transfer, index, clock_hash, *times, flags = numbers
+            raise DecodeError("a page of a transfer: a number out of range")
+        transfer, index, vector_hash, *times, flags = numbers
         if max(times[::2]) > WALL_MS_MAX or max(times[1::2]) > LOGICAL_MAX:
-            raise DecodeError("a page of a snapshot: a time out of range")
+            raise DecodeError("a page of a transfer: a time out of range")
         time, horizon = (times[0], times[1]), (times[2], times[3])
         if horizon > time:
-            raise DecodeError("a page of a snapshot: removals dropped in the sender's future")
+            raise DecodeError("a page of a transfer: removals dropped in the sender's future")
         if not all(type(bucket) is int and 0 <= bucket < BUCKETS_MAX for bucket in begun):
-            raise DecodeError("a page of a snapshot: a bucket out of range")
+            raise DecodeError("a page of a transfer: a bucket out of range")
         return cls(
             transfer=transfer,
             index=index,
-            clock_hash=clock_hash,
+            vector_hash=vector_hash,
             time=time,
             horizon=horizon,
             begun=begun,
@@ -137,7 +141,7 @@ class PageContent:
         )
 
 
-class SnapshotPages:
+class TransferPages:
     """The pages that a peer needs, written one by one as they are asked for.
 
     What differs is copied at the beginning, which is quick beside writing it.
@@ -150,18 +154,24 @@ class SnapshotPages:
         is_repair: see `PageContent`.
     """
 
-    __slots__ = ("_head", "_piece_bytes_max", "_stream", "clock")
+    __slots__ = ("_head", "_piece_bytes_max", "_stream", "vector")
 
     def __init__(
-        self, parts: Parts, offer: Offer, *, page_bytes_max: int, number: int, is_repair: bool
+        self,
+        parts: Parts,
+        offer: DocumentDigests,
+        *,
+        page_bytes_max: int,
+        number: int,
+        is_repair: bool,
     ) -> None:
-        self.clock: Final = parts.vector.advertised(is_complete=True)
+        self.vector: Final = parts.vector.advertised(is_complete=True)
         self._piece_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
-        clock_hash = parts.vector.hash()
+        vector_hash = parts.vector.hash()
         self._head = PageContent(
-            transfer=hash64(pack((parts.actor, number, clock_hash))),
+            transfer=hash64(pack((parts.actor, number, vector_hash))),
             index=0,
-            clock_hash=clock_hash,
+            vector_hash=vector_hash,
             time=parts.clock.tick()[:2],
             horizon=parts.late.horizon,
             begun=(),
@@ -171,7 +181,9 @@ class SnapshotPages:
         self._stream = self._pages(self._differing(parts.documents, offer))
 
     @staticmethod
-    def _differing(documents: DocumentTable, offer: Offer) -> list[tuple[Document, list[int]]]:
+    def _differing(
+        documents: DocumentTable, offer: DocumentDigests
+    ) -> list[tuple[Document, list[int]]]:
         """Return copies of the documents that differ, small ones first, and the buckets."""
 
         def size(document: Document) -> tuple[int, str]:
@@ -193,26 +205,26 @@ class SnapshotPages:
             found.append((next(iter(documents)).empty(), []))
         return found
 
-    def __iter__(self) -> Iterator[SnapshotPage]:
+    def __iter__(self) -> Iterator[TransferPage]:
         return self
 
-    def __next__(self) -> SnapshotPage:
+    def __next__(self) -> TransferPage:
         return next(self._stream)
 
-    def _pages(self, differing: list[tuple[Document, list[int]]]) -> Iterator[SnapshotPage]:
+    def _pages(self, differing: list[tuple[Document, list[int]]]) -> Iterator[TransferPage]:
         """Number the pieces, and mark the last one: so one piece is made ahead."""
         waiting: tuple[str, PageContent] | None = None
         index = 0
         for document, buckets in differing:
             for begun, part in self._pieces(document, buckets):
                 if waiting is not None:
-                    yield SnapshotPage(waiting[0], waiting[1].encode())
+                    yield TransferPage(waiting[0], waiting[1].encode())
                 is_whole = not document.skipped
                 content = evolve(self._head, index=index, begun=begun, part=part, is_whole=is_whole)
                 waiting = document.name, content
                 index += 1
         if waiting is not None:
-            yield SnapshotPage(waiting[0], evolve(waiting[1], is_last=True).encode())
+            yield TransferPage(waiting[0], evolve(waiting[1], is_last=True).encode())
 
     def _pieces(
         self, document: Document, buckets: list[int]

@@ -36,10 +36,10 @@ DIAL_BYTES_PER_S_MAX: Final = 60
 """For each node and each address that it dials for ever, now and then: of members that it holds
 Down, and of seeds that it cannot reach."""
 
-CLOCK_FRAME_BYTES_MAX: Final = 120
-CLOCK_WRITER_BYTES_MAX: Final = 32
-"""Of a clock on its way, and for each writer in it. Who forgets a writer has another clock than
-its peers for a while, and each exchange of hashes between them is followed by one of clocks."""
+VECTOR_FRAME_BYTES_MAX: Final = 120
+VECTOR_WRITER_BYTES_MAX: Final = 32
+"""Of a vector on its way, and for each writer in it. Who forgets a writer has another vector than
+its peers for a while, and each exchange of hashes between them is followed by one of vectors."""
 
 MEMORY_S: Final = 60
 """Seconds within which tombstones, logs and queues are gone after all agree."""
@@ -85,8 +85,8 @@ class Calm:
         """
         cluster = self._cluster
         began = cluster.now
-        clocks = [inside.covered(host.node) for host in cluster.running()]
-        certain = cluster.ledger.certain(clocks)
+        vectors = [inside.covered(host.node) for host in cluster.running()]
+        certain = cluster.ledger.certain(vectors)
         deadline = began + ROUNDS_MAX + self._held_s()
         while left := next(differences(cluster), None):
             if cluster.now >= deadline:
@@ -99,7 +99,7 @@ class Calm:
         self._look_at_versions()
         for host in cluster.running()[:1]:
             has_rejoined = cluster.sometimes.counts()["rejoined"] > 0
-            look_at_what_survived(host, cluster.ledger.others, clocks, has_rejoined=has_rejoined)
+            look_at_what_survived(host, cluster.ledger.others, vectors, has_rejoined=has_rejoined)
         self._rest()
 
     def _held_s(self) -> float:
@@ -107,7 +107,7 @@ class Calm:
         cluster = self._cluster
         wall_s = EPOCH_S + cluster.now
         ahead_s = cluster.ledger.latest_wall_ms / 1000 - wall_s
-        return max(0.0, ahead_s - cluster.scenario.tuning.max_skew_s)
+        return max(0.0, ahead_s - cluster.scenario.tuning.skew_max_s)
 
     def _look_at_writes(self, certain: dict[tuple[str, str], Write]) -> None:
         cluster = self._cluster
@@ -178,7 +178,7 @@ class Calm:
             raise Broken("rest", f"{rate:.0f} bytes a second at rest, {allowed:.0f} are allowed")
         left: str | None = None
         for _ in range(ROUNDS_MAX):
-            # Nodes forget a writer at different times, and their clocks differ meanwhile.
+            # Nodes forget a writer at different times, and their vectors differ meanwhile.
             left = next(differences(cluster), None)
             if left is None:
                 break
@@ -207,11 +207,11 @@ def _forgetting_bytes(hosts: list[Host], before: Mapping[str, Collection[ActorId
     total = 0
     for host in hosts:
         newly = len(inside.forgotten(host.node).difference(before[host.label]))
-        clock_bytes = CLOCK_FRAME_BYTES_MAX + CLOCK_WRITER_BYTES_MAX * len(
+        vector_bytes = VECTOR_FRAME_BYTES_MAX + VECTOR_WRITER_BYTES_MAX * len(
             inside.covered(host.node)
         )
-        # One exchange with each other node: a clock, and a clock in answer.
-        total += newly * (len(hosts) - 1) * 2 * clock_bytes
+        # One exchange with each other node: a vector, and a vector in answer.
+        total += newly * (len(hosts) - 1) * 2 * vector_bytes
     return total
 
 
@@ -238,8 +238,8 @@ def differences(cluster: Cluster) -> Iterator[str]:
             yield f"{host.label} has not come back yet: its readers see what it had before"
         if inside.has_late_writes(host.node):
             yield f"{host.label} has late writes that it will write again"
-        if replica.clock_hash() != first.clock_hash():
-            yield f"{host.label} and {hosts[0].label} have other clocks"
+        if replica.vector_hash() != first.vector_hash():
+            yield f"{host.label} and {hosts[0].label} have other vectors"
         elif replica.content_digest() != first.content_digest():
             yield f"{host.label} and {hosts[0].label} have other content"
     alive = {host.name: host for host in hosts}

@@ -11,7 +11,7 @@ from typing import Any
 
 from meshlib.identity import ActorId
 from meshlib.routing import TREE_PREFIX
-from meshlib.testing.checkers.other_writes import Clocks, OtherWrites
+from meshlib.testing.checkers.other_writes import OtherWrites, Vectors
 from meshlib.testing.checkers.watch import MAP_DOCUMENTS, Broken
 from meshlib.testing.simulation.hosts import Host
 from meshlib.testing.simulation.workload import MODELS, TAGS, VISITS
@@ -78,14 +78,14 @@ class DocumentWatch:
 
 
 def look_at_what_survived(
-    host: Host, writes: OtherWrites, clocks: Clocks, *, has_rejoined: bool
+    host: Host, writes: OtherWrites, vectors: Vectors, *, has_rejoined: bool
 ) -> None:
     """Look whether what surviving nodes held when the calm began is there, once all agree.
 
     Args:
         host: any of them.
         writes: what was written.
-        clocks: what each of them held.
+        vectors: what each of them held.
         has_rejoined: whether a node made old writes again under new numbers: then an addition
             may be there beside the one that was removed.
 
@@ -95,19 +95,19 @@ def look_at_what_survived(
     replica = host.node.replica
     documents = replica.documents()
     counted = replica.get(VISITS).value if VISITS in documents else 0
-    if counted < (held := writes.increments_held(clocks, VISITS)):
+    if counted < (held := writes.increments_held(vectors, VISITS)):
         raise Broken("lost write", f"{counted} visits are counted, {held} were acknowledged")
     tags = set(replica.get(TAGS)) if TAGS in documents else set()
-    if lost := writes.elements_held(clocks, TAGS) - tags:
+    if lost := writes.elements_held(vectors, TAGS) - tags:
         raise Broken("lost write", f"the tags {sorted(lost)} were acknowledged and are gone")
-    if not has_rejoined and (back := writes.elements_gone(clocks) & tags):
+    if not has_rejoined and (back := writes.elements_gone(vectors) & tags):
         raise Broken("growth", f"the tags {sorted(back)} were removed and are there")
     cached: dict[tuple[str, str], list[str]] = {}
     for model in MODELS:
         state = host.node.sync.get_tree_state(model)
         for operation in state.operations if state is not None else ():
             cached.setdefault((TREE_PREFIX + model, operation.tenant), []).append(operation.text)
-    for document, tenant, text in writes.texts_held(clocks):
+    for document, tenant, text in writes.texts_held(vectors):
         # A longer text has its beginning cached too, and stands for it.
         if not any(other.startswith(text) for other in cached.get((document, tenant), ())):
             raise Broken(

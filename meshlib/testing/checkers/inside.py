@@ -12,7 +12,7 @@ from typing import Any
 from meshlib.codec import unpack
 from meshlib.gossip.messages.frames import PREFIX_BYTES
 from meshlib.membership import MemberStatus
-from meshlib.replication.vector import clock_hash
+from meshlib.replication.vector import vector_hash
 
 __all__ = [
     "covered",
@@ -73,7 +73,7 @@ def forgotten(node: Any) -> set[Any]:
 
 def covered_hash(node: Any) -> int:
     """Return the hash of what `covered` tells; equal for equal numbers of equal writers."""
-    return clock_hash(covered(node))
+    return vector_hash(covered(node))
 
 
 def is_receiving_state(node: Any) -> bool:

@@ -126,19 +126,19 @@ class Ledger:
         """Tell whether any node has forgotten a removal of a key."""
         return (document, key) in self._collected
 
-    def certain(self, clocks: Iterable[Mapping[ActorId, int]]) -> dict[Place, Write]:
+    def certain(self, vectors: Iterable[Mapping[ActorId, int]]) -> dict[Place, Write]:
         """Return the latest write of each place that one of some nodes holds.
 
         Args:
-            clocks: of the nodes that survive.
+            vectors: of the nodes that survive.
         """
-        clocks = list(clocks)
+        vectors = list(vectors)
         certain: dict[Place, Write] = {}
         for place, writes in self._writes.items():
             held = [
                 write
                 for write in writes.values()
-                if any(clock.get(write.actor, 0) >= write.sequence for clock in clocks)
+                if any(vector.get(write.actor, 0) >= write.sequence for vector in vectors)
             ]
             if held and not self._pardoned & {place, (place[0], None)}:
                 certain[place] = max(held, key=lambda write: write.stamp)

@@ -78,9 +78,9 @@ class Observer:
         host.waiting_count = waiting
         if cluster.network.is_cut:
             counters = host.node.counters
-            exchanged = counters.syncs_equal + counters.entries_received
+            exchanged = counters.exchanges_equal + counters.entries_received
             if exchanged > host.exchanged_count:
-                cluster.sometimes.count("sync_during_partition")
+                cluster.sometimes.count("exchange_during_partition")
             host.exchanged_count = exchanged
 
     def process_ended(self, host: Host, cluster: Cluster) -> None:
@@ -89,7 +89,7 @@ class Observer:
         counters = host.node.counters
         cluster.sometimes.count("indirect_probe_saved", counters.indirect_probes_saved)
         cluster.sometimes.count("gap_requested", counters.gaps_requested)
-        cluster.sometimes.count("snapshot_over_log", counters.snapshots_received)
+        cluster.sometimes.count("transfer_over_log", counters.transfers_received)
 
     def close(self, cluster: Cluster) -> None:
         """Take over what is only counted at the end."""
@@ -130,7 +130,7 @@ class Observer:
 
     def _restored(self, _host: Host, event: StateRestored, cluster: Cluster) -> None:
         if event.page_count > 1:
-            cluster.sometimes.count("snapshot_of_many_pages")
+            cluster.sometimes.count("transfer_of_many_pages")
 
     def _renewed(self, _host: Host, _event: IdentityRenewed, cluster: Cluster) -> None:
         cluster.sometimes.count("identity_renewed")
@@ -151,7 +151,7 @@ class Observer:
 
 
 def _is_uneven(host: Host) -> bool:
-    """Tell whether a process may hold what its clock does not count.
+    """Tell whether a process may hold what its vector does not count.
 
     That is what came with a peer's state, and what came late and waits to be written again.
     """

@@ -15,9 +15,9 @@ from meshlib.crdt import CausalContext, Dot
 from meshlib.identity import ActorId
 from meshlib.replication import WriteReceipt
 
-__all__ = ["Clocks", "OtherWrites"]
+__all__ = ["OtherWrites", "Vectors"]
 
-Clocks = Sequence[Mapping[ActorId, int]]
+Vectors = Sequence[Mapping[ActorId, int]]
 
 
 @frozen(slots=True)
@@ -97,30 +97,30 @@ class OtherWrites:
         """Tell whether anybody added an element."""
         return element in self._elements
 
-    def increments_held(self, clocks: Clocks, document: str) -> int:
+    def increments_held(self, vectors: Vectors, document: str) -> int:
         """Return how many increments surviving nodes hold.
 
         Args:
-            clocks: of the nodes that survive.
+            vectors: of the nodes that survive.
             document: where they were made.
         """
         if document in self._pardoned:
             return 0
-        return sum(_is_held(receipt, clocks) for receipt in self._increments)
+        return sum(_is_held(receipt, vectors) for receipt in self._increments)
 
-    def texts_held(self, clocks: Clocks) -> Iterator[tuple[str, str, str]]:
+    def texts_held(self, vectors: Vectors) -> Iterator[tuple[str, str, str]]:
         """Yield (document, tenant, text) that must be there: held, and its tenant never removed."""
         for (document, tenant, text), receipts in self._texts.items():
             if (document, tenant) in self._removed_tenants or document in self._pardoned:
                 continue
-            if any(_is_held(receipt, clocks) for receipt in receipts):
+            if any(_is_held(receipt, vectors) for receipt in receipts):
                 yield document, tenant, text
 
-    def elements_held(self, clocks: Clocks, document: str) -> set[str]:
+    def elements_held(self, vectors: Vectors, document: str) -> set[str]:
         """Return the elements that must be in the set: added, held, and nowhere removed since.
 
         Args:
-            clocks: of the nodes that survive.
+            vectors: of the nodes that survive.
             document: the set.
         """
         if document in self._pardoned:
@@ -132,22 +132,22 @@ class OtherWrites:
                 gone.append(addition.seen)
             else:
                 live.append(addition)
-        return {addition.element for addition in live if _is_held(addition.receipt, clocks)}
+        return {addition.element for addition in live if _is_held(addition.receipt, vectors)}
 
-    def elements_gone(self, clocks: Clocks) -> set[str]:
+    def elements_gone(self, vectors: Vectors) -> set[str]:
         """Return the elements that must not be in the set: each addition is seen to be over."""
-        over = [removal.dots for removal in self._removals if _is_held(removal.receipt, clocks)]
+        over = [removal.dots for removal in self._removals if _is_held(removal.receipt, vectors)]
         kept: set[str] = set()
         for addition in reversed(self._additions):
             if not _contain(over, addition.dot):
                 kept.add(addition.element)
-            if _is_held(addition.receipt, clocks):
+            if _is_held(addition.receipt, vectors):
                 over.append(addition.seen.minus(CausalContext((addition.dot,))))
         return self._elements - kept
 
 
-def _is_held(receipt: WriteReceipt, clocks: Clocks) -> bool:
-    return any(clock.get(receipt.actor, 0) >= receipt.sequence for clock in clocks)
+def _is_held(receipt: WriteReceipt, vectors: Vectors) -> bool:
+    return any(vector.get(receipt.actor, 0) >= receipt.sequence for vector in vectors)
 
 
 def _contain(contexts: Iterable[CausalContext], dot: Dot) -> bool:

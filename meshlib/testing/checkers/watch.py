@@ -21,7 +21,7 @@ from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.simulation.hosts import Host
 
-__all__ = ["Broken", "ContentByClock", "Watch"]
+__all__ = ["Broken", "ContentByVector", "Watch"]
 
 TIMERS_PER_S_MAX: Final = 400
 """A node that wakes more often than this in one simulated second is in a storm."""
@@ -55,11 +55,11 @@ class Broken(AssertionError):  # noqa: N818 - what was found
         self.detail = detail
 
 
-class ContentByClock:
-    """Rule R1 over the whole run: equal clocks mean equal live content.
+class ContentByVector:
+    """Rule R1 over the whole run: equal vectors mean equal live content.
 
     Writers that a node has forgotten by now count: it holds what they wrote.
-    Pages of a state transfer may hold writes that the clock which comes with the last one does
+    Pages of a state transfer may hold writes that the vector which comes with the last one does
     not count yet, and a transfer may break off; so nodes that took any are left out until the
     end, when all must agree.
     """
@@ -67,15 +67,15 @@ class ContentByClock:
     def __init__(self) -> None:
         self._digests: dict[int, tuple[int, str]] = {}
 
-    def compare(self, clock_hash: int, digest: int, label: str) -> None:
-        """Take note of a node's content at a clock.
+    def compare(self, vector_hash: int, digest: int, label: str) -> None:
+        """Take note of a node's content at a vector.
 
         Raises:
-            Broken: another node had other content at the same clock.
+            Broken: another node had other content at the same vector.
         """
-        known = self._digests.setdefault(clock_hash, (digest, label))
+        known = self._digests.setdefault(vector_hash, (digest, label))
         if known[0] != digest:
-            raise Broken("R1", f"{label} and {known[1]} have equal clocks and other content")
+            raise Broken("R1", f"{label} and {known[1]} have equal vectors and other content")
 
 
 class Watch:
@@ -84,12 +84,12 @@ class Watch:
     Args:
         host: where it runs.
         ledger: what was written.
-        contents: what others had at their clocks.
+        contents: what others had at their vectors.
         sometimes: counts what was seen.
         is_partitioned: tells whether links are cut now.
         check_period: every how many events `_check()` of all structures is asked.
         look_at_others: looks at the documents that are no maps, as often.
-        clock_moved: is told when the clock moved, with the own number if it is that.
+        vector_moved: is told when the vector moved, with the own number if it is that.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class Watch:
         host: Host,
         *,
         ledger: Ledger,
-        contents: ContentByClock,
+        contents: ContentByVector,
         sometimes: Sometimes,
         is_partitioned: Callable[[], bool],
         check_period: int,
         look_at_others: Callable[..., None],
-        clock_moved: Callable[[Host, int], None] | None = None,
+        vector_moved: Callable[[Host, int], None] | None = None,
     ) -> None:
         self._host = host
         self._ledger = ledger
@@ -111,14 +111,14 @@ class Watch:
         self._is_partitioned = is_partitioned
         self._check_period = check_period
         self._look_at_others = look_at_others
-        self._clock_moved = clock_moved
+        self._vector_moved = vector_moved
         self._packet_bytes_max = inside.packet_bytes_max(host.node)
         self._events = 0
         self._checks = 0
         self._second = -1
         self._wakes = 0
-        self._clock: dict[ActorId, int] = {}
-        self._clock_hash = 0
+        self._vector: dict[ActorId, int] = {}
+        self._vector_hash = 0
         self._actor: ActorId = host.node.replica.actor
         self._incarnation = 0
         self._revision = -1
@@ -133,14 +133,14 @@ class Watch:
 
     @property
     def has_taken_pages(self) -> bool:
-        """Whether parts of a peer's state came to this process, beside the clock that counts them.
+        """Whether parts of a peer's state came to this process, beside the vector that counts them.
 
         A whole transfer may have come within the event that is going on.
         """
         if not self._has_taken_pages:
             node = self._host.node
             self._has_taken_pages = (
-                inside.is_receiving_state(node) or node.counters.snapshots_received > 0
+                inside.is_receiving_state(node) or node.counters.transfers_received > 0
             )
         return self._has_taken_pages
 
@@ -167,10 +167,10 @@ class Watch:
                     self._digests[document] = content
                     self._look_at_map(document, state)
         self._look_at_transfer()
-        clock_hash = replica.clock_hash()
-        if clock_hash != self._clock_hash:
-            self._clock_hash = clock_hash
-            self._look_at_clock(replica)
+        vector_hash = replica.vector_hash()
+        if vector_hash != self._vector_hash:
+            self._vector_hash = vector_hash
+            self._look_at_vector(replica)
         self.check_queues()
         self._events += 1
         if self._events % self._check_period == 0:
@@ -230,7 +230,7 @@ class Watch:
     def renew(self) -> None:
         """Note that the node came back as another writer: it may have adopted a peer's state."""
         self._actor = self._host.node.replica.actor
-        self._clock = {}
+        self._vector = {}
         for document, entries in self._entries.items():
             for key in entries:
                 self._ledger.note_collected(document, key)
@@ -244,33 +244,33 @@ class Watch:
         if is_receiving:
             self._has_taken_pages = True
         elif self._was_receiving:
-            received = self._host.node.counters.snapshots_received
+            received = self._host.node.counters.transfers_received
             if received == self._transfers:
-                self._sometimes.count("snapshot_interrupted")
+                self._sometimes.count("transfer_interrupted")
             self._transfers = received
         self._was_receiving = is_receiving
 
-    def _look_at_clock(self, replica: Any) -> None:
+    def _look_at_vector(self, replica: Any) -> None:
         if replica.is_rejoining:
-            self._clock = {}  # that of what is adopted, until it is complete
+            self._vector = {}  # that of what is adopted, until it is complete
             return
         if replica.actor != self._actor:
             raise Broken("identity", "the actor changed without an event")
         vector = replica.version_vector
-        for actor, sequence in self._clock.items():
+        for actor, sequence in self._vector.items():
             now = vector.get(actor, 0)
             if now < sequence and (actor == self._actor or now):
                 who = "its own" if actor == self._actor else actor.hex()
-                raise Broken("clock", f"{who} number went from {sequence} back to {now}")
+                raise Broken("vector", f"{who} number went from {sequence} back to {now}")
         self._look_at_way(vector)
         own = vector.get(self._actor, 0)
-        has_written = own > self._clock.get(self._actor, 0)
-        self._clock = dict(vector)
-        if self._clock_moved is not None:
-            self._clock_moved(self._host, own if has_written else 0)
+        has_written = own > self._vector.get(self._actor, 0)
+        self._vector = dict(vector)
+        if self._vector_moved is not None:
+            self._vector_moved(self._host, own if has_written else 0)
         is_even = not replica.has_open_writes and not inside.has_late_writes(self._host.node)
         if is_even and not self.has_taken_pages:
-            # With the writers that it has forgotten: without them, the clock is again what it was
+            # With the writers that it has forgotten: without them, the vector is again what it was
             # before they wrote, and the content is not.
             numbers = inside.covered_hash(self._host.node)
             self._contents.compare(numbers, replica.content_digest(), self._host.label)
@@ -278,7 +278,7 @@ class Watch:
     def _look_at_way(self, vector: Mapping[ActorId, int]) -> None:
         """Count entries that came through a third node, by their writers."""
         moved = {
-            actor for actor, sequence in vector.items() if sequence > self._clock.get(actor, 0)
+            actor for actor, sequence in vector.items() if sequence > self._vector.get(actor, 0)
         }
         neighbours = inside.neighbour_actors(self._host.node)
         if neighbours is not None and not self._was_receiving:
@@ -356,7 +356,7 @@ class Watch:
             if self._is_partitioned():
                 self._sometimes.count("tombstone_collected_during_partition")
         elif self._ledger.was_removed_after(document, key, before.stamp):
-            self._sometimes.count("removal_learnt_from_snapshot")
+            self._sometimes.count("removal_learnt_from_transfer")
         else:
             raise Broken("vanished", f"{document}/{key} {before.stamp} is gone, unremoved")
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.sometimes import Sometimes
-from meshlib.testing.checkers.watch import ContentByClock
+from meshlib.testing.checkers.watch import ContentByVector
 from meshlib.testing.simulation.hosts import Host
 from meshlib.testing.simulation.network import SimulatedNetwork
 from meshlib.testing.simulation.scenario import Scenario
@@ -24,7 +24,7 @@ class Cluster(Protocol):
     hosts: dict[str, Host]
     ledger: Ledger
     sometimes: Sometimes
-    contents: ContentByClock
+    contents: ContentByVector
     network: SimulatedNetwork
 
     def schedule(self, at_s: float, action: Callable[..., None], *arguments: Any) -> None:

@@ -16,7 +16,7 @@ __all__ = ["make_node", "restore"]
 REGIONS: Final = 2
 ZONES: Final = 3
 LEAVE_FORGET_S: Final = 10.0
-CLOCK_ENTRIES_MAX: Final = 3
+VECTOR_ENTRIES_MAX: Final = 3
 
 
 def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
@@ -35,14 +35,16 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
         region=f"r{host.index % REGIONS}" if is_sparse else "",
         zone=f"z{host.index % ZONES}" if is_sparse else "",
         full_mesh_threshold=tuning.full_mesh_threshold,
-        clock_skew_max_s=tuning.max_skew_s,
+        clock_skew_max_s=tuning.skew_max_s,
         gossip=GossipConfig(
             packet_bytes_max=tuning.packet_bytes_max,
             forget_after_s=tuning.forget_after_s,
             leave_forget_s=min(LEAVE_FORGET_S, tuning.forget_after_s),
             content_check_period=tuning.content_check_period,
-            # As if there were more writers than a clock names, as in a cluster of a thousand.
-            clock_entries_max=CLOCK_ENTRIES_MAX if is_sparse else GossipConfig().clock_entries_max,
+            # As if there were more writers than a vector names, as in a cluster of a thousand.
+            vector_entries_max=VECTOR_ENTRIES_MAX
+            if is_sparse
+            else GossipConfig().vector_entries_max,
         ),
         replication=ReplicationConfig(
             log_bytes_max=tuning.log_bytes_max,

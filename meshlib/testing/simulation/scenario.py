@@ -133,7 +133,7 @@ class Tuning:
         packet_bytes_max: see `GossipConfig`.
         tombstone_grace_s: see `ReplicationConfig`.
         forget_after_s: see `GossipConfig`.
-        max_skew_s: see `HybridClock`.
+        skew_max_s: see `HybridClock`.
         content_check_period: see `GossipConfig`.
         writes_per_s: of the whole cluster.
         key_count: keys that are written to, for each kind of data.
@@ -149,7 +149,7 @@ class Tuning:
     packet_bytes_max: int = 65_536
     tombstone_grace_s: float = 2.0
     forget_after_s: float = 3_600.0
-    max_skew_s: float = 5.0
+    skew_max_s: float = 5.0
     content_check_period: int = 4
     writes_per_s: float = 5.0
     key_count: int = 12
@@ -261,7 +261,7 @@ def _draw_tuning(rng: random.Random, count: int) -> Tuning:
         packet_bytes_max=rng.choice((1_400, 8_192, 65_536)),
         tombstone_grace_s=rng.choice((0.0, 1.0, 3.0)),
         forget_after_s=rng.choice((8.0, 20.0, 40.0, 3_600.0)),
-        max_skew_s=rng.choice((2.0, 5.0)),
+        skew_max_s=rng.choice((2.0, 5.0)),
         content_check_period=rng.choice((1, 4, 16)),
         writes_per_s=rng.choice((1.0, 4.0, 10.0, 20.0)),
         key_count=rng.choice((2, 6, 20, 60)),

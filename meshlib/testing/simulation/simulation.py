@@ -31,7 +31,7 @@ from meshlib.testing.checkers.documents import DocumentWatch
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.observer import Observer
 from meshlib.testing.checkers.sometimes import Sometimes
-from meshlib.testing.checkers.watch import Broken, ContentByClock, Watch
+from meshlib.testing.checkers.watch import Broken, ContentByVector, Watch
 from meshlib.testing.simulation.hosts import Host
 from meshlib.testing.simulation.incidents import Incidents
 from meshlib.testing.simulation.network import SimulatedNetwork
@@ -81,7 +81,7 @@ class Simulation:
         self.hosts: dict[str, Host] = {}
         self.ledger = Ledger()
         self.sometimes = Sometimes()
-        self.contents = ContentByClock()
+        self.contents = ContentByVector()
         self.observer = Observer()
         self.failure: Failure | None = None
         self._trace = trace
@@ -194,7 +194,7 @@ class Simulation:
             sometimes=self.sometimes,
             is_partitioned=lambda: self.network.is_cut,
             check_period=self._check_period,
-            clock_moved=None if self._spread is None else self._follow,
+            vector_moved=None if self._spread is None else self._follow,
         )
         self.trace(host.label, f"starts as {host.node.node_id}")
         self._call(host, 1, b"", lambda node, local: node.join(self.seeds(), now=local))
@@ -353,7 +353,7 @@ class Simulation:
             )
 
     def _follow(self, host: Host, own_moved_to: int) -> None:
-        """Tell the spread of a clock that moved; of a write, when its writer's number did."""
+        """Tell the spread of a vector that moved; of a write, when its writer's number did."""
         if self._spread is None:
             return
         replica = host.node.replica

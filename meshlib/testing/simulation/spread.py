@@ -70,7 +70,7 @@ class _Followed:
 
 
 class Spread:
-    """Follows writes from the clock of their writer to the clocks of all others."""
+    """Follows writes from the vector of their writer to the vectors of all others."""
 
     def __init__(self) -> None:
         self._under_way: dict[_Key, _Followed] = {}
@@ -93,12 +93,12 @@ class Spread:
         if len(self._under_way) > OUTSTANDING_MAX:
             self._give_up(next(iter(self._under_way)))
 
-    def reached(self, label: str, clock: Mapping[ActorId, int], now: float) -> None:
-        """Take note of a node's clock. O(writes that this node lacked)."""
+    def reached(self, label: str, vector: Mapping[ActorId, int], now: float) -> None:
+        """Take note of a node's vector. O(writes that this node lacked)."""
         missing = self._missing_at.get(label)
         if not missing:
             return
-        for key in [key for key in missing if clock.get(key[0], 0) >= key[1]]:
+        for key in [key for key in missing if vector.get(key[0], 0) >= key[1]]:
             followed = missing.pop(key)
             followed.missing -= 1
             self._arrivals.append(now - followed.at_s)

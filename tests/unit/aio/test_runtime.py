@@ -346,7 +346,7 @@ async def test_a_reader_that_is_slow_is_told_how_much_it_missed(cluster):
 
 async def test_a_write_is_known_to_be_held_by_all_members(cluster):
     """They are asked to say so at once, and not with the next exchange."""
-    rare = evolve(GossipConfig.local(), sync_interval_s=1000.0)
+    rare = evolve(GossipConfig.local(), exchange_interval_s=1000.0)
     one, two, three = await cluster.start("one", "two", "three", gossip=rare)
 
     receipt = put(one, "colour", "blue")

@@ -101,9 +101,9 @@ async def test_a_save_names_the_clock_it_is_of(new_file):
     file, replica = new_file(), new_replica()
     put(replica, "key", 1)
 
-    clock_hash = await save(file, replica)
+    vector_hash = await save(file, replica)
 
-    assert clock_hash == replica.clock_hash() != new_replica().clock_hash()
+    assert vector_hash == replica.vector_hash() != new_replica().vector_hash()
 
 
 async def test_only_the_owner_may_read_the_file(new_file):

@@ -225,23 +225,23 @@ def test_only_the_bucket_of_a_changed_key_differs() -> None:
     assert one == two
 
 
-def test_a_snapshot_does_not_bring_back_what_was_removed_here() -> None:
+def test_a_transfer_does_not_bring_back_what_was_removed_here() -> None:
     """An entry that the clock covers and the map lacks is dead; others are joined."""
     old = Map().set("dead", 1, stamp=stamp(1), sequence=1)
     new = Map().set("new", 2, stamp=stamp(3), sequence=3)
     unnumbered = Map().set("plain", 3, stamp=stamp(4))
     state = Map()
-    absorbed = state.absorb_snapshot(
+    absorbed = state.absorb_transfer(
         old | new | unnumbered, covers=lambda actor, sequence: sequence <= 2
     )
     assert ["new", "plain"] == state.keys()
     assert new | unnumbered == absorbed
 
 
-def test_a_snapshot_joins_what_is_held_whatever_the_clock_covers() -> None:
+def test_a_transfer_joins_what_is_held_whatever_the_clock_covers() -> None:
     """The rule is for absent keys only: a held entry takes the later write."""
     state = Map().set("k", 1, stamp=stamp(1), sequence=1)
-    state.absorb_snapshot(state.set("k", 2, stamp=stamp(2), sequence=2), covers=lambda a, s: True)
+    state.absorb_transfer(state.set("k", 2, stamp=stamp(2), sequence=2), covers=lambda a, s: True)
     assert 2 == state["k"]
 
 

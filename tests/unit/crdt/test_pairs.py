@@ -84,14 +84,14 @@ def test_a_lexicographic_state_is_one_page() -> None:
 
 
 def test_a_pair_passes_on_what_its_sides_can() -> None:
-    """Stamps, snapshots of numbered entries and pages go to the side that has them."""
+    """Stamps, transfers of numbered entries and pages go to the side that has them."""
     mapped = Pair.of(LWWMap, GCounter)
     entries = LWWMap[str, int]().set("k", 1, stamp=Stamp(5, 0, ALICE), sequence=1)
     state = mapped(entries, GCounter().increment(by=ALICE))
     assert Stamp(5, 0, ALICE) == state.latest_stamp()
     assert None is Both().latest_stamp()
     empty = mapped()
-    new = empty.absorb_snapshot(state, covers=lambda actor, sequence: True)
+    new = empty.absorb_transfer(state, covers=lambda actor, sequence: True)
     assert ({}, 1) == (empty.first.value, empty.second.value) == (new.first.value, 1)
     parts = mapped()
     for bucket, digest in enumerate(state.bucket_digests()):

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages.kinds import ClockExchange, EntriesMessage, SnapshotRequest
+from meshlib.gossip.messages.kinds import EntriesMessage, TransferRequest, VectorExchange
 from meshlib.replication import ReplicationConfig
 
-QUIET = GossipConfig(sync_interval_s=1000.0)
+QUIET = GossipConfig(exchange_interval_s=1000.0)
 """No exchange begins by itself."""
 
 
@@ -44,9 +44,9 @@ def fall_behind(network: Any, count: int) -> None:
     give_up_pushing(network)
 
 
-def acknowledge(network: Any, clock: dict[Any, int], *, is_partial: bool = True) -> None:
+def acknowledge(network: Any, vector: dict[Any, int], *, is_partial: bool = True) -> None:
     """Let n1 tell n0 what it has."""
-    message = ClockExchange(clock, is_partial=is_partial)
+    message = VectorExchange(vector, is_partial=is_partial)
     network.nodes["n1"]._engine._context.send("n0", message)
     network.pump("n1")
     network.run(0.01)
@@ -68,12 +68,12 @@ def test_only_the_awaited_entry_brings_the_next_batch(network: Any) -> None:
     (last,) = [message for message in sent if message.wants_acknowledgement]
     awaited = last.entries[-1].last
     count = len(sent)
-    for clock in (
+    for vector in (
         {behind.actor: behind.replica.version_vector[behind.actor]},
         {ahead.actor: behind.replica.version_vector[ahead.actor]},
         {ahead.actor: awaited - 1},
     ):
-        acknowledge(network, clock)
+        acknowledge(network, vector)
     assert len(sent) == count
 
     acknowledge(network, {ahead.actor: awaited})
@@ -123,7 +123,7 @@ def test_a_transfer_whose_request_was_lost_begins_anew(network: Any) -> None:
     network.run(0.01)
     give_up_pushing(network)
     network.cuts.clear()
-    requests = messages_of(network, "n1", SnapshotRequest)
+    requests = messages_of(network, "n1", TransferRequest)
 
     network.cut("n1", "n0")
     network.nodes["n1"]._engine.anti_entropy.transfer.request("n0", network.now)
@@ -139,5 +139,5 @@ def test_a_transfer_whose_request_was_lost_begins_anew(network: Any) -> None:
 
     assert network.nodes["n1"].replica.get("app").get("k4") == "4" * 1000
     assert "StateRestored" in network.kinds("n1")
-    assert network.nodes["n1"].replica.reaches(network.nodes["n0"].replica.advertised_clock())
+    assert network.nodes["n1"].replica.reaches(network.nodes["n0"].replica.advertised_vector())
     assert len({request.session for request in requests}) == len(requests) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages.kinds import SyncRequest
+from meshlib.gossip.messages.kinds import ExchangeRequest
 from meshlib.replication.vector import MARK
 
 
@@ -32,7 +32,7 @@ def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: Any) -> None
     trio.kill("n2")
     trio.start("n2")
     trio.run(3.0)
-    before = sum(node.counters.snapshots_sent for node in trio.nodes.values())
+    before = sum(node.counters.transfers_sent for node in trio.nodes.values())
     trio.nodes["n0"].replica.forget(gone)
     for other in ("n1", "n2"):
         trio.nodes["n0"]._engine.anti_entropy.begin(other, trio.now)
@@ -40,7 +40,7 @@ def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: Any) -> None
     trio.run(0.05)
 
     assert [gone in node.replica.version_vector for node in trio.nodes.values()] == [False] * 3
-    assert sum(node.counters.snapshots_sent for node in trio.nodes.values()) == before
+    assert sum(node.counters.transfers_sent for node in trio.nodes.values()) == before
     assert trio.values("key") == [1, 1, 1]
 
 
@@ -55,7 +55,7 @@ def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: Any) 
 
     def noting(target: str, source: str, data: bytes) -> None:
         messages = decode_frame(data, cluster="mesh").messages
-        if source == "zz" and any(isinstance(message, SyncRequest) for message in messages):
+        if source == "zz" and any(isinstance(message, ExchangeRequest) for message in messages):
             asked.add(target)
         deliver(target, source, data)
 
@@ -71,7 +71,7 @@ def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: Any) 
 
 def test_whom_a_node_waits_for_before_it_forgets_a_writer_is_asked(network: Any) -> None:
     """It forgot the writer with less, long ago: it may have more by now, so its turn is now."""
-    quiet = GossipConfig(sync_interval_s=1000.0)
+    quiet = GossipConfig(exchange_interval_s=1000.0)
     for name in ("n0", "n1", "n2"):
         network.start(name, config=quiet)
     network.put("n2", "key", 1)
@@ -81,18 +81,18 @@ def test_whom_a_node_waits_for_before_it_forgets_a_writer_is_asked(network: Any)
     network.start("n2", config=quiet)
     network.run(3.0)
     node = network.nodes["n0"]
-    tracker, clock = node._engine._context.tracker, dict(node.replica.version_vector)
+    tracker, vector = node._engine._context.tracker, dict(node.replica.version_vector)
     tracker.observe(
         "n2",
-        {gone: MARK | clock[gone] - 1},
+        {gone: MARK | vector[gone] - 1},
         actor=network.nodes["n2"].actor,
-        our_clock=clock,
+        our_vector=vector,
         now=network.now - 1000.0,
     )
-    assert tracker.forgot_with_less(["n2"], gone, clock[gone]) == ("n2",)
+    assert tracker.forgot_with_less(["n2"], gone, vector[gone]) == ("n2",)
     network.nodes["n1"].replica.forget(gone)
     network.nodes["n1"]._engine.anti_entropy.begin("n0", network.now)
     network.pump("n1")
     network.run(0.05)
 
-    assert tracker.forgot_with_less(["n2"], gone, clock[gone]) == ()
+    assert tracker.forgot_with_less(["n2"], gone, vector[gone]) == ()

@@ -1,4 +1,4 @@
-"""Clocks are sent in part while that says it all, and whole when it does not."""
+"""Vectors are sent in part while that says it all, and whole when it does not."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import pytest
 
 from meshlib.errors import DecodeError
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages.kinds import ClockExchange, SyncRequest, decode_message, encode_message
+from meshlib.gossip.messages.kinds import (
+    ExchangeRequest,
+    VectorExchange,
+    decode_message,
+    encode_message,
+)
 from meshlib.identity import actor_id
 
-SHORT = GossipConfig(clock_entries_max=2)
+SHORT = GossipConfig(vector_entries_max=2)
 
 
 @pytest.fixture
 def many(network: Any) -> Any:
-    """Return six nodes that have all written, and that name two writers in a clock."""
+    """Return six nodes that have all written, and that name two writers in a vector."""
     for index in range(6):
         network.start(f"n{index}", config=SHORT)
     network.run(2.0)
@@ -27,14 +32,14 @@ def many(network: Any) -> Any:
     return network
 
 
-def clocks(network: Any) -> list[ClockExchange]:
-    """Return a list that fills with the clocks that arrive, acknowledgements left out."""
-    seen: list[ClockExchange] = []
+def vectors(network: Any) -> list[VectorExchange]:
+    """Return a list that fills with the vectors that arrive, acknowledgements left out."""
+    seen: list[VectorExchange] = []
     deliver = network._deliver
 
     def noting(target: str, source: str, data: bytes) -> None:
         messages = decode_frame(data, cluster="mesh").messages
-        seen.extend(m for m in messages if isinstance(m, ClockExchange) and not m.is_partial)
+        seen.extend(m for m in messages if isinstance(m, VectorExchange) and not m.is_partial)
         deliver(target, source, data)
 
     network._deliver = noting
@@ -61,19 +66,19 @@ def give_up_pushing(network: Any) -> None:
 
 
 def test_a_difference_in_few_writers_is_told_in_few(many: Any) -> None:
-    """One writer differs: no clock names more than the two that it may."""
-    seen = clocks(many)
+    """One writer differs: no vector names more than the two that it may."""
+    seen = vectors(many)
     write_unheard(many, "n4", ["lost"])
     many.run(3.0)
 
     assert many.values("lost") == ["lost"] * 6
     assert seen
-    assert all(m.rest_hash is not None and len(m.clock) <= 2 for m in seen)
+    assert all(m.rest_hash is not None and len(m.vector) <= 2 for m in seen)
 
 
-def test_a_difference_in_many_writers_needs_a_whole_clock(many: Any) -> None:
+def test_a_difference_in_many_writers_needs_a_whole_vector(many: Any) -> None:
     """Four writers differ at a node that was cut off: two would not say it all."""
-    seen = clocks(many)
+    seen = vectors(many)
     for other in ("n0", "n1", "n2", "n3", "n4"):
         many.cut_both("n5", other)
     for index in range(5):
@@ -84,7 +89,7 @@ def test_a_difference_in_many_writers_needs_a_whole_clock(many: Any) -> None:
     many.run(4.0)
 
     assert [many.values(f"again-{index}") for index in range(5)] == [[i] * 6 for i in range(5)]
-    assert any(m.rest_hash is None and len(m.clock) == 6 for m in seen)
+    assert any(m.rest_hash is None and len(m.vector) == 6 for m in seen)
 
 
 def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: Any) -> None:
@@ -92,13 +97,13 @@ def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: Any) -> None:
     many.start("n6", config=SHORT)
     many.run(3.0)
     write_unheard(many, "n6", ["first"])
-    seen = clocks(many)
+    seen = vectors(many)
     many.nodes["n0"]._engine.anti_entropy.begin("n6", many.now)
     many.pump("n0")
     many.run(0.02)
 
     assert many.nodes["n0"].replica.get("app").get("first") == "first"
-    assert [m.clock for m in seen[1:]] == [{many.nodes["n6"].actor: 0}]
+    assert [m.vector for m in seen[1:]] == [{many.nodes["n6"].actor: 0}]
 
 
 @pytest.mark.parametrize("wants_reply", [False, True])
@@ -109,14 +114,14 @@ def test_only_a_part_that_wants_a_reply_is_asked_to_be_whole(many: Any, wants_re
 
     def noting(target: str, source: str, data: bytes) -> None:
         messages = decode_frame(data, cluster="mesh").messages
-        if any(isinstance(m, SyncRequest) and m.wants_whole for m in messages):
+        if any(isinstance(m, ExchangeRequest) and m.wants_whole for m in messages):
             asked.append(f"{source} asks {target}")
         deliver(target, source, data)
 
     many._deliver = noting
     sender = many.nodes["n0"]
-    clock = sender.replica.latest_clock(2)
-    part = ClockExchange(clock, wants_reply, rest_hash=sender.replica.rest_hash(clock) ^ 1)
+    vector = sender.replica.latest_vector(2)
+    part = VectorExchange(vector, wants_reply, rest_hash=sender.replica.rest_hash(vector) ^ 1)
     sender._engine._context.send("n1", part)
     many.pump("n0")
     many.run(0.02)
@@ -125,10 +130,10 @@ def test_only_a_part_that_wants_a_reply_is_asked_to_be_whole(many: Any, wants_re
 
 
 def test_numbers_of_nothing_are_refused_without_a_rest() -> None:
-    """In a whole clock a writer without a number does not belong."""
-    clock = {actor_id("a", 1): 0}
-    allowed = ClockExchange(clock, rest_hash=7)
+    """In a whole vector a writer without a number does not belong."""
+    vector = {actor_id("a", 1): 0}
+    allowed = VectorExchange(vector, rest_hash=7)
 
     assert decode_message(encode_message(allowed)) == allowed
     with pytest.raises(DecodeError):
-        decode_message(encode_message(ClockExchange(clock)))
+        decode_message(encode_message(VectorExchange(vector)))

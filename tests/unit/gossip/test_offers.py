@@ -9,7 +9,7 @@ import pytest
 
 from meshlib.gossip import MessageUnsendable
 from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
-from meshlib.gossip.messages.kinds import SnapshotRequest, VolatileMessage, encode_message
+from meshlib.gossip.messages.kinds import TransferRequest, VolatileMessage, encode_message
 from meshlib.gossip.messages.offers import GROUPS, compact, expand
 from meshlib.identity import actor_id
 from meshlib.limits import DOCUMENTS_MAX, FRAME_BYTES_MAX
@@ -105,7 +105,7 @@ def test_the_largest_offer_fits_a_frame(name: str) -> None:
     digests = digests_of(DOCUMENTS_MAX, buckets=2, name=name)
     for count in (1, 256):
         same = dict.fromkeys(digests, ("record:tree", tuple(range(count))))
-        message = encode_message(SnapshotRequest(1, compact(same)))
+        message = encode_message(TransferRequest(1, compact(same)))
 
         assert FrameWriter(HEADER, bytes_max=FRAME_BYTES_MAX).add(message)
 
@@ -138,20 +138,20 @@ def test_nodes_with_many_documents_converge_by_a_transfer(network: Any, count: i
 
     put(nodes[0], range(count), "first")
     network.run_until(
-        lambda: nodes[0].replica.clock_hash() == nodes[1].replica.clock_hash(), limit_s=60.0
+        lambda: nodes[0].replica.vector_hash() == nodes[1].replica.vector_hash(), limit_s=60.0
     )
     network.cut_both("n0", "n1")
     put(nodes[0], range(0, count, 2), "left")
     put(nodes[1], range(1, count, 5), "right")
     network.run(0.5)
-    before = [node.counters.snapshots_received for node in nodes]
+    before = [node.counters.transfers_received for node in nodes]
     network.cuts.clear()
     network.run_until(
-        lambda: nodes[0].replica.clock_hash() == nodes[1].replica.clock_hash(), limit_s=60.0
+        lambda: nodes[0].replica.vector_hash() == nodes[1].replica.vector_hash(), limit_s=60.0
     )
 
     assert nodes[0].replica.content_digest() == nodes[1].replica.content_digest()
-    assert before != [node.counters.snapshots_received for node in nodes]
+    assert before != [node.counters.transfers_received for node in nodes]
     assert [0, 0] == [node.counters.messages_unsendable for node in nodes]
 
 

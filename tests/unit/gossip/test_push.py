@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages.kinds import ClockExchange, EntriesMessage
+from meshlib.gossip.messages.kinds import EntriesMessage, VectorExchange
 
 COUNT = 14
 NAMES = [f"n{index}" for index in range(COUNT)]
-QUIET = GossipConfig(sync_interval_s=1000.0)
+QUIET = GossipConfig(exchange_interval_s=1000.0)
 """No exchange repairs anything: what arrives was pushed."""
 
 
@@ -107,7 +107,7 @@ def test_pushing_again_ends(sparse: Any) -> None:
 
 def test_one_acknowledgement_does_for_many_entries(sparse: Any) -> None:
     """It waits a little for others, so that a burst is answered once."""
-    seen = watch(sparse, ClockExchange)
+    seen = watch(sparse, VectorExchange)
     receiver = targets(sparse, "n3")[0]
     for index in range(10):
         sparse.put("n3", f"key-{index}", index)
@@ -117,7 +117,7 @@ def test_one_acknowledgement_does_for_many_entries(sparse: Any) -> None:
     assert len(answers) == 1
     assert answers[0].is_partial
     assert (
-        max(answers[0].clock.values())
+        max(answers[0].vector.values())
         == sparse.nodes["n3"].replica.version_vector[sparse.nodes["n3"].actor]
     )
 

@@ -9,7 +9,7 @@ import pytest
 from meshlib.clock import HybridClock
 from meshlib.gossip import GossipConfig, MemberDown, MemberSuspected, NameConflict, PacketRejected
 from meshlib.gossip.messages.frames import decode_frame
-from meshlib.gossip.messages.kinds import SnapshotAvailable
+from meshlib.gossip.messages.kinds import TransferAvailable
 from meshlib.identity import actor_id
 from meshlib.replication import LogEntry, Replica, ReplicationConfig
 from meshlib.testing.checkers.inside import leftovers
@@ -98,7 +98,7 @@ def test_the_name_of_a_dead_node_can_be_taken_elsewhere(trio: Any) -> None:
     assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "elsewhere"]
 
 
-def test_a_restart_with_a_clock_gone_back_moves_above_its_old_start(trio: Any) -> None:
+def test_a_restart_with_a_vector_gone_back_moves_above_its_old_start(trio: Any) -> None:
     """A lower incarnation than the dead one is raised, not refused."""
     trio.kill("n2")
     trio.run(3.0)
@@ -280,8 +280,8 @@ def test_a_node_away_for_too_long_comes_back_as_a_new_writer(trio: Any) -> None:
     assert "Rejoined" in trio.kinds("n2")
 
 
-def test_a_writer_whose_start_is_long_over_leaves_the_clock(trio: Any) -> None:
-    """Clocks do not grow with every restart for ever."""
+def test_a_writer_whose_start_is_long_over_leaves_the_vector(trio: Any) -> None:
+    """Vectors do not grow with every restart for ever."""
     for name in ("n0", "n1", "n2"):
         trio.kill(name)
     config = GossipConfig(forget_after_s=5.0)
@@ -483,7 +483,7 @@ def test_halves_of_which_one_forgot_a_writer_end_with_equal_content(network: Any
     assert [node.replica.get("app").value for node in network.nodes.values()] == [
         {"kept": 1, "late": 1}
     ] * 4
-    assert len({node.replica.clock_hash() for node in network.nodes.values()}) == 1
+    assert len({node.replica.vector_hash() for node in network.nodes.values()}) == 1
     assert [name for name in names if "StateDiverged" in network.kinds(name)] == []
 
 
@@ -513,12 +513,12 @@ def test_unequal_marks_behind_equal_hashes_bring_nothing_back(
         node.replica.receive(entries)
         node.replica.forget(actor)
         node.replica.collect_tombstones({}, now=network.now)
-    were_equal = nodes[0].replica.clock_hash() == nodes[1].replica.clock_hash()
+    were_equal = nodes[0].replica.vector_hash() == nodes[1].replica.vector_hash()
     left_to_lose = [None] * lost_count
 
     def is_lost(data: bytes) -> bool:
         messages = decode_frame(data, cluster="mesh").messages
-        if left_to_lose and any(isinstance(message, SnapshotAvailable) for message in messages):
+        if left_to_lose and any(isinstance(message, TransferAvailable) for message in messages):
             left_to_lose.pop()
             return True
         return False
@@ -529,4 +529,4 @@ def test_unequal_marks_behind_equal_hashes_bring_nothing_back(
     assert were_equal
     assert not left_to_lose
     assert [node.replica.get("app").value for node in nodes] == [{}, {}]
-    assert nodes[0].replica.clock_hash() == nodes[1].replica.clock_hash()
+    assert nodes[0].replica.vector_hash() == nodes[1].replica.vector_hash()

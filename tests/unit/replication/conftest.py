@@ -61,10 +61,10 @@ class World:
 
     def transfer(self, source: Replica, destination: Replica, **settings: Any) -> Received:
         """Bring the whole state from one to the other."""
-        pages = source.snapshot_pages(destination.snapshot_offer(), **settings)
+        pages = source.transfer_pages(destination.transfer_offer(), **settings)
         for page in pages:
             destination.absorb_page(page)
-        return destination.complete_snapshot(pages.clock)
+        return destination.complete_transfer(pages.vector)
 
 
 @pytest.fixture

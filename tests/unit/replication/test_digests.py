@@ -38,7 +38,7 @@ def test_an_offer_names_documents_and_digests(world: Any) -> None:
     a = world.replica("a")
     world.put(a, "x", 1)
     world.increment(a)
-    offer = a.snapshot_offer()
+    offer = a.transfer_offer()
     assert {"m": ("lww_map", 256), "n": ("g_counter", 1)} == {
         name: (tag, len(digests)) for name, (tag, digests) in offer.items()
     }

@@ -29,8 +29,8 @@ def test_the_next_entry_is_taken_and_others_wait() -> None:
     assert A not in buffer
 
 
-def test_what_the_clock_has_passed_is_dropped() -> None:
-    """A snapshot may have brought it meanwhile."""
+def test_what_the_vector_has_passed_is_dropped() -> None:
+    """A transfer may have brought it meanwhile."""
     buffer = GapBuffer(bytes_max=100 * SIZE)
     buffer.put(entry(3))
     buffer.put(entry(4))

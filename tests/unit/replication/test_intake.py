@@ -29,13 +29,13 @@ from meshlib.replication.entries.log import join_entries
 
 
 def test_a_new_entry_is_absorbed_and_forwarded_as_it_came(world: Any) -> None:
-    """The same bytes go on, and the clock counts them."""
+    """The same bytes go on, and the vector counts them."""
     a, b = world.replica("a"), world.replica("b")
     entry = world.put(a, "x", 1)
     received = b.receive([entry])
     assert [entry] == received.new
     assert {"x": 1} == world.live(b)
-    assert a.clock_hash() == b.clock_hash()
+    assert a.vector_hash() == b.vector_hash()
     assert [entry] == b.lacking({}, bytes_max=1000).entries
 
 
@@ -60,16 +60,16 @@ def test_an_entry_ahead_of_a_gap_waits_for_it(world: Any) -> None:
     assert {"x": 1, "y": 1, "z": 1} == world.live(b)
 
 
-def test_a_removal_moves_the_clock(world: Any) -> None:
-    """Equal clocks mean equal content, removals included."""
+def test_a_removal_moves_the_vector(world: Any) -> None:
+    """Equal vectors mean equal content, removals included."""
     a, b = world.replica("a"), world.replica("b")
     b.receive([world.put(a, "x", 1)])
-    before = b.clock_hash()
+    before = b.vector_hash()
     b.receive([world.remove(a, "x")])
-    assert ({}, True) == (world.live(b), before != b.clock_hash())
+    assert ({}, True) == (world.live(b), before != b.vector_hash())
 
 
-def test_a_range_over_the_clock_is_absorbed_once_more(world: Any) -> None:
+def test_a_range_over_the_vector_is_absorbed_once_more(world: Any) -> None:
     """A joined entry that overlaps what was absorbed brings just the rest."""
     a, b = world.replica("a"), world.replica("b")
     first, second = world.put(a, "x", 1), world.put(a, "y", 2)
@@ -80,7 +80,7 @@ def test_a_range_over_the_clock_is_absorbed_once_more(world: Any) -> None:
     b._check()
 
 
-def test_a_range_over_the_clock_does_not_bring_back_the_dead(world: Any) -> None:
+def test_a_range_over_the_vector_does_not_bring_back_the_dead(world: Any) -> None:
     """What it repeats may have been removed here, and its tombstone collected."""
     a, b = world.replica("a"), world.replica("b")
     first, second = world.put(a, "x", 1), world.put(a, "y", 2)
@@ -92,7 +92,7 @@ def test_a_range_over_the_clock_does_not_bring_back_the_dead(world: Any) -> None
 
 
 def test_an_entry_that_cannot_be_read_is_refused_and_asked_for(world: Any) -> None:
-    """Nothing is changed, and the clock does not move over it."""
+    """Nothing is changed, and the vector does not move over it."""
     a, b = world.replica("a"), world.replica("b")
     bad = evolve(world.put(a, "x", 1), delta=b"\xc1")
     received = b.receive([bad])
@@ -160,7 +160,7 @@ def test_an_echo_of_an_own_entry_is_a_duplicate(world: Any) -> None:
 
 
 def test_an_entry_from_the_future_waits_until_it_is_plausible(world: Any) -> None:
-    """It blocks nobody else, is told once, and is released by the clock."""
+    """It blocks nobody else, is told once, and is released by the vector."""
     a, b = world.replica("a"), world.replica("b")
     world.offsets["a"] = 100.0
     first, second = world.put(a, "x", 1), world.put(a, "y", 2)
@@ -196,13 +196,13 @@ def test_a_gap_buffer_without_room_says_so(world: Any) -> None:
 
 
 def test_a_log_over_its_limit_says_what_it_dropped(world: Any) -> None:
-    """A peer that still lacks these will get a snapshot."""
+    """A peer that still lacks these will get a transfer."""
     config = ReplicationConfig(log_bytes_max=1024)
     a, b = world.replica("a"), world.replica("b", config=config)
     for number in range(20):
         b.receive([world.put(a, f"k{number}", "v" * 50)])
     assert any(isinstance(event, LogShortened) for event in b.events())
-    assert b.lacking({}, bytes_max=10_000).needs_snapshot
+    assert b.lacking({}, bytes_max=10_000).needs_transfer
     b._check()
 
 

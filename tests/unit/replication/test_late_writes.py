@@ -9,7 +9,7 @@ import pytest
 from meshlib.codec import pack, unpack
 from meshlib.errors import DecodeError
 from meshlib.identity import actor_id
-from meshlib.replication import LogEntry, Replica, SnapshotPage
+from meshlib.replication import LogEntry, Replica, TransferPage
 from meshlib.replication.late_writes import POSTPONED_MAX
 
 
@@ -225,9 +225,9 @@ def test_a_page_from_a_sender_with_removals_in_its_future_is_refused(world: Any)
     """Everything would be late to who believed it."""
     here, _, _ = removed_and_dropped(world)
     world.put(here, "other", 1)
-    page = next(iter(here.snapshot_pages({})))
+    page = next(iter(here.transfer_pages({})))
     version, numbers, *rest = unpack(page.state)
     future = (*numbers[:5], numbers[3] + 1, 0, numbers[7])
 
     with pytest.raises(DecodeError, match="in the sender's future"):
-        world.replica("b").absorb_page(SnapshotPage("m", pack((version, future, *rest))))
+        world.replica("b").absorb_page(TransferPage("m", pack((version, future, *rest))))

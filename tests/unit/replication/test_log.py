@@ -40,9 +40,9 @@ def test_what_a_peer_lacks_comes_in_order() -> None:
 
 
 def test_a_peer_that_lacks_nothing_gets_nothing() -> None:
-    """Equal clocks need no entries."""
+    """Equal vectors need no entries."""
     found = filled(entry(1)).lacking({A: 1}, {A: 1}, bytes_max=10_000)
-    assert ([], False, True) == (found.entries, found.needs_snapshot, found.is_complete)
+    assert ([], False, True) == (found.entries, found.needs_transfer, found.is_complete)
 
 
 def test_writers_that_the_peer_does_not_know_come_first() -> None:
@@ -74,12 +74,12 @@ def test_one_entry_over_the_budget_is_sent_alone() -> None:
     assert [1] == [one.first for one in found.entries]
 
 
-def test_a_peer_behind_the_mark_needs_a_snapshot() -> None:
+def test_a_peer_behind_the_mark_needs_a_transfer() -> None:
     """What every member had was dropped; a new peer cannot get it from the log."""
     log = filled(entry(1), entry(2))
     assert 1 == log.trim({A: 1})
-    assert log.lacking({A: 2}, {}, bytes_max=10_000).needs_snapshot
-    assert not log.lacking({A: 2}, {A: 1}, bytes_max=10_000).needs_snapshot
+    assert log.lacking({A: 2}, {}, bytes_max=10_000).needs_transfer
+    assert not log.lacking({A: 2}, {A: 1}, bytes_max=10_000).needs_transfer
 
 
 def test_a_joined_entry_that_is_partly_stable_stays() -> None:
@@ -147,17 +147,17 @@ def test_a_gap_is_filled_from_the_log() -> None:
     assert found.is_complete
 
 
-def test_a_gap_behind_the_mark_needs_a_snapshot() -> None:
+def test_a_gap_behind_the_mark_needs_a_transfer() -> None:
     """What was dropped cannot fill a gap."""
     log = filled(entry(1), entry(2))
     log.trim({A: 1})
-    assert log.between(Gap(A, 1, 2), bytes_max=10_000).needs_snapshot
+    assert log.between(Gap(A, 1, 2), bytes_max=10_000).needs_transfer
 
 
 def test_a_gap_of_an_unknown_writer_is_not_filled() -> None:
     """A peer may ask a node that knows less."""
     found = filled().between(Gap(A, 1, 2), bytes_max=10_000)
-    assert ([], False, False) == (found.entries, found.needs_snapshot, found.is_complete)
+    assert ([], False, False) == (found.entries, found.needs_transfer, found.is_complete)
 
 
 def test_a_range_takes_the_place_of_what_it_holds() -> None:
@@ -167,8 +167,8 @@ def test_a_range_takes_the_place_of_what_it_holds() -> None:
     log.check({A: 4}, fail)
 
 
-def test_a_snapshot_empties_the_log_behind_it() -> None:
-    """After a snapshot the log would have a hole; it begins anew above."""
+def test_a_transfer_empties_the_log_behind_it() -> None:
+    """After a transfer the log would have a hole; it begins anew above."""
     log = filled(entry(1), entry(2))
     log.skip_to(A, 7)
     assert (0, 7) == (len(log), log.trimmed(A))

@@ -21,10 +21,10 @@ NEW = actor_id("a", 2)
 
 
 def adopt(world: Any, node: Replica, peer: Replica, *, actor: bytes = NEW) -> RejoinReport:
-    """Come back by a snapshot of a peer."""
+    """Come back by a transfer of a peer."""
     node.begin_rejoin(actor)  # type: ignore[arg-type]  # the tests' actors are bytes
     world.transfer(peer, node)
-    assert node.reaches(peer.advertised_clock())
+    assert node.reaches(peer.advertised_vector())
     return node.finish_rejoin()
 
 
@@ -138,12 +138,12 @@ def test_readers_and_writers_are_served_meanwhile(world: Any) -> None:
     assert not a.is_rejoining
 
 
-def test_entries_may_do_instead_of_a_snapshot(world: Any) -> None:
+def test_entries_may_do_instead_of_a_transfer(world: Any) -> None:
     """When the peer's log still has everything."""
     a, b, entries = pair(world)
     a.begin_rejoin(NEW)
-    a.receive(b.lacking(a.advertised_clock(), bytes_max=1000).entries)
-    assert a.reaches(b.advertised_clock())
+    a.receive(b.lacking(a.advertised_vector(), bytes_max=1000).entries)
+    assert a.reaches(b.advertised_vector())
     a.finish_rejoin()
     assert {"x": "old"} == world.live(a)
     assert entries == a.lacking({}, bytes_max=1000).entries
@@ -178,10 +178,10 @@ def test_two_that_come_back_to_each_other_go_on(world: Any) -> None:
     b.finish_rejoin()
     assert (0, ()) == (report.kept, report.lost)
     world.put(a, "later", 3)
-    b.receive(a.lacking(b.advertised_clock(), bytes_max=10_000).entries)
-    a.receive(b.lacking(a.advertised_clock(), bytes_max=10_000).entries)
+    b.receive(a.lacking(b.advertised_vector(), bytes_max=10_000).entries)
+    a.receive(b.lacking(a.advertised_vector(), bytes_max=10_000).entries)
     assert {"x": "old", "mine": 1, "theirs": 2, "later": 3} == world.live(a) == world.live(b)
-    assert a.clock_hash() == b.clock_hash()
+    assert a.vector_hash() == b.vector_hash()
     a._check()
 
 
@@ -221,10 +221,10 @@ def test_an_end_needs_a_beginning(world: Any) -> None:
 
 
 def test_a_node_that_was_forgotten_is_told(world: Any) -> None:
-    """By the mark in a peer's clock, or in its state."""
+    """By the mark in a peer's vector, or in its state."""
     a, b, _ = pair(world)
     b.forget(a.actor)
-    a.learn_forgotten(b.advertised_clock(), keep=())
+    a.learn_forgotten(b.advertised_vector(), keep=())
     assert [ActorForgotten(actor=a.actor)] == a.events()
 
 
@@ -236,7 +236,7 @@ def test_a_node_with_more_than_was_forgotten_is_told(world: Any) -> None:
     c = world.replica("c")
     c.receive([first])
     c.forget(b.actor)
-    assert [] == a.learn_forgotten(c.advertised_clock(), keep=())
+    assert [] == a.learn_forgotten(c.advertised_vector(), keep=())
     assert [ActorForgotten(actor=b.actor)] == a.events()
 
 
@@ -274,7 +274,7 @@ def test_events_are_told_while_coming_back(world: Any) -> None:
 
 
 def test_a_state_may_tell_that_one_was_forgotten(world: Any) -> None:
-    """The marks are in its clock too."""
+    """The marks are in its vector too."""
     a, b, _ = pair(world)
     b.forget(a.actor)
     fresh = Replica(actor=a.actor, clock=world.clock(a.actor, "a"))
@@ -284,7 +284,7 @@ def test_a_state_may_tell_that_one_was_forgotten(world: Any) -> None:
 
 @pytest.mark.parametrize("other_count", [10, 300])
 def test_what_a_writer_forgotten_long_ago_wrote_stays_removed(world: Any, other_count: int) -> None:
-    """A state's clock marks all that were forgotten: an entry that none covers would be news."""
+    """A state's vector marks all that were forgotten: an entry that none covers would be news."""
     a, b, old = world.replica("a"), world.replica("b"), world.replica("old")
     writers = [old, *(world.replica(f"other {number}") for number in range(other_count))]
     for writer in writers:

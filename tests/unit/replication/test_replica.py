@@ -80,13 +80,13 @@ def test_an_unknown_document_cannot_be_read(world: Any) -> None:
         world.replica("a").get("m")
 
 
-def test_equal_clocks_mean_equal_content(world: Any) -> None:
+def test_equal_vectors_mean_equal_content(world: Any) -> None:
     """R1, for nodes that got there in different ways."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entries = [world.put(a, "x", 1), world.put(a, "y", 2), world.remove(a, "x")]
     b.receive(entries)
     world.transfer(a, c)
-    assert a.clock_hash() == b.clock_hash() == c.clock_hash()
+    assert a.vector_hash() == b.vector_hash() == c.vector_hash()
     assert a.content_digest() == b.content_digest() == c.content_digest()
 
 
@@ -161,30 +161,30 @@ def test_forgetting_the_unknown_changes_nothing(world: Any) -> None:
     """Nor is it an error: members come and go without writing."""
     a = world.replica("a")
     a.forget(actor_id("z", 1))
-    assert ({}, {}) == (dict(a.version_vector), dict(a.advertised_clock()))
+    assert ({}, {}) == (dict(a.version_vector), dict(a.advertised_vector()))
 
 
 def test_a_new_node_gets_what_forgotten_writers_wrote(world: Any) -> None:
-    """No log has it and no clock names them, so it is sent as a state."""
+    """No log has it and no vector names them, so it is sent as a state."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     a.receive([world.put(b, "x", 1)])
     a.forget(b.actor)
-    assert a.lacking(c.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert a.lacking(c.advertised_vector(), bytes_max=1000).needs_transfer
     world.transfer(a, c)
     assert {"x": 1} == world.live(c)
-    assert (a.clock_hash(), 1) == (c.clock_hash(), c.version_vector[BASE])
-    assert not a.lacking(c.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert (a.vector_hash(), 1) == (c.vector_hash(), c.version_vector[BASE])
+    assert not a.lacking(c.advertised_vector(), bytes_max=1000).needs_transfer
 
 
-def test_peers_forget_what_a_clock_marks(world: Any) -> None:
+def test_peers_forget_what_a_vector_marks(world: Any) -> None:
     """Then their hashes are equal again."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entry = world.put(c, "x", 1)
     a.receive([entry])
     b.receive([entry])
     a.forget(c.actor)
-    assert [c.actor] == b.learn_forgotten(a.advertised_clock(), keep=[a.actor, b.actor])
-    assert a.clock_hash() == b.clock_hash()
+    assert [c.actor] == b.learn_forgotten(a.advertised_vector(), keep=[a.actor, b.actor])
+    assert a.vector_hash() == b.vector_hash()
 
 
 def test_a_writer_is_not_forgotten_before_all_of_it_is_here(world: Any) -> None:
@@ -195,14 +195,14 @@ def test_a_writer_is_not_forgotten_before_all_of_it_is_here(world: Any) -> None:
     b.receive(entries[:1])
     a.forget(c.actor)
     assert 1 == a.collect_tombstones({}, now=0.0)
-    assert [] == b.learn_forgotten(a.advertised_clock(), keep=[])
+    assert [] == b.learn_forgotten(a.advertised_vector(), keep=[])
     assert 1 == b.version_vector[c.actor]
-    assert not b.reaches(a.advertised_clock())
+    assert not b.reaches(a.advertised_vector())
     world.transfer(a, b)
     assert {"y": 2} == world.live(a) == world.live(b)
-    assert b.reaches(a.advertised_clock())
-    assert [c.actor] == b.learn_forgotten(a.advertised_clock(), keep=[])
-    assert a.clock_hash() == b.clock_hash()
+    assert b.reaches(a.advertised_vector())
+    assert [c.actor] == b.learn_forgotten(a.advertised_vector(), keep=[])
+    assert a.vector_hash() == b.vector_hash()
 
 
 def test_who_has_more_of_a_writer_than_one_that_forgot_it_sends_its_state(world: Any) -> None:
@@ -212,15 +212,15 @@ def test_who_has_more_of_a_writer_than_one_that_forgot_it_sends_its_state(world:
     a.receive(entries[:1])
     a.forget(c.actor)
     b.receive(entries)
-    assert b.lacking(a.advertised_clock(), bytes_max=1000).needs_snapshot
-    assert not a.reaches(b.advertised_clock())
+    assert b.lacking(a.advertised_vector(), bytes_max=1000).needs_transfer
+    assert not a.reaches(b.advertised_vector())
     world.transfer(b, a)
     assert {"y": 2} == world.live(a)
     assert 3 == a.version_vector[c.actor]
-    assert not b.lacking(a.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert not b.lacking(a.advertised_vector(), bytes_max=1000).needs_transfer
 
 
-def test_two_that_forgot_a_writer_with_other_numbers_have_other_clocks_after(world: Any) -> None:
+def test_two_that_forgot_a_writer_with_other_numbers_have_other_vectors_after(world: Any) -> None:
     """Equal hashes would say that a third, which forgot it as one of them did, has it all."""
     a, b, c, d = (world.replica(name) for name in "abcd")
     entries = [world.put(c, "x", 1), world.put(c, "y", 2)]
@@ -229,20 +229,20 @@ def test_two_that_forgot_a_writer_with_other_numbers_have_other_clocks_after(wor
         replica.forget(c.actor)
     b.receive(entries)
     b.forget(c.actor)
-    assert b.lacking(a.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert b.lacking(a.advertised_vector(), bytes_max=1000).needs_transfer
     world.transfer(b, a)
     assert {"x": 1, "y": 2} == world.live(a)
-    assert a.clock_hash() != d.clock_hash()
-    assert a.lacking(d.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert a.vector_hash() != d.vector_hash()
+    assert a.lacking(d.advertised_vector(), bytes_max=1000).needs_transfer
     world.transfer(a, d)
     assert {"x": 1, "y": 2} == world.live(d)
     for replica in (a, d):
-        assert [c.actor] == replica.learn_forgotten(b.advertised_clock(), keep=[])
-    assert a.clock_hash() == b.clock_hash() == d.clock_hash()
+        assert [c.actor] == replica.learn_forgotten(b.advertised_vector(), keep=[])
+    assert a.vector_hash() == b.vector_hash() == d.vector_hash()
 
 
 def test_a_writer_of_which_somebody_has_less_is_not_forgotten_on_a_peers_word(world: Any) -> None:
-    """It would be in no clock any more that this somebody lacks something."""
+    """It would be in no vector any more that this somebody lacks something."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entry = world.put(c, "x", 1)
     a.receive([entry])
@@ -254,7 +254,7 @@ def test_a_writer_of_which_somebody_has_less_is_not_forgotten_on_a_peers_word(wo
         asked.append((actor, sequence))
         return True
 
-    assert [] == b.learn_forgotten(a.advertised_clock(), keep=[], is_lacking=is_lacking)
+    assert [] == b.learn_forgotten(a.advertised_vector(), keep=[], is_lacking=is_lacking)
     assert [(c.actor, 1)] == asked
     assert c.actor in b.version_vector
 
@@ -266,9 +266,9 @@ def test_marks_are_not_all_that_a_peer_needs_that_lacks_entries(world: Any) -> N
     a.receive(entries)
     a.forget(c.actor)
     b.receive(entries[:1])
-    assert not a.names_forgotten(b.advertised_clock())
+    assert not a.names_forgotten(b.advertised_vector())
     b.receive(entries[1:])
-    assert a.names_forgotten(b.advertised_clock())
+    assert a.names_forgotten(b.advertised_vector())
 
 
 def test_members_are_not_forgotten_on_a_peers_word(world: Any) -> None:
@@ -278,7 +278,7 @@ def test_members_are_not_forgotten_on_a_peers_word(world: Any) -> None:
     a.receive([entry])
     b.receive([entry])
     a.forget(c.actor)
-    assert [] == b.learn_forgotten(a.advertised_clock(), keep=[c.actor])
+    assert [] == b.learn_forgotten(a.advertised_vector(), keep=[c.actor])
     assert c.actor in b.version_vector
 
 
@@ -289,12 +289,12 @@ def test_a_mark_needs_no_entries(world: Any) -> None:
     a.receive([entry])
     b.receive([entry])
     a.forget(c.actor)
-    assert any(is_mark(number) for number in a.advertised_clock().values())
-    found = b.lacking(a.advertised_clock(), bytes_max=1000)
-    assert ([], False) == (found.entries, found.needs_snapshot)
+    assert any(is_mark(number) for number in a.advertised_vector().values())
+    found = b.lacking(a.advertised_vector(), bytes_max=1000)
+    assert ([], False) == (found.entries, found.needs_transfer)
 
 
-def test_a_clock_with_this_nodes_own_actor_ahead_is_theft(world: Any) -> None:
+def test_a_vector_with_this_nodes_own_actor_ahead_is_theft(world: Any) -> None:
     """A state may tell what entries did not."""
     a, thief, b = world.replica("a"), world.replica("a"), world.replica("b")
     b.receive([world.put(thief, "x", 1)])
@@ -317,7 +317,7 @@ def test_trimming_joins_what_stays(world: Any) -> None:
 
 
 def test_a_state_kept_on_disk_comes_back(world: Any) -> None:
-    """Under a new actor, with content, clock and what was forgotten."""
+    """Under a new actor, with content, vector and what was forgotten."""
     a, b = world.replica("a"), world.replica("b")
     a.receive([world.put(b, "y", 2)])
     a.forget(b.actor)
@@ -325,8 +325,8 @@ def test_a_state_kept_on_disk_comes_back(world: Any) -> None:
     restored = world.replica("a", incarnation=2)
     restored.import_state(a.export_state(page_bytes_max=1100))
     assert {"x": 1, "y": 2} == world.live(restored)
-    assert a.clock_hash() == restored.clock_hash()
-    assert a.advertised_clock() == restored.advertised_clock()
+    assert a.vector_hash() == restored.vector_hash()
+    assert a.advertised_vector() == restored.advertised_vector()
     restored._check()
 
 
@@ -382,7 +382,7 @@ def test_events_that_nobody_drains_are_bounded(world: Any) -> None:
 
 
 def test_actors_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer cannot make the clock grow without end."""
+    """A peer cannot make the vector grow without end."""
     monkeypatch.setattr("meshlib.replication.entries.intake.ACTORS_MAX", 1)
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     a.receive([world.put(b, "x", 1)])
@@ -402,7 +402,7 @@ def test_the_check_finds_a_wrong_hash(world: Any) -> None:
 
 
 def test_the_check_finds_a_number_that_was_skipped(world: Any) -> None:
-    """A reserved number is either open or in the clock."""
+    """A reserved number is either open or in the vector."""
     a = world.replica("a")
     world.put(a, "x", 1)
     a._writes.reserved += 1
@@ -411,5 +411,5 @@ def test_the_check_finds_a_number_that_was_skipped(world: Any) -> None:
 
 
 def test_marks_are_above_all_numbers() -> None:
-    """A mark still fits the signed 64 bits of a clock on the wire."""
+    """A mark still fits the signed 64 bits of a vector on the wire."""
     assert 2 * vector.MARK - 1 <= (1 << 63) - 1

@@ -25,7 +25,7 @@ from meshlib.replication import (
     PageSkipped,
     Replica,
     ReplicationConfig,
-    SnapshotPage,
+    TransferPage,
 )
 from meshlib.replication.transfers.pages import PageContent
 
@@ -36,7 +36,7 @@ def fill(world: Any, replica: Replica, count: int) -> None:
 
 
 def test_a_new_node_gets_everything(world: Any) -> None:
-    """Content of each type and the clock are the same afterwards."""
+    """Content of each type and the vector are the same afterwards."""
     a, b = world.replica("a"), world.replica("b")
     fill(world, a, 50)
     world.increment(a)
@@ -44,7 +44,7 @@ def test_a_new_node_gets_everything(world: Any) -> None:
     a.write("t", lambda s, c: s.add("tag", dot=c.dot()))
     a.flush()
     world.transfer(a, b)
-    assert (a.clock_hash(), a.content_digest()) == (b.clock_hash(), b.content_digest())
+    assert (a.vector_hash(), a.content_digest()) == (b.vector_hash(), b.content_digest())
     assert a.documents() == b.documents()
     b._check()
 
@@ -55,7 +55,7 @@ def test_only_what_differs_is_sent(world: Any) -> None:
     fill(world, a, 200)
     world.transfer(a, b)
     world.put(a, "one more", 1)
-    (page,) = a.snapshot_pages(b.snapshot_offer())
+    (page,) = a.transfer_pages(b.transfer_offer())
     content = PageContent.decode(page.state)
     part: Any = decode(content.part)
     assert 1 == len(content.begun)
@@ -67,7 +67,7 @@ def test_pages_fit_the_limit(world: Any) -> None:
     """And there are not many more than needed."""
     a = world.replica("a")
     fill(world, a, 300)
-    sizes = [len(page.state) for page in a.snapshot_pages({}, page_bytes_max=4096)]
+    sizes = [len(page.state) for page in a.transfer_pages({}, page_bytes_max=4096)]
     assert max(sizes) <= 4096
     assert sum(sizes) / len(sizes) > 1024
 
@@ -79,7 +79,7 @@ def test_a_bucket_over_the_limit_is_cut(world: Any) -> None:
     for number in range(300):
         a.write("t", lambda s, c, n=number: s.add(f"element-{n}", dot=c.dot()))
     a.flush()
-    pages = list(a.snapshot_pages(b.snapshot_offer(), page_bytes_max=2048))
+    pages = list(a.transfer_pages(b.transfer_offer(), page_bytes_max=2048))
     assert len(pages) > 3
     assert max(len(page.state) for page in pages) <= 2048
     world.transfer(a, b, page_bytes_max=2048)
@@ -95,24 +95,24 @@ def test_a_value_that_cannot_be_cut_is_sent_whole(world: Any) -> None:
     assert world.live(a) == world.live(b)
 
 
-def test_content_comes_with_the_clock_and_not_before(world: Any) -> None:
+def test_content_comes_with_the_vector_and_not_before(world: Any) -> None:
     """A transfer that breaks off leaves nothing behind."""
     a, b = world.replica("a"), world.replica("b")
     fill(world, a, 100)
-    for page in a.snapshot_pages({}, page_bytes_max=2048):
+    for page in a.transfer_pages({}, page_bytes_max=2048):
         b.absorb_page(page)
     assert ([], {}) == (b.documents(), dict(b.version_vector))
 
 
 def test_a_missing_page_is_noticed(world: Any) -> None:
-    """The clock is not joined over what did not come."""
+    """The vector is not joined over what did not come."""
     a, b = world.replica("a"), world.replica("b")
     fill(world, a, 100)
-    pages = a.snapshot_pages({}, page_bytes_max=2048)
+    pages = a.transfer_pages({}, page_bytes_max=2048)
     for number, page in enumerate(pages):
         if number != 3:
             b.absorb_page(page)
-    b.complete_snapshot(pages.clock)
+    b.complete_transfer(pages.vector)
     assert {} == b.version_vector
 
 
@@ -120,24 +120,24 @@ def test_a_repeated_page_changes_nothing(world: Any) -> None:
     """A sender may send one again."""
     a, b = world.replica("a"), world.replica("b")
     fill(world, a, 100)
-    pages = a.snapshot_pages({}, page_bytes_max=2048)
+    pages = a.transfer_pages({}, page_bytes_max=2048)
     for page in pages:
         b.absorb_page(page)
         b.absorb_page(page)
-    b.complete_snapshot(pages.clock)
+    b.complete_transfer(pages.vector)
     assert a.content_digest() == b.content_digest()
 
 
 def test_pages_are_of_the_state_as_it_was(world: Any) -> None:
-    """What is written after the first page comes by entries: the clock does not count it."""
+    """What is written after the first page comes by entries: the vector does not count it."""
     a, b = world.replica("a"), world.replica("b")
     fill(world, a, 100)
-    pages = a.snapshot_pages({}, page_bytes_max=2048)
+    pages = a.transfer_pages({}, page_bytes_max=2048)
     b.absorb_page(next(pages))
     later = world.put(a, "later", 1)
     for page in pages:
         b.absorb_page(page)
-    b.complete_snapshot(pages.clock)
+    b.complete_transfer(pages.vector)
     assert "later" not in world.live(b)
     assert [later] == a.lacking(b.version_vector, bytes_max=1000).entries
 
@@ -154,7 +154,7 @@ def test_a_removal_that_was_collected_here_stays_removed(world: Any) -> None:
 
 
 def test_a_removal_that_was_collected_there_arrives(world: Any) -> None:
-    """What the sender's clock covers and the sender does not have is dead here too."""
+    """What the sender's vector covers and the sender does not have is dead here too."""
     a, b = world.replica("a"), world.replica("b")
     b.receive([world.put(a, "x", 1), world.put(a, "y", 2)])
     b.changes()
@@ -167,7 +167,7 @@ def test_a_removal_that_was_collected_there_arrives(world: Any) -> None:
 
 
 def test_a_write_that_the_sender_has_not_seen_survives(world: Any) -> None:
-    """Its clock does not cover it, so its absence proves nothing."""
+    """Its vector does not cover it, so its absence proves nothing."""
     a, b = world.replica("a"), world.replica("b")
     b.receive([world.put(a, "x", 1)])
     world.put(b, "z", 3)
@@ -177,37 +177,37 @@ def test_a_write_that_the_sender_has_not_seen_survives(world: Any) -> None:
 
 
 def test_a_repair_joins_everything(world: Any) -> None:
-    """When equal clocks hold different content, clocks prove nothing: nothing is dropped."""
+    """When equal vectors hold different content, vectors prove nothing: nothing is dropped."""
     a, b = world.replica("a"), world.replica("b")
     b.receive([world.put(a, "x", 1), world.put(a, "y", 2)])
     state: Any = b.get("m")
     state.drop(["x"])
-    assert (a.clock_hash(), True) == (b.clock_hash(), a.content_digest() != b.content_digest())
+    assert (a.vector_hash(), True) == (b.vector_hash(), a.content_digest() != b.content_digest())
     world.transfer(b, a, is_repair=True)
     world.transfer(a, b, is_repair=True)
     assert {"x": 1, "y": 2} == world.live(a) == world.live(b)
 
 
-def test_entries_that_waited_are_absorbed_behind_a_snapshot(world: Any) -> None:
+def test_entries_that_waited_are_absorbed_behind_a_transfer(world: Any) -> None:
     """The gap is closed by the state."""
     a, b = world.replica("a"), world.replica("b")
     world.put(a, "x", 1)
-    pages = a.snapshot_pages({})
+    pages = a.transfer_pages({})
     entry = world.put(a, "y", 2)
     b.receive([entry])
     for page in pages:
         b.absorb_page(page)
-    assert [entry] == b.complete_snapshot(pages.clock).new
+    assert [entry] == b.complete_transfer(pages.vector).new
     assert {"x": 1, "y": 2} == world.live(b)
     b._check()
 
 
-def test_a_log_begins_anew_behind_a_snapshot(world: Any) -> None:
+def test_a_log_begins_anew_behind_a_transfer(world: Any) -> None:
     """What came as state cannot be given as entries."""
     a, b = world.replica("a"), world.replica("b")
     world.put(a, "x", 1)
     world.transfer(a, b)
-    assert b.lacking({}, bytes_max=1000).needs_snapshot
+    assert b.lacking({}, bytes_max=1000).needs_transfer
 
 
 def test_the_hybrid_clock_travels_with_the_state(world: Any) -> None:
@@ -226,7 +226,7 @@ def test_the_hybrid_clock_travels_with_the_state(world: Any) -> None:
 
 
 def test_a_state_from_the_future_waits(world: Any) -> None:
-    """Clock and content are joined once they are plausible."""
+    """Vector and content are joined once they are plausible."""
     a, b = world.replica("a"), world.replica("b")
     world.offsets["a"] = 100.0
     world.put(a, "x", 1)
@@ -260,11 +260,11 @@ def test_a_document_opened_as_another_type_meanwhile_is_passed_over(world: Any) 
     a, b = world.replica("a"), world.replica("b")
     world.put(a, "x", 1)
     world.put(a, "y", 2, document="d")
-    pages = a.snapshot_pages({})
+    pages = a.transfer_pages({})
     for page in pages:
         b.absorb_page(page)
     b.open("d", type_tag="g_counter")
-    b.complete_snapshot(pages.clock)
+    b.complete_transfer(pages.vector)
     assert {"x": 1} == world.live(b)
     assert [("d", RejectReason.TYPE)] == [(one.document, one.reason) for one in b.events()]
 
@@ -307,16 +307,16 @@ def test_a_page_of_a_later_version_is_told_apart(world: Any) -> None:
     """A rolling upgrade is no corruption."""
     a = world.replica("a")
     world.put(a, "x", 1)
-    (page,) = a.snapshot_pages({})
+    (page,) = a.transfer_pages({})
     tree = unpack(page.state)
     with pytest.raises(VersionMismatch):
-        world.replica("b").absorb_page(SnapshotPage("m", pack((2, *tree[1:]))))
+        world.replica("b").absorb_page(TransferPage("m", pack((2, *tree[1:]))))
 
 
 @given(st.data())
 def test_no_page_raises_but_as_a_peers_fault(data: Any) -> None:
     """Whatever bytes come, they are read or refused."""
-    content = PageContent(transfer=1, index=0, clock_hash=2, time=(3, 4), begun=(5,), part=b"p")
+    content = PageContent(transfer=1, index=0, vector_hash=2, time=(3, 4), begun=(5,), part=b"p")
     encoded = bytearray(content.encode())
     for _ in range(data.draw(st.integers(0, 3))):
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
@@ -331,7 +331,7 @@ def test_a_page_reads_as_it_was_written(number: int, flags: list[bool]) -> None:
     content = PageContent(
         transfer=number,
         index=7,
-        clock_hash=number + 1,
+        vector_hash=number + 1,
         time=(1_000, 2),
         begun=(0, 255),
         part=b"part",
@@ -349,19 +349,19 @@ def test_transfers_that_broke_off_are_not_kept(world: Any) -> None:
     ends = []
     for number in range(3):
         world.put(a, "n", number)
-        pages = a.snapshot_pages({}, page_bytes_max=2048)
+        pages = a.transfer_pages({}, page_bytes_max=2048)
         ends.append((pages, list(pages)))
     for _, made in ends:
         for page in made:
             b.absorb_page(page)
-    b.complete_snapshot(ends[0][0].clock)
+    b.complete_transfer(ends[0][0].vector)
     assert {} == b.version_vector
-    b.complete_snapshot(ends[2][0].clock)
-    assert a.clock_hash() == b.clock_hash()
+    b.complete_transfer(ends[2][0].vector)
+    assert a.vector_hash() == b.vector_hash()
 
 
-def test_a_clock_over_the_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer cannot make this node's clock grow without end."""
+def test_a_vector_over_the_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer cannot make this node's vector grow without end."""
     monkeypatch.setattr("meshlib.replication.transfers.arrivals.ACTORS_MAX", 1)
     a, b = world.replica("a"), world.replica("b")
     a.receive([world.put(world.replica("c"), "x", 1)])
@@ -379,10 +379,10 @@ def test_numbers_forgotten_in_different_places_are_joined(world: Any) -> None:
     b.receive([first])
     a.forget(c.actor)
     b.forget(c.actor)
-    assert a.lacking(b.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert a.lacking(b.advertised_vector(), bytes_max=1000).needs_transfer
     world.transfer(a, b)
     assert {"x": 1, "y": 2} == world.live(b)
-    assert not a.lacking(b.advertised_clock(), bytes_max=1000).needs_snapshot
+    assert not a.lacking(b.advertised_vector(), bytes_max=1000).needs_transfer
 
 
 def test_an_entry_that_comes_during_a_transfer_does_not_outlive_its_removal(world: Any) -> None:
@@ -399,11 +399,11 @@ def test_an_entry_that_comes_during_a_transfer_does_not_outlive_its_removal(worl
     a.collect_tombstones(a.version_vector, now=0.0)
     b.open("m", type_tag="lww_map")
     b.begin_transfer()
-    pages = a.snapshot_pages(b.snapshot_offer())
+    pages = a.transfer_pages(b.transfer_offer())
     b.receive([written])
     for page in pages:
         b.absorb_page(page)
-    b.complete_snapshot(pages.clock)
+    b.complete_transfer(pages.vector)
     between = dict(b.version_vector)
     b.begin_transfer()
     world.transfer(a, b)
@@ -411,7 +411,7 @@ def test_an_entry_that_comes_during_a_transfer_does_not_outlive_its_removal(worl
     assert between == {c.actor: 1}
     assert kept.actor in b.version_vector
     assert world.live(b) == world.live(a) == {"kept": 2}
-    assert (b.clock_hash(), b.content_digest()) == (a.clock_hash(), a.content_digest())
+    assert (b.vector_hash(), b.content_digest()) == (a.vector_hash(), a.content_digest())
 
 
 def test_a_transfer_that_waits_keeps_the_offer_that_it_answers(world: Any) -> None:
@@ -425,11 +425,11 @@ def test_a_transfer_that_waits_keeps_the_offer_that_it_answers(world: Any) -> No
     world.put(d, "more", 3)
     b.open("m", type_tag="lww_map")
     b.begin_transfer()
-    pages = a.snapshot_pages(b.snapshot_offer())
+    pages = a.transfer_pages(b.transfer_offer())
     b.receive([written])
     for page in pages:
         b.absorb_page(page)
-    b.complete_snapshot(pages.clock)
+    b.complete_transfer(pages.vector)
     b.begin_transfer()
     world.transfer(d, b)
     world.wall_s += 60.0
@@ -449,11 +449,11 @@ def test_entries_that_come_during_a_transfer_do_not_hinder_it(world: Any) -> Non
     both, alone = world.put(c, "both", 1), world.put(c, "alone", 2)
     a.receive([both])
     b.begin_transfer()
-    pages = a.snapshot_pages(b.snapshot_offer())
+    pages = a.transfer_pages(b.transfer_offer())
     b.receive([both, alone])
     for page in pages:
         b.absorb_page(page)
-    b.complete_snapshot(pages.clock)
+    b.complete_transfer(pages.vector)
 
     assert world.live(b) == {"both": 1, "alone": 2}
 
@@ -466,7 +466,7 @@ def test_a_prefix_tree_travels_in_pages(world: Any) -> None:
         text = f"{number:03} some prompt that is long enough to need several pages"
         a.write("tree:x", lambda s, _, t=text: s.insert(t, tenant="worker", access=7))
     a.flush()
-    pages = list(a.snapshot_pages({}, page_bytes_max=4096))
+    pages = list(a.transfer_pages({}, page_bytes_max=4096))
     assert max(len(page.state) for page in pages) <= 4096
     world.transfer(a, b, page_bytes_max=4096)
     assert a.content_digest() == b.content_digest()
@@ -490,7 +490,7 @@ def test_a_prefix_tree_travels_in_pages(world: Any) -> None:
 def test_a_malformed_page_is_refused(world: Any, tree: Any) -> None:
     """Each field has its type and range."""
     with pytest.raises(DecodeError):
-        world.replica("a").absorb_page(SnapshotPage("m", pack(tree)))
+        world.replica("a").absorb_page(TransferPage("m", pack(tree)))
 
 
 def test_a_writer_forgotten_during_a_transfer_is_looked_at_all_the_same(world: Any) -> None:
@@ -504,13 +504,13 @@ def test_a_writer_forgotten_during_a_transfer_is_looked_at_all_the_same(world: A
     a.forget(c.actor)
     b.open("m", type_tag="lww_map")
     b.begin_transfer()
-    pages = a.snapshot_pages(b.snapshot_offer())
+    pages = a.transfer_pages(b.transfer_offer())
     b.receive([written])
-    assert b.learn_forgotten(a.advertised_clock(), keep=[]) == [c.actor]
+    assert b.learn_forgotten(a.advertised_vector(), keep=[]) == [c.actor]
     for page in pages:
         b.absorb_page(page)
-    b.complete_snapshot(pages.clock)
-    were_equal = a.clock_hash() == b.clock_hash()
+    b.complete_transfer(pages.vector)
+    were_equal = a.vector_hash() == b.vector_hash()
     b.begin_transfer()
     world.transfer(a, b)
 

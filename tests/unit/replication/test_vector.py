@@ -1,4 +1,4 @@
-"""Clocks, their hash, and writers that were forgotten."""
+"""Vectors, their hash, and writers that were forgotten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meshlib.identity import ActorId, actor_id
 from meshlib.replication import vector
-from meshlib.replication.vector import VersionVector, clock_hash, is_mark, marked_number
+from meshlib.replication.vector import VersionVector, is_mark, marked_number, vector_hash
 
 A, B = actor_id("a", 1), actor_id("b", 1)
 
@@ -16,19 +16,19 @@ moves = st.lists(st.tuples(st.sampled_from([A, B, actor_id("c", 3)]), st.integer
 
 
 def made(**numbers: int) -> VersionVector:
-    clock = VersionVector()
+    vector = VersionVector()
     for name, number in numbers.items():
-        clock.set(actor_id(name, 1), number)
-    return clock
+        vector.set(actor_id(name, 1), number)
+    return vector
 
 
 @given(moves)
 def test_the_hash_is_kept_up(steps: list[tuple[ActorId, int]]) -> None:
-    """Whatever moves, the hash is that of the clock."""
-    clock = VersionVector()
+    """Whatever moves, the hash is that of the vector."""
+    vector = VersionVector()
     for actor, step in steps:
-        clock.set(actor, clock.get(actor) + step)
-    assert clock_hash(clock.view) == clock.hash()
+        vector.set(actor, vector.get(actor) + step)
+    assert vector_hash(vector.view) == vector.hash()
 
 
 def test_the_hash_does_not_depend_on_order() -> None:
@@ -39,34 +39,34 @@ def test_the_hash_does_not_depend_on_order() -> None:
 
 def test_a_write_without_a_number_is_never_covered() -> None:
     """Number 0 says that a write was not numbered."""
-    clock = made(a=3)
-    assert [False, True, True, False] == [clock.covers(A, n) for n in (0, 1, 3, 4)]
+    vector = made(a=3)
+    assert [False, True, True, False] == [vector.covers(A, n) for n in (0, 1, 3, 4)]
 
 
-def test_a_forgotten_writer_leaves_clock_and_hash() -> None:
-    """Clocks do not grow with every restart."""
-    clock = made(a=3, b=1)
-    clock.forget(A, 3)
-    assert {B: 1} == clock.view
-    assert made(b=1).hash() == clock.hash()
+def test_a_forgotten_writer_leaves_vector_and_hash() -> None:
+    """Vectors do not grow with every restart."""
+    vector = made(a=3, b=1)
+    vector.forget(A, 3)
+    assert {B: 1} == vector.view
+    assert made(b=1).hash() == vector.hash()
 
 
 def test_a_forgotten_writers_writes_stay_covered() -> None:
     """What it wrote was absorbed here, whether or not it is named."""
-    clock = made(a=3)
-    clock.forget(A, 3)
-    assert [True, False] == [clock.covers(A, n) for n in (3, 4)]
+    vector = made(a=3)
+    vector.forget(A, 3)
+    assert [True, False] == [vector.covers(A, n) for n in (3, 4)]
 
 
-def test_a_clock_that_is_sent_marks_the_forgotten() -> None:
+def test_a_vector_that_is_sent_marks_the_forgotten() -> None:
     """A peer learns that nothing of them is needed."""
-    clock = made(a=3, b=1)
-    clock.forget(A, 3)
-    sent = clock.advertised()
+    vector = made(a=3, b=1)
+    vector.forget(A, 3)
+    sent = vector.advertised()
     assert 1 == sent[B]
     assert is_mark(sent[A])
     assert 3 == marked_number(sent[A])
-    assert clock.hash() == clock_hash(sent)
+    assert vector.hash() == vector_hash(sent)
 
 
 def test_a_peer_with_a_mark_is_reached() -> None:
@@ -94,13 +94,13 @@ def test_a_mark_beyond_what_is_held_is_not_reached() -> None:
 
 
 def test_a_writer_is_counted_again_once_more_of_it_came() -> None:
-    """It is in the clock and in its hash as if it had never been forgotten."""
-    clock = made(a=2, b=1)
-    clock.forget(A, 2)
-    clock.recall(A, 5)
-    assert {B: 1, A: 5} == clock.view
-    assert {} == clock.forgotten
-    assert clock.hash() == clock_hash({A: 5, B: 1})
+    """It is in the vector and in its hash as if it had never been forgotten."""
+    vector = made(a=2, b=1)
+    vector.forget(A, 2)
+    vector.recall(A, 5)
+    assert {B: 1, A: 5} == vector.view
+    assert {} == vector.forgotten
+    assert vector.hash() == vector_hash({A: 5, B: 1})
 
 
 def test_a_peer_behind_a_forgotten_writer_lacks_it() -> None:
@@ -120,16 +120,16 @@ def test_a_peer_behind_a_forgotten_writer_lacks_it() -> None:
 def test_the_forgotten_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is no longer remembered beyond the limit."""
     monkeypatch.setattr(vector, "FORGOTTEN_MAX", 2)
-    clock = VersionVector()
+    ours = VersionVector()
     for incarnation in (1, 2, 3):
-        clock.forget(actor_id("a", incarnation), 5)
-    assert [actor_id("a", 2), actor_id("a", 3)] == list(clock.forgotten)
+        ours.forget(actor_id("a", incarnation), 5)
+    assert [actor_id("a", 2), actor_id("a", 3)] == list(ours.forgotten)
 
 
 def test_only_the_newest_marks_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock on the wire stays small."""
+    """A vector on the wire stays small."""
     monkeypatch.setattr(vector, "MARKS_MAX", 1)
-    clock = VersionVector()
+    ours = VersionVector()
     for incarnation in (1, 2):
-        clock.forget(actor_id("a", incarnation), 5)
-    assert [actor_id("a", 2)] == list(clock.advertised())
+        ours.forget(actor_id("a", incarnation), 5)
+    assert [actor_id("a", 2)] == list(ours.advertised())

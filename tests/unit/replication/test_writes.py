@@ -40,7 +40,7 @@ def test_each_document_has_an_entry_of_its_own(world: Any) -> None:
 
 
 def test_a_write_is_visible_at_once_and_counted_at_the_flush(world: Any) -> None:
-    """The clock says only what travels."""
+    """The vector says only what travels."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
     put(a, "x", 1)
@@ -199,7 +199,7 @@ def test_a_local_change_is_told_as_such(world: Any) -> None:
     assert [] == a.changes()
 
 
-def test_the_clock_must_be_of_the_actor(world: Any) -> None:
+def test_the_vector_must_be_of_the_actor(world: Any) -> None:
     """Stamps of another actor would break ties wrongly."""
     a = world.replica("a")
     with pytest.raises(StateError):
