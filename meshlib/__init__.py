@@ -1,11 +1,24 @@
 """Replicas that share state without a store.
 
-    node.py          MeshNode: one whole node, without IO
-    aio/             MeshRuntime: a node on asyncio, and its transports
-    state/           the stores, the rate limiter and the routing policy of a node
-    crdt/            the lattices; usable on their own
-    prefix/, ring.py the radix tree and the hash ring; usable on their own
+The rooms, from the top of the house down; each imports only what stands below it:
+
+    aio/             MeshRuntime: a node on asyncio, its transports, discovery and snapshots
     testing/         laws, machines and a simulator for one's own types and clusters
+    node.py          MeshNode: one whole node, without IO
+    sync.py          MeshSyncManager: what a router reads and writes
+    gossip/          members, news and entries between nodes, without IO
+    ratelimit/       rate limits over the cluster, decided locally
+    routing/         which worker has the most of a prompt cached, and may take it
+    state/           the stores: workers, policies, configuration, members
+    replication/     documents, a log, a version vector, state transfers
+    crdt/            the lattices; usable on their own
+    membership/      the table of members, probes, suspicion, partitions, topology
+    prefix/          the radix tree and the block index; usable on their own
+    ring.py          the hash ring; usable on its own
+    clock.py, codec.py, identity.py
+                     hybrid clocks, canonical bytes, who a node is
+    errors.py, limits.py, hashing.py
+                     every error, every bound, stable hashes
 
 The names below are imported on first use, so that `import meshlib.crdt` loads no more than it
 needs.

@@ -1,1 +1,19 @@
-"""meshlib behind a documented HTTP API."""
+"""meshlib behind a documented HTTP API.
+
+serving.py     one process, one node: start, run, leave, end
+app.py         the ASGI application, put together as data
+routes/        the endpoints
+resources.py   one path, and what each method does there
+service.py     what the endpoints work on
+bodies.py, structure.py
+what comes in with a request, read strictly
+problems.py    errors as answers
+protocol.py    how what is no HTTP is answered
+auth.py        who may call
+websocket.py   gossip on the port of the API
+addresses.py   where a node listens, and what it tells its peers to dial
+companions.py  what runs beside a node
+config.py      settings: file, environment, flags
+logs.py        one JSON object a line
+commands/      serve, demo, simulate
+"""

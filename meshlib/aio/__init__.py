@@ -1,4 +1,17 @@
-"""The asyncio room: the runtime of a node, its transports, discovery and snapshots."""
+"""The asyncio room: the runtime of a node, its transports, discovery and snapshots.
+
+runtime.py    MeshRuntime: a running node
+driver.py     drives one node, which has no IO, with a transport and a clock
+events.py     events for whoever listens
+keeper.py     keeps a running node's state in its file
+snapshots.py  that file
+discovery.py  where peers may be found
+transport.py  what carries frames between nodes
+memory.py     a network within one process
+tcp.py, links.py, listener.py, framing.py
+frames over TCP: the transport, its dialling side, its accepting side, lengths and the hello
+settings.py   checks of settings
+"""
 
 from meshlib.aio.discovery import (
     Discovery,

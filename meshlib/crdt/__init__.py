@@ -1,4 +1,19 @@
-"""Conflict-free replicated data types, as join-semilattices with deltas."""
+"""Conflict-free replicated data types, as join-semilattices with deltas.
+
+lattice.py      what every type is
+registry.py     which type a document is of, and the one encoding of a state
+wire.py         strict readers of wire trees; open to types that are written elsewhere
+counters.py     GCounter, PNCounter
+bounded.py      BoundedCounter
+window.py       WindowCounter
+registers.py    LWWRegister, MVRegister
+ordered.py      MaxRegister, MinRegister
+simple_sets.py  GSet, TwoPhaseSet
+causal/         types that see what a write had seen: ORSet, RemoveWinsSet, ORMap, flags
+lww/            LWWMap, of which the stores are made
+prefix_cache/   PrefixCacheState: who has which prompt prefix cached
+composed/       Pair, Lexicographic, and records by `@lattice`
+"""
 
 from meshlib.crdt.bounded import BoundedCounter
 from meshlib.crdt.causal.context import CausalContext, Dot

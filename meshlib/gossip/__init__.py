@@ -1,4 +1,14 @@
-"""The gossip engine: membership news and replicated entries between nodes, without IO."""
+"""The gossip engine: membership news and replicated entries between nodes, without IO.
+
+engine.py   Engine: bytes, timers and verbs in; packets and events out
+context.py  what the parts of one engine share
+config.py   GossipConfig
+events.py   what a node tells its driver
+upkeep.py   what a node does for itself now and then
+messages/   what nodes say to each other, and how it is laid out in a frame
+members/    who is there: joining, leaving, probing, and the news of it
+entries/    how replicated entries travel: pushed, repaired, or as whole states
+"""
 
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.context import Counters, Packet

@@ -1,5 +1,11 @@
 """Who is in the cluster: the table of members, probes, suspicion, partitions, topology.
 
+members.py    MemberTable, MemberRecord: who is in the cluster, and in which state
+probe.py      whom to probe, how long to wait, and how healthy this node is itself
+suspicion.py  how long a suspected member may refute
+partition.py  whether this node stands on the larger side of its cluster
+topology.py   who talks to whom
+
 All of it is arithmetic on records; `meshlib.gossip` turns it into messages.
 """
 

@@ -1,6 +1,12 @@
 """Indexes that answer who has the longest prefix of a request cached.
 
-`RadixTree` holds text, `BlockIndex` chains of block hashes. Both are useful on their own.
+radix_tree.py   RadixTree: holds text
+nodes.py        its nodes
+block_index.py  BlockIndex: holds chains of block hashes
+recency.py      least recently used first
+records.py      what the indexes take and answer
+
+Both indexes are useful on their own.
 """
 
 from meshlib.prefix.block_index import (

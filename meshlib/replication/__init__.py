@@ -5,13 +5,16 @@ local.py        its local face: what an application reads, writes and is told
 writes.py       local writes: the open groups of a flush
 document.py     one document: a state, its type, and what its type can do
 vector.py       the version vector: for each writer the highest number without a gap
-entries/        log entries: kept, waited for, absorbed
+intake.py       entries from peers: absorbed, held back or refused
+entries/        log entries: kept, and waited for
 transfers/      whole states from node to node
 stability.py    what the peers have seen, by their vectors
-rejoin.py, late_writes.py
-coming back after too long, and writes that come that late
+rejoin.py       coming back after too long
+late_writes.py  writes that come that late
 journal.py      what a replica has to tell
-parts.py, records.py, config.py
+parts.py        what the parts of one replica share
+records.py      what goes in and comes out: entries, receipts, changes, events
+config.py       ReplicationConfig
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from meshlib.crdt.lattice import Lattice
 from meshlib.errors import StateError
 from meshlib.identity import ActorId
 from meshlib.replication.config import ReplicationConfig
-from meshlib.replication.entries.intake import Intake
+from meshlib.replication.intake import Intake
 from meshlib.replication.journal import Journal
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, ReplicaEvent, WriteReceipt

@@ -7,6 +7,14 @@
     outcome = simulate(seed=17)                    # a whole cluster under drawn faults
     assert outcome.failure is None, outcome
 
+    laws/        what a type must obey, tried on drawn histories
+    mutants/     broken variants of a type
+    specs/       the specs of the types of `meshlib.crdt`
+    world/       simulated machines and links
+    checkers/    what must hold of a simulated cluster
+    simulation/  whole clusters in one thread under a virtual clock
+    __main__.py  `python -m meshlib.testing`
+
 `CRDTSpec` says what a type is, `Scenario` what happens to a cluster. The law kit needs hypothesis:
 `pip install 'meshlib-crdt[testing]'`. The simulator needs nothing beside the library; its names
 are imported on first use, so that laws do not wait for it.
@@ -23,7 +31,10 @@ if TYPE_CHECKING:
     from meshlib.testing.simulation.outcome import Failure, Outcome
     from meshlib.testing.simulation.requests import ScenarioRequest, parse_keep, parse_seeds
     from meshlib.testing.simulation.runs import simulate
-    from meshlib.testing.simulation.scenario import (
+    from meshlib.testing.simulation.scripted import scripted_scenario
+    from meshlib.testing.simulation.simulation import Simulation
+    from meshlib.testing.simulation.spread import SpreadReport
+    from meshlib.testing.world.scenario import (
         Incident,
         IncidentKind,
         NetworkFaults,
@@ -32,9 +43,6 @@ if TYPE_CHECKING:
         draw_scenario,
         machine_names,
     )
-    from meshlib.testing.simulation.scripted import scripted_scenario
-    from meshlib.testing.simulation.simulation import Simulation
-    from meshlib.testing.simulation.spread import SpreadReport
 
 _NEEDS_HYPOTHESIS = frozenset(
     (
@@ -116,19 +124,19 @@ __all__ = [
 _SIMULATOR = {
     "Campaign": "simulation.campaign",
     "Failure": "simulation.outcome",
-    "Incident": "simulation.scenario",
-    "IncidentKind": "simulation.scenario",
+    "Incident": "world.scenario",
+    "IncidentKind": "world.scenario",
     "Minimised": "simulation.minimiser",
-    "NetworkFaults": "simulation.scenario",
+    "NetworkFaults": "world.scenario",
     "Outcome": "simulation.outcome",
     "SOMETIMES": "checkers.sometimes",
-    "Scenario": "simulation.scenario",
+    "Scenario": "world.scenario",
     "ScenarioRequest": "simulation.requests",
     "Simulation": "simulation.simulation",
     "SpreadReport": "simulation.spread",
-    "Tuning": "simulation.scenario",
-    "draw_scenario": "simulation.scenario",
-    "machine_names": "simulation.scenario",
+    "Tuning": "world.scenario",
+    "draw_scenario": "world.scenario",
+    "machine_names": "world.scenario",
     "minimise": "simulation.minimiser",
     "parse_keep": "simulation.requests",
     "parse_seeds": "simulation.requests",

@@ -14,8 +14,8 @@ from meshlib.testing.simulation.campaign import run_campaign
 from meshlib.testing.simulation.minimiser import minimise
 from meshlib.testing.simulation.outcome import Failure
 from meshlib.testing.simulation.requests import ScenarioRequest, parse_keep, parse_seeds
-from meshlib.testing.simulation.scenario import Scenario
 from meshlib.testing.simulation.simulation import Simulation
+from meshlib.testing.world.scenario import Scenario
 
 __all__ = ["main", "request_of"]
 

@@ -1,4 +1,13 @@
-"""The endpoints, one module for each noun. Thin: parse, call the library, answer."""
+"""The endpoints, one module for each noun. Thin: parse, call the library, answer.
+
+cluster.py     /status and /health
+rate_limit.py  /rate-limit
+routing.py     /route and /trees
+workers.py     /workers
+policies.py    /policies
+app_config.py  /config
+lifecycle.py   /shutdown
+"""
 
 from __future__ import annotations
 

@@ -19,10 +19,9 @@ from meshlib.node import MeshNode
 from meshlib.replication import Replica
 from meshlib.testing import Outcome, Simulation, scripted_scenario
 from meshlib.testing.checkers import inside
-from meshlib.testing.checkers.other_writes import OtherWrites
+from meshlib.testing.checkers.other_writes import TAGS, VISITS, OtherWrites
 from meshlib.testing.checkers.watch import Broken
-from meshlib.testing.simulation.hosts import Host
-from meshlib.testing.simulation.workload import TAGS, VISITS
+from meshlib.testing.world.hosts import Host
 
 Patch = Callable[[object, str, Any], None]
 

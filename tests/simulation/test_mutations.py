@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from meshlib.testing.simulation.outcome import Outcome
-from meshlib.testing.simulation.scenario import draw_scenario
 from meshlib.testing.simulation.simulation import Simulation
+from meshlib.testing.world.scenario import draw_scenario
 
 RUNS = [
     *((seed, 30.0) for seed in range(150)),

@@ -10,7 +10,9 @@ import pytest
 
 from meshlib.testing.simulation.outcome import Outcome
 from meshlib.testing.simulation.runs import simulate
-from meshlib.testing.simulation.scenario import (
+from meshlib.testing.simulation.scripted import scripted_scenario
+from meshlib.testing.simulation.simulation import Simulation
+from meshlib.testing.world.scenario import (
     Incident,
     IncidentKind,
     NetworkFaults,
@@ -18,8 +20,6 @@ from meshlib.testing.simulation.scenario import (
     Tuning,
     draw_scenario,
 )
-from meshlib.testing.simulation.scripted import scripted_scenario
-from meshlib.testing.simulation.simulation import Simulation
 
 FOUND = {
     6: "a state transfer that could not bring what was missing was asked for again without end",

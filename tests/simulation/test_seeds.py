@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from meshlib.testing.simulation.campaign import run_campaign
-from meshlib.testing.simulation.scenario import draw_scenario
 from meshlib.testing.simulation.simulation import Simulation
+from meshlib.testing.world.scenario import draw_scenario
 
 
 @pytest.mark.parametrize("seed", range(24))

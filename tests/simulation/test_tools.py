@@ -14,9 +14,9 @@ from meshlib.testing.checkers.sometimes import SOMETIMES, Sometimes
 from meshlib.testing.simulation.minimiser import minimise
 from meshlib.testing.simulation.outcome import Failure
 from meshlib.testing.simulation.requests import ScenarioRequest, replay_arguments, without_faults
-from meshlib.testing.simulation.scenario import IncidentKind, Scenario, draw_scenario
 from meshlib.testing.simulation.scripted import scripted_scenario
 from meshlib.testing.simulation.spread import Spread
+from meshlib.testing.world.scenario import IncidentKind, Scenario, draw_scenario
 
 ACTOR = ActorId(bytes(16))
 

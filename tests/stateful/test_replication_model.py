@@ -15,8 +15,8 @@ from attrs import evolve
 from meshlib.crdt import LWWMap
 from meshlib.errors import MeshError
 from meshlib.replication import LogEntry, Received, Replica, StabilityTracker, replica
-from meshlib.replication.entries.intake import Intake
 from meshlib.replication.entries.log import ReplicationLog
+from meshlib.replication.intake import Intake
 from meshlib.replication.transfers.arrivals import Arrivals
 from meshlib.replication.transfers.pages import PageContent
 

@@ -1,10 +1,11 @@
 """What must hold of a simulated cluster: at every moment, and after the faults.
 
 watch.py         a watch for each running node, after every event
+cluster.py       what checkers see of a simulation
 documents.py     trees, counters and sets: what somebody wrote, and no less than before
 calm.py          after the faults: agreement, then rest
-ledger.py, other_writes.py
-what was written, and must be there at the end
+ledger.py        what was written to maps, and must be there at the end
+other_writes.py  the same of trees, counters and sets
 observer.py      the nodes' events, and what of them is interesting
 sometimes.py     counters of the interesting states
 inside.py        the one place that reads a node's private parts

@@ -12,11 +12,11 @@ from typing import Final
 from meshlib.identity import ActorId
 from meshlib.membership import MemberStatus
 from meshlib.testing.checkers import inside
+from meshlib.testing.checkers.cluster import Cluster
 from meshlib.testing.checkers.documents import look_at_what_survived
 from meshlib.testing.checkers.ledger import Write
 from meshlib.testing.checkers.watch import MAP_DOCUMENTS, Broken
-from meshlib.testing.simulation.cluster import Cluster
-from meshlib.testing.simulation.hosts import EPOCH_S, Host
+from meshlib.testing.world.hosts import EPOCH_S, Host
 
 __all__ = ["ROUNDS_MAX", "Calm", "differences"]
 

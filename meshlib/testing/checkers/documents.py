@@ -11,10 +11,9 @@ from typing import Any
 
 from meshlib.identity import ActorId
 from meshlib.routing import TREE_PREFIX
-from meshlib.testing.checkers.other_writes import OtherWrites, Vectors
+from meshlib.testing.checkers.other_writes import MODELS, TAGS, VISITS, OtherWrites, Vectors
 from meshlib.testing.checkers.watch import MAP_DOCUMENTS, Broken
-from meshlib.testing.simulation.hosts import Host
-from meshlib.testing.simulation.workload import MODELS, TAGS, VISITS
+from meshlib.testing.world.hosts import Host
 
 __all__ = ["DocumentWatch", "look_at_what_survived"]
 

@@ -27,9 +27,9 @@ from meshlib.gossip import (
 from meshlib.identity import ActorId
 from meshlib.replication import EntriesHeld, GapBufferFull, LogShortened
 from meshlib.testing.checkers import inside
+from meshlib.testing.checkers.cluster import Cluster
 from meshlib.testing.checkers.watch import Broken
-from meshlib.testing.simulation.cluster import Cluster
-from meshlib.testing.simulation.hosts import Host
+from meshlib.testing.world.hosts import Host
 
 __all__ = ["Observer"]
 

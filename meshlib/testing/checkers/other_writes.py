@@ -7,7 +7,7 @@ written anywhere; what it must show in the end follows from what a surviving nod
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -15,7 +15,16 @@ from meshlib.crdt import CausalContext, Dot
 from meshlib.identity import ActorId
 from meshlib.replication import WriteReceipt
 
-__all__ = ["OtherWrites", "Vectors"]
+__all__ = ["MODELS", "TAGS", "VISITS", "OtherWrites", "Vectors"]
+
+TAGS: Final = "tags"
+"""The set."""
+
+VISITS: Final = "visits"
+"""The counter."""
+
+MODELS: Final = ("llama", "qwen")
+"""Those that have a tree."""
 
 Vectors = Sequence[Mapping[ActorId, int]]
 

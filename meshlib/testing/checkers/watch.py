@@ -19,7 +19,7 @@ from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.testing.checkers import inside
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.sometimes import Sometimes
-from meshlib.testing.simulation.hosts import Host
+from meshlib.testing.world.hosts import Host
 
 __all__ = ["Broken", "ContentByVector", "Watch"]
 

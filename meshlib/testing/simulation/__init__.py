@@ -1,12 +1,9 @@
 """Whole clusters in one thread under a virtual clock.
 
 simulation.py          one run of one scenario
-scenario.py            what can go wrong, and what of it does for one seed
 scripted.py            scenarios with just the faults that somebody asks for
 requests.py            scenarios as a command line asks for them
 incidents.py           how each kind of incident happens, and ends
-network.py, hosts.py, nodes.py, cluster.py
-what is simulated
 workload.py            what the users of the cluster do
 runs.py, campaign.py   one run, many runs
 minimiser.py           makes a failing scenario smaller

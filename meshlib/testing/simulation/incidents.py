@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from meshlib.testing.simulation.cluster import Cluster
-from meshlib.testing.simulation.hosts import Host
-from meshlib.testing.simulation.network import Cut
-from meshlib.testing.simulation.scenario import Incident, IncidentKind
+from meshlib.testing.checkers.cluster import Cluster
+from meshlib.testing.world.hosts import Host
+from meshlib.testing.world.network import Cut
+from meshlib.testing.world.scenario import Incident, IncidentKind
 
 __all__ = ["Incidents"]
 

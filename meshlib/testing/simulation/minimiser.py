@@ -22,7 +22,7 @@ from meshlib.testing.simulation.requests import (
     replay_command,
     without_faults,
 )
-from meshlib.testing.simulation.scenario import Incident, Scenario
+from meshlib.testing.world.scenario import Incident, Scenario
 
 __all__ = ["Minimised", "minimise"]
 

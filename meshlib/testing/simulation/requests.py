@@ -12,8 +12,8 @@ from typing import Final
 from attrs import evolve, fields, frozen
 
 from meshlib.errors import ConfigError, InvalidValueError
-from meshlib.testing.simulation.scenario import IncidentKind, NetworkFaults, Scenario, draw_scenario
 from meshlib.testing.simulation.scripted import WRITES_PER_S, scripted_scenario
+from meshlib.testing.world.scenario import IncidentKind, NetworkFaults, Scenario, draw_scenario
 
 __all__ = [
     "CALM",

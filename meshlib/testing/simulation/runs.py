@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshlib.testing.simulation.outcome import Outcome
-from meshlib.testing.simulation.scenario import Scenario, draw_scenario
 from meshlib.testing.simulation.simulation import Simulation
 from meshlib.testing.simulation.spread import Spread
+from meshlib.testing.world.scenario import Scenario, draw_scenario
 
 __all__ = ["simulate"]
 

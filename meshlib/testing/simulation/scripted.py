@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from meshlib.errors import ConfigError
-from meshlib.testing.simulation.scenario import (
+from meshlib.testing.world.scenario import (
     BOOT_S,
     Incident,
     IncidentKind,

@@ -32,15 +32,15 @@ from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.observer import Observer
 from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.checkers.watch import Broken, ContentByVector, Watch
-from meshlib.testing.simulation.hosts import Host
 from meshlib.testing.simulation.incidents import Incidents
-from meshlib.testing.simulation.network import SimulatedNetwork
-from meshlib.testing.simulation.nodes import make_node, restore
 from meshlib.testing.simulation.outcome import Failure, Outcome
 from meshlib.testing.simulation.requests import replay_arguments
-from meshlib.testing.simulation.scenario import BOOT_S, Scenario, machine_names
 from meshlib.testing.simulation.spread import Spread
 from meshlib.testing.simulation.workload import Workload
+from meshlib.testing.world.hosts import Host
+from meshlib.testing.world.network import SimulatedNetwork
+from meshlib.testing.world.nodes import make_node, restore
+from meshlib.testing.world.scenario import BOOT_S, Scenario, machine_names
 
 __all__ = ["Simulation"]
 

@@ -15,8 +15,9 @@ from meshlib.ratelimit import GLOBAL_KEY, GLOBAL_LIMIT_CONFIG_KEY
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing import TREE_PREFIX, TreeInsert, TreeRemove
 from meshlib.testing.checkers.ledger import Ledger
-from meshlib.testing.simulation.hosts import Host
-from meshlib.testing.simulation.scenario import Tuning
+from meshlib.testing.checkers.other_writes import MODELS, TAGS, VISITS
+from meshlib.testing.world.hosts import Host
+from meshlib.testing.world.scenario import Tuning
 
 __all__ = ["Workload"]
 
@@ -24,9 +25,6 @@ REMOVAL_SHARE: Final = 0.3
 BURST_SHARE: Final = 0.05
 BURST_SIZE: Final = (5, 40)
 
-TAGS: Final = "tags"
-VISITS: Final = "visits"
-MODELS: Final = ("llama", "qwen")
 WORDS: Final = ("the ", "a ", "quick ", "brown ", "fox ", "jumps ", "over ", "lazy ", "dog ")
 
 Action = Callable[[Host, float], bool]

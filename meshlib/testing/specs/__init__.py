@@ -1,5 +1,10 @@
 """The spec of every type of `meshlib.crdt`: what each type is, in an oracle, and its laws.
 
+counters.py, registers.py, flags.py, sets.py, maps.py, prefixes.py
+the specs of these types
+compositions.py  the specs of what is made of other types
+common.py        what the specs share
+
 They check the types here, and are examples for specs of other types. `SPECS` has them by the
 tag of the type. Needs hypothesis.
 """

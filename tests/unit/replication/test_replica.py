@@ -383,7 +383,7 @@ def test_events_that_nobody_drains_are_bounded(world: Any) -> None:
 
 def test_actors_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer cannot make the vector grow without end."""
-    monkeypatch.setattr("meshlib.replication.entries.intake.ACTORS_MAX", 1)
+    monkeypatch.setattr("meshlib.replication.intake.ACTORS_MAX", 1)
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     a.receive([world.put(b, "x", 1)])
     entry = world.put(c, "y", 1)

@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import define, frozen
 
-from meshlib.testing.simulation.scenario import NetworkFaults
+from meshlib.testing.world.scenario import NetworkFaults
 
 __all__ = ["Cut", "LinkState", "SimulatedNetwork"]
 

@@ -8,8 +8,8 @@ from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip import GossipConfig
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicationConfig
-from meshlib.testing.simulation.hosts import Host
-from meshlib.testing.simulation.scenario import Scenario
+from meshlib.testing.world.hosts import Host
+from meshlib.testing.world.scenario import Scenario
 
 __all__ = ["make_node", "restore"]
 

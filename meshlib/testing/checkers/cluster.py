@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.checkers.watch import ContentByVector
-from meshlib.testing.simulation.hosts import Host
-from meshlib.testing.simulation.network import SimulatedNetwork
-from meshlib.testing.simulation.scenario import Scenario
+from meshlib.testing.world.hosts import Host
+from meshlib.testing.world.network import SimulatedNetwork
+from meshlib.testing.world.scenario import Scenario
 
 __all__ = ["Cluster"]
 
