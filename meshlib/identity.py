@@ -20,6 +20,7 @@ from meshlib.hashing import hash64_text
 from meshlib.limits import NODE_NAME_BYTES_MAX
 
 __all__ = [
+    "INCARNATION_MAX",
     "ActorId",
     "NodeId",
     "actor_id",

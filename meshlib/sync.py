@@ -11,25 +11,35 @@ from typing import Final
 
 from meshlib.crdt import LWWMap
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
-from meshlib.ratelimit.records import GLOBAL_KEY
-from meshlib.ratelimit.settings import LimitSettings
+from meshlib.ratelimit import GLOBAL_KEY, LimitSettings
 from meshlib.replication import Change, Replica, WriteReceipt
-from meshlib.routing.policy import CacheAwarePolicy
-from meshlib.routing.records import RouteDecision, TreeMatch, TreeOperation, TreeRemove, TreeState
-from meshlib.routing.trees import TreeSync, model_of
-from meshlib.state.documents import Documents
-from meshlib.state.records import PolicyState, StateChange, StoreName, WorkerState, check_identifier
-from meshlib.state.stores import (
+from meshlib.routing import (
+    CacheAwarePolicy,
+    RouteDecision,
+    TreeMatch,
+    TreeOperation,
+    TreeRemove,
+    TreeState,
+    TreeSync,
+    model_of,
+)
+from meshlib.state import (
     APP_DOCUMENT,
     POLICIES_DOCUMENT,
     WORKERS_DOCUMENT,
     AppStore,
+    Documents,
     MembershipStore,
     MemberView,
+    PolicyState,
     PolicyStore,
+    StateChange,
+    StoreName,
+    Subscription,
+    WorkerState,
     WorkerStore,
+    check_identifier,
 )
-from meshlib.state.subscription import Subscription
 
 __all__ = ["MeshSyncManager"]
 

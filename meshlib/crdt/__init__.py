@@ -36,6 +36,7 @@ from meshlib.crdt.lattice import (
     difference,
     join_all,
 )
+from meshlib.crdt.lww.entries import NO_WRITE
 from meshlib.crdt.lww.lww_map import LWWEntry, LWWMap
 from meshlib.crdt.prefix_cache.states import HashedPrefixCacheState, PrefixCacheState
 from meshlib.crdt.prefix_cache.store import Generation
@@ -56,6 +57,7 @@ from meshlib.crdt.window import WindowCounter
 
 __all__ = [
     "FORMAT_VERSION",
+    "NO_WRITE",
     "BoundedCounter",
     "Causal",
     "CausalContext",

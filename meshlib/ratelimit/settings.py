@@ -12,8 +12,7 @@ from typing import Final
 from meshlib.errors import DecodeError, LocalError, UnknownKeyError
 from meshlib.ratelimit.records import GLOBAL_KEY, check_limit
 from meshlib.replication import WriteReceipt
-from meshlib.state.records import check_identifier
-from meshlib.state.stores import AppStore
+from meshlib.state import AppStore, check_identifier
 
 __all__ = ["GLOBAL_LIMIT_CONFIG_KEY", "LIMIT_CONFIG_PREFIX", "LimitSettings"]
 

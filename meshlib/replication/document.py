@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 from meshlib.clock import Stamp
-from meshlib.crdt import registry
-from meshlib.crdt.lattice import Container, Lattice, Numbered, Paged, Stamped, difference
+from meshlib.crdt import Container, Lattice, Numbered, Paged, Stamped, difference, registry
 from meshlib.errors import (
     DecodeError,
     DocumentTypeError,

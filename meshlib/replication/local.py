@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshlib.clock import HybridClock
-from meshlib.crdt.lattice import Lattice
+from meshlib.crdt import Lattice
 from meshlib.errors import StateError
 from meshlib.identity import ActorId
 from meshlib.replication.config import ReplicationConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from meshlib.crdt.lattice import Lattice
+from meshlib.crdt import Lattice
 from meshlib.errors import RejectReason
 from meshlib.identity import ActorId
 

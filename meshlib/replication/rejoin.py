@@ -16,9 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshlib.codec import decode_value
-from meshlib.crdt.lattice import Lattice
-from meshlib.crdt.lww.entries import NO_WRITE
-from meshlib.crdt.lww.lww_map import LWWMap
+from meshlib.crdt import NO_WRITE, Lattice, LWWMap
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX
 from meshlib.replication.document import Document

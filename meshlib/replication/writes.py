@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshlib.clock import HybridClock, Stamp
-from meshlib.crdt import registry
-from meshlib.crdt.causal.context import CausalContext, Dot
-from meshlib.crdt.lattice import Causal, join_all
+from meshlib.crdt import Causal, CausalContext, Dot, join_all, registry
 from meshlib.errors import InvalidTypeError, LimitError
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX

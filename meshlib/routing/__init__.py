@@ -15,7 +15,7 @@ from meshlib.routing.records import (
     TreeRemove,
     TreeState,
 )
-from meshlib.routing.trees import TREE_PREFIX, TreeDocument, TreeSync
+from meshlib.routing.trees import TREE_PREFIX, TreeDocument, TreeSync, model_of
 
 __all__ = [
     "CACHE_AWARE",
@@ -31,4 +31,5 @@ __all__ = [
     "TreeRemove",
     "TreeState",
     "TreeSync",
+    "model_of",
 ]

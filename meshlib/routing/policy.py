@@ -22,8 +22,7 @@ from meshlib.limits import TREE_CHARACTERS_MAX
 from meshlib.ring import rendezvous
 from meshlib.routing.records import RouteDecision, RouteReason
 from meshlib.routing.trees import TreeSync
-from meshlib.state.records import check_text
-from meshlib.state.stores import PolicyStore, WorkerStore
+from meshlib.state import PolicyStore, WorkerStore, check_text
 
 __all__ = ["CACHE_AWARE", "CacheAwareConfig", "CacheAwarePolicy", "choose_worker"]
 

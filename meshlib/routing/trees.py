@@ -34,8 +34,7 @@ from meshlib.limits import (
 from meshlib.prefix import check_tenant
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeOperation, TreeRemove, TreeState
-from meshlib.state.documents import Documents
-from meshlib.state.records import check_identifier, check_text
+from meshlib.state import Documents, check_identifier, check_text
 
 __all__ = ["TREE_PREFIX", "TreeDocument", "TreeSync", "model_of", "tree_document"]
 

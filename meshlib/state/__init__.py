@@ -7,13 +7,33 @@ subscription.py  who wants to hear of changes
 """
 
 from meshlib.state.documents import Documents
-from meshlib.state.records import PolicyState, StateChange, StoreName, WorkerState
-from meshlib.state.stores import AppStore, MembershipStore, PolicyStore, WorkerStore
+from meshlib.state.records import (
+    PolicyState,
+    StateChange,
+    StoreName,
+    WorkerState,
+    check_identifier,
+    check_text,
+)
+from meshlib.state.stores import (
+    APP_DOCUMENT,
+    POLICIES_DOCUMENT,
+    WORKERS_DOCUMENT,
+    AppStore,
+    MembershipStore,
+    MemberView,
+    PolicyStore,
+    WorkerStore,
+)
 from meshlib.state.subscription import Subscription
 
 __all__ = [
+    "APP_DOCUMENT",
+    "POLICIES_DOCUMENT",
+    "WORKERS_DOCUMENT",
     "AppStore",
     "Documents",
+    "MemberView",
     "MembershipStore",
     "PolicyState",
     "PolicyStore",
@@ -22,4 +42,6 @@ __all__ = [
     "Subscription",
     "WorkerState",
     "WorkerStore",
+    "check_identifier",
+    "check_text",
 ]

@@ -1,36 +1,63 @@
-"""The house: every import goes down, none goes up or round in a circle."""
+"""The house: every import goes down, through a door, and none goes up or round in a circle."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FLOORS = {
-    "errors": 1, "limits": 1, "hashing": 1,
-    "clock": 2, "codec": 2, "identity": 2, "ring": 2, "prefix": 2,
-    "crdt": 3, "membership": 3,
-    "replication": 4, "state": 4.5,
-    "gossip": 5, "ratelimit": 5, "routing": 5,
-    "sync": 6, "node": 6.5,
-    "aio": 7, "testing": 7,
-}  # fmt: skip
+FLOORS = (
+    {"errors", "limits", "hashing"},
+    {"clock", "codec", "reading", "identity", "ring", "prefix"},
+    {"crdt", "membership"},
+    {"replication", "state"},
+    {"gossip", "ratelimit", "routing"},
+    {"sync", "node"},
+    {"aio", "testing"},
+)
+"""The rooms of the library, floor by floor from the ground up: `docs` draws the same house."""
+
+LEANS_ON = {"state": {"replication"}, "node": {"sync"}}
+"""Neighbours on one floor: the first is made on top of the second, which knows nothing of it."""
+
+OPEN_MODULES = {
+    "meshlib.crdt.registry": "said whole, as `registry.encode`: what it holds needs its name",
+    "meshlib.crdt.wire": "readers for whoever writes a type, in this house or another",
+}
+"""Modules behind a door that other rooms may name; everything else is had at the door."""
+
+READS_PRIVATE_PARTS = "meshlib.testing.checkers.inside"
+"""The one place that looks into other rooms; it says so itself."""
+
+ASKED_ACROSS_ROOMS = {"_check"}
+"""Private names that every room knows: the check of a structure's invariants, which calls on."""
 
 SANS_IO_FORBIDDEN = {
     "asyncio", "socket", "ssl", "threading", "multiprocessing", "subprocess", "time", "datetime",
     "os", "io", "pathlib", "sqlite3", "select", "selectors", "signal", "secrets", "uuid",
     "pickle", "logging",
 }  # fmt: skip
+SANS_IO_FLOORS = FLOORS[:-1]
 
-SERVER_MAY_IMPORT = {"meshlib"} | {f"meshlib.{room}" for room in FLOORS}
 
+class Import(NamedTuple):
+    """One name that a file imports.
 
-def python_files(package: str) -> list[Path]:
-    """Return the package's modules, sorted."""
-    return sorted((ROOT / package).rglob("*.py"))
+    Args:
+        target: the module that is named, which is `name` itself where that is a module.
+        name: what is taken of it; empty for a whole module.
+        is_for_types: whether only a type checker follows it.
+    """
+
+    target: str
+    name: str
+    is_for_types: bool
 
 
 def module_name(path: Path) -> str:
@@ -39,72 +66,123 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Return every module that a file imports, wherever in the file it does."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+LIBRARY = {module_name(path): path for path in sorted((ROOT / "meshlib").rglob("*.py"))}
+SERVER = {module_name(path): path for path in sorted((ROOT / "meshlib_server").rglob("*.py"))}
+HOUSE = {**LIBRARY, **SERVER}
+DOORS = {module for module, path in HOUSE.items() if path.name == "__init__.py"}
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS, 1) for room in floor}
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    """Return the parsed file of a module."""
+    return ast.parse(HOUSE[module].read_text())
+
+
+@cache
+def exports_of(door: str) -> frozenset[str]:
+    """Return the names that a module offers in its `__all__`."""
+    for node in tree_of(door).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
+@cache
+def imports_of(module: str) -> tuple[Import, ...]:
+    """Return every import of a module, wherever in the file it stands."""
+    tree = tree_of(module)
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found += [Import(alias.name, "", id(node) in typing_only) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide the direction"
+            assert node.level == 0, f"{module}: relative imports hide the direction"
             assert node.module is not None
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                is_module = inner in HOUSE and alias.name not in exports_of(node.module)
+                target, name = (inner, "") if is_module else (node.module, alias.name)
+                found.append(Import(target, name, id(node) in typing_only))
+    return tuple(found)
 
 
 def room_of(module: str) -> str | None:
-    """Return the room of a module of the library, or None for the package itself."""
+    """Return the room of a module of the library, or None for the front and for others."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[0] == "meshlib" else None
 
 
-LIBRARY = python_files("meshlib")
-SERVER = python_files("meshlib_server")
+def targets_of(module: str) -> set[str]:
+    """Return the modules that a module imports."""
+    return {each.target for each in imports_of(module)}
 
 
-def identify(path: Path) -> str:
-    return module_name(path)
+def circles(graph: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """Yield one line for each circle that a walk along the arrows meets."""
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> Iterator[str]:
+        if name in trail:
+            yield " -> ".join((*trail[trail.index(name) :], name))
+        elif name not in done:
+            for target in sorted(graph.get(name, ())):
+                yield from visit(target, (*trail, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        yield from visit(name, ())
 
 
 def test_every_room_has_a_floor() -> None:
-    """A new room must be given its floor before it is imported."""
-    rooms = {room_of(module_name(path)) for path in LIBRARY} - {None}
+    """A new room is given its floor before it is imported, and one only."""
+    rooms = {room for module in LIBRARY if (room := room_of(module)) is not None}
 
-    assert rooms <= set(FLOORS)
+    assert rooms <= set(FLOOR_OF)
+    assert sum(len(floor) for floor in FLOORS) == len(FLOOR_OF)
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=identify)
-def test_a_room_imports_only_rooms_on_lower_floors(path: Path) -> None:
-    """A module imports its own room, or rooms on floors below its own."""
-    own = room_of(module_name(path))
+def test_neighbours_lean_one_way() -> None:
+    """Who leans on a neighbour stands beside it, on the same floor, and no two lean together."""
+    pairs = {(room, other) for room, others in LEANS_ON.items() for other in others}
+
+    assert [pair for pair in pairs if FLOOR_OF[pair[0]] != FLOOR_OF[pair[1]]] == []
+    assert list(circles(LEANS_ON)) == []
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_a_room_imports_only_rooms_on_lower_floors(module: str) -> None:
+    """A module imports its own room, rooms below it, or a neighbour that its room leans on."""
+    own = room_of(module)
     if own is None:
         return
-    upward = {
-        name
-        for name in imported_modules(path)
-        if (room := room_of(name)) in FLOORS and room != own and FLOORS[room] >= FLOORS[own]
-    }
+    allowed = {room for room, floor in FLOOR_OF.items() if floor < FLOOR_OF[own]}
+    allowed |= {own} | LEANS_ON.get(own, set())
+    rooms = {room_of(target) for target in targets_of(module) if target in LIBRARY}
 
-    assert upward == set()
+    assert rooms - allowed == set()
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=identify)
-def test_the_core_is_without_io(path: Path) -> None:
-    """Below floor 7 nothing imports asyncio, sockets, threads, files or clocks."""
-    own = room_of(module_name(path))
-    if own is None or FLOORS[own] >= 7:
+@pytest.mark.parametrize("module", LIBRARY)
+def test_the_core_is_without_io(module: str) -> None:
+    """Below the top floor nothing imports asyncio, sockets, threads, files or clocks."""
+    if not any(room_of(module) in floor for floor in SANS_IO_FLOORS):
         return
-    tops = {name.split(".")[0] for name in imported_modules(path)}
+    tops = {target.split(".")[0] for target in targets_of(module)}
 
     assert tops & SANS_IO_FORBIDDEN == set()
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=identify)
-def test_third_party_modules_are_confined(path: Path) -> None:
+@pytest.mark.parametrize("module", LIBRARY)
+def test_third_party_modules_are_confined(module: str) -> None:
     """Only `codec` imports msgpack, only `hashing` imports xxhash; the library has no others."""
-    module = module_name(path)
-    tops = {name.split(".")[0] for name in imported_modules(path)}
+    tops = {target.split(".")[0] for target in targets_of(module)}
 
     assert "msgpack" not in tops or module == "meshlib.codec"
     assert "xxhash" not in tops or module == "meshlib.hashing"
@@ -113,40 +191,138 @@ def test_third_party_modules_are_confined(path: Path) -> None:
         assert tops & {"hypothesis", "starlette", "click", "yaml", "cattrs"} == set()
 
 
-@pytest.mark.parametrize("path", SERVER, ids=identify)
-def test_the_server_imports_only_what_the_library_exports(path: Path) -> None:
+@pytest.mark.parametrize("module", LIBRARY)
+def test_other_rooms_are_entered_by_their_doors(module: str) -> None:
+    """What is had of another room is a name that its door exports, or one of the open modules."""
+    own = room_of(module)
+    if own is None or module == READS_PRIVATE_PARTS:
+        return
+    inside = {
+        f"{each.target}.{each.name}".rstrip(".")
+        for each in imports_of(module)
+        if (room := room_of(each.target)) not in (None, own)
+        and each.target not in OPEN_MODULES
+        and not (each.target == f"meshlib.{room}" and each.name in exports_of(each.target))
+    }
+
+    assert inside == set()
+
+
+@pytest.mark.parametrize("module", SERVER)
+def test_the_server_imports_only_what_the_library_exports(module: str) -> None:
     """The server uses the rooms' public doors, never the modules inside them."""
-    inner = {
-        name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and (name := node.module or "").startswith("meshlib.")
-        if name not in SERVER_MAY_IMPORT
+    doors = {"meshlib"} | {f"meshlib.{room}" for room in FLOOR_OF}
+    inside = {
+        f"{each.target}.{each.name}"
+        for each in imports_of(module)
+        if each.target.partition(".")[0] == "meshlib"
+        if each.target not in doors or each.name not in exports_of(each.target)
     }
 
-    assert inner == set()
+    assert inside == set()
 
 
-def test_modules_of_a_package_do_not_import_in_a_circle() -> None:
-    """Inside a room the imports form no circle either."""
-    modules = {module_name(path): path for path in (*LIBRARY, *SERVER)}
+@pytest.mark.parametrize("module", HOUSE)
+def test_no_room_takes_what_is_its_own_from_its_door(module: str) -> None:
+    """Inside a room a name comes from the file that defines it: doors are for who comes in."""
+    through_own_door = {
+        f"{each.target}.{each.name}"
+        for each in imports_of(module)
+        if each.target in DOORS and module.startswith(each.target + ".") and each.name
+    }
+
+    assert through_own_door == set()
+
+
+@pytest.mark.parametrize("module", HOUSE)
+def test_no_private_name_is_imported(module: str) -> None:
+    """A name that begins with `_` stays in its file, and so does what a module hides."""
+    private = {
+        f"{each.target}.{each.name}"
+        for each in imports_of(module)
+        if each.target in HOUSE
+        for part in (*each.target.split("."), each.name)
+        if part.startswith("_") and not part.startswith("__")
+    }
+
+    assert private == set()
+
+
+def private_names_of(folder: str) -> set[str]:
+    """Return the private names that the files of one folder define, of whatever kind."""
+    names: set[str] = set()
+    for module, path in HOUSE.items():
+        if module_name(path.parent / "__init__.py") != folder:
+            continue
+        for node in ast.walk(tree_of(module)):
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    names.add(name)
+                case ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                    names.add(name)
+                case ast.Constant(value=str(name)):  # in __slots__
+                    names.add(name)
+    return {name for name in names if name.startswith("_")}
+
+
+FOLDERS = {module: module_name(path.parent / "__init__.py") for module, path in HOUSE.items()}
+PRIVATE_NAMES = {folder: private_names_of(folder) for folder in set(FOLDERS.values())}
+
+
+@pytest.mark.parametrize("module", HOUSE)
+def test_no_room_reads_a_private_attribute_of_another(module: str) -> None:
+    """`other._name` is written only in the folder that defines `_name`."""
+    if module == READS_PRIVATE_PARTS:
+        return
+    known = PRIVATE_NAMES[FOLDERS[module]] | ASKED_ACROSS_ROOMS
+    foreign = {
+        ast.unparse(node)
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr not in known
+    }
+
+    assert foreign == set()
+
+
+def test_modules_do_not_import_in_a_circle() -> None:
+    """No module of the house needs itself, not even for its types.
+
+    A door re-exports what is inside; who is inside does not wait for the door.
+    """
     graph = {
-        name: {target for target in imported_modules(path) if target in modules and target != name}
-        for name, path in modules.items()
+        module: {
+            target
+            for target in targets_of(module) & HOUSE.keys() - {module}
+            if not (target in DOORS and module.startswith(target + "."))
+        }
+        for module in HOUSE
     }
-    packages = {name for name, path in modules.items() if path.name == "__init__.py"}
-    state: dict[str, int] = {}
 
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        if state.get(name) == 2:
-            return
-        assert state.get(name) != 1, " -> ".join((*trail, name))
-        state[name] = 1
-        for target in sorted(graph[name]):
-            # A package's door re-exports what is inside; importing a sibling is not a circle.
-            if target in packages and name.startswith(target + "."):
-                continue
-            visit(target, (*trail, name))
-        state[name] = 2
+    assert list(circles(graph)) == []
 
-    for name in sorted(graph):
-        visit(name, ())
+
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_what_stands_in_a_room_does_not_import_in_a_circle(door: str) -> None:
+    """The files and sub-rooms of a room, each taken as one, stand above each other too.
+
+    What only a type checker follows is left out: a protocol may name a type that is made above.
+    """
+
+    def part_of(module: str) -> str | None:
+        """Return the file or sub-room of this room that a module is, or is in."""
+        depth = door.count(".") + 2
+        return ".".join(module.split(".")[:depth]) if module.startswith(door + ".") else None
+
+    graph: dict[str, set[str]] = {}
+    for module in HOUSE:
+        own = part_of(module)
+        if own is not None:
+            needed = {part_of(each.target) for each in imports_of(module) if not each.is_for_types}
+            graph.setdefault(own, set()).update({part for part in needed if part} - {own})
+
+    assert list(circles(graph)) == []

@@ -13,8 +13,7 @@ from typing import Final
 
 from attrs import define, field
 
-from meshlib.crdt import registry
-from meshlib.crdt.lattice import absorb
+from meshlib.crdt import absorb, registry
 from meshlib.errors import InternalError, MeshError
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX

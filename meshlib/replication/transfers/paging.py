@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from meshlib.crdt import registry
-from meshlib.crdt.lattice import join_all
+from meshlib.crdt import join_all, registry
 
 __all__ = ["encoded_pieces"]
 

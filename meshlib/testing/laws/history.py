@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 from attrs import define, field, frozen
 
 from meshlib.clock import Stamp
-from meshlib.crdt.causal.context import Dot
+from meshlib.crdt import Dot
 from meshlib.errors import InvalidValueError
 from meshlib.identity import ActorId, actor_id
 from meshlib.testing.laws.spec import CRDTSpec, Event, OperationContext

@@ -21,7 +21,7 @@ from attrs import Factory, field, frozen
 
 from meshlib.clock import Stamp
 from meshlib.codec import pack, unpack
-from meshlib.crdt.causal.context import Dot
+from meshlib.crdt import Dot
 from meshlib.errors import LocalError, RemoteError
 from meshlib.identity import ActorId
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from attrs import define, evolve, frozen
 
 from meshlib.clock import Stamp
-from meshlib.crdt.causal.context import Dot
+from meshlib.crdt import Dot
 from meshlib.identity import actor_id
 from meshlib.testing.laws.spec import Codec, CRDTSpec, OperationContext
 from meshlib.testing.mutants.changes import with_context, with_deltas, with_join, with_operations

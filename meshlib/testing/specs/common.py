@@ -9,9 +9,7 @@ from weakref import WeakKeyDictionary
 from hypothesis import strategies as st
 
 from meshlib.codec import decode_value, encode_value
-from meshlib.crdt.causal.context import CausalContext
-from meshlib.crdt.lattice import absorb
-from meshlib.crdt.registry import decode, encode
+from meshlib.crdt import CausalContext, absorb, decode, encode
 from meshlib.testing.laws.spec import Codec, CRDTSpec, Event
 from meshlib.testing.mutants.changes import with_deltas, with_join, with_states
 
