@@ -244,7 +244,7 @@ def healing(count: int, keys: int) -> Rows:
         if not index % 10:
             world.run(0.2)
     world.run(15.0)
-    clocks = [world.nodes[names[0]].replica.advertised_clock() for names in halves]
+    clocks = [world.nodes[names[0]].replica.advertised_vector() for names in halves]
     lacking = 0
     for names, clock in zip(halves, reversed(clocks), strict=True):
         entries = world.nodes[names[0]].replica.lacking(clock, bytes_max=1 << 30).entries
