@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def cluster() -> Iterator[list[Node]]:
         for node in nodes:
             node.start()
         for node in nodes:
-            wait_until(lambda node=node: alive_count(node) == 3)
+            wait_until(partial(lambda node: alive_count(node) == 3, node))
         yield nodes
     finally:
         for node in nodes:
@@ -137,15 +138,15 @@ def measure_detection(nodes: list[Node], count: int) -> dict[str, float]:
                 if member["name"] == victim.name
             }
 
-        wait_until(lambda shown=shown: "Alive" not in shown())
+        wait_until(partial(lambda shown: "Alive" not in shown(), shown))
         suspected_s.append(time.perf_counter() - start)
-        wait_until(lambda shown=shown: shown() == {"Down"})
+        wait_until(partial(lambda shown: shown() == {"Down"}, shown))
         down_s.append(time.perf_counter() - start)
         for caller in callers:
             caller.close()
         victim.start()
         for node in nodes:
-            wait_until(lambda node=node: alive_count(node) == 3)
+            wait_until(partial(lambda node: alive_count(node) == 3, node))
     return {
         "suspected_median_s": statistics.median(suspected_s),
         "suspected_max_s": max(suspected_s),

@@ -104,6 +104,7 @@ def resident_bytes() -> int:
 
 def print_memory(label: str, count: int) -> None:
     """In a process of its own: print the bytes that a set of `count` elements takes."""
+    contender: Any
     [contender] = [each for each in available() if each.label == label]
     elements = names(count)
     build = contender.held()
@@ -227,7 +228,7 @@ def main() -> None:
     contenders = available()
     labels = [contender.label for contender in contenders]
     rounds = 1 if arguments.quick else arguments.rounds
-    results = {
+    results: dict[str, Any] = {
         "versions": {contender.label: contender.version() for contender in contenders},
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

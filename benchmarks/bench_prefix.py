@@ -27,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +93,17 @@ def measure(kind: type[Contender], size: int, count: int) -> dict[str, float]:
     others = list(prompts(count, size, seed=2))
     figures: dict[str, float] = {}
     if hasattr(kind, "hashes_first"):
-        figures["request"] = median_us([lambda t=t: contender.request(t) for t in texts])
+        figures["request"] = median_us([partial(contender.request, t) for t in texts])
     requests = [contender.request(text) for text in texts]
     half_requests = [contender.request(text) for text in others]
-    figures["insert"] = median_us(
-        [lambda r=r, n=n: contender.insert(r, n) for n, r in enumerate(requests)]
-    )
-    figures["match"] = median_us([lambda r=r: contender.match(r) for r in requests])
+    figures["insert"] = median_us([partial(contender.insert, r, n) for n, r in enumerate(requests)])
+    figures["match"] = median_us([partial(contender.match, r) for r in requests])
     whole = statistics.median(contender.match(request) for request in requests)
     half = statistics.median(contender.match(request) for request in half_requests)
     assert size - 64 < whole <= size, (kind.label, whole)
     if half:
         assert size // 2 - 64 < half < size // 2 + 64, (kind.label, half)
-        figures["match half"] = median_us([lambda r=r: contender.match(r) for r in half_requests])
+        figures["match half"] = median_us([partial(contender.match, r) for r in half_requests])
     return figures
 
 
@@ -140,8 +139,8 @@ def maintenance(size: int, count: int) -> dict[str, float]:
         contender.insert(text, number)
     tree = contender.tree
     figures = {"copy of the tree": median_us([tree.copy] * 3) / 1000}
-    evictions = [lambda n=n: tree.evict(worker(n), floor=count // 2) for n in range(4)]
-    removals = [lambda n=n: tree.remove_tenant(worker(n)) for n in range(4, WORKERS)]
+    evictions = [partial(lambda n: tree.evict(worker(n), floor=count // 2), n) for n in range(4)]
+    removals = [partial(lambda n: tree.remove_tenant(worker(n)), n) for n in range(4, WORKERS)]
     figures["evict half of a worker"] = median_us(evictions) / 1000
     figures["remove a worker"] = median_us(removals) / 1000
     return figures
@@ -164,10 +163,8 @@ def replicated(size: int, count: int) -> dict[str, float]:
         hash_state.absorb(delta)
 
     figures = {
-        "text: insert and absorb, us": median_us([lambda n=n: put(n) for n in range(count)]),
-        "hashes: insert and absorb, us": median_us(
-            [lambda n=n: put_hashes(n) for n in range(count)]
-        ),
+        "text: insert and absorb, us": median_us([partial(put, n) for n in range(count)]),
+        "hashes: insert and absorb, us": median_us([partial(put_hashes, n) for n in range(count)]),
     }
     new = next(prompts(1, size, seed=3))
     delta = text_state.insert(new, tenant=worker(0), access=count + 1)

@@ -157,9 +157,10 @@ class Meshlib(Contender):
 
     def _apply(self, deltas: list[bytes]) -> Prepared:
         def work() -> ORSet[str]:
-            state: Any = ORSet()
+            state: ORSet[str] = ORSet()
             for delta in deltas:
-                state.absorb(decode(delta))
+                arrived: Any = decode(delta)
+                state.absorb(arrived)
             return state
 
         return work, lambda state: len(state) == self.element_count

@@ -94,23 +94,23 @@ def check() -> None:
 async def put_in_the_mesh() -> None:
     """Vote on both of two nodes, and read the same tally on each."""
     register("example.ballot", Ballot)
-    network = MemoryNetwork()
-    runtimes = []
-    for name in ("here", "there"):
-        config = MeshConfig(name=name, address=f"{name}:1")
-        transport = network.transport(f"{name}:1")
-        runtimes.append(MeshRuntime(config, transport=transport, seeds=["here:1"]))
-    here, there = runtimes
-    async with here, there:
+    network, nodes = MemoryNetwork(), []
+    for who in ("here", "there"):
+        config = MeshConfig(name=who, address=f"{who}:1")
+        nodes.append(MeshRuntime(config, transport=network.transport(f"{who}:1"), seeds=["here:1"]))
+
+    def vote(runtime: MeshRuntime, option: str) -> None:
+        runtime.node.replica.open("lunch", type_tag="example.ballot")
+        runtime.node.replica.write("lunch", lambda ballot, w: ballot.vote(option, by=w.actor))
+        runtime.wake()
+
+    async with nodes[0] as here, nodes[1] as there:
         await there.wait_ready()
         for runtime, option in ((here, "pizza"), (there, "sushi"), (here, "sushi")):
-            replica = runtime.node.replica
-            replica.open("lunch", type_tag="example.ballot")
-            replica.write("lunch", lambda ballot, w, what=option: ballot.vote(what, by=w.actor))
-            runtime.wake()
-        for runtime in (here, there):
-            seen = runtime.node.replica.get
-            await runtime.wait_until(lambda get=seen: BALLOT.value(get("lunch")) == {"sushi": 2})
+            vote(runtime, option)
+        replicas: list[Any] = [runtime.node.replica for runtime in nodes]
+        await here.wait_until(lambda: BALLOT.value(replicas[0].get("lunch")) == {"sushi": 2})
+        await there.wait_until(lambda: BALLOT.value(replicas[1].get("lunch")) == {"sushi": 2})
     print("in the mesh, both nodes count {'sushi': 2}")
 
 

@@ -5,13 +5,12 @@ Nothing here reaches into the package: the type is registered and replicated as 
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import custom_crdt as example
 import pytest
 from attrs import evolve
 
@@ -22,17 +21,12 @@ from meshlib.gossip import GossipConfig
 from meshlib.testing import Simulation, check_machine, draw_scenario, first_violation, laws, mutants
 from meshlib.testing.laws.profile import LONG, QUICK, current_profile
 from meshlib.testing.laws.suite import LAWS
+from meshlib.testing.simulation.hosts import Host
+from meshlib.testing.simulation.workload import Workload
 
 pytestmark = pytest.mark.timeout(1800 if current_profile() is LONG else 60)
 
 PATH = Path(__file__).resolve().parents[2] / "examples" / "custom_crdt.py"
-
-found = importlib.util.spec_from_file_location("custom_crdt", PATH)
-assert found is not None
-assert found.loader is not None
-example = importlib.util.module_from_spec(found)
-sys.modules["custom_crdt"] = example
-found.loader.exec_module(example)
 
 TestBallot = laws(example.BALLOT)
 
@@ -81,7 +75,7 @@ def test_the_specification_has_teeth() -> None:
 class VotesBeside:
     """A workload of the simulator in which every other write comes with a vote."""
 
-    def __init__(self, workload: Any, rng: random.Random) -> None:
+    def __init__(self, workload: Workload, rng: random.Random) -> None:
         self._workload = workload
         self._rng = rng
         self.latest: dict[bytes, tuple[int, str]] = {}
@@ -89,7 +83,7 @@ class VotesBeside:
     def wait_s(self) -> float:
         return self._workload.wait_s()
 
-    def write(self, host: Any, now: float) -> int:
+    def write(self, host: Host, now: float) -> int:
         count = self._workload.write(host, now)
         if self._rng.random() < 0.5:
             option = self._rng.choice(["pizza", "sushi", "soup"])
@@ -101,7 +95,9 @@ class VotesBeside:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_type_survives_the_faults_of_the_simulator(seed: int) -> None:
+def test_the_type_survives_the_faults_of_the_simulator(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All nodes agree after a lossy, failing network, and no survivor's vote is lost.
 
     The simulator's own checkers see to it that no node's ballot ever shrinks.
@@ -110,7 +106,7 @@ def test_the_type_survives_the_faults_of_the_simulator(seed: int) -> None:
     scenario = evolve(drawn, network=evolve(drawn.network, loss=max(0.25, drawn.network.loss)))
     simulation = Simulation(scenario)
     votes = VotesBeside(simulation.workload, random.Random(seed))
-    simulation.workload = votes
+    monkeypatch.setattr(simulation, "workload", votes)
     outcome = simulation.run()
 
     assert outcome.failure is None, str(outcome)
@@ -148,7 +144,8 @@ async def see(runtimes: list[MeshRuntime], tally: dict[str, int]) -> None:
     for runtime in runtimes:
         get = runtime.node.replica.get
         await runtime.wait_until(
-            lambda get=get: example.BALLOT.value(get("lunch")) == Counter(tally), timeout_s=20
+            partial(lambda get: example.BALLOT.value(get("lunch")) == Counter(tally), get),
+            timeout_s=20,
         )
 
 

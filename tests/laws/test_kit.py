@@ -44,7 +44,7 @@ def test_laws_makes_one_test_for_each_law_that_applies() -> None:
 
     names = unittest.defaultTestLoader.getTestCaseNames(made)
     assert sorted(f"test_{name}" for name in law_names(G_COUNTER)) == sorted(names)
-    assert made.test_join_is_commutative.__doc__ == "A | b == b | a."
+    assert vars(made)["test_join_is_commutative"].__doc__ == "A | b == b | a."
 
 
 def test_a_law_can_be_left_out_by_its_name() -> None:

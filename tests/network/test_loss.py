@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pytest
+from support.namespaces import Cluster, Traffic
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("percent", [10, 25])
 def test_everything_arrives_through_a_network_that_loses_packets(
-    whole: Any, traffic: Any, percent: int
+    whole: Cluster, traffic: Traffic, percent: int
 ) -> None:
     """Under loss every write arrives, and nobody stays Down; afterwards the cluster is whole."""
     whole.lab.lose(percent)
@@ -24,10 +25,13 @@ def test_everything_arrives_through_a_network_that_loses_packets(
     )
     for node in whole.nodes:
         whole.wait_until(
-            lambda node=node: (
-                len(whole.seen(node)) == 5 and "Down" not in whole.seen(node).values()
+            partial(
+                lambda node: len(whole.seen(node)) == 5 and "Down" not in whole.seen(node).values(),
+                node,
             ),
-            lambda node=node: f"nobody is Down to {node.name}; it sees {whole.seen(node)}",
+            partial(
+                lambda node: f"nobody is Down to {node.name}; it sees {whole.seen(node)}", node
+            ),
         )
     downs = sum(len(whole.events(node, "MemberDown")) for node in whole.nodes)
     print(f"\n{percent} %: {traffic.count} writes, {downs} times Down and back")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
+from support.namespaces import Cluster, Traffic
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 
 FEW, MANY = (0, 1), (2, 3, 4)
 
 
-def await_two_sides(cluster: Any) -> None:
+def await_two_sides(cluster: Cluster) -> None:
     """Wait until each side sees itself Alive and the other Down, and says what that means."""
     few, many = ([cluster.nodes[index] for index in side] for side in (FEW, MANY))
     cluster.await_health(few, "partitioned", len(few))
@@ -24,7 +24,9 @@ def await_two_sides(cluster: Any) -> None:
             assert cluster.seen(node) == expected
 
 
-def test_two_sides_that_were_cut_go_on_and_become_one_again(whole: Any, traffic: Any) -> None:
+def test_two_sides_that_were_cut_go_on_and_become_one_again(
+    whole: Cluster, traffic: Traffic
+) -> None:
     """Two nodes and three: both sides take writes all the time, and all of them are kept."""
     traffic.start()
     traffic.await_more(50)
@@ -40,7 +42,7 @@ def test_two_sides_that_were_cut_go_on_and_become_one_again(whole: Any, traffic:
 
 
 def test_a_side_that_is_heard_but_does_not_hear_is_cut_off_and_comes_back(
-    whole: Any, traffic: Any
+    whole: Cluster, traffic: Traffic
 ) -> None:
     """Two nodes hear nothing of three, which hear them: as good as cut, for an answer is lost."""
     traffic.start()
@@ -56,7 +58,9 @@ def test_a_side_that_is_heard_but_does_not_hear_is_cut_off_and_comes_back(
     whole.await_whole(traffic)
 
 
-def test_a_link_that_carries_one_way_costs_neither_end_its_life(whole: Any, traffic: Any) -> None:
+def test_a_link_that_carries_one_way_costs_neither_end_its_life(
+    whole: Cluster, traffic: Traffic
+) -> None:
     """The others vouch for both ends and carry the writes between them, while it lasts."""
     whole.lab.deafen([0], to=[1])
     traffic.start()
@@ -71,7 +75,7 @@ def test_a_link_that_carries_one_way_costs_neither_end_its_life(whole: Any, traf
 
 
 def test_a_node_whose_link_flaps_is_whole_again_when_it_holds(
-    whole: Any, traffic: Any, rng: random.Random
+    whole: Cluster, traffic: Traffic, rng: random.Random
 ) -> None:
     """Cut and healed again and again, for less than it takes to be given up, and for more."""
     first, *_, flapping = whole.nodes

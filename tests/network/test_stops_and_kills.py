@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import time
+from functools import partial
 from typing import Any
 
 import pytest
+from support.namespaces import Cluster, Traffic
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 
@@ -18,18 +20,23 @@ BULK_COUNT, BULK_BYTES = 150, 250_000
 """More than the 32 MiB of a log, all by one writer: a newcomer gets them as a state transfer."""
 
 
-def test_a_process_that_was_stopped_for_ten_seconds_comes_back(whole: Any, traffic: Any) -> None:
+def test_a_process_that_was_stopped_for_ten_seconds_comes_back(
+    whole: Cluster, traffic: Traffic
+) -> None:
     """It is given up meanwhile, refutes that as the same writer, and has lost nothing."""
     stopped, *others = reversed(whole.nodes)
     traffic.start()
     traffic.await_more(100)
     traffic.excuse(stopped)
+    assert stopped.process is not None
     stopped.process.send_signal(signal.SIGSTOP)
     since = time.monotonic()
     for node in others:
         whole.wait_until(
-            lambda node=node: whole.seen(node)[stopped.name] == "Down",
-            lambda node=node: f"{stopped.name} is Down to {node.name}: {whole.seen(node)}",
+            partial(lambda node: whole.seen(node)[stopped.name] == "Down", node),
+            partial(
+                lambda node: f"{stopped.name} is Down to {node.name}: {whole.seen(node)}", node
+            ),
         )
     whole.await_health(others, "degraded", 4)
     traffic.await_more(100)
@@ -54,7 +61,7 @@ def bulk_keys(node: Any) -> set[str]:
 
 
 def test_a_newcomer_killed_while_it_takes_over_the_state_starts_again_and_has_all(
-    cluster: Any, traffic: Any, rng: random.Random
+    cluster: Cluster, traffic: Traffic, rng: random.Random
 ) -> None:
     """Four nodes hold more than the log does; the fifth dies between two pages, and returns."""
     *others, newcomer = cluster.nodes
@@ -64,7 +71,9 @@ def test_a_newcomer_killed_while_it_takes_over_the_state_starts_again_and_has_al
     for key, value in bulk.items():
         others[0].do("POST", "/mesh/config", {"key": key, "value": value})
     for node in others:
-        cluster.wait_until(lambda node=node: bulk_keys(node) == set(bulk), f"{node.name} has all")
+        cluster.wait_until(
+            partial(lambda node: bulk_keys(node) == set(bulk), node), f"{node.name} has all"
+        )
     traffic.start(others)
 
     cluster.lab.slow(4, kbytes_per_s=2000)
@@ -86,5 +95,6 @@ def test_a_newcomer_killed_while_it_takes_over_the_state_starts_again_and_has_al
     assert {key: newcomer.get(f"/mesh/config/{key}")["value"] for key in bulk} == bulk
     assert any(int(event["page_count"]) > 1 for event in cluster.events(newcomer, "StateRestored"))
     for node in others:
+        assert node.process is not None
         assert node.process.poll() is None
         assert {event["member"] for event in cluster.events(node, "MemberDown")} <= {newcomer.name}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
+from support.processes import Cluster
 
 MODEL = "model"
 
@@ -85,7 +86,7 @@ def everything(node: Any) -> tuple[Any, ...]:
     [10.0, pytest.param(120.0, marks=[pytest.mark.long, pytest.mark.timeout(300)])],
 )
 def test_no_write_acknowledged_by_a_survivor_is_lost(
-    cluster: Any, connect: Callable[[Any], Any], duration_s: float
+    cluster: Cluster, connect: Callable[[Any], Any], duration_s: float
 ) -> None:
     """Two nodes die and return in turn; the third one's writes are all there on all three."""
     rng = random.Random(20)

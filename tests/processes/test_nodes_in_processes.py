@@ -6,9 +6,10 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -59,13 +60,24 @@ class Child:
         self.process.send_signal(number)
 
 
+Trio = tuple[Child, Child, Child]
+
+
+class Start(Protocol):
+    """Starts a node by its name; the seeds are nodes that run already."""
+
+    async def __call__(
+        self, name: str, *seeds: Child, listen: str = ..., file: str | Path = ...
+    ) -> Child: ...
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
 
 
 @pytest.fixture
-async def start(anyio_backend):
+async def start(anyio_backend: str) -> AsyncIterator[Start]:
     """Start nodes by name; their processes are killed at the end."""
     made: list[Child] = []
 
@@ -89,7 +101,7 @@ async def start(anyio_backend):
 
 
 @pytest.fixture
-async def trio(start):
+async def trio(start: Start) -> Trio:
     """Return three nodes that know each other."""
     one = await start("one")
     two = await start("two", one)
@@ -99,7 +111,7 @@ async def trio(start):
     return one, two, three
 
 
-async def test_a_write_reaches_the_other_processes(trio):
+async def test_a_write_reaches_the_other_processes(trio: Trio) -> None:
     """What one process writes the others read."""
     one, two, three = trio
 
@@ -109,7 +121,7 @@ async def test_a_write_reaches_the_other_processes(trio):
         await child.until(lambda content: content == {"colour": "blue"}, content=1)
 
 
-async def test_a_killed_process_is_found_to_be_down_by_the_others(trio):
+async def test_a_killed_process_is_found_to_be_down_by_the_others(trio: Trio) -> None:
     """A kill leaves no goodbye."""
     one, two, three = trio
 
@@ -119,7 +131,7 @@ async def test_a_killed_process_is_found_to_be_down_by_the_others(trio):
         await child.until(lambda members: members["three"] == "Down", members=1)
 
 
-async def test_a_restarted_process_has_everything_again(trio, start):
+async def test_a_restarted_process_has_everything_again(trio: Trio, start: Start) -> None:
     """It comes back at its address, under its name, with what was written meanwhile."""
     one, two, three = trio
     await three.ask(put={"before": 1})
@@ -135,7 +147,7 @@ async def test_a_restarted_process_has_everything_again(trio, start):
         await child.until(lambda members: members["three"] == "Alive", members=1)
 
 
-async def test_a_process_that_leaves_ends_in_order_and_is_seen_to_leave(trio):
+async def test_a_process_that_leaves_ends_in_order_and_is_seen_to_leave(trio: Trio) -> None:
     """It exits with 0, and what it wrote last is with the others."""
     one, two, three = trio
     await three.ask(fill=[100, 5000])
@@ -147,7 +159,7 @@ async def test_a_process_that_leaves_ends_in_order_and_is_seen_to_leave(trio):
         await child.until(lambda count: count == 100, count=1)
 
 
-async def test_a_stopped_process_holds_nobody_up_and_catches_up(trio):
+async def test_a_stopped_process_holds_nobody_up_and_catches_up(trio: Trio) -> None:
     """Writes pass between the others while it stands still; then it gets them all."""
     one, two, three = trio
     three.signal(signal.SIGSTOP)
@@ -161,7 +173,9 @@ async def test_a_stopped_process_holds_nobody_up_and_catches_up(trio):
         await child.until(lambda members: set(members.values()) == {"Alive"}, members=1)
 
 
-async def test_a_whole_cluster_that_is_killed_comes_back_with_what_was_saved(start, tmp_path):
+async def test_a_whole_cluster_that_is_killed_comes_back_with_what_was_saved(
+    start: Start, tmp_path: Path
+) -> None:
     """Each process has a file; the kill may come in the middle of a save."""
     files = [tmp_path / "one.db", tmp_path / "two.db"]
     one = await start("one", file=files[0])
@@ -170,7 +184,7 @@ async def test_a_whole_cluster_that_is_killed_comes_back_with_what_was_saved(sta
     await two.until(lambda content: content == {"colour": "blue"}, content=1)
     for file in files:
         await two.until(
-            lambda _, file=file: file.exists() and b"blue" in file.read_bytes(), count=1
+            partial(lambda file, _: file.exists() and b"blue" in file.read_bytes(), file), count=1
         )
     await one.ask(fill=[100, 50_000])
     for child in (one, two):

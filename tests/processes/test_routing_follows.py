@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
+
+from support.processes import Cluster
 
 MODEL = "llama-3"
 WORKERS = 4
 PROMPTS = 40
 
 
-def test_forty_prompts_go_to_the_same_workers_through_every_node(cluster: Any) -> None:
+def test_forty_prompts_go_to_the_same_workers_through_every_node(cluster: Cluster) -> None:
     """Routed through one node, then through both others, then after kill -9 of the first."""
     rng = random.Random(40)
     prompts = [
@@ -29,10 +32,13 @@ def test_forty_prompts_go_to_the_same_workers_through_every_node(cluster: Any) -
     placed = [route(first, prompt) for prompt in prompts]
     for node in others:
         cluster.wait_until(
-            lambda node=node: all(
-                node.do("POST", f"/mesh/trees/{MODEL}/match", {"text": prompt})["matched"]
-                == len(prompt)
-                for prompt in prompts
+            partial(
+                lambda node: all(
+                    node.do("POST", f"/mesh/trees/{MODEL}/match", {"text": prompt})["matched"]
+                    == len(prompt)
+                    for prompt in prompts
+                ),
+                node,
             ),
             "the placements have arrived",
             limit_s=10.0,

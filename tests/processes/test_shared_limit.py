@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
+from support.processes import Cluster
 
 LIMIT = 300
 DURATION_S = 10
@@ -46,14 +48,15 @@ async def offer(node: Any, rate: int, admitted: Counter[int], refused: Counter[i
 @pytest.mark.long
 @pytest.mark.parametrize("shares", [(300, 300, 300), (860, 20, 20)])
 def test_each_second_after_the_first_admits_the_limit(
-    cluster: Any, shares: tuple[int, int, int]
+    cluster: Cluster, shares: tuple[int, int, int]
 ) -> None:
     """At three times the limit each second admits within a tenth of it; the rest get 429."""
     first = cluster.nodes[0]
     first.do("POST", "/mesh/rate-limit", {"limit_per_second": LIMIT})
     for node in cluster.nodes:
         cluster.wait_until(
-            lambda node=node: node.get("/mesh/rate-limit") is not None, "the limit is everywhere"
+            partial(lambda node: node.get("/mesh/rate-limit") is not None, node),
+            "the limit is everywhere",
         )
     admitted: Counter[int] = Counter()
     refused: Counter[int] = Counter()
@@ -74,13 +77,14 @@ def test_each_second_after_the_first_admits_the_limit(
     assert sum(admitted.values()) + sum(refused.values()) == sum(shares) * DURATION_S
 
 
-def test_stats_agree_on_all_nodes_after_a_burst(cluster: Any) -> None:
+def test_stats_agree_on_all_nodes_after_a_burst(cluster: Cluster) -> None:
     """What one node admits is counted by every node, within the same window."""
     first = cluster.nodes[0]
     first.do("POST", "/mesh/rate-limit", {"limit_per_second": LIMIT})
     for node in cluster.nodes:
         cluster.wait_until(
-            lambda node=node: node.get("/mesh/rate-limit") is not None, "the limit is everywhere"
+            partial(lambda node: node.get("/mesh/rate-limit") is not None, node),
+            "the limit is everywhere",
         )
 
     def counts() -> list[int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from support.servers import Node
 
 
-def test_status_has_exactly_the_documented_fields(cluster: Any, node: Any) -> None:
+def test_status_has_exactly_the_documented_fields(cluster: list[Node], node: Node) -> None:
     """Names, types and nesting are those of the specification."""
     status = node.get("/mesh/status")
 
@@ -16,14 +16,14 @@ def test_status_has_exactly_the_documented_fields(cluster: Any, node: Any) -> No
     )
 
 
-def test_status_names_the_node_that_answers(cluster: Any) -> None:
+def test_status_names_the_node_that_answers(cluster: list[Node]) -> None:
     """Each node calls itself by its own name."""
     assert ["node1", "node2", "node3"] == [
         node.get("/mesh/status")["node_name"] for node in cluster
     ]
 
 
-def test_status_lists_every_node_sorted_by_name(cluster: Any) -> None:
+def test_status_lists_every_node_sorted_by_name(cluster: list[Node]) -> None:
     """With the address that peers dial, and the status as a word, the same on every node."""
     expected = [{"name": node.name, "address": node.address, "status": "Alive"} for node in cluster]
 
@@ -35,7 +35,7 @@ def test_status_lists_every_node_sorted_by_name(cluster: Any) -> None:
         ]
 
 
-def test_the_version_of_a_node_begins_at_one(node: Any) -> None:
+def test_the_version_of_a_node_begins_at_one(node: Node) -> None:
     """It is a whole number that counts from 1."""
     assert all(
         type(item["version"]) is int and item["version"] >= 1
@@ -43,7 +43,7 @@ def test_the_version_of_a_node_begins_at_one(node: Any) -> None:
     )
 
 
-def test_the_store_counts_are_the_real_ones(cluster: Any, node: Any, name: str) -> None:
+def test_the_store_counts_are_the_real_ones(cluster: list[Node], node: Node, name: str) -> None:
     """They count members, workers, policies and keys, and follow each change."""
     before = node.get("/mesh/status")["stores"]
     worker = {"model_id": name, "url": "http://w:1", "health": True, "load": 0.5}
@@ -61,7 +61,7 @@ def test_the_store_counts_are_the_real_ones(cluster: Any, node: Any, name: str) 
     assert before == node.get("/mesh/status")["stores"]
 
 
-def test_the_store_counts_agree_with_the_lists(node: Any) -> None:
+def test_the_store_counts_agree_with_the_lists(node: Node) -> None:
     """What is counted is what is listed."""
     stores = node.get("/mesh/status")["stores"]
 
@@ -70,7 +70,7 @@ def test_the_store_counts_agree_with_the_lists(node: Any) -> None:
     assert len(node.get("/mesh/config")["keys"]) == stores["app_count"]
 
 
-def test_health_of_a_whole_cluster(cluster: Any) -> None:
+def test_health_of_a_whole_cluster(cluster: list[Node]) -> None:
     """Exactly the documented answer, on every node."""
     assert [
         {

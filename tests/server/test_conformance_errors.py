@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.servers import Launcher, Node
 
 ENDPOINTS = {
     "/status": ["GET"],
@@ -65,7 +66,7 @@ def only_error(response: Any) -> str:
 @pytest.mark.parametrize("prefix", ["/mesh", "/ha"])
 @pytest.mark.parametrize(("method", "path"), CALLS)
 def test_without_a_token_every_endpoint_is_401(
-    node: Any, prefix: str, method: str, path: str
+    node: Node, prefix: str, method: str, path: str
 ) -> None:
     """And says which scheme it wants."""
     request = node.client.build_request(method, prefix + path, json=BODIES.get(path))
@@ -82,7 +83,7 @@ def test_without_a_token_every_endpoint_is_401(
     "header", ["", "Bearer", "Bearer wrong", "Basic operator-token-1", "operator-token-1",
                "Bearer peer-token-1"],
 )  # fmt: skip
-def test_a_wrong_token_is_401(node: Any, header: str) -> None:
+def test_a_wrong_token_is_401(node: Node, header: str) -> None:
     """Malformed, unknown, of another scheme, or a peer's."""
     response = node.client.get("/mesh/status", headers={"Authorization": header})
 
@@ -92,7 +93,7 @@ def test_a_wrong_token_is_401(node: Any, header: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["operator-token-1", "operator-token-2"])
-def test_several_tokens_are_valid_at_once(node: Any, token: str) -> None:
+def test_several_tokens_are_valid_at_once(node: Node, token: str) -> None:
     """While they are rotated."""
     response = node.client.get("/mesh/status", headers={"Authorization": f"Bearer {token}"})
 
@@ -102,7 +103,7 @@ def test_several_tokens_are_valid_at_once(node: Any, token: str) -> None:
 @pytest.mark.parametrize("prefix", ["/mesh", "/ha"])
 @pytest.mark.parametrize(("method", "path"), CALLS)
 def test_with_the_mesh_not_enabled_every_endpoint_is_503(
-    disabled: Any, prefix: str, method: str, path: str
+    disabled: Node, prefix: str, method: str, path: str
 ) -> None:
     """As documented for each of them."""
     response = disabled.client.request(method, prefix + path, json=BODIES.get(path))
@@ -111,7 +112,7 @@ def test_with_the_mesh_not_enabled_every_endpoint_is_503(
     assert "the mesh is not enabled" == only_error(response)
 
 
-def test_with_the_mesh_not_enabled_a_token_is_still_asked_for(disabled: Any) -> None:
+def test_with_the_mesh_not_enabled_a_token_is_still_asked_for(disabled: Node) -> None:
     """Strangers learn nothing."""
     response = disabled.client.get("/mesh/status", headers={"Authorization": ""})
 
@@ -120,7 +121,7 @@ def test_with_the_mesh_not_enabled_a_token_is_still_asked_for(disabled: Any) -> 
 
 @pytest.mark.parametrize("prefix", ["/mesh", "/ha"])
 @pytest.mark.parametrize("path", list(ENDPOINTS))
-def test_another_method_is_405_and_names_those_allowed(node: Any, prefix: str, path: str) -> None:
+def test_another_method_is_405_and_names_those_allowed(node: Node, prefix: str, path: str) -> None:
     """Complete, sorted, and HEAD wherever GET is."""
     response = node.client.request("PATCH", prefix + path)
 
@@ -135,7 +136,7 @@ def test_another_method_is_405_and_names_those_allowed(node: Any, prefix: str, p
              "/mesh//status", "/status", "/hamesh/status", "/mesh/gossip", "/mesh/rate-limit/",
              "/mesh/trees", "/mesh/route"],
 )  # fmt: skip
-def test_an_unknown_path_is_404(node: Any, path: str) -> None:
+def test_an_unknown_path_is_404(node: Node, path: str) -> None:
     """Without a redirect to what it might have meant."""
     response = node.client.get(path)
 
@@ -144,19 +145,19 @@ def test_an_unknown_path_is_404(node: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/status", "/health", "/workers", "/policies", "/config"])
-def test_the_other_prefix_answers_the_same(node: Any, path: str) -> None:
+def test_the_other_prefix_answers_the_same(node: Node, path: str) -> None:
     """`/ha` is an alias of `/mesh`."""
     assert node.get(f"/mesh{path}") == node.get(f"/ha{path}")
 
 
-def test_what_is_written_under_one_prefix_is_read_under_the_other(node: Any, name: str) -> None:
+def test_what_is_written_under_one_prefix_is_read_under_the_other(node: Node, name: str) -> None:
     """They are the same routes."""
     node.request("POST", "/ha/config", {"key": name, "value": "01"})
 
     assert "01" == node.get(f"/mesh/config/{name}")["value"]
 
 
-def test_head_is_get_without_the_body(node: Any) -> None:
+def test_head_is_get_without_the_body(node: Node) -> None:
     """As HTTP has it."""
     response = node.client.head("/mesh/health")
 
@@ -185,7 +186,7 @@ def test_head_is_get_without_the_body(node: Any) -> None:
     ],
 )
 def test_a_body_that_is_no_json_object_is_400(
-    node: Any, name: str, method: str, path: str, body: bytes
+    node: Node, name: str, method: str, path: str, body: bytes
 ) -> None:
     """Malformed, a key twice, no JSON number, not UTF-8, nested without end, no object."""
     response = node.client.request(method, path.format(name=name), content=body)
@@ -194,7 +195,7 @@ def test_a_body_that_is_no_json_object_is_400(
     only_error(response)
 
 
-def test_a_key_that_is_given_twice_is_400(node: Any, name: str) -> None:
+def test_a_key_that_is_given_twice_is_400(node: Node, name: str) -> None:
     """Which of the two was meant is not guessed."""
     body = f'{{"key": "{name}", "value": "00", "value": "01"}}'.encode()
 
@@ -205,7 +206,7 @@ def test_a_key_that_is_given_twice_is_400(node: Any, name: str) -> None:
     node.get(f"/mesh/config/{name}", status=404)
 
 
-def test_text_with_half_a_surrogate_pair_is_400(node: Any) -> None:
+def test_text_with_half_a_surrogate_pair_is_400(node: Node) -> None:
     """JSON can write it, and no Unicode text can hold it."""
     body = rb'{"key": "\ud800", "value": "00"}'
 
@@ -216,7 +217,7 @@ def test_text_with_half_a_surrogate_pair_is_400(node: Any) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_an_oversized_body_is_413(node: Any, name: str, method: str, path: str) -> None:
+def test_an_oversized_body_is_413(node: Node, name: str, method: str, path: str) -> None:
     """Known by its declared length, before it is read."""
     body = b'{"a": "' + b"a" * BODY_BYTES_MAX + b'"}'
 
@@ -226,7 +227,7 @@ def test_an_oversized_body_is_413(node: Any, name: str, method: str, path: str) 
     assert "1,048,576" in only_error(response)
 
 
-def test_an_oversized_body_without_a_length_is_413(node: Any) -> None:
+def test_an_oversized_body_without_a_length_is_413(node: Node) -> None:
     """Counted while it comes in chunks."""
 
     def chunks() -> Iterator[bytes]:
@@ -239,7 +240,7 @@ def test_an_oversized_body_without_a_length_is_413(node: Any) -> None:
     only_error(response)
 
 
-def test_a_body_in_chunks_is_put_together(node: Any, name: str) -> None:
+def test_a_body_in_chunks_is_put_together(node: Node, name: str) -> None:
     """However it is cut."""
     body = json.dumps({"key": name, "value": "01"}).encode()
 
@@ -248,7 +249,7 @@ def test_a_body_in_chunks_is_put_together(node: Any, name: str) -> None:
     assert 200 == response.status_code
 
 
-def test_a_declared_length_beyond_the_limit_is_refused_at_once(node: Any) -> None:
+def test_a_declared_length_beyond_the_limit_is_refused_at_once(node: Node) -> None:
     """The server does not wait for what it will not read."""
     connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=5)
     connection.putrequest("POST", "/mesh/config")
@@ -262,7 +263,7 @@ def test_a_declared_length_beyond_the_limit_is_refused_at_once(node: Any) -> Non
     connection.close()
 
 
-def test_a_client_that_breaks_off_leaves_the_server_well(node: Any, name: str) -> None:
+def test_a_client_that_breaks_off_leaves_the_server_well(node: Node, name: str) -> None:
     """Half a body is nobody's write."""
     with socket.create_connection(("127.0.0.1", node.port)) as sock:
         sock.sendall(
@@ -274,7 +275,7 @@ def test_a_client_that_breaks_off_leaves_the_server_well(node: Any, name: str) -
     node.get(f"/mesh/config/{name}", status=404)
 
 
-def exchange(node: Any, request: bytes) -> bytes:
+def exchange(node: Node, request: bytes) -> bytes:
     """Send bytes as they are, and return what comes back until the connection ends."""
     answer = b""
     with socket.create_connection(("127.0.0.1", node.port), timeout=5) as sock:
@@ -293,7 +294,7 @@ def exchange(node: Any, request: bytes) -> bytes:
     ],
     ids=["no request", "a path that is not encoded", "a length that is none"],
 )
-def test_what_is_no_http_is_400_in_json(node: Any, request_bytes: bytes) -> None:
+def test_what_is_no_http_is_400_in_json(node: Node, request_bytes: bytes) -> None:
     """What never reaches an endpoint is answered like the rest, and the connection closed."""
     head, _, body = exchange(node, request_bytes).partition(b"\r\n\r\n")
 
@@ -302,7 +303,7 @@ def test_what_is_no_http_is_400_in_json(node: Any, request_bytes: bytes) -> None
     assert {"error": "Invalid HTTP request received."} == json.loads(body)
 
 
-def test_what_is_no_http_is_logged_once_a_minute(own_launcher: Any) -> None:
+def test_what_is_no_http_is_logged_once_a_minute(own_launcher: Launcher) -> None:
     """A stranger cannot fill the disk."""
     node = own_launcher.node("pestered")
     node.start()
@@ -314,7 +315,7 @@ def test_what_is_no_http_is_logged_once_a_minute(own_launcher: Any) -> None:
     assert ["warning"] == [line["level"] for line in lines]
 
 
-def test_errors_do_not_end_a_connection(node: Any) -> None:
+def test_errors_do_not_end_a_connection(node: Node) -> None:
     """A client with a mistake goes on over the same one."""
     connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=5)
     headers = {"Authorization": "Bearer operator-token-1"}
@@ -333,7 +334,7 @@ def test_errors_do_not_end_a_connection(node: Any) -> None:
     connection.close()
 
 
-def test_with_the_mesh_not_enabled_a_body_is_not_looked_at(disabled: Any) -> None:
+def test_with_the_mesh_not_enabled_a_body_is_not_looked_at(disabled: Node) -> None:
     """A request that would be a 400 elsewhere is a 503 like every other."""
     response = disabled.client.post("/mesh/config", content=b"{")
 

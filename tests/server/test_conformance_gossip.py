@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.servers import Eventually, Launcher, Node
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 
-def dial(node: Any, token: str | None = "peer-token-1") -> Any:
+def dial(node: Node, token: str | None = "peer-token-1") -> Any:
     """Open a gossip connection."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return connect(
@@ -25,7 +26,7 @@ def close_code(connection: Any) -> int:
 
 
 @pytest.mark.parametrize("token", [None, "wrong", "operator-token-1"])
-def test_without_the_peers_token_the_handshake_is_401(node: Any, token: str | None) -> None:
+def test_without_the_peers_token_the_handshake_is_401(node: Node, token: str | None) -> None:
     """An operator's token is no peer's."""
     with pytest.raises(InvalidStatus) as caught:
         dial(node, token)
@@ -34,7 +35,7 @@ def test_without_the_peers_token_the_handshake_is_401(node: Any, token: str | No
     assert "Bearer" == caught.value.response.headers["WWW-Authenticate"]
 
 
-def test_with_the_peers_token_the_connection_is_taken(node: Any) -> None:
+def test_with_the_peers_token_the_connection_is_taken(node: Node) -> None:
     """And stays open."""
     with dial(node) as connection:
         connection.ping().wait(5)
@@ -44,7 +45,7 @@ def test_with_the_peers_token_the_connection_is_taken(node: Any) -> None:
     "frame", [b"\x00", b"nonsense", b"\xff" * 1000, b"\x81", b"{}", b"\xc1" * 65_536]
 )
 def test_a_malformed_frame_closes_the_connection_and_changes_nothing(
-    node: Any, frame: bytes
+    node: Node, frame: bytes
 ) -> None:
     """Dropped, and logged; the node goes on."""
     before = node.get("/mesh/status")
@@ -56,7 +57,7 @@ def test_a_malformed_frame_closes_the_connection_and_changes_nothing(
     assert before == node.get("/mesh/status")
 
 
-def test_text_closes_the_connection(node: Any) -> None:
+def test_text_closes_the_connection(node: Node) -> None:
     """Frames are binary."""
     with dial(node) as connection:
         connection.send("text")
@@ -64,7 +65,7 @@ def test_text_closes_the_connection(node: Any) -> None:
         assert 1003 == close_code(connection)
 
 
-def test_an_empty_frame_closes_the_connection(node: Any) -> None:
+def test_an_empty_frame_closes_the_connection(node: Node) -> None:
     """It is none."""
     with dial(node) as connection:
         connection.send(b"")
@@ -72,7 +73,7 @@ def test_an_empty_frame_closes_the_connection(node: Any) -> None:
         assert 1003 == close_code(connection)
 
 
-def test_an_oversized_frame_closes_the_connection(node: Any) -> None:
+def test_an_oversized_frame_closes_the_connection(node: Node) -> None:
     """Over 1 MiB, before it is read."""
     with dial(node) as connection:
         connection.send(b"a" * (1024 * 1024 + 1))
@@ -80,7 +81,9 @@ def test_an_oversized_frame_closes_the_connection(node: Any) -> None:
         assert 1009 == close_code(connection)
 
 
-def test_a_node_of_another_cluster_is_kept_out(own_launcher: Any, eventually: Any) -> None:
+def test_a_node_of_another_cluster_is_kept_out(
+    own_launcher: Launcher, eventually: Eventually
+) -> None:
     """Even with the right token: neither becomes a member of the other, and it is logged once."""
     ours = own_launcher.node("ours")
     ours.start()
@@ -95,7 +98,9 @@ def test_a_node_of_another_cluster_is_kept_out(own_launcher: Any, eventually: An
     assert {"theirs": "Alive"} == theirs.statuses()
 
 
-def test_what_is_rejected_is_logged_once_a_minute(own_launcher: Any, eventually: Any) -> None:
+def test_what_is_rejected_is_logged_once_a_minute(
+    own_launcher: Launcher, eventually: Eventually
+) -> None:
     """However often it happens."""
     node = own_launcher.node("patient")
     node.start()
@@ -109,7 +114,7 @@ def test_what_is_rejected_is_logged_once_a_minute(own_launcher: Any, eventually:
     assert 1 == len(rejected), rejected
 
 
-def test_no_token_and_no_text_is_ever_logged(own_launcher: Any) -> None:
+def test_no_token_and_no_text_is_ever_logged(own_launcher: Launcher) -> None:
     """Neither those of the process nor those that were presented."""
     node = own_launcher.node("discreet")
     node.start()
@@ -120,7 +125,7 @@ def test_no_token_and_no_text_is_ever_logged(own_launcher: Any) -> None:
     node.request("POST", "/mesh/trees/m/operations", {"operations": [operation]})
     node.request("POST", "/mesh/trees/m/match", {"text": 7}, status=400)
     node.request("POST", "/mesh/shutdown", status=202)
-    node.process.wait(5)
+    node.started.wait(5)
 
     log = node.log.read_text()
 

@@ -7,20 +7,23 @@ import json
 import signal
 import socket
 import time
-from typing import Any
+from functools import partial
 
 import pytest
+from support.servers import Agree, Eventually, Launcher
 
 OPERATION = {"insert": {"text": "Hello world", "tenant": "w1"}}
 
 
-def test_shutdown_is_accepted_and_the_process_ends_well(own_launcher: Any, eventually: Any) -> None:
+def test_shutdown_is_accepted_and_the_process_ends_well(
+    own_launcher: Launcher, eventually: Eventually
+) -> None:
     """202 and the documented answer; the peers are told; exit code 0 in under 5 s."""
     stays, leaves = own_launcher.cluster("stays", "leaves")
 
     started_at = time.monotonic()
     answer = leaves.request("POST", "/mesh/shutdown", status=202)
-    exit_code = leaves.process.wait(10)
+    exit_code = leaves.started.wait(10)
 
     assert {"status": "shutdown initiated"} == answer
     assert 0 == exit_code
@@ -30,42 +33,46 @@ def test_shutdown_is_accepted_and_the_process_ends_well(own_launcher: Any, event
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_does_the_same(own_launcher: Any, eventually: Any, number: int) -> None:
+def test_a_signal_does_the_same(
+    own_launcher: Launcher, eventually: Eventually, number: int
+) -> None:
     """As a supervisor sends it."""
     stays, leaves = own_launcher.cluster("stays", "leaves")
 
     started_at = time.monotonic()
-    leaves.process.send_signal(number)
-    exit_code = leaves.process.wait(10)
+    leaves.started.send_signal(number)
+    exit_code = leaves.started.wait(10)
 
     assert 0 == exit_code
     assert time.monotonic() - started_at < 5
     eventually(lambda: stays.statuses().get("leaves") == "Leaving", "it is Leaving")
 
 
-def test_a_write_just_before_the_shutdown_reaches_the_others(own_launcher: Any, agree: Any) -> None:
+def test_a_write_just_before_the_shutdown_reaches_the_others(
+    own_launcher: Launcher, agree: Agree
+) -> None:
     """What was acknowledged is flushed before the process ends."""
     stays, leaves = own_launcher.cluster("stays", "leaves")
 
     for number in range(50):
         leaves.request("POST", "/mesh/config", {"key": f"k{number}", "value": "01"})
     leaves.request("POST", "/mesh/shutdown", status=202)
-    leaves.process.wait(10)
+    leaves.started.wait(10)
 
     agree([stays], "/mesh/config", {"keys": sorted(f"k{number}" for number in range(50))})
 
 
-def test_a_lone_node_shuts_down_too(own_launcher: Any) -> None:
+def test_a_lone_node_shuts_down_too(own_launcher: Launcher) -> None:
     """There is nobody to tell."""
     node = own_launcher.node("lone")
     node.start()
 
     node.request("POST", "/mesh/shutdown", status=202)
 
-    assert 0 == node.process.wait(5)
+    assert 0 == node.started.wait(5)
 
 
-def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Any) -> None:
+def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Launcher) -> None:
     """Nor does a request that never ends, which is answered 503 without a traceback in the log."""
     node = own_launcher.node("held")
     node.start()
@@ -77,7 +84,7 @@ def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Any) -> 
         node.request("POST", "/mesh/shutdown", status=202)
         answer = all_that_comes(sock)
 
-        assert 0 == node.process.wait(5)
+        assert 0 == node.started.wait(5)
     assert answer.startswith(b"HTTP/1.1 503")
     assert ["error"] == list(json.loads(answer.partition(b"\r\n\r\n")[2]))
     assert [] == [line for line in node.log_lines() if "exception" in line]
@@ -95,7 +102,9 @@ BODIES_WHILE_LEAVING = [
 ]
 
 
-def test_a_body_that_ends_after_the_shutdown_began_is_not_acknowledged(own_launcher: Any) -> None:
+def test_a_body_that_ends_after_the_shutdown_began_is_not_acknowledged(
+    own_launcher: Launcher,
+) -> None:
     """A request begun before it, too: 503 or no answer, for the node has told all it will."""
     node = own_launcher.node("slow")
     node.start()
@@ -120,7 +129,7 @@ def test_a_body_that_ends_after_the_shutdown_began_is_not_acknowledged(own_launc
         answers = {path: all_that_comes(sock) for sock, path, _ in begun}
 
     assert {b"", b"HTTP/1.1 503"} >= {answer[:12] for answer in answers.values()}, answers
-    assert 0 == node.process.wait(5)
+    assert 0 == node.started.wait(5)
 
 
 def all_that_comes(sock: socket.socket) -> bytes:
@@ -133,7 +142,7 @@ def all_that_comes(sock: socket.socket) -> bytes:
 
 
 def test_a_killed_node_is_suspected_then_down_and_then_restored(
-    own_launcher: Any, eventually: Any, agree: Any
+    own_launcher: Launcher, eventually: Eventually, agree: Agree
 ) -> None:
     """The words of the specification; and the restarted node has everything again."""
     first, second, victim = own_launcher.cluster("a", "b", "c")
@@ -163,12 +172,12 @@ def test_a_killed_node_is_suspected_then_down_and_then_restored(
     agree([victim], "/mesh/trees/m", {"model_id": "m", "operations": [OPERATION], "version": 1})
     alive = dict.fromkeys("abc", "Alive")
     for node in (first, second, victim):
-        eventually(lambda n=node: n.statuses() == alive, "all are Alive again")
+        eventually(partial(lambda n: n.statuses() == alive, node), "all are Alive again")
     assert "healthy" == first.get("/mesh/health")["status"]
 
 
 def test_a_node_that_lost_most_of_the_others_is_partitioned(
-    own_launcher: Any, eventually: Any
+    own_launcher: Launcher, eventually: Eventually
 ) -> None:
     """Without a quorum it says so, and still answers."""
     quick = "mesh: {gossip: {probe_interval_s: 0.2, probe_timeout_s: 0.1}}"
@@ -182,7 +191,7 @@ def test_a_node_that_lost_most_of_the_others_is_partitioned(
     first.request("POST", "/mesh/config", {"key": "k", "value": "01"})
 
 
-def test_stores_healthy_can_be_false(own_launcher: Any) -> None:
+def test_stores_healthy_can_be_false(own_launcher: Launcher) -> None:
     """Something unreadable in a store makes it so, and the whole node degraded."""
     node = own_launcher.node("sick")
     node.start()

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from support.servers import Agree, Eventually, Launcher, Node
 
 POLICY = {"policy_type": "cache_aware", "config": '{"cache_threshold":0.7}'}
 
 
-def test_a_policy_has_exactly_the_documented_fields(node: Any, name: str) -> None:
+def test_a_policy_has_exactly_the_documented_fields(node: Node, name: str) -> None:
     """Its `config` is a string."""
     node.request("PUT", f"/mesh/policies/{name}", POLICY)
 
@@ -20,14 +21,16 @@ def test_a_policy_has_exactly_the_documented_fields(node: Any, name: str) -> Non
     assert ["model_id", "policy_type", "config", "version"] == list(policy)
 
 
-def test_putting_a_policy_answers_with_its_state(node: Any, name: str) -> None:
+def test_putting_a_policy_answers_with_its_state(node: Node, name: str) -> None:
     """A router need not ask again."""
     answer = node.request("PUT", f"/mesh/policies/{name}", POLICY)
 
     assert {"status": "updated", "model_id": name, **POLICY, "version": 1} == answer
 
 
-def test_the_version_grows_by_one_for_each_change(cluster: Any, agree: Any, name: str) -> None:
+def test_the_version_grows_by_one_for_each_change(
+    cluster: list[Node], agree: Agree, name: str
+) -> None:
     """Whichever node is told, and the same on every node."""
     path = f"/mesh/policies/{name}"
     for number, writer in enumerate(cluster, 1):
@@ -36,7 +39,7 @@ def test_the_version_grows_by_one_for_each_change(cluster: Any, agree: Any, name
         agree(cluster, path, {"model_id": name, **body, "version": number})
 
 
-def test_the_list_holds_the_policies_sorted_by_model(node: Any, name: str) -> None:
+def test_the_list_holds_the_policies_sorted_by_model(node: Node, name: str) -> None:
     """Whatever the order they came in."""
     for suffix in ("b", "c", "a"):
         node.request("PUT", f"/mesh/policies/{name}-{suffix}", POLICY)
@@ -50,12 +53,12 @@ def test_the_list_holds_the_policies_sorted_by_model(node: Any, name: str) -> No
     ]
 
 
-def test_a_policy_that_nobody_knows_is_404(node: Any, name: str) -> None:
+def test_a_policy_that_nobody_knows_is_404(node: Node, name: str) -> None:
     """With an error that names it."""
     assert name in node.get(f"/mesh/policies/{name}", status=404)["error"]
 
 
-def test_a_removed_policy_is_gone(node: Any, name: str) -> None:
+def test_a_removed_policy_is_gone(node: Node, name: str) -> None:
     """And removing it again is a 404."""
     path = f"/mesh/policies/{name}"
     node.request("PUT", path, POLICY)
@@ -66,7 +69,7 @@ def test_a_removed_policy_is_gone(node: Any, name: str) -> None:
     node.request("DELETE", path, status=404)
 
 
-def test_a_model_id_may_hold_slashes(node: Any, name: str) -> None:
+def test_a_model_id_may_hold_slashes(node: Node, name: str) -> None:
     """As the ids of published models do."""
     node.request("PUT", f"/mesh/policies/{name}%2Fllama-3", POLICY)
 
@@ -74,7 +77,7 @@ def test_a_model_id_may_hold_slashes(node: Any, name: str) -> None:
     assert f"{name}/llama-3" == node.get(f"/mesh/policies/{name}/llama-3")["model_id"]
 
 
-def test_a_tree_is_no_policy(node: Any, name: str) -> None:
+def test_a_tree_is_no_policy(node: Node, name: str) -> None:
     """Trees are kept under `tree:` in the store, and do not show among the policies."""
     operation = {"insert": {"text": "Hello", "tenant": "w"}}
     node.request("POST", f"/mesh/trees/{name}/operations", {"operations": [operation]})
@@ -94,14 +97,16 @@ def test_a_tree_is_no_policy(node: Any, name: str) -> None:
         {"policy_type": "a", "config": "", "model_id": "m"},
     ],
 )
-def test_a_body_that_is_no_policy_is_400(node: Any, name: str, body: dict[str, Any]) -> None:
+def test_a_body_that_is_no_policy_is_400(node: Node, name: str, body: dict[str, Any]) -> None:
     """Missing and unknown fields, and wrong types."""
     node.request("PUT", f"/mesh/policies/{name}", body, status=400)
 
     node.get(f"/mesh/policies/{name}", status=404)
 
 
-def test_configured_models_are_published_at_start(launcher: Any, eventually: Any) -> None:
+def test_configured_models_are_published_at_start(
+    launcher: Launcher, eventually: Eventually
+) -> None:
     """The `models` section of the specification, when the cluster has no policy for them."""
     config = """
 models:
@@ -132,7 +137,7 @@ models:
 
 
 def test_a_configured_model_does_not_replace_the_policy_that_the_cluster_has(
-    own_launcher: Any, eventually: Any
+    own_launcher: Launcher, eventually: Eventually
 ) -> None:
     """A node that comes back with an older file changes nothing."""
     config = "models: [{{model_id: m, policy: {{type: {}}}}}]"

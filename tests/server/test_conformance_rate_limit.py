@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+from support.servers import Agree, Eventually, Launcher, Node
 
 UNLIMITED = {"limit_per_second": 0, "current_count": 0, "remaining": -1}
 
 
 @pytest.fixture
-def fresh(own_launcher: Any) -> Any:
+def fresh(own_launcher: Launcher) -> Node:
     """Return a node of its own, in whose cluster no limit was ever set."""
     node = own_launcher.node("fresh")
     node.start()
@@ -21,20 +23,20 @@ def fresh(own_launcher: Any) -> Any:
 
 
 @pytest.fixture
-def limited(cluster: Any, agree: Any) -> Iterator[Any]:
+def limited(cluster: list[Node], agree: Agree) -> Iterator[list[Node]]:
     """Lend the shared cluster, and take the limit away again in the end."""
     yield cluster
     cluster[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 0})
     agree(cluster, "/mesh/rate-limit", {"limit_per_second": 0})
 
 
-def test_before_a_limit_is_configured_there_is_none_to_get(fresh: Any) -> None:
+def test_before_a_limit_is_configured_there_is_none_to_get(fresh: Node) -> None:
     """404, and the statistics report 0, 0 and -1."""
     assert "not configured" in fresh.get("/mesh/rate-limit", status=404)["error"]
     assert UNLIMITED == fresh.get("/mesh/rate-limit/stats")
 
 
-def test_before_a_limit_is_configured_everything_is_admitted(fresh: Any) -> None:
+def test_before_a_limit_is_configured_everything_is_admitted(fresh: Node) -> None:
     """No limit refuses nothing."""
     answers = [
         fresh.request("POST", "/mesh/rate-limit/acquire", {"key": "global", "cost": 1000})
@@ -44,21 +46,21 @@ def test_before_a_limit_is_configured_everything_is_admitted(fresh: Any) -> None
     assert [{"allowed": True, "limit": 0, "remaining": -1, "retry_after_s": 0}] * 20 == answers
 
 
-def test_setting_a_limit_answers_with_exactly_the_documented_fields(limited: Any) -> None:
+def test_setting_a_limit_answers_with_exactly_the_documented_fields(limited: list[Node]) -> None:
     """A status and the limit."""
     answer = limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 1000})
 
     assert {"status": "updated", "limit_per_second": 1000} == answer
 
 
-def test_a_limit_is_the_same_on_every_node(limited: Any, agree: Any) -> None:
+def test_a_limit_is_the_same_on_every_node(limited: list[Node], agree: Agree) -> None:
     """Whichever node is told; the last one wins."""
     for writer, limit in zip(limited, (500, 1000, 2000), strict=True):
         writer.request("POST", "/mesh/rate-limit", {"limit_per_second": limit})
         agree(limited, "/mesh/rate-limit", {"limit_per_second": limit})
 
 
-def test_statistics_have_exactly_the_documented_fields(limited: Any) -> None:
+def test_statistics_have_exactly_the_documented_fields(limited: list[Node]) -> None:
     """The limit, what is used of it, and what is left."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 1000})
 
@@ -69,7 +71,9 @@ def test_statistics_have_exactly_the_documented_fields(limited: Any) -> None:
     assert max(0, 1000 - stats["current_count"]) == stats["remaining"]
 
 
-def test_what_is_admitted_is_counted_on_every_node(limited: Any, eventually: Any) -> None:
+def test_what_is_admitted_is_counted_on_every_node(
+    limited: list[Node], eventually: Eventually
+) -> None:
     """`current_count` is what all nodes admitted in the current second."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 1000})
 
@@ -85,20 +89,22 @@ def test_what_is_admitted_is_counted_on_every_node(limited: Any, eventually: Any
     eventually(counts_everywhere, "every node counts what one admitted")
 
 
-def test_the_count_is_reset_each_second(limited: Any, eventually: Any) -> None:
+def test_the_count_is_reset_each_second(limited: list[Node], eventually: Eventually) -> None:
     """Without anybody doing anything."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 1000})
     limited[0].request("POST", "/mesh/rate-limit/acquire", {"key": "global", "cost": 7})
 
     for node in limited:
         eventually(
-            lambda n=node: n.get("/mesh/rate-limit/stats")["current_count"] == 0,
+            partial(lambda n: n.get("/mesh/rate-limit/stats")["current_count"] == 0, node),
             "it is reset",
             deadline_s=3.0,
         )
 
 
-def test_zero_disables_and_answers_with_both_documented_forms(limited: Any, agree: Any) -> None:
+def test_zero_disables_and_answers_with_both_documented_forms(
+    limited: list[Node], agree: Agree
+) -> None:
     """The status, and what the statistics now say."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 100})
 
@@ -128,7 +134,9 @@ def test_zero_disables_and_answers_with_both_documented_forms(limited: Any, agre
         10,
     ],
 )
-def test_a_limit_that_cannot_be_one_is_400_and_changes_nothing(limited: Any, body: Any) -> None:
+def test_a_limit_that_cannot_be_one_is_400_and_changes_nothing(
+    limited: list[Node], body: Any
+) -> None:
     """Negative, no integer (a boolean is none), missing, unknown."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 77})
 
@@ -138,7 +146,7 @@ def test_a_limit_that_cannot_be_one_is_400_and_changes_nothing(limited: Any, bod
 
 
 @pytest.mark.parametrize("value", ["ff00", "", b'{"limit_per_second": "x"}'.hex()])
-def test_a_stored_limit_that_is_none_is_500(fresh: Any, value: str) -> None:
+def test_a_stored_limit_that_is_none_is_500(fresh: Node, value: str) -> None:
     """As documented: what somebody put under its key cannot be deserialised. No guess is made."""
     fresh.request("POST", "/mesh/config", {"key": "global_rate_limit", "value": value})
 
@@ -147,7 +155,7 @@ def test_a_stored_limit_that_is_none_is_500(fresh: Any, value: str) -> None:
     fresh.request("POST", "/mesh/rate-limit/acquire", {"key": "global"}, status=500)
 
 
-def test_the_limit_is_kept_in_the_application_store(fresh: Any) -> None:
+def test_the_limit_is_kept_in_the_application_store(fresh: Node) -> None:
     """Under `global_rate_limit`, so that deleting the key takes the limit away."""
     fresh.request("POST", "/mesh/rate-limit", {"limit_per_second": 5})
 
@@ -156,7 +164,7 @@ def test_the_limit_is_kept_in_the_application_store(fresh: Any) -> None:
     fresh.get("/mesh/rate-limit", status=404)
 
 
-def test_acquiring_answers_with_the_decision(limited: Any) -> None:
+def test_acquiring_answers_with_the_decision(limited: list[Node]) -> None:
     """Allowed or not, the limit, what is left here, and when to come back."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 1000})
 
@@ -167,7 +175,9 @@ def test_acquiring_answers_with_the_decision(limited: Any) -> None:
     assert 0 <= answer["remaining"] < 1000
 
 
-def test_over_the_limit_is_429_and_says_when_to_come_back(limited: Any, eventually: Any) -> None:
+def test_over_the_limit_is_429_and_says_when_to_come_back(
+    limited: list[Node], eventually: Eventually
+) -> None:
     """In the body to the millisecond, in `Retry-After` to the second."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 20})
     refused: list[Any] = []
@@ -186,7 +196,7 @@ def test_over_the_limit_is_429_and_says_when_to_come_back(limited: Any, eventual
     assert str(math.ceil(answer["retry_after_s"])) == refused[0].headers["retry-after"]
 
 
-def test_what_is_refused_is_not_counted_as_used(limited: Any) -> None:
+def test_what_is_refused_is_not_counted_as_used(limited: list[Node]) -> None:
     """The count stays at or under the limit."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 20})
     for _ in range(60):
@@ -195,7 +205,7 @@ def test_what_is_refused_is_not_counted_as_used(limited: Any) -> None:
     assert limited[0].get("/mesh/rate-limit/stats")["current_count"] <= 40
 
 
-def test_a_key_without_a_limit_is_404(node: Any, name: str) -> None:
+def test_a_key_without_a_limit_is_404(node: Node, name: str) -> None:
     """Only the global one is unlimited until it is set."""
     answer = node.request("POST", "/mesh/rate-limit/acquire", {"key": name}, status=404)
 
@@ -216,6 +226,6 @@ def test_a_key_without_a_limit_is_404(node: Any, name: str) -> None:
         {"key": "global", "burst": 1},
     ],
 )
-def test_a_body_that_asks_for_nothing_is_400(node: Any, body: dict[str, Any]) -> None:
+def test_a_body_that_asks_for_nothing_is_400(node: Node, body: dict[str, Any]) -> None:
     """Missing and unknown fields, wrong types, empty and oversized keys."""
     assert node.request("POST", "/mesh/rate-limit/acquire", body, status=400)["error"]

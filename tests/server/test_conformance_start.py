@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.servers import Eventually, Launcher
 
 PROGRAM = [sys.executable, "-m", "meshlib_server"]
 INSECURE = ["--insecure", "--listen", "127.0.0.1:0"]
@@ -113,7 +113,7 @@ def test_advertising_every_interface_is_exit_code_3(address: str) -> None:
     assert f"mesh.advertise_addr: {address} is no address to dial" == line
 
 
-def test_a_name_taken_by_a_live_node_is_exit_code_3(own_launcher: Any) -> None:
+def test_a_name_taken_by_a_live_node_is_exit_code_3(own_launcher: Launcher) -> None:
     """With the name and where the other one is."""
     node = own_launcher.node("taken")
     node.start()
@@ -167,7 +167,7 @@ def test_no_flag_takes_a_token_itself() -> None:
     assert {"--token-file", "--peer-token-file"} == {flag for flag in flags if "token" in flag}
 
 
-def test_insecure_listens_on_loopback_only(own_launcher: Any) -> None:
+def test_insecure_listens_on_loopback_only(own_launcher: Launcher) -> None:
     """Even when the configuration says every interface; and it asks for no token."""
     config = 'mesh: {self_addr: "0.0.0.0:0"}'
     node = own_launcher.node("open", config=config, arguments=["--insecure"])
@@ -181,7 +181,7 @@ def test_insecure_listens_on_loopback_only(own_launcher: Any) -> None:
     assert f"127.0.0.1:{node.port}" == listening["address"]
 
 
-def test_the_configuration_of_the_specification_works_as_printed(own_launcher: Any) -> None:
+def test_the_configuration_of_the_specification_works_as_printed(own_launcher: Launcher) -> None:
     """It listens everywhere, and advertises an address that is not 0.0.0.0."""
     port = own_launcher.free_ports(1)[0]
     config = f"""
@@ -204,7 +204,7 @@ mesh:
 
 @pytest.mark.parametrize("everywhere", ["0.0.0.0", "0"])
 def test_listening_everywhere_advertises_this_machines_address_towards_its_peer(
-    own_launcher: Any, eventually: Any, everywhere: str
+    own_launcher: Launcher, eventually: Eventually, everywhere: str
 ) -> None:
     """Which on one machine is the loopback."""
     first = own_launcher.node("first")
@@ -220,7 +220,7 @@ def test_listening_everywhere_advertises_this_machines_address_towards_its_peer(
     assert f"127.0.0.1:{port}" == addresses["second"]
 
 
-def test_flags_win_over_the_environment_which_wins_over_the_file(own_launcher: Any) -> None:
+def test_flags_win_over_the_environment_which_wins_over_the_file(own_launcher: Launcher) -> None:
     """The rising order of precedence, on a real process."""
     node = own_launcher.node(
         "flag",
@@ -232,7 +232,7 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(own_launcher: A
     assert "flag" == node.get("/mesh/status")["node_name"]
 
 
-def test_one_peer_of_the_file_may_be_a_list(own_launcher: Any, eventually: Any) -> None:
+def test_one_peer_of_the_file_may_be_a_list(own_launcher: Launcher, eventually: Eventually) -> None:
     """`init_peer` takes several, and passes over those that are not there."""
     first = own_launcher.node("first")
     first.start()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from support.servers import Agree, Eventually, Node
 
 WORKER = {"model_id": "model-1", "url": "http://worker1:8000", "health": True, "load": 0.75}
 
 
-def test_a_worker_has_exactly_the_documented_fields(node: Any, name: str) -> None:
+def test_a_worker_has_exactly_the_documented_fields(node: Node, name: str) -> None:
     """Names, order and types are those of the specification."""
     node.request("PUT", f"/mesh/workers/{name}", WORKER)
 
@@ -20,21 +22,23 @@ def test_a_worker_has_exactly_the_documented_fields(node: Any, name: str) -> Non
     assert ["worker_id", "model_id", "url", "health", "load", "version"] == list(worker)
 
 
-def test_putting_a_worker_answers_with_its_state(node: Any, name: str) -> None:
+def test_putting_a_worker_answers_with_its_state(node: Node, name: str) -> None:
     """A router need not ask again."""
     answer = node.request("PUT", f"/mesh/workers/{name}", WORKER)
 
     assert {"status": "updated", "worker_id": name, **WORKER, "version": 1} == answer
 
 
-def test_a_worker_reaches_every_node(cluster: Any, agree: Any, name: str) -> None:
+def test_a_worker_reaches_every_node(cluster: list[Node], agree: Agree, name: str) -> None:
     """What one node is told, all know."""
     cluster[0].request("PUT", f"/mesh/workers/{name}", WORKER)
 
     agree(cluster, f"/mesh/workers/{name}", {"worker_id": name, **WORKER, "version": 1})
 
 
-def test_the_version_grows_by_one_for_each_change(cluster: Any, agree: Any, name: str) -> None:
+def test_the_version_grows_by_one_for_each_change(
+    cluster: list[Node], agree: Agree, name: str
+) -> None:
     """Whichever node is told, and the same on every node."""
     path = f"/mesh/workers/{name}"
     for number, writer in enumerate(cluster, 1):
@@ -43,7 +47,7 @@ def test_the_version_grows_by_one_for_each_change(cluster: Any, agree: Any, name
         agree(cluster, path, expected)
 
 
-def test_the_list_holds_the_workers_sorted_by_id(node: Any, name: str) -> None:
+def test_the_list_holds_the_workers_sorted_by_id(node: Node, name: str) -> None:
     """Whatever the order they came in."""
     for suffix in ("b", "c", "a"):
         node.request("PUT", f"/mesh/workers/{name}-{suffix}", WORKER)
@@ -57,13 +61,13 @@ def test_the_list_holds_the_workers_sorted_by_id(node: Any, name: str) -> None:
     ]
 
 
-def test_a_worker_that_nobody_knows_is_404(node: Any, name: str) -> None:
+def test_a_worker_that_nobody_knows_is_404(node: Node, name: str) -> None:
     """With an error that names it."""
     assert name in node.get(f"/mesh/workers/{name}", status=404)["error"]
 
 
 def test_a_removed_worker_is_gone_from_every_node(
-    cluster: Any, eventually: Any, agree: Any, name: str
+    cluster: list[Node], eventually: Eventually, agree: Agree, name: str
 ) -> None:
     """From the list too, and removing it again is a 404."""
     path = f"/mesh/workers/{name}"
@@ -73,12 +77,12 @@ def test_a_removed_worker_is_gone_from_every_node(
     assert {"status": "deleted", "worker_id": name} == cluster[1].request("DELETE", path)
 
     for node in cluster:
-        eventually(lambda n=node: n.client.get(path).status_code == 404, "it is gone")
+        eventually(partial(lambda n: n.client.get(path).status_code == 404, node), "it is gone")
         assert name not in [worker["worker_id"] for worker in node.get("/mesh/workers")]
     cluster[1].request("DELETE", path, status=404)
 
 
-def test_the_version_of_a_worker_that_came_back_goes_on(node: Any, name: str) -> None:
+def test_the_version_of_a_worker_that_came_back_goes_on(node: Node, name: str) -> None:
     """It never goes back: a removal is a change too."""
     path = f"/mesh/workers/{name}"
     node.request("PUT", path, WORKER)
@@ -89,7 +93,7 @@ def test_the_version_of_a_worker_that_came_back_goes_on(node: Any, name: str) ->
 
 
 @pytest.mark.parametrize("suffix", ["a/b", "a b", "ü", "日本", "100%", "a?b#c", "..", "a//", "🦊"])
-def test_an_id_may_hold_any_text(node: Any, name: str, suffix: str) -> None:
+def test_an_id_may_hold_any_text(node: Node, name: str, suffix: str) -> None:
     """Slashes and any Unicode, percent-encoded."""
     worker_id = f"{name}/{suffix}"
     path = "/mesh/workers/" + quote(worker_id, safe="")
@@ -100,7 +104,7 @@ def test_an_id_may_hold_any_text(node: Any, name: str, suffix: str) -> None:
     node.request("DELETE", path)
 
 
-def test_a_slash_of_an_id_need_not_be_encoded(node: Any, name: str) -> None:
+def test_a_slash_of_an_id_need_not_be_encoded(node: Node, name: str) -> None:
     """`a/b` and `a%2Fb` are one id."""
     node.request("PUT", f"/mesh/workers/{name}%2Fb", WORKER)
 
@@ -123,7 +127,7 @@ def test_a_slash_of_an_id_need_not_be_encoded(node: Any, name: str) -> None:
     ],
 )
 def test_a_body_that_is_no_worker_is_400_and_changes_nothing(
-    node: Any, name: str, change: dict[str, Any], named: str
+    node: Node, name: str, change: dict[str, Any], named: str
 ) -> None:
     """Wrong types, impossible values and unknown fields are named."""
     node.request("PUT", f"/mesh/workers/{name}", WORKER)
@@ -135,7 +139,7 @@ def test_a_body_that_is_no_worker_is_400_and_changes_nothing(
 
 
 @pytest.mark.parametrize("field", list(WORKER))
-def test_a_missing_field_is_400(node: Any, name: str, field: str) -> None:
+def test_a_missing_field_is_400(node: Node, name: str, field: str) -> None:
     """Each of the four is needed."""
     body = {key: value for key, value in WORKER.items() if key != field}
 
@@ -146,6 +150,6 @@ def test_a_missing_field_is_400(node: Any, name: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("worker_id", ["", "a" * 1025, "%FF", "%ED%A0%80"])
-def test_an_id_that_cannot_be_one_is_400(node: Any, worker_id: str) -> None:
+def test_an_id_that_cannot_be_one_is_400(node: Node, worker_id: str) -> None:
     """Empty, over 1 KiB, or not UTF-8."""
     node.request("PUT", f"/mesh/workers/{worker_id}", WORKER, status=400)

@@ -252,7 +252,8 @@ def test_more_events_than_a_node_may_queue(host: Host, monkeypatch: pytest.Monke
 
 def frame(message_count: int, size: int) -> bytes:
     """Return a frame of some messages of a size."""
-    return bytes(PREFIX_BYTES) + pack(("", "", 0, b"", "", [bytes(size)] * message_count))
+    content: bytes = pack(("", "", 0, b"", "", [bytes(size)] * message_count))
+    return bytes(PREFIX_BYTES) + content
 
 
 def test_a_packet_over_a_frame(host: Host) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from typing import Any
-
 import pytest
+from support.mutations import MUTATIONS, Mutation
 
 from meshlib.testing.simulation.outcome import Outcome
 from meshlib.testing.simulation.simulation import Simulation
@@ -23,21 +20,6 @@ forget each other take half a minute to do so, and meet again after that.
 BY_THE_PATCH = ("AttributeError", "NameError", "TypeError")
 """What a mutation raises that no longer fits the function it breaks: that is no bug found."""
 
-PATH = Path(__file__).with_name("mutations.py")
-
-
-def load() -> Any:
-    """Load the list of bugs, which lies beside this file."""
-    spec = importlib.util.spec_from_file_location("meshlib_simulation_mutations", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MUTATIONS = load().MUTATIONS
-
 
 def first_found() -> Outcome | None:
     """Return the first outcome in which a checker finds something."""
@@ -51,7 +33,7 @@ def first_found() -> Outcome | None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_deliberate_bug_is_found(mutation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deliberate_bug_is_found(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some seed of the 300 breaks a rule, once the bug is in."""
     mutation.apply(monkeypatch.setattr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -46,7 +47,7 @@ def test_two_nodes_and_a_seed_never_stop_for_good() -> None:
 
 
 @pytest.mark.parametrize("change", [{"node_count": 0}, {"duration_s": 0.0}])
-def test_a_scenario_that_cannot_be_run_is_refused(change: dict[str, float]) -> None:
+def test_a_scenario_that_cannot_be_run_is_refused(change: dict[str, Any]) -> None:
     """The setting is named."""
     with pytest.raises(ConfigError, match=next(iter(change))):
         evolve(draw_scenario(1), **change)

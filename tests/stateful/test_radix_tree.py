@@ -70,7 +70,7 @@ class RadixTreeMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), text=TEXTS, tenant=TENANTS)
     def remove(self, data: st.DataObject, text: str, tenant: str) -> None:
-        if self.model and data.draw(st.booleans()):
+        if len(self.model) > 0 and data.draw(st.booleans()):
             text, tenant = data.draw(st.sampled_from(sorted(self.model)))
         expected = self.model.pop((text, tenant), None) is not None
         assert expected == self.tree.remove(text, tenant=tenant)
@@ -102,7 +102,7 @@ class RadixTreeMachine(RuleBasedStateMachine):
 
     @rule(text=TEXTS, data=st.data())
     def match(self, text: str, data: st.DataObject) -> None:
-        if self.model and data.draw(st.booleans()):
+        if len(self.model) > 0 and data.draw(st.booleans()):
             text = data.draw(st.sampled_from(sorted(self.model)))[0] + text
         reached: dict[str, int] = {}
         for known, tenant in self.model:

@@ -1,7 +1,7 @@
 """Real replicas through random schedules: they must end equal, and with the last writes.
 
-The harness is in `conftest.py`. Each rule that the schedules need is broken once, to show that
-they would notice.
+The harness is `support/schedules.py`. Each rule that the schedules need is broken once, to show
+that they would notice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from support.schedules import Cluster
 
 from meshlib.crdt import LWWMap
 from meshlib.errors import MeshError
@@ -24,7 +25,7 @@ from meshlib.replication.transfers.pages import PageContent
 @pytest.mark.parametrize("is_dense", [False, True])
 @pytest.mark.parametrize("seeds", [range(start, start + 20) for start in range(0, 100, 20)])
 def test_replicas_end_equal_and_with_the_last_writes(
-    cluster_class: Any, seeds: range, *, is_dense: bool
+    cluster_class: type[Cluster], seeds: range, *, is_dense: bool
 ) -> None:
     """Whatever is lost, repeated, reordered, trimmed or collected, nothing is lost or undone."""
     for seed in seeds:
@@ -33,13 +34,15 @@ def test_replicas_end_equal_and_with_the_last_writes(
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_thousands_of_schedules_end_equal_and_with_the_last_writes(cluster_class: Any) -> None:
+def test_thousands_of_schedules_end_equal_and_with_the_last_writes(
+    cluster_class: type[Cluster],
+) -> None:
     """The same over many more seeds."""
     for seed in range(100, 4000):
         cluster_class(seed, is_dense=seed % 2 == 0).run()
 
 
-def fails(cluster_class: Any, seed: int) -> bool:
+def fails(cluster_class: type[Cluster], seed: int) -> bool:
     """Tell whether a schedule ends wrong."""
     try:
         cluster_class(seed, is_dense=seed % 2 == 0).run()
@@ -51,7 +54,7 @@ def fails(cluster_class: Any, seed: int) -> bool:
 # What breaks a rule: each is one line of the real thing undone.
 
 
-def naive_stability(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def naive_stability(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """A removal counts as settled once all have seen it, whatever is still on its way here."""
 
     def settle(peer: Any, our_vector: Any) -> None:
@@ -60,7 +63,9 @@ def naive_stability(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
     patch.setattr(StabilityTracker, "_settle", staticmethod(settle))
 
 
-def partial_vectors_count_as_whole(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def partial_vectors_count_as_whole(
+    patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]
+) -> None:
     """What a peer said of a few writers counts as all that it had."""
     observe = StabilityTracker.observe
 
@@ -71,12 +76,12 @@ def partial_vectors_count_as_whole(patch: pytest.MonkeyPatch, _cluster_class: An
     patch.setattr(StabilityTracker, "observe", observe_whole)
 
 
-def collect_at_once(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def collect_at_once(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """A tombstone goes as soon as this node has it."""
     patch.setattr(StabilityTracker, "settled", lambda self, members, our_vector: dict(our_vector))
 
 
-def return_without_rejoining(patch: pytest.MonkeyPatch, cluster_class: Any) -> None:
+def return_without_rejoining(patch: pytest.MonkeyPatch, cluster_class: type[Cluster]) -> None:
     """A node that was away for too long goes on as if nothing had happened."""
 
     def come_back(self: Any) -> None:
@@ -86,22 +91,24 @@ def return_without_rejoining(patch: pytest.MonkeyPatch, cluster_class: Any) -> N
     patch.setattr(Replica, "forget", lambda self, actor: None)
 
 
-def lose_unsent_writes_when_rejoining(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def lose_unsent_writes_when_rejoining(
+    patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]
+) -> None:
     """A node that comes back takes a peer's state and writes nothing again."""
     patch.setattr(replica, "write_again", lambda former, parts, write: (0, []))
 
 
-def covers_is_not_checked(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def covers_is_not_checked(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """An entry of a transfer is taken although its key was removed here."""
     patch.setattr(LWWMap, "absorb_transfer", lambda self, part, covers: self.absorb(part))
 
 
-def absence_proves_nothing(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def absence_proves_nothing(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """What a sender's vector covers and the sender does not have is kept."""
     patch.setattr(Arrivals, "_dead", staticmethod(lambda document, gathered, vector: []))
 
 
-def vector_moves_over_a_gap(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def vector_moves_over_a_gap(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """An entry ahead of a gap is absorbed, and counted with all before it."""
 
     def keep(self: Any, entry: LogEntry) -> None:
@@ -110,18 +117,20 @@ def vector_moves_over_a_gap(patch: pytest.MonkeyPatch, _cluster_class: Any) -> N
     patch.setattr(Intake, "_keep", keep)
 
 
-def pages_may_be_missing(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def pages_may_be_missing(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """A transfer counts as complete with any page."""
     encode = PageContent.encode
     patch.setattr(PageContent, "encode", lambda self: encode(evolve(self, is_last=True)))
 
 
-def writes_stay_open_while_receiving(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def writes_stay_open_while_receiving(
+    patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]
+) -> None:
     """A peer's removal may be in the vector before an older write of this node is."""
     patch.setattr(Replica, "_close_writes", lambda self: None)
 
 
-def log_has_holes(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def log_has_holes(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """What is dropped from the log does not raise its mark."""
     drop = ReplicationLog._drop_front
 
@@ -133,7 +142,7 @@ def log_has_holes(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
     patch.setattr(ReplicationLog, "_drop_front", drop_front)
 
 
-def time_does_not_travel(patch: pytest.MonkeyPatch, _cluster_class: Any) -> None:
+def time_does_not_travel(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """A transfer does not move the hybrid clock: a write may be older than what was collected."""
     patch.setattr(Arrivals, "_observe", lambda self, arrival: True)
 
@@ -163,7 +172,7 @@ MUTANTS = (
 def test_a_broken_rule_is_noticed(
     mutant: Callable[[pytest.MonkeyPatch, Any], None],
     monkeypatch: pytest.MonkeyPatch,
-    cluster_class: Any,
+    cluster_class: type[Cluster],
 ) -> None:
     """With a rule broken, some schedule ends with nodes that differ or have lost a write."""
     mutant(monkeypatch, cluster_class)

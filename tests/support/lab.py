@@ -18,7 +18,7 @@ import shutil
 import subprocess
 from collections.abc import Collection
 
-BENCHMARK_BLOCKS = list(ipaddress.ip_network("198.18.0.0/15").subnets(new_prefix=28))
+BENCHMARK_BLOCKS = list(ipaddress.IPv4Network("198.18.0.0/15").subnets(new_prefix=28))
 """RFC 2544: addresses that no route of the outside uses."""
 
 RULES = """
@@ -58,7 +58,7 @@ def run(*command: str, stdin: str | None = None) -> str:
 def free_block() -> list[str]:
     """Return the hosts of a block of addresses that no interface of this machine has."""
     held = {
-        ipaddress.ip_address(address["local"])
+        ipaddress.IPv4Address(address["local"])
         for interface in json.loads(run("ip", "-j", "-4", "address"))
         for address in interface["addr_info"]
     }

@@ -1,4 +1,4 @@
-"""A cluster of rate limiters in simulated time, and replicas whose entries are carried by hand."""
+"""A cluster of rate limiters in simulated time."""
 
 from __future__ import annotations
 
@@ -6,36 +6,16 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import pytest
-
-from meshlib.clock import HybridClock
-from meshlib.identity import ActorId, actor_id
+from meshlib.identity import actor_id
 from meshlib.ratelimit.config import RateLimitConfig
 from meshlib.ratelimit.limiter import RateLimiter
+from meshlib.ratelimit.messages import RateMessage
 from meshlib.ratelimit.settings import LimitSettings
-from meshlib.replication import Replica
 from meshlib.state.documents import Documents
 from meshlib.state.stores import AppStore
-from meshlib.sync import MeshSyncManager
-
-WALL_START = 1_700_000_000.0
-
-
-class FakeTime:
-    """Monotonic and wall seconds that move by hand."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def wall(self) -> float:
-        return WALL_START + self.now
-
-
-def make_replica(name: str, time: FakeTime, incarnation: int = 1) -> Replica:
-    actor: ActorId = actor_id(name, incarnation)
-    return Replica(actor=actor, clock=HybridClock(actor, wall_clock=time.wall))
+from support.states import FakeTime, make_replica
 
 
 class RateCluster:
@@ -76,7 +56,9 @@ class RateCluster:
             config=config,
         )
 
-    def tell_members(self, names: list[str], *, of: list[str] | None = None, quorum: bool = True):
+    def tell_members(
+        self, names: list[str], *, of: list[str] | None = None, quorum: bool = True
+    ) -> None:
         for name in self.names if of is None else of:
             if name in self.limiters:
                 self.limiters[name].update_members(names, has_quorum=quorum)
@@ -84,7 +66,7 @@ class RateCluster:
     def cut(self, *sides: list[str]) -> None:
         self.sides = {name: number for number, side in enumerate(sides) for name in side}
 
-    def post(self, sender: str, messages) -> None:
+    def post(self, sender: str, messages: Iterable[RateMessage]) -> None:
         for message in messages:
             for receiver in message.to:
                 self.sent[message.document] += 1
@@ -158,50 +140,3 @@ class RateCluster:
             limiter.stats(key, now=self.time.now).current_count
             for limiter in self.limiters.values()
         ]
-
-
-@pytest.fixture(scope="session")
-def rate_cluster() -> type[RateCluster]:
-    return RateCluster
-
-
-@pytest.fixture
-def fake_time() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture(scope="session")
-def replica_of() -> Callable[..., Replica]:
-    return make_replica
-
-
-class StateCluster:
-    """Managers over replicas; what one writes the others receive when `exchange` is called."""
-
-    def __init__(self, count: int = 2) -> None:
-        self.time = FakeTime()
-        self._behind_s = [0.0] * count
-        self.replicas = [self._make_replica(number) for number in range(count)]
-        self.managers = [MeshSyncManager(replica) for replica in self.replicas]
-
-    def _make_replica(self, number: int) -> Replica:
-        actor = actor_id(f"node{number + 1}", 1)
-        clock = HybridClock(actor, wall_clock=lambda: self.time.wall() - self._behind_s[number])
-        return Replica(actor=actor, clock=clock)
-
-    def set_clock(self, number: int, *, behind_s: float) -> None:
-        self._behind_s[number] = behind_s
-
-    def exchange(self) -> None:
-        self.time.now += 0.01
-        entries = [entry for replica in self.replicas for entry in replica.flush()]
-        for replica in self.replicas:
-            received = replica.receive(entry for entry in entries if entry.actor != replica.actor)
-            assert not received.rejected
-        for manager, replica in zip(self.managers, self.replicas, strict=True):
-            manager.publish(replica.changes())
-
-
-@pytest.fixture(scope="session")
-def state_cluster() -> type[StateCluster]:
-    return StateCluster

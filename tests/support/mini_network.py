@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
+from typing import Any
 
 from meshlib.gossip import Event, GossipConfig
 from meshlib.node import MeshConfig, MeshNode
@@ -26,6 +25,7 @@ class MiniNetwork:
         self._rng = random.Random(7)
         self._frames: list[tuple[float, int, str, str, bytes]] = []
         self._order = 0
+        self._deliver: Callable[[str, str, bytes], None] = self._carry
 
     def start(
         self,
@@ -83,7 +83,7 @@ class MiniNetwork:
             heapq.heappush(self._frames, frame)
         self.events[address] += node.events()
 
-    def _deliver(self, target: str, source: str, data: bytes) -> None:
+    def _carry(self, target: str, source: str, data: bytes) -> None:
         if (source, target) in self.cuts:
             return
         if target in self.nodes:
@@ -149,27 +149,11 @@ class MiniNetwork:
         )
         self.pump(address)
 
+    def content(self, address: str) -> dict[str, object]:
+        """Return what a node has of all that was written."""
+        state: Any = self.nodes[address].replica.get("app")
+        return dict(state.value)
+
     def values(self, key: str) -> list[object]:
         """Return every node's value of a key, in the order of their addresses."""
-        return [
-            self.nodes[address].replica.get("app").get(key)  # type: ignore[attr-defined]
-            for address in sorted(self.nodes)
-        ]
-
-
-@pytest.fixture
-def network() -> Iterator[MiniNetwork]:
-    """Yield an empty network, and check every node's invariants at the end."""
-    made = MiniNetwork()
-    yield made
-    for node in made.nodes.values():
-        node._check()
-
-
-@pytest.fixture
-def trio(network: MiniNetwork) -> MiniNetwork:
-    """Return a network of three nodes that have met."""
-    for name in ("n0", "n1", "n2"):
-        network.start(name)
-    network.run(1.0)
-    return network
+        return [self.content(address).get(key) for address in sorted(self.nodes)]

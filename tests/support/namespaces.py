@@ -5,14 +5,12 @@ The network itself is in `lab.py`, beside this file.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +18,13 @@ import pytest
 import yaml
 
 from meshlib_server.commands.processes import Node
+from support.lab import Lab
 
 MODEL = "llama-3"
 NODE_COUNT = 5
 PORT = 8000
 BULK = "bulk-"
 """How the keys begin whose large values are not read again and again."""
-
-
-def load_lab() -> Any:
-    """Load the network, which lies beside this file."""
-    spec = importlib.util.spec_from_file_location(
-        "meshlib_network_lab", Path(__file__).with_name("lab.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-network = load_lab()
 
 ALARMS = frozenset(
     {"StateDiverged", "EntryRejected", "MessageUnsendable", "IdentityStolen", "IdentityRenewed"}
@@ -56,7 +40,7 @@ def is_alarm(line: dict[str, Any]) -> bool:
 class Cluster:
     """Five nodes as five processes, each in a network namespace."""
 
-    def __init__(self, lab: Any, directory: Path) -> None:
+    def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab = lab
         token = secrets.token_urlsafe(24)
         for name, secret in (("tokens", token), ("peer-tokens", secrets.token_urlsafe(24))):
@@ -107,7 +91,8 @@ class Cluster:
             node.start()
         for node in nodes:
             self.wait_until(
-                lambda node=node: node.get("/mesh/status") is not None, f"{node.name} answers"
+                partial(lambda node: node.get("/mesh/status") is not None, node),
+                f"{node.name} answers",
             )
 
     @staticmethod
@@ -143,10 +128,13 @@ class Cluster:
         """Wait until each node's health is so."""
         for node in nodes:
             self.wait_until(
-                lambda node=node: self.health(node) == (status, cluster_size),
-                lambda node=node: (
-                    f"{node.name} is {status}, {cluster_size} in reach; it is "
-                    f"{self.health(node)} and sees {self.seen(node)}"
+                partial(lambda node: self.health(node) == (status, cluster_size), node),
+                partial(
+                    lambda node: (
+                        f"{node.name} is {status}, {cluster_size} in reach; it is "
+                        f"{self.health(node)} and sees {self.seen(node)}"
+                    ),
+                    node,
                 ),
                 limit_s=limit_s,
             )
@@ -157,8 +145,10 @@ class Cluster:
         expected = {node.name: "Alive" for node in nodes}
         for node in nodes:
             self.wait_until(
-                lambda node=node: self.seen(node) == expected,
-                lambda node=node: f"{node.name} sees all Alive; it sees {self.seen(node)}",
+                partial(lambda node: self.seen(node) == expected, node),
+                partial(
+                    lambda node: f"{node.name} sees all Alive; it sees {self.seen(node)}", node
+                ),
             )
 
     @staticmethod
@@ -299,71 +289,3 @@ class Traffic:
         missing += self.texts - texts
         missing += [n for n, v in self.config.items() if (config.get(n) or {}).get("value") != v]
         return missing
-
-
-@pytest.fixture(scope="session")
-def namespaces() -> None:
-    """See that this machine can do what the lab needs; its lack is told by name.
-
-    With MESHLIB_NETWORK_REQUIRED set a lack is a failure: who asks for these tests and is not
-    served must not read that all is well.
-    """
-    try:
-        lab = network.Lab(1)
-        try:
-            lab.build()
-            lab.lose(10)
-            lab.slow(0, kbytes_per_s=100)
-            network.run(*lab.launcher(0), "true")
-        finally:
-            lab.remove()
-    except network.CommandFailed as lack:
-        reason = f"no network namespaces here: {lack}"
-        if os.environ.get("MESHLIB_NETWORK_REQUIRED"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
-@pytest.fixture
-def lab(namespaces: None) -> Iterator[Any]:
-    """Yield five namespaces on a bridge, without faults."""
-    made = network.Lab(NODE_COUNT)
-    try:
-        made.build()
-        yield made
-    finally:
-        made.remove()
-
-
-@pytest.fixture
-def cluster(lab: Any, tmp_path: Path) -> Iterator[Cluster]:
-    """Yield five nodes, not started."""
-    made = Cluster(lab, tmp_path)
-    try:
-        yield made
-    finally:
-        made.kill_all()
-
-
-@pytest.fixture
-def whole(cluster: Cluster) -> Cluster:
-    """Return five nodes that have met."""
-    cluster.start(*cluster.nodes)
-    cluster.await_all_alive()
-    return cluster
-
-
-@pytest.fixture
-def traffic(cluster: Cluster) -> Iterator[Traffic]:
-    """Yield what writes through all nodes; it is ended at the end."""
-    made = Traffic(cluster.nodes)
-    try:
-        yield made
-    finally:
-        made.stop()
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    """Return chance that is the same on every run."""
-    return random.Random(2026)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import pytest
-
-from meshlib_server.commands.demo import Node, make_nodes
+from meshlib_server.commands.demo import Node
 
 
 class Cluster:
@@ -36,7 +34,9 @@ class Cluster:
     def await_all_alive(self) -> None:
         """Wait until each node sees all three Alive."""
         for node in self.nodes:
-            self.wait_until(lambda node=node: self.alive_count(node) == 3, f"{node.name} sees 3")
+            self.wait_until(
+                partial(lambda node: self.alive_count(node) == 3, node), f"{node.name} sees 3"
+            )
 
     @staticmethod
     def alive_count(node: Node) -> int:
@@ -78,33 +78,3 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[[Node], Connection]]:
-    """Return a function that connects to a node; all connections are closed at the end."""
-    made: list[Connection] = []
-
-    def make(node: Node) -> Connection:
-        made.append(Connection(node))
-        return made[-1]
-
-    yield make
-    for connection in made:
-        connection.close()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Yield three nodes that have met."""
-    made = Cluster(make_nodes(tmp_path))
-    try:
-        for node in made.nodes:
-            node.start()
-        made.await_all_alive()
-        yield made
-    finally:
-        for node in made.nodes:
-            if node.process is not None and node.process.poll() is None:
-                node.process.kill()
-                node.process.wait()

@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from attrs import define, field
 
 from meshlib.clock import HybridClock
@@ -396,9 +395,3 @@ ACTIONS: dict[Callable[[Cluster], None], float] = {
     Cluster.restart: 3,
     Cluster.go_or_come: 1.5,
 }
-
-
-@pytest.fixture
-def cluster_class() -> type[Cluster]:
-    """The cluster under random schedules: `cluster_class(seed, is_dense=...).run()`."""
-    return Cluster

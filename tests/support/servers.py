@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
-import pytest
 from attrs import define, field
 
 TOKEN = "operator-token-1"
@@ -40,6 +39,12 @@ class Node:
     def address(self) -> str:
         """Where the node listens."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def started(self) -> subprocess.Popen[bytes]:
+        """The process, once there is one."""
+        assert self.process is not None
+        return self.process
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
@@ -188,7 +193,9 @@ class Launcher:
         for node in nodes:
             node.await_answer()
         for node in nodes:
-            eventually(lambda n=node: n.statuses() == dict.fromkeys(names, "Alive"), "they join")
+            eventually(
+                partial(lambda n: n.statuses() == dict.fromkeys(names, "Alive"), node), "they join"
+            )
         return nodes
 
     def stop(self) -> None:
@@ -208,55 +215,15 @@ def agree(nodes: list[Node], path: str, expected: Any) -> None:
         eventually(answers, f"{node.name} answers {path} with {expected}")
 
 
-@pytest.fixture(scope="session")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Make nodes for the whole run."""
-    made = Launcher(directory=tmp_path_factory.mktemp("nodes"))
-    yield made
-    made.stop()
+class Eventually(Protocol):
+    """Waits until something is so, as `eventually` does."""
+
+    def __call__(
+        self, is_so: Callable[[], bool], what: str, *, deadline_s: float = DEADLINE_S
+    ) -> None: ...
 
 
-@pytest.fixture
-def own_launcher(tmp_path: Path) -> Iterator[Launcher]:
-    """Make nodes for one test, which may do with them what it likes."""
-    made = Launcher(directory=tmp_path)
-    yield made
-    made.stop()
+class Agree(Protocol):
+    """Waits until nodes answer a path alike, as `agree` does."""
 
-
-@pytest.fixture(scope="session")
-def cluster(launcher: Launcher) -> list[Node]:
-    """Three nodes that see each other; shared, so tests use names of their own."""
-    return launcher.cluster("node1", "node2", "node3")
-
-
-@pytest.fixture(name="eventually")
-def eventually_fixture() -> Callable[..., None]:
-    """Wait until something is so."""
-    return eventually
-
-
-@pytest.fixture(name="agree")
-def agree_fixture() -> Callable[..., None]:
-    """Wait until nodes answer a path alike."""
-    return agree
-
-
-@pytest.fixture
-def node(cluster: list[Node]) -> Node:
-    """Return one node of the cluster."""
-    return cluster[0]
-
-
-@pytest.fixture(scope="session")
-def disabled(launcher: Launcher) -> Node:
-    """One process whose mesh is not enabled."""
-    made = launcher.node("disabled", config="mesh: {enabled: false}")
-    made.start()
-    return made
-
-
-@pytest.fixture
-def name() -> str:
-    """A name that no other test uses."""
-    return f"n-{uuid.uuid4().hex[:12]}"
+    def __call__(self, nodes: list[Node], path: str, expected: Any) -> None: ...

@@ -1,14 +1,13 @@
-"""Fixtures of the asyncio room: a receiver that records, and polling with a deadline."""
+"""What tests of the asyncio room share: a receiver that records, and polling with a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
+from typing import Any, Protocol
 
-import pytest
-
-from meshlib.aio import MemoryNetwork, MemoryTransport, TcpTransport, Transport
+from meshlib.aio import TcpTransport
 
 
 class Recorder:
@@ -37,7 +36,7 @@ class Recorder:
         self.busy.append((address, is_busy))
 
 
-async def poll_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def poll_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
     """Return once the condition holds; fail when it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -45,53 +44,13 @@ async def poll_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> 
         await asyncio.sleep(0.005)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+class Eventually(Protocol):
+    """Returns once a condition holds, as `poll_until` does."""
+
+    async def __call__(self, condition: Callable[[], object], timeout_s: float = ...) -> None: ...
 
 
-@pytest.fixture
-def new_recorder() -> type[Recorder]:
-    return Recorder
+class NewTcp(Protocol):
+    """Makes a TCP transport that is closed at the end of the test."""
 
-
-@pytest.fixture
-def eventually() -> Callable[..., Awaitable[None]]:
-    return poll_until
-
-
-@pytest.fixture
-async def new_tcp(anyio_backend: str) -> AsyncIterator[Callable[..., TcpTransport]]:
-    """Make TCP transports on free ports of the loopback; all are closed at the end."""
-    made: list[TcpTransport] = []
-
-    def new(listen: str = "127.0.0.1:0", **settings: object) -> TcpTransport:
-        transport = TcpTransport(listen, **settings)  # type: ignore[arg-type]
-        made.append(transport)
-        return transport
-
-    yield new
-    for transport in made:
-        await transport.close(drain_s=0)
-
-
-@pytest.fixture(params=["tcp", "memory"])
-async def new_transport(
-    request: pytest.FixtureRequest, anyio_backend: str
-) -> AsyncIterator[Callable[[], Transport]]:
-    """Make transports of one kind that can reach each other; all are closed at the end."""
-    made: list[TcpTransport | MemoryTransport] = []
-    network = MemoryNetwork()
-
-    def new() -> Transport:
-        transport: TcpTransport | MemoryTransport
-        if request.param == "tcp":
-            transport = TcpTransport("127.0.0.1:0")
-        else:
-            transport = network.transport(f"node-{len(made)}:7000")
-        made.append(transport)
-        return transport
-
-    yield new
-    for transport in made:
-        await transport.close(drain_s=0)
+    def __call__(self, listen: str = ..., **settings: Any) -> TcpTransport: ...

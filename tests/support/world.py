@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from attrs import define, field
 
 from meshlib.clock import HybridClock
@@ -65,9 +64,3 @@ class World:
         for page in pages:
             destination.absorb_page(page)
         return destination.complete_transfer(pages.vector)
-
-
-@pytest.fixture
-def world() -> World:
-    """A world at second 1,000."""
-    return World()

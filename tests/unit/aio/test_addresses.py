@@ -22,7 +22,7 @@ from meshlib.errors import ConfigError
         ("localhost:0", ("localhost", 0)),
     ],
 )
-def test_an_address_is_host_and_port(address, parts):
+def test_an_address_is_host_and_port(address: str, parts: tuple[str, int]) -> None:
     """Splitting and joining are inverse to each other."""
     assert parts == split_address(address)
     assert address == join_address(*parts)
@@ -32,7 +32,7 @@ def test_an_address_is_host_and_port(address, parts):
     "address",
     ["", "host", ":80", "host:", "host:http", "host:65536", "host:-1", "::1:80", "host:²", "[]:1"],
 )
-def test_what_is_no_address_is_refused(address):
+def test_what_is_no_address_is_refused(address: str) -> None:
     """A local error names what is wrong."""
     with pytest.raises(ConfigError):
         split_address(address)
@@ -49,13 +49,13 @@ def test_what_is_no_address_is_refused(address):
         ("example", False), ("0.example", False), ("n0", False), ("\u00e9", False), ("10", False),
     ],
 )  # fmt: skip
-def test_hosts_that_nobody_can_dial_are_told(host, expected):
+def test_hosts_that_nobody_can_dial_are_told(host: str, expected: bool) -> None:
     """Only the unspecified addresses are, in every form that resolvers read."""
     assert expected == is_unspecified(host)
 
 
 @given(st.text(alphabet="0x.1a", min_size=1, max_size=9))
-def test_what_the_operating_system_reads_as_zero_is_told(host):
+def test_what_the_operating_system_reads_as_zero_is_told(host: str) -> None:
     """No shorthand of 0.0.0.0 is missed, and no other address is taken for it."""
     try:
         packed = socket.inet_aton(host)
@@ -65,7 +65,7 @@ def test_what_the_operating_system_reads_as_zero_is_told(host):
     assert (packed == bytes(4)) == is_unspecified(host)
 
 
-def test_a_kind_of_warning_is_logged_once_an_interval(caplog):
+def test_a_kind_of_warning_is_logged_once_an_interval(caplog: pytest.LogCaptureFixture) -> None:
     """Repetitions are counted and told with the next line."""
     now = 0.0
     log = QuietLog(logging.getLogger("meshlib.test"), interval_s=60.0, clock=lambda: now)
@@ -81,7 +81,7 @@ def test_a_kind_of_warning_is_logged_once_an_interval(caplog):
     ] == caplog.messages
 
 
-def test_kinds_of_warning_do_not_silence_each_other(caplog):
+def test_kinds_of_warning_do_not_silence_each_other(caplog: pytest.LogCaptureFixture) -> None:
     """Each kind has its own minute."""
     log = QuietLog(logging.getLogger("meshlib.test"), clock=lambda: 0.0)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from attrs import evolve
+from support.transports import Eventually
 
 from meshlib.aio import NodeDriver, TransportCounters
 from meshlib.errors import RejectReason
@@ -101,7 +102,7 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(anyio_backend):
+async def rig(anyio_backend: str) -> AsyncIterator[Rig]:
     rig = Rig()
     yield rig
     if rig.task is not None:
@@ -109,7 +110,9 @@ async def rig(anyio_backend):
         await asyncio.gather(rig.task, return_exceptions=True)
 
 
-async def test_a_frame_reaches_the_node_and_its_answer_leaves(rig, eventually):
+async def test_a_frame_reaches_the_node_and_its_answer_leaves(
+    rig: Rig, eventually: Eventually
+) -> None:
     """One step takes in, sends, and tells what happened."""
     rig.run()
     rig.node.outgoing.append(Packet("peer:1", b"answer"))
@@ -123,7 +126,7 @@ async def test_a_frame_reaches_the_node_and_its_answer_leaves(rig, eventually):
     assert [LocalPause(late_s=2.0)] == rig.told
 
 
-async def test_nothing_happens_while_nothing_is_due(rig):
+async def test_nothing_happens_while_nothing_is_due(rig: Rig) -> None:
     """An idle node costs no turn of the loop."""
     rig.run()
     for _ in range(5):
@@ -136,7 +139,7 @@ async def test_nothing_happens_while_nothing_is_due(rig):
     assert steps == rig.driver.counters.steps
 
 
-async def test_a_deadline_wakes_the_driver(rig, eventually):
+async def test_a_deadline_wakes_the_driver(rig: Rig, eventually: Eventually) -> None:
     """The timer is handled when it is due, without a frame."""
     rig.node.deadline = rig.now + 0.01
     rig.run()
@@ -148,7 +151,7 @@ async def test_a_deadline_wakes_the_driver(rig, eventually):
     assert [("timer", 100.01)] == rig.node.calls
 
 
-async def test_a_deadline_that_moves_closer_is_kept(rig, eventually):
+async def test_a_deadline_that_moves_closer_is_kept(rig: Rig, eventually: Eventually) -> None:
     """A local verb that sets an earlier timer wakes the driver to rearm its own."""
     rig.node.deadline = rig.now + 1000.0
     rig.run()
@@ -156,19 +159,23 @@ async def test_a_deadline_that_moves_closer_is_kept(rig, eventually):
 
     rig.node.deadline = rig.now
     assert rig.node.wakeup is not None
+    assert rig.node.wakeup is not None
     rig.node.wakeup()
     await eventually(lambda: rig.node.calls)
 
     assert [("timer", 100.0)] == rig.node.calls
 
 
-async def test_what_a_local_verb_made_is_sent_at_the_next_turn(rig, eventually):
+async def test_what_a_local_verb_made_is_sent_at_the_next_turn(
+    rig: Rig, eventually: Eventually
+) -> None:
     """The node's wakeup makes a step, and many of them make one."""
     rig.run()
     await asyncio.sleep(0.01)
     steps = rig.driver.counters.steps
     rig.node.outgoing.append(Packet("peer:1", b"write"))
 
+    assert rig.node.wakeup is not None
     for _ in range(10):
         rig.node.wakeup()
     await eventually(lambda: rig.transport.sent)
@@ -176,7 +183,7 @@ async def test_what_a_local_verb_made_is_sent_at_the_next_turn(rig, eventually):
     assert steps + 1 == rig.driver.counters.steps
 
 
-async def test_frames_that_wait_are_heard_before_the_timer(rig):
+async def test_frames_that_wait_are_heard_before_the_timer(rig: Rig) -> None:
     """An answer in the inbox is no silence."""
     rig.node.deadline = rig.now - 5.0
     rig.driver.frame_received(b"answer", "peer")
@@ -186,7 +193,7 @@ async def test_frames_that_wait_are_heard_before_the_timer(rig):
     assert ["receive", "timer"] == [call[0] for call in rig.node.calls]
 
 
-async def test_lost_and_busy_links_are_reported_in_order(rig):
+async def test_lost_and_busy_links_are_reported_in_order(rig: Rig) -> None:
     """The node hears them inside a step, never inside a call of its own."""
     rig.driver.link_busy("a:1", is_busy=True)
     rig.driver.link_busy("a:1", is_busy=False)
@@ -198,7 +205,7 @@ async def test_lost_and_busy_links_are_reported_in_order(rig):
     assert [("busy", "a:1"), ("free", "a:1"), ("lost", "b:1")] == rig.node.calls
 
 
-async def test_the_link_to_a_member_that_is_down_is_dropped_before_more_is_sent(rig):
+async def test_the_link_to_a_member_that_is_down_is_dropped_before_more_is_sent(rig: Rig) -> None:
     """What goes to it in the same step, a dial to heal for one, takes a fresh link."""
     member = MemberRecord(name="peer", incarnation=1, address="peer:1", actor=actor_id("peer", 1))
     rig.node.outgoing.append(Packet("peer:1", b"are you back?"))
@@ -212,7 +219,9 @@ async def test_the_link_to_a_member_that_is_down_is_dropped_before_more_is_sent(
 @pytest.mark.parametrize(
     ("status", "is_kept"), [(MemberStatus.ALIVE, True), (MemberStatus.DOWN, False)]
 )
-async def test_the_link_to_an_address_that_another_member_has_by_now_is_kept(rig, status, is_kept):
+async def test_the_link_to_an_address_that_another_member_has_by_now_is_kept(
+    rig: Rig, status: MemberStatus, is_kept: bool
+) -> None:
     """The old member there goes Down, and the new one is reached over that link."""
     old = MemberRecord(name="old", incarnation=1, address="peer:1", actor=actor_id("old", 1))
     new = MemberRecord(
@@ -226,7 +235,9 @@ async def test_the_link_to_an_address_that_another_member_has_by_now_is_kept(rig
     assert ([] if is_kept else [("peer:1", None)]) == rig.transport.sent
 
 
-async def test_a_flood_leaves_turns_to_the_rest_of_the_program(rig, eventually):
+async def test_a_flood_leaves_turns_to_the_rest_of_the_program(
+    rig: Rig, eventually: Eventually
+) -> None:
     """Each step handles frames for a bounded time, and then everyone has a turn."""
 
     def cost() -> None:
@@ -244,7 +255,7 @@ async def test_a_flood_leaves_turns_to_the_rest_of_the_program(rig, eventually):
     assert turns >= 100 // 4
 
 
-async def test_the_inbox_asks_for_a_pause_when_it_is_half_full(rig):
+async def test_the_inbox_asks_for_a_pause_when_it_is_half_full(rig: Rig) -> None:
     """It takes the frame that passes the mark, and is open again when it is a quarter full."""
     size = FRAME_BYTES_MAX // 2
     half = INBOX_BYTES_MAX // 2 // size
@@ -260,7 +271,7 @@ async def test_the_inbox_asks_for_a_pause_when_it_is_half_full(rig):
     assert was_waiting
 
 
-async def test_frames_over_the_bound_are_dropped_and_counted(rig):
+async def test_frames_over_the_bound_are_dropped_and_counted(rig: Rig) -> None:
     """A transport that does not stop cannot fill the memory."""
     for _ in range(20):
         rig.driver.frame_received(b"x" * FRAME_BYTES_MAX, "peer")
@@ -284,7 +295,9 @@ async def test_frames_over_the_bound_are_dropped_and_counted(rig):
         (RejectReason.TYPE, False),
     ],
 )
-async def test_a_sender_of_what_no_peer_sends_is_closed(rig, reason, is_closed, caplog):
+async def test_a_sender_of_what_no_peer_sends_is_closed(
+    rig: Rig, reason: RejectReason, is_closed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """Rejected frames are logged; the connection goes for those that honest peers never send."""
     rig.node.happened.append(
         PacketRejected(reason=reason, sender="10.0.0.1:9", size=5, detail="why")
@@ -296,7 +309,9 @@ async def test_a_sender_of_what_no_peer_sends_is_closed(rig, reason, is_closed, 
     assert "why; 5 bytes from 10.0.0.1:9" in caplog.text
 
 
-async def test_a_frame_that_makes_the_node_raise_does_not_end_it(rig, caplog):
+async def test_a_frame_that_makes_the_node_raise_does_not_end_it(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     """A bug that a peer can reach is reported and contained."""
 
     def fail() -> None:
@@ -316,7 +331,7 @@ async def test_a_frame_that_makes_the_node_raise_does_not_end_it(rig, caplog):
     assert "please report" in caplog.text
 
 
-async def test_packets_that_the_transport_refuses_are_counted(rig):
+async def test_packets_that_the_transport_refuses_are_counted(rig: Rig) -> None:
     """They are dropped: gossip repairs."""
     rig.transport.takes = False
     rig.node.outgoing += [Packet("a:1", b"x"), Packet("b:1", b"y")]
@@ -326,7 +341,7 @@ async def test_packets_that_the_transport_refuses_are_counted(rig):
     assert 2 == rig.driver.counters.packets_dropped
 
 
-async def test_the_lateness_of_a_timer_is_measured(rig):
+async def test_the_lateness_of_a_timer_is_measured(rig: Rig) -> None:
     """How late the loop was is told, the worst of it too."""
     rig.node.deadline = 98.0
     rig.driver.step()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import pytest
+from support.transports import Eventually
 
 from meshlib.aio import LinkConfig, OutgoingLinks, TransportCounters
 from meshlib.errors import ConfigError
@@ -43,7 +46,7 @@ class FakeConnection:
 class Net:
     """What the links under test dial, and what they reported."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.connections: list[FakeConnection] = []
         self.lost: list[str] = []
         self.busy: list[tuple[str, bool]] = []
@@ -56,7 +59,7 @@ class Net:
             connection_lost=self.note_lost,
             link_busy=lambda address, is_busy: self.busy.append((address, is_busy)),
             counters=self.counters,
-            config=LinkConfig(**settings),  # type: ignore[arg-type]
+            config=LinkConfig(**settings),
         )
 
     def note_lost(self, address: str) -> None:
@@ -73,11 +76,17 @@ class Net:
         return connection
 
 
+class NewNet(Protocol):
+    """Makes a net whose links have some settings."""
+
+    def __call__(self, **settings: Any) -> Net: ...
+
+
 @pytest.fixture
-async def new_net(anyio_backend):
+async def new_net(anyio_backend: str) -> AsyncIterator[NewNet]:
     made: list[Net] = []
 
-    def new(**settings: object) -> Net:
+    def new(**settings: Any) -> Net:
         made.append(Net(**settings))
         return made[-1]
 
@@ -86,7 +95,9 @@ async def new_net(anyio_backend):
         await net.links.close(drain_s=0)
 
 
-async def test_frames_sent_in_one_turn_are_written_together(new_net, eventually):
+async def test_frames_sent_in_one_turn_are_written_together(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """One write carries what was queued while the link was dialled."""
     net = new_net()
 
@@ -97,7 +108,7 @@ async def test_frames_sent_in_one_turn_are_written_together(new_net, eventually)
     assert [[bytes([i]) for i in range(5)]] == net.connections[0].writes
 
 
-async def test_a_write_stays_under_the_batch_size(new_net, eventually):
+async def test_a_write_stays_under_the_batch_size(new_net: NewNet, eventually: Eventually) -> None:
     """Large queues go out in several writes, a frame over the size alone."""
     net = new_net(batch_bytes_max=10)
 
@@ -109,7 +120,9 @@ async def test_a_write_stays_under_the_batch_size(new_net, eventually):
     assert [[6, 4], [1], [50], [2]] == sizes
 
 
-async def test_a_link_whose_peer_takes_nothing_is_broken(new_net, eventually):
+async def test_a_link_whose_peer_takes_nothing_is_broken(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """A write that never ends is given up after the stall time."""
     net = new_net(stall_s=0.05)
     net.links.send("a:1", b"first")
@@ -123,7 +136,9 @@ async def test_a_link_whose_peer_takes_nothing_is_broken(new_net, eventually):
     assert not net.connections[0].was_closed_gently
 
 
-async def test_frames_waiting_behind_a_break_go_out_on_a_new_link(new_net, eventually):
+async def test_frames_waiting_behind_a_break_go_out_on_a_new_link(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """A link that had been stable is dialled again at once, with what had not been written."""
     net = new_net(stable_s=0.0)
     net.links.send("a:1", b"first")
@@ -141,7 +156,9 @@ async def test_frames_waiting_behind_a_break_go_out_on_a_new_link(new_net, event
     assert ([[b"waiting"]], ["a:1"]) == (net.connections[1].writes, net.lost)
 
 
-async def test_a_link_for_which_much_waits_is_told_busy_until_it_is_gone(new_net, eventually):
+async def test_a_link_for_which_much_waits_is_told_busy_until_it_is_gone(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """Once each: when the queue passes the mark, and when it is at a quarter of it."""
     net = new_net(busy_bytes=2000)
     net.links.send("a:1", b"x")
@@ -160,7 +177,9 @@ async def test_a_link_for_which_much_waits_is_told_busy_until_it_is_gone(new_net
     assert [("a:1", True), ("a:1", False)] == net.busy
 
 
-async def test_a_link_whose_queue_was_dropped_is_free(new_net, eventually):
+async def test_a_link_whose_queue_was_dropped_is_free(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """A peer that is gone does not stay busy for ever."""
     net = new_net(busy_bytes=100)
     net.error = ConnectionRefusedError()
@@ -171,7 +190,9 @@ async def test_a_link_whose_queue_was_dropped_is_free(new_net, eventually):
     assert [("a:1", True), ("a:1", False)] == net.busy
 
 
-async def test_a_stable_link_that_breaks_on_its_last_batch_is_free(new_net, eventually):
+async def test_a_stable_link_that_breaks_on_its_last_batch_is_free(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """Nothing waits and nothing is dialled again, so nothing else would tell it."""
     net = new_net(busy_bytes=200, stable_s=0.0)
     net.links.send("a:1", b"x")
@@ -189,7 +210,9 @@ async def test_a_stable_link_that_breaks_on_its_last_batch_is_free(new_net, even
     assert [("a:1", True), ("a:1", False)] == net.busy
 
 
-async def test_a_link_is_free_once_the_batch_that_broke_it_is_gone(new_net, eventually):
+async def test_a_link_is_free_once_the_batch_that_broke_it_is_gone(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """While it is dialled again with the little that waits, not only after."""
     net = new_net(busy_bytes=2000, batch_bytes_max=3000, stable_s=0.0)
     net.links.send("a:1", b"x")
@@ -209,7 +232,9 @@ async def test_a_link_is_free_once_the_batch_that_broke_it_is_gone(new_net, even
     assert net.links.queued_bytes("a:1") > 0
 
 
-async def test_a_busy_link_whose_next_dial_is_refused_is_free(new_net, eventually):
+async def test_a_busy_link_whose_next_dial_is_refused_is_free(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """What waited behind the break is dropped with it."""
     net = new_net(busy_bytes=200, stable_s=0.0)
     net.links.send("a:1", b"x")
@@ -229,7 +254,9 @@ async def test_a_busy_link_whose_next_dial_is_refused_is_free(new_net, eventuall
     assert [("a:1", True), ("a:1", False)] == net.busy
 
 
-async def test_what_is_sent_while_a_refusal_is_told_leaves_nothing_busy(new_net, eventually):
+async def test_what_is_sent_while_a_refusal_is_told_leaves_nothing_busy(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """It came too late for the dial: it is dropped, counted, and waits for nothing."""
     net = new_net(busy_bytes=200)
     net.error = ConnectionRefusedError()
@@ -243,7 +270,9 @@ async def test_what_is_sent_while_a_refusal_is_told_leaves_nothing_busy(new_net,
 
 
 @pytest.mark.parametrize("has_begun", [True, False])
-async def test_closing_frees_what_was_busy(new_net, eventually, has_begun):
+async def test_closing_frees_what_was_busy(
+    new_net: NewNet, eventually: Eventually, has_begun: bool
+) -> None:
     """Whoever kept account of busy links is left with none."""
     net = new_net(busy_bytes=200)
     net.hangs = True
@@ -256,7 +285,7 @@ async def test_closing_frees_what_was_busy(new_net, eventually, has_begun):
     assert [("a:1", True), ("a:1", False)] == net.busy
 
 
-async def test_a_break_is_reported_without_a_send(new_net, eventually):
+async def test_a_break_is_reported_without_a_send(new_net: NewNet, eventually: Eventually) -> None:
     """The link is watched while it is idle."""
     net = new_net()
     net.links.send("a:1", b"hello")
@@ -268,7 +297,9 @@ async def test_a_break_is_reported_without_a_send(new_net, eventually):
     assert 1 == net.counters.links_lost
 
 
-async def test_a_dropped_link_is_dialled_anew_by_the_next_frame(new_net, eventually):
+async def test_a_dropped_link_is_dialled_anew_by_the_next_frame(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """No report, no pause, and nothing of what had waited."""
     net = new_net()
     net.links.send("a:1", b"first")
@@ -288,7 +319,9 @@ async def test_a_dropped_link_is_dialled_anew_by_the_next_frame(new_net, eventua
     assert 1 == net.counters.links_dropped
 
 
-async def test_a_dial_that_is_under_way_is_dropped_too(new_net, eventually):
+async def test_a_dial_that_is_under_way_is_dropped_too(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """It may hang for as long as a dial may take."""
     net = new_net()
     net.hangs = True
@@ -303,7 +336,9 @@ async def test_a_dial_that_is_under_way_is_dropped_too(new_net, eventually):
     assert [[b"second"]] == net.connections[0].writes
 
 
-async def test_a_busy_link_that_is_dropped_is_free_before_another_is_busy(new_net, eventually):
+async def test_a_busy_link_that_is_dropped_is_free_before_another_is_busy(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """The one that follows it is told for itself."""
     net = new_net(busy_bytes=100)
     net.links.send("a:1", b"x" * 500)
@@ -315,7 +350,7 @@ async def test_a_busy_link_that_is_dropped_is_free_before_another_is_busy(new_ne
     assert [("a:1", True), ("a:1", False)] * 2 == net.busy
 
 
-async def test_dropping_what_is_not_there_changes_nothing(new_net):
+async def test_dropping_what_is_not_there_changes_nothing(new_net: NewNet) -> None:
     """An address that was never dialled, or a peer that is in its pause."""
     net = new_net()
 
@@ -324,7 +359,9 @@ async def test_dropping_what_is_not_there_changes_nothing(new_net):
     assert 0 == net.counters.links_dropped
 
 
-async def test_closing_waits_for_links_that_were_dropped(new_net, eventually):
+async def test_closing_waits_for_links_that_were_dropped(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """No connection is left behind."""
     net = new_net()
     net.links.send("a:1", b"first")
@@ -336,7 +373,9 @@ async def test_closing_waits_for_links_that_were_dropped(new_net, eventually):
     assert net.connections[0].closed.is_set()
 
 
-async def test_pauses_double_up_to_the_longest(new_net, eventually, monkeypatch):
+async def test_pauses_double_up_to_the_longest(
+    new_net: NewNet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each failed attempt in a row waits longer, shortened by at most a half."""
     now = 0.0
     monkeypatch.setattr(OutgoingLinks, "_now", lambda self: now)
@@ -346,7 +385,7 @@ async def test_pauses_double_up_to_the_longest(new_net, eventually, monkeypatch)
 
     for failures in range(1, 6):
         assert net.links.send("a:1", b"x")
-        await eventually(lambda expected=failures: net.counters.dials_failed == expected)
+        await eventually(partial(lambda expected: net.counters.dials_failed == expected, failures))
         pauses.append(net.links._links["a:1"].retry_at - now)
         now = net.links._links["a:1"].retry_at
 
@@ -354,7 +393,9 @@ async def test_pauses_double_up_to_the_longest(new_net, eventually, monkeypatch)
     assert all(bound / 2 <= p <= bound for p, bound in zip(pauses, longest, strict=True))
 
 
-async def test_addresses_whose_pause_is_over_make_room_for_others(new_net, eventually):
+async def test_addresses_whose_pause_is_over_make_room_for_others(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """Only those in use, or just failed, count against the bound."""
     net = new_net(peers_max=1, retry_first_s=0.001)
     net.error = ConnectionRefusedError()
@@ -364,7 +405,7 @@ async def test_addresses_whose_pause_is_over_make_room_for_others(new_net, event
     await eventually(lambda: net.links.send("b:1", b"x"))
 
 
-async def test_success_forgets_earlier_failures(new_net, eventually):
+async def test_success_forgets_earlier_failures(new_net: NewNet, eventually: Eventually) -> None:
     """A link that was closed in peace begins with the first pause again."""
     net = new_net(retry_first_s=0.001, idle_close_s=0.01)
     net.error = ConnectionRefusedError()
@@ -379,7 +420,9 @@ async def test_success_forgets_earlier_failures(new_net, eventually):
     assert {} == net.links._links
 
 
-async def test_a_bug_in_a_dial_is_logged_and_costs_only_that_link(new_net, eventually, caplog):
+async def test_a_bug_in_a_dial_is_logged_and_costs_only_that_link(
+    new_net: NewNet, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever is raised, the link ends as one that could not be dialled."""
     net = new_net()
     net.error = ZeroDivisionError("a bug")
@@ -394,7 +437,7 @@ async def test_a_bug_in_a_dial_is_logged_and_costs_only_that_link(new_net, event
     assert not net.links.is_open("a:1")
 
 
-async def test_closing_writes_what_waits_and_closes_gently(new_net):
+async def test_closing_writes_what_waits_and_closes_gently(new_net: NewNet) -> None:
     """A drain ends each link in order."""
     net = new_net()
     net.links.send("a:1", b"bye")
@@ -405,7 +448,9 @@ async def test_closing_writes_what_waits_and_closes_gently(new_net):
     assert net.connections[0].was_closed_gently
 
 
-async def test_closing_does_not_wait_longer_than_it_may(new_net, eventually):
+async def test_closing_does_not_wait_longer_than_it_may(
+    new_net: NewNet, eventually: Eventually
+) -> None:
     """A stalled peer is cut off when the drain is over, and its frames are counted."""
     net = new_net()
     net.links.send("a:1", b"first")
@@ -421,7 +466,7 @@ async def test_closing_does_not_wait_longer_than_it_may(new_net, eventually):
     assert net.connections[0].closed.is_set()
 
 
-async def test_frames_of_a_link_that_had_no_time_to_begin_are_counted(new_net):
+async def test_frames_of_a_link_that_had_no_time_to_begin_are_counted(new_net: NewNet) -> None:
     """Nothing is dropped in silence, however early the end comes."""
     net = new_net()
     net.links.send("a:1", b"x")
@@ -435,7 +480,7 @@ async def test_frames_of_a_link_that_had_no_time_to_begin_are_counted(new_net):
     "setting",
     [{"dial_timeout_s": 0.0}, {"retry_first_s": -1.0}, {"stable_s": -0.1}, {"peers_max": 0}],
 )
-def test_settings_that_cannot_hold_are_refused(setting):
+def test_settings_that_cannot_hold_are_refused(setting: dict[str, Any]) -> None:
     """The error is one of the caller's, and names the setting."""
     with pytest.raises(ConfigError, match=next(iter(setting))):
         LinkConfig(**setting)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 
 import pytest
+from support.transports import Eventually, Recorder
 
-from meshlib.aio import MemoryNetwork
+from meshlib.aio import MemoryNetwork, MemoryTransport
 from meshlib.errors import ConfigError
 
 pytestmark = pytest.mark.anyio
 
 
+Trio = tuple[MemoryNetwork, dict[str, MemoryTransport], dict[str, Recorder]]
+
+
 @pytest.fixture
-async def trio(new_recorder, anyio_backend):
+async def trio(new_recorder: type[Recorder], anyio_backend: str) -> AsyncIterator[Trio]:
     """Return a network, three started transports a, b and c, and what each heard."""
     network = MemoryNetwork(rng=random.Random(7))
     transports = {name: network.transport(f"{name}:1") for name in "abc"}
@@ -26,7 +31,7 @@ async def trio(new_recorder, anyio_backend):
         await transport.close(drain_s=0)
 
 
-async def test_a_partition_lets_frames_pass_only_within_a_group(trio):
+async def test_a_partition_lets_frames_pass_only_within_a_group(trio: Trio) -> None:
     """Between groups they vanish in silence, and are counted as lost."""
     network, transports, heard = trio
     network.partition({"a:1", "b:1"})
@@ -39,7 +44,7 @@ async def test_a_partition_lets_frames_pass_only_within_a_group(trio):
     assert 1 == network.frames_lost
 
 
-async def test_addresses_in_no_group_stay_together(trio):
+async def test_addresses_in_no_group_stay_together(trio: Trio) -> None:
     """Cutting one node off leaves the rest whole."""
     network, _, _ = trio
 
@@ -50,7 +55,7 @@ async def test_addresses_in_no_group_stay_together(trio):
     )  # fmt: skip
 
 
-async def test_a_healed_network_carries_again(trio):
+async def test_a_healed_network_carries_again(trio: Trio) -> None:
     """What is sent after the healing arrives."""
     network, transports, heard = trio
     network.partition({"a:1"})
@@ -62,7 +67,9 @@ async def test_a_healed_network_carries_again(trio):
     assert [b"again"] == heard["b"].frames
 
 
-async def test_a_peer_behind_a_cut_is_not_reported_lost_when_it_ends(trio, eventually):
+async def test_a_peer_behind_a_cut_is_not_reported_lost_when_it_ends(
+    trio: Trio, eventually: Eventually
+) -> None:
     """A node that dies beyond a partition dies unheard."""
     network, transports, heard = trio
     transports["a"].send("b:1", b"hello")
@@ -74,7 +81,7 @@ async def test_a_peer_behind_a_cut_is_not_reported_lost_when_it_ends(trio, event
     assert [] == heard["a"].lost
 
 
-async def test_losses_repeat_with_the_seed(new_recorder):
+async def test_losses_repeat_with_the_seed(new_recorder: type[Recorder]) -> None:
     """The same random numbers lose the same frames."""
 
     async def run(seed: int) -> list[bytes]:
@@ -92,7 +99,7 @@ async def test_losses_repeat_with_the_seed(new_recorder):
     assert await run(1) != await run(2)
 
 
-async def test_frames_arrive_in_the_order_in_which_the_network_got_them(trio):
+async def test_frames_arrive_in_the_order_in_which_the_network_got_them(trio: Trio) -> None:
     """The order holds over senders, not only for each."""
     _, transports, heard = trio
     for i in range(50):
@@ -104,7 +111,7 @@ async def test_frames_arrive_in_the_order_in_which_the_network_got_them(trio):
     assert [bytes([i]) for i in range(50)] == heard["c"].frames
 
 
-async def test_a_transport_cut_off_at_once_sends_nothing_more(trio):
+async def test_a_transport_cut_off_at_once_sends_nothing_more(trio: Trio) -> None:
     """Closing without a drain is what a kill looks like."""
     _, transports, heard = trio
     transports["a"].send("b:1", b"too late")
@@ -115,7 +122,7 @@ async def test_a_transport_cut_off_at_once_sends_nothing_more(trio):
     assert [] == heard["b"].frames
 
 
-async def test_an_address_is_listened_on_once(trio, new_recorder):
+async def test_an_address_is_listened_on_once(trio: Trio, new_recorder: type[Recorder]) -> None:
     """A second listener hears what a port in use says."""
     network, _, _ = trio
 
@@ -124,7 +131,7 @@ async def test_an_address_is_listened_on_once(trio, new_recorder):
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.1, float("nan")])
-def test_a_loss_that_is_no_probability_is_refused(probability):
+def test_a_loss_that_is_no_probability_is_refused(probability: float) -> None:
     """Only 0 to 1 is one."""
     with pytest.raises(ConfigError):
         MemoryNetwork(loss_probability=probability)

@@ -7,7 +7,9 @@ import random
 import sqlite3
 import stat
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 from attrs import evolve
@@ -29,6 +31,19 @@ def new_replica(incarnation: int = 1) -> Replica:
     return Replica(actor=actor, clock=HybridClock(actor, wall_clock=time.time))
 
 
+def get(replica: Replica, key: str) -> object:
+    """Read from the document "app"."""
+    state: Any = replica.get("app")
+    value: object = state.get(key)
+    return value
+
+
+def snapshots_of(runtime: MeshRuntime) -> SnapshotFile:
+    """Return the file that a runtime saves to."""
+    assert runtime._snapshots is not None
+    return runtime._snapshots
+
+
 def put(replica: Replica, key: str, value: object) -> None:
     """Write to the document "app"."""
     replica.open("app", type_tag="lww_map")
@@ -40,8 +55,14 @@ def put(replica: Replica, key: str, value: object) -> None:
     )
 
 
+class NewFile(Protocol):
+    """Makes an object for the file of the test, or for another one."""
+
+    def __call__(self, path: Path | None = ..., **settings: float) -> SnapshotFile: ...
+
+
 @pytest.fixture
-async def new_file(tmp_path, anyio_backend):
+async def new_file(tmp_path: Path, anyio_backend: str) -> AsyncIterator[NewFile]:
     """Make objects for one file; all are closed at the end."""
     made: list[SnapshotFile] = []
 
@@ -59,7 +80,7 @@ async def save(file: SnapshotFile, replica: Replica, wall_s: float = 1000.0) -> 
     return await file.save(replica, cluster_name="mesh", node_name="node", wall_s=wall_s)
 
 
-async def test_what_was_saved_is_what_is_loaded(new_file):
+async def test_what_was_saved_is_what_is_loaded(new_file: NewFile) -> None:
     """Content, clock, and when and whose it was."""
     file, replica = new_file(), new_replica()
     for i in range(500):
@@ -67,6 +88,7 @@ async def test_what_was_saved_is_what_is_loaded(new_file):
     await save(file, replica)
 
     saved = await new_file().load()
+    assert saved is not None
     restored = new_replica(2)
     restored.import_state(saved.state)
 
@@ -75,12 +97,12 @@ async def test_what_was_saved_is_what_is_loaded(new_file):
     assert dict(replica.version_vector) == dict(restored.version_vector)
 
 
-async def test_there_is_nothing_before_the_first_save(new_file):
+async def test_there_is_nothing_before_the_first_save(new_file: NewFile) -> None:
     """A node that was never saved begins empty."""
     assert await new_file().load() is None
 
 
-async def test_a_save_replaces_the_one_before(new_file):
+async def test_a_save_replaces_the_one_before(new_file: NewFile) -> None:
     """And leaves one file in the folder."""
     file, replica = new_file(), new_replica()
     put(replica, "key", 1)
@@ -89,14 +111,15 @@ async def test_a_save_replaces_the_one_before(new_file):
     await save(file, replica, wall_s=2000.0)
 
     saved = await new_file().load()
+    assert saved is not None
     restored = new_replica(2)
     restored.import_state(saved.state)
 
-    assert (2000.0, 2) == (saved.saved_at_s, restored.get("app").get("key"))
+    assert (2000.0, 2) == (saved.saved_at_s, get(restored, "key"))
     assert [file.path] == list(file.path.parent.iterdir())
 
 
-async def test_a_save_names_the_clock_it_is_of(new_file):
+async def test_a_save_names_the_clock_it_is_of(new_file: NewFile) -> None:
     """Open writes are in it."""
     file, replica = new_file(), new_replica()
     put(replica, "key", 1)
@@ -106,7 +129,7 @@ async def test_a_save_names_the_clock_it_is_of(new_file):
     assert vector_hash == replica.vector_hash() != new_replica().vector_hash()
 
 
-async def test_only_the_owner_may_read_the_file(new_file):
+async def test_only_the_owner_may_read_the_file(new_file: NewFile) -> None:
     """It may hold prompts."""
     file = new_file()
     await save(file, new_replica())
@@ -114,13 +137,14 @@ async def test_only_the_owner_may_read_the_file(new_file):
     assert 0o600 == stat.S_IMODE(file.path.stat().st_mode)
 
 
-async def test_a_touch_changes_the_moment_and_nothing_else(new_file):
+async def test_a_touch_changes_the_moment_and_nothing_else(new_file: NewFile) -> None:
     """An idle node does not write its state again and again."""
     file, replica = new_file(), new_replica()
     put(replica, "key", 1)
     await save(file, replica)
 
     before = await new_file().load()
+    assert before is not None
     await file.touch(2000.0)
     saved = await new_file().load()
 
@@ -128,7 +152,7 @@ async def test_a_touch_changes_the_moment_and_nothing_else(new_file):
 
 
 @pytest.mark.parametrize("cut_at", [0, 100, 4096, -4097])
-async def test_a_file_that_was_cut_short_is_refused(new_file, cut_at):
+async def test_a_file_that_was_cut_short_is_refused(new_file: NewFile, cut_at: int) -> None:
     """The node does not start on half of a state, and the file is left as it is."""
     file, replica = new_file(), new_replica()
     for i in range(20):
@@ -143,7 +167,7 @@ async def test_a_file_that_was_cut_short_is_refused(new_file, cut_at):
     assert whole[:cut_at] == file.path.read_bytes()
 
 
-async def test_a_changed_bit_anywhere_in_the_content_is_noticed(new_file):
+async def test_a_changed_bit_anywhere_in_the_content_is_noticed(new_file: NewFile) -> None:
     """What cannot be trusted is not taken for the cluster's state."""
     file, replica = new_file(), new_replica()
     for i in range(20):
@@ -172,7 +196,9 @@ async def test_a_changed_bit_anywhere_in_the_content_is_noticed(new_file):
         ("DROP TABLE pages", "cannot be read"),
     ],
 )
-async def test_a_file_that_was_tampered_with_is_refused(new_file, statement, says):
+async def test_a_file_that_was_tampered_with_is_refused(
+    new_file: NewFile, statement: str, says: str
+) -> None:
     """Each with a line that says why."""
     file, replica = new_file(), new_replica()
     put(replica, "key", 1)
@@ -185,7 +211,9 @@ async def test_a_file_that_was_tampered_with_is_refused(new_file, statement, say
         await new_file().load()
 
 
-async def test_a_file_that_is_no_database_is_refused_and_kept(new_file, tmp_path):
+async def test_a_file_that_is_no_database_is_refused_and_kept(
+    new_file: NewFile, tmp_path: Path
+) -> None:
     """A mistaken path does not cost what is there."""
     path = tmp_path / "notes.txt"
     path.write_text("my notes, " * 100)
@@ -196,13 +224,17 @@ async def test_a_file_that_is_no_database_is_refused_and_kept(new_file, tmp_path
     assert path.read_text().startswith("my notes")
 
 
-async def test_a_folder_that_is_not_there_is_refused_at_once(new_file, tmp_path):
+async def test_a_folder_that_is_not_there_is_refused_at_once(
+    new_file: NewFile, tmp_path: Path
+) -> None:
     """A node that could never save does not start as if it could."""
     with pytest.raises(ConfigError):
         await new_file(tmp_path / "nowhere" / "state.db").load()
 
 
-async def test_a_save_that_fails_leaves_the_file_as_it_was(new_file, monkeypatch):
+async def test_a_save_that_fails_leaves_the_file_as_it_was(
+    new_file: NewFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk costs the save and not the state of before."""
     file, replica = new_file(), new_replica()
     put(replica, "key", 1)
@@ -224,7 +256,9 @@ async def test_a_save_that_fails_leaves_the_file_as_it_was(new_file, monkeypatch
     assert 1 == file.counters.saves_failed
 
 
-async def test_what_a_killed_save_left_behind_does_not_matter(new_file, tmp_path):
+async def test_what_a_killed_save_left_behind_does_not_matter(
+    new_file: NewFile, tmp_path: Path
+) -> None:
     """The next start and the next save go over it."""
     file, replica = new_file(), new_replica()
     put(replica, "key", 1)
@@ -234,11 +268,11 @@ async def test_what_a_killed_save_left_behind_does_not_matter(new_file, tmp_path
     await save(file, replica)
 
     assert await new_file().load() is not None
-    assert [file.path] == list(tmp_path.iterdir())
+    assert [file.path] == list(file.path.parent.iterdir())
 
 
 @pytest.mark.parametrize("interval_s", [0.0, -1.0, float("nan")])
-def test_an_interval_that_is_none_is_refused(tmp_path, interval_s):
+def test_an_interval_that_is_none_is_refused(tmp_path: Path, interval_s: float) -> None:
     """It must be over 0."""
     with pytest.raises(ConfigError):
         SnapshotFile(tmp_path / "state.db", interval_s=interval_s)
@@ -256,7 +290,7 @@ class Keeping:
         self.made: list[MeshRuntime] = []
         self.wall_ahead_s = 0.0
 
-    def new(self, name: str, *seeds: str, **settings: object) -> MeshRuntime:
+    def new(self, name: str, *seeds: str, **settings: Any) -> MeshRuntime:
         file = SnapshotFile(self.folder / f"{name}.db", interval_s=0.02)
         gossip = evolve(GossipConfig.local(), forget_after_s=1000.0)
         config = MeshConfig(name=name, address=f"{name}:1", gossip=gossip)
@@ -272,14 +306,14 @@ class Keeping:
 
 
 @pytest.fixture
-async def keeping(tmp_path, anyio_backend):
+async def keeping(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Keeping]:
     keeping = Keeping(tmp_path)
     yield keeping
     for runtime in keeping.made:
         await runtime.abort()
 
 
-async def test_a_node_that_was_stopped_has_its_state_when_it_starts_again(keeping):
+async def test_a_node_that_was_stopped_has_its_state_when_it_starts_again(keeping: Keeping) -> None:
     """A stop saves."""
     one = keeping.new("one")
     async with one:
@@ -289,12 +323,12 @@ async def test_a_node_that_was_stopped_has_its_state_when_it_starts_again(keepin
         assert b"value" == again.node.sync.app.get("key")
 
 
-async def test_a_node_that_was_cut_off_has_what_was_saved_last(keeping):
+async def test_a_node_that_was_cut_off_has_what_was_saved_last(keeping: Keeping) -> None:
     """A save at intervals is enough for a kill."""
     one = keeping.new("one")
     await one.start()
     one.node.sync.app.set("key", b"value")
-    file = one._snapshots
+    file = snapshots_of(one)
     await one.wait_until(lambda: file.counters.saved_bytes > 0, timeout_s=10)
     await one.abort()
 
@@ -302,7 +336,9 @@ async def test_a_node_that_was_cut_off_has_what_was_saved_last(keeping):
         assert b"value" == again.node.sync.app.get("key")
 
 
-async def test_a_whole_cluster_that_was_cut_off_loses_nothing_that_was_saved(keeping):
+async def test_a_whole_cluster_that_was_cut_off_loses_nothing_that_was_saved(
+    keeping: Keeping,
+) -> None:
     """Each begins with its own file; together they agree."""
     one, two = keeping.new("one"), keeping.new("two", "one")
     await one.start()
@@ -326,7 +362,7 @@ async def test_a_whole_cluster_that_was_cut_off_loses_nothing_that_was_saved(kee
     await again[1].wait_until(lambda: len(again[1].node.sync.app) == 3, timeout_s=10)
 
 
-async def test_a_node_that_kept_an_old_state_gets_what_was_written_since(keeping):
+async def test_a_node_that_kept_an_old_state_gets_what_was_written_since(keeping: Keeping) -> None:
     """And gives what only it has; what was removed meanwhile stays removed."""
     one, two = keeping.new("one"), keeping.new("two", "one")
     await one.start()
@@ -346,7 +382,9 @@ async def test_a_node_that_kept_an_old_state_gets_what_was_written_since(keeping
     assert ["kept", "new"] == two.node.sync.app.keys()
 
 
-async def test_a_node_that_was_away_for_too_long_comes_back_as_a_new_writer(keeping):
+async def test_a_node_that_was_away_for_too_long_comes_back_as_a_new_writer(
+    keeping: Keeping,
+) -> None:
     """It adopts its peer's state, and writes again what only it has."""
     one = keeping.new("one")
     async with one:
@@ -366,7 +404,7 @@ async def test_a_node_that_was_away_for_too_long_comes_back_as_a_new_writer(keep
     assert ["only here", "there"] == again.node.sync.app.keys() == two.node.sync.app.keys()
 
 
-async def test_a_state_that_is_not_whole_does_not_replace_the_one_that_is(keeping):
+async def test_a_state_that_is_not_whole_does_not_replace_the_one_that_is(keeping: Keeping) -> None:
     """While a node waits for a peer to adopt from, its file stays."""
     one = keeping.new("one")
     async with one:
@@ -380,7 +418,7 @@ async def test_a_state_that_is_not_whole_does_not_replace_the_one_that_is(keepin
     assert before == (keeping.folder / "one.db").read_bytes()
 
 
-async def test_a_node_that_meets_nobody_does_not_become_younger(keeping):
+async def test_a_node_that_meets_nobody_does_not_become_younger(keeping: Keeping) -> None:
     """The file tells the last contact, not the last save."""
     one, two = keeping.new("one"), keeping.new("two", "one")
     await one.start()
@@ -396,10 +434,11 @@ async def test_a_node_that_meets_nobody_does_not_become_younger(keeping):
 
     saved = await SnapshotFile(keeping.folder / "two.db").load()
 
+    assert saved is not None
     assert saved.saved_at_s < time.time() + 100.0
 
 
-async def test_a_state_of_another_cluster_is_refused(keeping):
+async def test_a_state_of_another_cluster_is_refused(keeping: Keeping) -> None:
     """Two clusters never merge by a file either."""
     async with keeping.new("one") as one:
         one.node.sync.app.set("key", b"value")
@@ -411,11 +450,13 @@ async def test_a_state_of_another_cluster_is_refused(keeping):
     assert not other.is_running
 
 
-async def test_a_save_that_fails_is_told_and_tried_again(keeping, monkeypatch, caplog):
+async def test_a_save_that_fails_is_told_and_tried_again(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """The node goes on."""
     one = keeping.new("one")
     await one.start()
-    file = one._snapshots
+    file = snapshots_of(one)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
         one.node.sync.app.set("key", b"value")
@@ -426,12 +467,12 @@ async def test_a_save_that_fails_is_told_and_tried_again(keeping, monkeypatch, c
     assert "disk full" in caplog.text
 
 
-async def test_an_idle_node_does_not_write_its_state_again(keeping):
+async def test_an_idle_node_does_not_write_its_state_again(keeping: Keeping) -> None:
     """Only what has changed is saved."""
     one = keeping.new("one")
     await one.start()
     one.node.sync.app.set("key", b"value")
-    file = one._snapshots
+    file = snapshots_of(one)
     await one.wait_until(lambda: file.counters.saved_bytes > 0, timeout_s=10)
     saves = file.counters.saves
     steps = one.counters.steps
@@ -441,11 +482,11 @@ async def test_an_idle_node_does_not_write_its_state_again(keeping):
     assert saves == file.counters.saves
 
 
-async def test_an_idle_node_in_contact_stays_young(keeping):
+async def test_an_idle_node_in_contact_stays_young(keeping: Keeping) -> None:
     """The file tells it once a minute, without writing the state again."""
     one = keeping.new("one")
     await one.start()
-    file = one._snapshots
+    file = snapshots_of(one)
     await one.wait_until(lambda: file.counters.saved_at_s > 0.0, timeout_s=10)
     saves = file.counters.saves
 
@@ -453,4 +494,6 @@ async def test_an_idle_node_in_contact_stays_young(keeping):
     await one.wait_until(lambda: file.counters.saved_at_s > time.time() + 50.0, timeout_s=10)
 
     assert saves == file.counters.saves
-    assert (await SnapshotFile(file.path).load()).saved_at_s > time.time() + 50.0
+    saved = await SnapshotFile(file.path).load()
+    assert saved is not None
+    assert saved.saved_at_s > time.time() + 50.0

@@ -6,9 +6,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
 import pytest
 import trustme
+from support.transports import Eventually, NewTcp, Recorder
 
 from meshlib.aio import LinkConfig, ListenerConfig, split_address
 from meshlib.aio.framing import encode_frame, encode_hello
@@ -24,7 +28,9 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 @contextlib.asynccontextmanager
-async def stranger(address: str):
+async def stranger(
+    address: str,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Open a bare connection for a while."""
     reader, writer = await connect(address)
     try:
@@ -42,7 +48,9 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-async def test_peers_with_the_same_token_understand_each_other(new_tcp, new_recorder, eventually):
+async def test_peers_with_the_same_token_understand_each_other(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """The token of the hello opens the connection."""
     one, other, heard = new_tcp(token="secret"), new_tcp(token="secret"), new_recorder()
     await one.start(new_recorder())
@@ -55,8 +63,11 @@ async def test_peers_with_the_same_token_understand_each_other(new_tcp, new_reco
 
 
 async def test_a_peer_with_another_token_is_refused_and_counted(
-    new_tcp, new_recorder, eventually, caplog
-):
+    new_tcp: NewTcp,
+    new_recorder: type[Recorder],
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Nothing of it is delivered, it hears that its link broke, and no token is logged."""
     one, other = new_tcp(token="wrong-token"), new_tcp(token="right-token")
     heard_by_one, heard_by_other = new_recorder(), new_recorder()
@@ -70,7 +81,9 @@ async def test_a_peer_with_another_token_is_refused_and_counted(
     assert 0 == sum("wrong-token" in line or "right-token" in line for line in caplog.messages)
 
 
-async def test_a_refused_peer_is_not_dialled_in_a_circle(new_tcp, new_recorder, eventually):
+async def test_a_refused_peer_is_not_dialled_in_a_circle(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A link that breaks at once counts as failed, so the next sends wait for the pause."""
     links = LinkConfig(retry_first_s=30.0, retry_max_s=30.0)
     one, other = new_tcp(token="wrong", links=links), new_tcp(token="right")
@@ -85,7 +98,9 @@ async def test_a_refused_peer_is_not_dialled_in_a_circle(new_tcp, new_recorder, 
     assert 1 == one.counters.dials
 
 
-async def test_an_old_token_is_accepted_while_it_is_rotated(new_tcp, new_recorder, eventually):
+async def test_an_old_token_is_accepted_while_it_is_rotated(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A node may accept more tokens than the one it shows."""
     one = new_tcp(token="old")
     other = new_tcp(token="new", accepted_tokens=["old"])
@@ -102,7 +117,9 @@ async def test_an_old_token_is_accepted_while_it_is_rotated(new_tcp, new_recorde
     [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 4, encode_frame(b"mesh\x07"), bytes(8)],
     ids=["http", "length", "version", "empty frame"],
 )
-async def test_a_connection_that_begins_with_garbage_is_closed(new_tcp, new_recorder, garbage):
+async def test_a_connection_that_begins_with_garbage_is_closed(
+    new_tcp: NewTcp, new_recorder: type[Recorder], garbage: bytes
+) -> None:
     """What is no hello costs the connection, and is counted."""
     transport, heard = new_tcp(), new_recorder()
     await transport.start(heard)
@@ -119,7 +136,9 @@ async def test_a_connection_that_begins_with_garbage_is_closed(new_tcp, new_reco
     [(FRAME_BYTES_MAX + 1).to_bytes(4) + b"x" * 100, bytes(4)],
     ids=["over the limit", "no bytes"],
 )
-async def test_a_bad_length_after_the_hello_closes_the_connection(new_tcp, new_recorder, garbage):
+async def test_a_bad_length_after_the_hello_closes_the_connection(
+    new_tcp: NewTcp, new_recorder: type[Recorder], garbage: bytes
+) -> None:
     """Frames before it are delivered; it is counted as malformed."""
     transport, heard = new_tcp(), new_recorder()
     await transport.start(heard)
@@ -132,8 +151,8 @@ async def test_a_bad_length_after_the_hello_closes_the_connection(new_tcp, new_r
 
 
 async def test_a_connection_cut_within_a_frame_delivers_nothing_of_it(
-    new_tcp, new_recorder, eventually
-):
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Half a frame is no frame."""
     transport, heard = new_tcp(), new_recorder()
     await transport.start(heard)
@@ -146,7 +165,9 @@ async def test_a_connection_cut_within_a_frame_delivers_nothing_of_it(
     assert [b"whole"] == heard.frames
 
 
-async def test_a_connection_without_a_hello_is_closed_in_time(new_tcp, new_recorder):
+async def test_a_connection_without_a_hello_is_closed_in_time(
+    new_tcp: NewTcp, new_recorder: type[Recorder]
+) -> None:
     """A stranger that says nothing, or half a hello, does not stay."""
     transport = new_tcp(listener=ListenerConfig(hello_timeout_s=0.1))
     await transport.start(new_recorder())
@@ -158,7 +179,9 @@ async def test_a_connection_without_a_hello_is_closed_in_time(new_tcp, new_recor
     assert 1 == transport.counters.hellos_timed_out
 
 
-async def test_connections_over_the_cap_are_closed_at_once(new_tcp, new_recorder, eventually):
+async def test_connections_over_the_cap_are_closed_at_once(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Those within it go on."""
     transport, heard = new_tcp(listener=ListenerConfig(accepted_max=1)), new_recorder()
     await transport.start(heard)
@@ -174,19 +197,25 @@ async def test_connections_over_the_cap_are_closed_at_once(new_tcp, new_recorder
     assert 1 == transport.counters.connections_refused
 
 
-async def test_a_closed_connection_makes_room_under_the_cap(new_tcp, new_recorder, eventually):
+async def test_a_closed_connection_makes_room_under_the_cap(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """The cap is on connections held, not on connections made."""
     transport, heard = new_tcp(listener=ListenerConfig(accepted_max=1)), new_recorder()
     await transport.start(heard)
+    listener = transport._listener
+    assert listener is not None
 
     for count in range(1, 4):
         async with stranger(transport.address) as (_, writer):
             writer.write(encode_hello(None) + encode_frame(b"hello"))
-            await eventually(lambda expected=count: len(heard.frames) == expected)
-        await eventually(lambda: not transport._listener._accepted)
+            await eventually(partial(lambda expected: len(heard.frames) == expected, count))
+        await eventually(lambda: not listener._accepted)
 
 
-async def test_strangers_push_out_the_oldest_stranger_only(new_tcp, new_recorder):
+async def test_strangers_push_out_the_oldest_stranger_only(
+    new_tcp: NewTcp, new_recorder: type[Recorder]
+) -> None:
     """A crowd without hellos cannot lock a peer out."""
     transport = new_tcp(listener=ListenerConfig(strangers_max=1, hello_timeout_s=60.0))
     await transport.start(new_recorder())
@@ -195,7 +224,7 @@ async def test_strangers_push_out_the_oldest_stranger_only(new_tcp, new_recorder
         assert await is_closed(oldest)
 
 
-async def test_a_silent_connection_is_closed(new_tcp, new_recorder):
+async def test_a_silent_connection_is_closed(new_tcp: NewTcp, new_recorder: type[Recorder]) -> None:
     """The host behind it may be gone, without a word."""
     transport = new_tcp(
         links=LinkConfig(idle_close_s=0.05), listener=ListenerConfig(silence_max_s=0.1)
@@ -207,7 +236,9 @@ async def test_a_silent_connection_is_closed(new_tcp, new_recorder):
         assert await is_closed(reader)
 
 
-async def test_a_sender_can_be_shown_the_door(new_tcp, new_recorder, eventually):
+async def test_a_sender_can_be_shown_the_door(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Closing the sender of a frame closes the connection that it came on."""
     transport, heard = new_tcp(), new_recorder()
     await transport.start(heard)
@@ -219,12 +250,14 @@ async def test_a_sender_can_be_shown_the_door(new_tcp, new_recorder, eventually)
         assert await is_closed(reader)
 
 
-async def test_a_connection_that_nobody_acknowledges_is_broken_by_the_system(new_tcp, new_recorder):
+async def test_a_connection_that_nobody_acknowledges_is_broken_by_the_system(
+    new_tcp: NewTcp, new_recorder: type[Recorder]
+) -> None:
     """A cut leaves no connection that sleeps for minutes; where the system can tell."""
     one, other = new_tcp(links=LinkConfig(stall_s=7.5)), new_tcp()
     await other.start(new_recorder())
 
-    connection = await one._dial(other.address)
+    connection: Any = await one._dial(other.address)
     dialled = connection._transport.get_extra_info("socket")
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     bound_ms = option and dialled.getsockopt(socket.IPPROTO_TCP, option)
@@ -234,8 +267,8 @@ async def test_a_connection_that_nobody_acknowledges_is_broken_by_the_system(new
 
 
 async def test_an_idle_link_is_closed_without_alarm_and_dialled_again(
-    new_tcp, new_recorder, eventually
-):
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Peers that are rarely sent to cost no connection, and their links are not lost."""
     one, other = new_tcp(links=LinkConfig(idle_close_s=0.05)), new_tcp()
     heard_by_one, heard = new_recorder(), new_recorder()
@@ -250,7 +283,9 @@ async def test_an_idle_link_is_closed_without_alarm_and_dialled_again(
     assert ([], 2) == (heard_by_one.lost, one.counters.dials)
 
 
-async def test_a_slow_peer_does_not_hold_up_the_others(new_tcp, new_recorder, eventually):
+async def test_a_slow_peer_does_not_hold_up_the_others(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """One that reads nothing fills its own queue; frames to another pass at once."""
     one, other, heard = new_tcp(), new_tcp(), new_recorder()
     await one.start(new_recorder())
@@ -265,7 +300,9 @@ async def test_a_slow_peer_does_not_hold_up_the_others(new_tcp, new_recorder, ev
         assert one.counters.frames_dropped_queue_full >= 1
 
 
-async def test_a_peer_that_takes_nothing_for_too_long_is_lost(new_tcp, new_recorder, eventually):
+async def test_a_peer_that_takes_nothing_for_too_long_is_lost(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A stalled link is broken, its queue dropped and counted."""
     one, heard = new_tcp(links=LinkConfig(stall_s=0.2)), new_recorder()
     await one.start(heard)
@@ -279,8 +316,8 @@ async def test_a_peer_that_takes_nothing_for_too_long_is_lost(new_tcp, new_recor
 
 
 async def test_sends_within_the_pause_after_a_failed_dial_are_dropped(
-    new_tcp, new_recorder, eventually
-):
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Frames to an unreachable peer never pile up."""
     one, heard = new_tcp(links=LinkConfig(retry_first_s=30.0, retry_max_s=30.0)), new_recorder()
     await one.start(heard)
@@ -292,7 +329,9 @@ async def test_sends_within_the_pause_after_a_failed_dial_are_dropped(
     assert ([False] * 5, 6) == (results, one.counters.frames_dropped_unreachable)
 
 
-async def test_a_peer_that_comes_back_is_reached_after_the_pause(new_tcp, new_recorder, eventually):
+async def test_a_peer_that_comes_back_is_reached_after_the_pause(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """The first retries are quick."""
     one, gone, heard = new_tcp(), new_tcp(), new_recorder()
     lost = new_recorder()
@@ -313,7 +352,9 @@ async def test_a_peer_that_comes_back_is_reached_after_the_pause(new_tcp, new_re
     await eventually(is_heard)
 
 
-async def test_a_dial_that_hangs_is_given_up(new_tcp, new_recorder, eventually):
+async def test_a_dial_that_hangs_is_given_up(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A full backlog answers nothing; the attempt ends by its timeout and is reported."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as open_:
         address = f"127.0.0.1:{full.getsockname()[1]}"
@@ -333,8 +374,12 @@ async def test_a_dial_that_hangs_is_given_up(new_tcp, new_recorder, eventually):
 
 @pytest.mark.parametrize("address", ["nowhere", "no.such.host.invalid:1", "a" * 70 + ".x:1"])
 async def test_an_address_that_cannot_be_resolved_is_lost(
-    new_tcp, new_recorder, eventually, caplog, address
-):
+    new_tcp: NewTcp,
+    new_recorder: type[Recorder],
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+    address: str,
+) -> None:
     """A bad address from a peer is an unreachable peer, not an error."""
     one, heard = new_tcp(), new_recorder()
     await one.start(heard)
@@ -345,7 +390,9 @@ async def test_an_address_that_cannot_be_resolved_is_lost(
     assert ([address], []) == (heard.lost, caplog.messages)
 
 
-async def test_a_peer_that_answers_on_the_link_is_no_peer(new_tcp, new_recorder, eventually):
+async def test_a_peer_that_answers_on_the_link_is_no_peer(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """An accepting side has nothing to say; what talks back is cut off."""
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -364,7 +411,7 @@ async def test_a_peer_that_answers_on_the_link_is_no_peer(new_tcp, new_recorder,
     assert 1 == one.counters.links_lost
 
 
-async def test_addresses_kept_are_bounded(new_tcp, new_recorder):
+async def test_addresses_kept_are_bounded(new_tcp: NewTcp, new_recorder: type[Recorder]) -> None:
     """A peer that names a thousand addresses does not make us keep them."""
     one = new_tcp(links=LinkConfig(peers_max=3))
     await one.start(new_recorder())
@@ -374,7 +421,9 @@ async def test_addresses_kept_are_bounded(new_tcp, new_recorder):
     assert [True] * 3 + [False] * 2 == results
 
 
-async def test_a_port_in_use_is_an_error_of_the_start(new_tcp, new_recorder):
+async def test_a_port_in_use_is_an_error_of_the_start(
+    new_tcp: NewTcp, new_recorder: type[Recorder]
+) -> None:
     """The caller hears of it, and nothing is left open."""
     one = new_tcp()
     await one.start(new_recorder())
@@ -383,13 +432,15 @@ async def test_a_port_in_use_is_an_error_of_the_start(new_tcp, new_recorder):
         await new_tcp(one.address).start(new_recorder())
 
 
-async def test_listening_everywhere_needs_an_address_to_advertise(new_tcp):
+async def test_listening_everywhere_needs_an_address_to_advertise(new_tcp: NewTcp) -> None:
     """0.0.0.0 is never told to peers."""
     with pytest.raises(ConfigError):
         new_tcp("0.0.0.0:0")
 
 
-async def test_listening_everywhere_advertises_what_it_is_told(new_tcp, new_recorder):
+async def test_listening_everywhere_advertises_what_it_is_told(
+    new_tcp: NewTcp, new_recorder: type[Recorder]
+) -> None:
     """The port that was found stands in for 0."""
     one = new_tcp("0.0.0.0:0", advertise="127.0.0.1:0")
     await one.start(new_recorder())
@@ -399,21 +450,19 @@ async def test_listening_everywhere_advertises_what_it_is_told(new_tcp, new_reco
     assert ("127.0.0.1", True) == (host, port > 0)
 
 
-async def test_port_zero_has_no_address_before_the_start(new_tcp):
+async def test_port_zero_has_no_address_before_the_start(new_tcp: NewTcp) -> None:
     """Asking too early is an error of the caller."""
     with pytest.raises(StateError):
         _ = new_tcp().address
 
 
-async def test_tls_for_one_direction_only_is_refused(new_tcp):
+async def test_tls_for_one_direction_only_is_refused(new_tcp: NewTcp) -> None:
     """Half a cluster in clear text is a mistake."""
     with pytest.raises(ConfigError):
         new_tcp(server_tls=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
 
 
-def tls_contexts(
-    authority: trustme.CA, *, has_client_certificate: bool = True
-) -> dict[str, ssl.SSLContext]:
+def tls_contexts(authority: trustme.CA, *, has_client_certificate: bool = True) -> dict[str, Any]:
     """Make the contexts of a node that shows a certificate and asks for one."""
     certificate = authority.issue_cert("127.0.0.1")
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -432,7 +481,9 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-async def test_peers_of_one_authority_talk_over_tls(new_tcp, new_recorder, eventually, authority):
+async def test_peers_of_one_authority_talk_over_tls(
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually, authority: trustme.CA
+) -> None:
     """Both certificates are checked, and large frames pass."""
     one, other = new_tcp(**tls_contexts(authority)), new_tcp(**tls_contexts(authority))
     heard = new_recorder()
@@ -448,8 +499,8 @@ async def test_peers_of_one_authority_talk_over_tls(new_tcp, new_recorder, event
 
 
 async def test_a_peer_without_a_client_certificate_is_refused(
-    new_tcp, new_recorder, eventually, authority
-):
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually, authority: trustme.CA
+) -> None:
     """A server that asks for certificates delivers nothing without one."""
     one = new_tcp(**tls_contexts(authority, has_client_certificate=False))
     other, heard, heard_by_one = new_tcp(**tls_contexts(authority)), new_recorder(), new_recorder()
@@ -463,8 +514,8 @@ async def test_a_peer_without_a_client_certificate_is_refused(
 
 
 async def test_a_server_of_another_authority_is_not_sent_to(
-    new_tcp, new_recorder, eventually, authority
-):
+    new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually, authority: trustme.CA
+) -> None:
     """The dialling side checks who answers before it shows its token."""
     one = new_tcp(token="secret", **tls_contexts(authority))
     other = new_tcp(token="secret", **tls_contexts(trustme.CA()))
@@ -478,7 +529,9 @@ async def test_a_server_of_another_authority_is_not_sent_to(
     assert [] == heard.frames
 
 
-async def test_a_plain_connection_to_a_tls_listener_is_refused(new_tcp, new_recorder, authority):
+async def test_a_plain_connection_to_a_tls_listener_is_refused(
+    new_tcp: NewTcp, new_recorder: type[Recorder], authority: trustme.CA
+) -> None:
     """Clear text is no handshake."""
     transport, heard = new_tcp(**tls_contexts(authority)), new_recorder()
     await transport.start(heard)
@@ -490,7 +543,9 @@ async def test_a_plain_connection_to_a_tls_listener_is_refused(new_tcp, new_reco
     assert ([], 1) == (heard.frames, transport.counters.hellos_refused)
 
 
-async def test_a_handshake_that_never_ends_is_closed_in_time(new_tcp, new_recorder, authority):
+async def test_a_handshake_that_never_ends_is_closed_in_time(
+    new_tcp: NewTcp, new_recorder: type[Recorder], authority: trustme.CA
+) -> None:
     """The time for a hello includes the handshake before it."""
     settings = tls_contexts(authority)
     transport = new_tcp(listener=ListenerConfig(hello_timeout_s=0.1), **settings)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
+import pytest
+from support.transports import Eventually, Recorder
+
+from meshlib.aio import Transport
 from meshlib.errors import StateError
 from meshlib.limits import FRAME_BYTES_MAX, PEER_QUEUE_BYTES_MAX
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_frame_arrives_as_it_was_sent(new_transport, new_recorder, eventually):
+async def test_a_frame_arrives_as_it_was_sent(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """The receiver of the address gets the bytes."""
     one, other, heard = new_transport(), new_transport(), new_recorder()
     await one.start(new_recorder())
@@ -22,7 +28,9 @@ async def test_a_frame_arrives_as_it_was_sent(new_transport, new_recorder, event
     assert [b"\x00\xffhello"] == heard.frames
 
 
-async def test_frames_of_one_sender_arrive_in_order(new_transport, new_recorder, eventually):
+async def test_frames_of_one_sender_arrive_in_order(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A thousand frames keep their order, large ones between small ones."""
     one, other, heard = new_transport(), new_transport(), new_recorder()
     await one.start(new_recorder())
@@ -36,7 +44,9 @@ async def test_frames_of_one_sender_arrive_in_order(new_transport, new_recorder,
     assert frames == heard.frames
 
 
-async def test_both_directions_work_at_once(new_transport, new_recorder, eventually):
+async def test_both_directions_work_at_once(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Each side sends on a link of its own."""
     one, other = new_transport(), new_transport()
     heard_by_one, heard_by_other = new_recorder(), new_recorder()
@@ -50,7 +60,9 @@ async def test_both_directions_work_at_once(new_transport, new_recorder, eventua
     assert ([b"back"], [b"there"]) == (heard_by_one.frames, heard_by_other.frames)
 
 
-async def test_a_frame_at_the_limit_passes(new_transport, new_recorder, eventually):
+async def test_a_frame_at_the_limit_passes(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """The largest frame is carried whole."""
     one, other, heard = new_transport(), new_transport(), new_recorder()
     await one.start(new_recorder())
@@ -63,7 +75,9 @@ async def test_a_frame_at_the_limit_passes(new_transport, new_recorder, eventual
 
 
 @pytest.mark.parametrize("size", [0, FRAME_BYTES_MAX + 1])
-async def test_a_frame_of_impossible_size_is_dropped_and_counted(new_transport, new_recorder, size):
+async def test_a_frame_of_impossible_size_is_dropped_and_counted(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], size: int
+) -> None:
     """Neither nothing nor too much is sent."""
     one = new_transport()
     await one.start(new_recorder())
@@ -74,8 +88,8 @@ async def test_a_frame_of_impossible_size_is_dropped_and_counted(new_transport, 
 
 
 async def test_an_address_where_nobody_listens_is_reported_lost(
-    new_transport, new_recorder, eventually
-):
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A refused dial is told at once, and the frame is counted as dropped."""
     one, gone, heard = new_transport(), new_transport(), new_recorder()
     await one.start(heard)
@@ -89,7 +103,9 @@ async def test_an_address_where_nobody_listens_is_reported_lost(
     assert ([address], 1) == (heard.lost, one.counters.frames_dropped_unreachable)
 
 
-async def test_a_peer_that_closes_is_reported_lost(new_transport, new_recorder, eventually):
+async def test_a_peer_that_closes_is_reported_lost(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A link that was used and breaks is told without a further send."""
     one, other = new_transport(), new_transport()
     heard_by_one, heard_by_other = new_recorder(), new_recorder()
@@ -105,7 +121,9 @@ async def test_a_peer_that_closes_is_reported_lost(new_transport, new_recorder, 
     assert [address] == heard_by_one.lost
 
 
-async def test_the_queue_of_a_peer_is_bounded(new_transport, new_recorder):
+async def test_the_queue_of_a_peer_is_bounded(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder]
+) -> None:
     """What does not fit is refused at once, and counted."""
     one, other = new_transport(), new_transport()
     await one.start(new_recorder())
@@ -117,7 +135,9 @@ async def test_the_queue_of_a_peer_is_bounded(new_transport, new_recorder):
     assert 40 - accepted == one.counters.frames_dropped_queue_full
 
 
-async def test_a_flood_of_tiny_frames_is_bounded_too(new_transport, new_recorder):
+async def test_a_flood_of_tiny_frames_is_bounded_too(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder]
+) -> None:
     """Each waiting frame costs more than its bytes."""
     one, other = new_transport(), new_transport()
     await one.start(new_recorder())
@@ -128,7 +148,9 @@ async def test_a_flood_of_tiny_frames_is_bounded_too(new_transport, new_recorder
     assert PEER_QUEUE_BYTES_MAX // 129 == accepted
 
 
-async def test_closing_sends_what_is_queued_first(new_transport, new_recorder, eventually):
+async def test_closing_sends_what_is_queued_first(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """A drain delivers all frames that were taken."""
     one, other, heard = new_transport(), new_transport(), new_recorder()
     await one.start(new_recorder())
@@ -142,7 +164,9 @@ async def test_closing_sends_what_is_queued_first(new_transport, new_recorder, e
     assert 0 == one.counters.frames_dropped_closed
 
 
-async def test_a_closed_transport_drops_and_counts(new_transport, new_recorder):
+async def test_a_closed_transport_drops_and_counts(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder]
+) -> None:
     """Sending after the end is no error."""
     one = new_transport()
     await one.start(new_recorder())
@@ -153,7 +177,9 @@ async def test_a_closed_transport_drops_and_counts(new_transport, new_recorder):
     assert 1 == one.counters.frames_dropped_closed
 
 
-async def test_closing_twice_is_harmless(new_transport, new_recorder):
+async def test_closing_twice_is_harmless(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder]
+) -> None:
     """The second close returns."""
     one = new_transport()
     await one.start(new_recorder())
@@ -162,7 +188,9 @@ async def test_closing_twice_is_harmless(new_transport, new_recorder):
     await one.close(drain_s=1.0)
 
 
-async def test_starting_twice_is_refused(new_transport, new_recorder):
+async def test_starting_twice_is_refused(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder]
+) -> None:
     """A transport serves one receiver once."""
     one = new_transport()
     await one.start(new_recorder())
@@ -172,8 +200,8 @@ async def test_starting_twice_is_refused(new_transport, new_recorder):
 
 
 async def test_a_receiver_that_asks_for_a_pause_holds_the_sender_back(
-    new_transport, new_recorder, eventually
-):
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Nothing is lost while the receiver is busy: frames wait until there is room."""
     one, other, heard = new_transport(), new_transport(), new_recorder()
     await one.start(new_recorder())
@@ -192,8 +220,8 @@ async def test_a_receiver_that_asks_for_a_pause_holds_the_sender_back(
 
 
 async def test_a_link_with_much_to_carry_is_told_busy_and_then_free(
-    new_transport, new_recorder, eventually
-):
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """The sender may hold back meanwhile."""
     one, other = new_transport(), new_transport()
     heard, heard_by_other = new_recorder(), new_recorder()
@@ -207,7 +235,9 @@ async def test_a_link_with_much_to_carry_is_told_busy_and_then_free(
     assert [(other.address, True), (other.address, False)] == heard.busy
 
 
-async def test_counters_agree_on_both_sides(new_transport, new_recorder, eventually):
+async def test_counters_agree_on_both_sides(
+    new_transport: Callable[[], Transport], new_recorder: type[Recorder], eventually: Eventually
+) -> None:
     """Frames and bytes sent are those received."""
     one, other, heard = new_transport(), new_transport(), new_recorder()
     await one.start(new_recorder())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshlib.crdt import GCounter, PNCounter
@@ -20,7 +22,7 @@ LOW, HIGH = sorted([ALICE, BOB])
 
 
 @pytest.mark.parametrize("kind", [GCounter, PNCounter])
-def test_concurrent_increments_add_up(kind: type[GCounter | PNCounter]) -> None:
+def test_concurrent_increments_add_up(kind: type[Any]) -> None:
     """Two writers that count at the same time are both counted, once."""
     one = kind().increment(3, by=ALICE)
     two = kind().increment(4, by=BOB)
@@ -28,7 +30,7 @@ def test_concurrent_increments_add_up(kind: type[GCounter | PNCounter]) -> None:
 
 
 @pytest.mark.parametrize("kind", [GCounter, PNCounter])
-def test_a_delta_carries_the_new_total(kind: type[GCounter | PNCounter]) -> None:
+def test_a_delta_carries_the_new_total(kind: type[Any]) -> None:
     """A delta that arrives without the one before it still counts everything."""
     state = kind()
     first = state.increment(2, by=ALICE)
@@ -56,7 +58,7 @@ def test_a_pn_counter_decomposes_by_actor_and_direction() -> None:
 
 @pytest.mark.parametrize("amount", [0, -1, 1 << 63])
 @pytest.mark.parametrize("kind", [GCounter, PNCounter])
-def test_an_amount_out_of_range_is_refused(kind: type[GCounter | PNCounter], amount: int) -> None:
+def test_an_amount_out_of_range_is_refused(kind: type[Any], amount: int) -> None:
     """Counting by nothing or backwards is a mistake; over 63 bits cannot be sent."""
     with pytest.raises((InvalidValueError, LimitError)):
         kind().increment(amount, by=ALICE)
@@ -85,18 +87,18 @@ def test_an_actor_that_is_not_16_bytes_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [GCounter, PNCounter])
-def test_an_empty_actor_is_refused(kind: type[GCounter | PNCounter]) -> None:
+def test_an_empty_actor_is_refused(kind: type[Any]) -> None:
     """Also by a counter in which nobody has counted yet."""
     with pytest.raises(InvalidValueError):
         kind().increment(by=ActorId(b""))
     with pytest.raises(InvalidTypeError):
-        kind().increment(by=bytearray(ALICE))  # type: ignore[arg-type]
+        kind().increment(by=bytearray(ALICE))
 
 
 @pytest.mark.parametrize("kind", [GCounter, PNCounter])
 @pytest.mark.parametrize("others", [(), (BOB,)])
 def test_a_counter_that_was_read_from_bytes_counts_on(
-    kind: type[GCounter | PNCounter], others: tuple[ActorId, ...]
+    kind: type[Any], others: tuple[ActorId, ...]
 ) -> None:
     """The total held goes on, whichever object the writer's id is, alone or among several."""
     state = kind().increment(3, by=ALICE)

@@ -461,7 +461,8 @@ def test_entries_obey_the_laws(
 
 def test_an_entry_tells_its_version() -> None:
     """The version is the sum of all writers' counts."""
-    entry = LWWEntry(*stamp(1), 1, None, ((ALICE[:8], 2), (BOB[:8], 3)))
+    wall_ms, logical, _ = stamp(1)
+    entry = LWWEntry(wall_ms, logical, ALICE, 1, None, ((ALICE[:8], 2), (BOB[:8], 3)))
     assert 5 == entry.version
 
 

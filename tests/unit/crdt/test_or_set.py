@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshlib.crdt import CausalContext, Dot, ORSet
@@ -148,13 +150,13 @@ def test_a_dot_is_not_taken_twice() -> None:
 def test_an_element_of_another_type_is_refused(element: object) -> None:
     """Elements are what can be a key."""
     with pytest.raises(InvalidTypeError):
-        ORSet().add(element, dot=Dot(ALICE, 1))
+        ORSet[object]().add(element, dot=Dot(ALICE, 1))
 
 
 def test_an_element_over_the_limit_is_refused() -> None:
     """An element is at most 1 KiB."""
     with pytest.raises(LimitError):
-        ORSet().add("x" * 2000, dot=Dot(ALICE, 1))
+        ORSet[str]().add("x" * 2000, dot=Dot(ALICE, 1))
 
 
 def test_elements_are_listed_in_canonical_order() -> None:
@@ -162,7 +164,7 @@ def test_elements_are_listed_in_canonical_order() -> None:
     state: ORSet[object] = ORSet()
     for sequence, element in enumerate(["b", "a", 3, b"c", ("t", 1)], 1):
         state.absorb(state.add(element, dot=Dot(ALICE, sequence)))
-    again = ORSet.from_wire(state.to_wire())
+    again: ORSet[Any] = ORSet.from_wire(state.to_wire())
     assert list(state) == list(again)
     assert ["a", "b"] == [element for element in state if isinstance(element, str)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshlib.clock import Stamp
@@ -20,8 +22,8 @@ def stamp(wall_ms: int, actor: bytes = ALICE) -> Stamp:
 
 def test_the_later_write_stays() -> None:
     """Whatever order two writes arrive in, the later stamp wins."""
-    early: LWWRegister[str] = LWWRegister().set("old", stamp=stamp(1))
-    late: LWWRegister[str] = LWWRegister().set("new", stamp=stamp(2))
+    early: LWWRegister[str] = LWWRegister[str]().set("old", stamp=stamp(1))
+    late: LWWRegister[str] = LWWRegister[str]().set("new", stamp=stamp(2))
     assert "new" == (early | late).value == (late | early).value
     assert early <= late
     assert stamp(2) == (early | late).latest_stamp()
@@ -29,15 +31,15 @@ def test_the_later_write_stays() -> None:
 
 def test_equal_stamps_are_decided_by_the_value() -> None:
     """Even a stamp that was used twice leaves all replicas with one value."""
-    one: LWWRegister[int] = LWWRegister().set(1, stamp=stamp(1))
-    two: LWWRegister[int] = LWWRegister().set(2, stamp=stamp(1))
+    one: LWWRegister[int] = LWWRegister[int]().set(1, stamp=stamp(1))
+    two: LWWRegister[int] = LWWRegister[int]().set(2, stamp=stamp(1))
     assert one | two == two | one
     assert 2 == (one | two).value
 
 
 def test_a_write_that_would_lose_is_refused() -> None:
     """A stamp that is not later than the value's is an error, not a silent loss."""
-    state: LWWRegister[str] = LWWRegister().set("kept", stamp=stamp(5))
+    state: LWWRegister[str] = LWWRegister[str]().set("kept", stamp=stamp(5))
     for late in (stamp(4), stamp(5)):
         with pytest.raises(InvalidValueError):
             state.set("lost", stamp=late)
@@ -46,7 +48,7 @@ def test_a_write_that_would_lose_is_refused() -> None:
 def test_values_are_frozen_at_the_boundary() -> None:
     """A later change of what was put, or of what was read, does not reach the register."""
     put = {"tags": ["a"]}
-    state: LWWRegister[dict[str, list[str]]] = LWWRegister().set(put, stamp=stamp(1))
+    state: LWWRegister[Any] = LWWRegister[Any]().set(put, stamp=stamp(1))
     put["tags"].append("b")
     read = state.value
     assert read is not None
@@ -58,21 +60,21 @@ def test_values_are_frozen_at_the_boundary() -> None:
 def test_a_value_without_canonical_form_is_refused(value: object) -> None:
     """NaN, large integers and lone surrogates cannot be kept."""
     with pytest.raises(InvalidValueError):
-        LWWRegister().set(value, stamp=stamp(1))
+        LWWRegister[object]().set(value, stamp=stamp(1))
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), {1.0: 2}])
 def test_a_value_of_another_type_is_refused(value: object) -> None:
     """Sets, objects and float keys cannot be kept."""
     with pytest.raises(InvalidTypeError):
-        LWWRegister().set(value, stamp=stamp(1))
+        LWWRegister[object]().set(value, stamp=stamp(1))
 
 
 def test_an_empty_register_has_no_value() -> None:
     """The bottom reads None, and so does a register that was set to None."""
     assert LWWRegister().value is None
     assert LWWRegister().is_bottom()
-    assert not LWWRegister().set(None, stamp=stamp(1)).is_bottom()
+    assert not LWWRegister[None]().set(None, stamp=stamp(1)).is_bottom()
 
 
 def test_what_is_no_stamp_is_refused() -> None:
@@ -81,7 +83,7 @@ def test_what_is_no_stamp_is_refused() -> None:
         LWWRegister().set(1, stamp=(1, 2, ALICE))  # type: ignore[arg-type]
     for wrong in (Stamp(-1, 0, ALICE), Stamp(1, 1 << 16, ALICE), Stamp(1, 0, b"x")):
         with pytest.raises(InvalidValueError):
-            LWWRegister().set(1, stamp=wrong)
+            LWWRegister[int]().set(1, stamp=wrong)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +155,13 @@ def test_values_are_ordered_totally(position: int) -> None:
 def test_a_value_without_a_place_in_the_order_is_refused(value: object) -> None:
     """A bool is no number here, and a list could change."""
     with pytest.raises(InvalidTypeError):
-        MinRegister().set(value)
+        MinRegister[object]().set(value)
 
 
 def test_nan_is_refused() -> None:
     """A maximum with NaN would depend on the order of arrival."""
     with pytest.raises(InvalidValueError):
-        MaxRegister().set(float("nan"))
+        MaxRegister[float]().set(float("nan"))
     with pytest.raises(DecodeError):
         MaxRegister.from_wire(float("nan"))
 
@@ -167,7 +169,7 @@ def test_nan_is_refused() -> None:
 def test_registers_of_the_two_ends_do_not_join() -> None:
     """A join needs two states of one class."""
     with pytest.raises(TypeError):
-        MaxRegister().set(1) | MinRegister().set(1)  # type: ignore[operator]
+        MaxRegister[int]().set(1) | MinRegister[int]().set(1)  # type: ignore[operator]
 
 
 def test_concurrent_writes_are_all_kept() -> None:
@@ -192,7 +194,7 @@ def test_a_write_replaces_the_values_it_has_seen() -> None:
 def test_the_values_of_a_register_are_frozen() -> None:
     """A later change of what was put, or of what was read, does not reach the register."""
     put = {"tags": ["a"]}
-    state: MVRegister[dict[str, list[str]]] = MVRegister().set(put, dot=Dot(ALICE, 1))
+    state: MVRegister[Any] = MVRegister[Any]().set(put, dot=Dot(ALICE, 1))
     put["tags"].append("b")
     state.values[0]["more"] = []
     assert ({"tags": ("a",)},) == state.value

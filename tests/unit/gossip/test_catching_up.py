@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import random
 from typing import Any
+
+from support.mini_network import MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
 from meshlib.gossip.messages.kinds import EntriesMessage, TransferRequest, VectorExchange
 from meshlib.replication import ReplicationConfig
 
+
+class AlwaysHalf(random.Random):
+    """Chance that lets every frame take the same time."""
+
+    def random(self) -> float:
+        return 0.5
+
+
 QUIET = GossipConfig(exchange_interval_s=1000.0)
 """No exchange begins by itself."""
 
 
-def messages_of(network: Any, source: str, kind: type) -> list[Any]:
+def messages_of(network: MiniNetwork, source: str, kind: type) -> list[Any]:
     """Return a list that fills with the messages of a kind that a node sends, lost ones too."""
     seen: list[Any] = []
     deliver = network._deliver
@@ -28,14 +38,14 @@ def messages_of(network: Any, source: str, kind: type) -> list[Any]:
     return seen
 
 
-def give_up_pushing(network: Any) -> None:
+def give_up_pushing(network: MiniNetwork) -> None:
     """Let what was lost be lost."""
     for node in network.nodes.values():
         for other in network.nodes:
             node._engine.dissemination.forget(other)
 
 
-def fall_behind(network: Any, count: int) -> None:
+def fall_behind(network: MiniNetwork, count: int) -> None:
     """Let n0 write what n1 does not hear of."""
     network.cut("n0", "n1")
     for index in range(count):
@@ -44,7 +54,7 @@ def fall_behind(network: Any, count: int) -> None:
     give_up_pushing(network)
 
 
-def acknowledge(network: Any, vector: dict[Any, int], *, is_partial: bool = True) -> None:
+def acknowledge(network: MiniNetwork, vector: dict[Any, int], *, is_partial: bool = True) -> None:
     """Let n1 tell n0 what it has."""
     message = VectorExchange(vector, is_partial=is_partial)
     network.nodes["n1"]._engine._context.send("n0", message)
@@ -52,7 +62,7 @@ def acknowledge(network: Any, vector: dict[Any, int], *, is_partial: bool = True
     network.run(0.01)
 
 
-def test_only_the_awaited_entry_brings_the_next_batch(network: Any) -> None:
+def test_only_the_awaited_entry_brings_the_next_batch(network: MiniNetwork) -> None:
     """Other entries are acknowledged meanwhile: what is on its way is not sent again for them."""
     for name in ("n0", "n1"):
         network.start(name, config=QUIET)
@@ -80,24 +90,24 @@ def test_only_the_awaited_entry_brings_the_next_batch(network: Any) -> None:
     assert min(message.entries[0].first for message in sent[count:]) == awaited + 1
 
 
-def test_a_peer_catches_up_in_one_exchange(network: Any) -> None:
+def test_a_peer_catches_up_in_one_exchange(network: MiniNetwork) -> None:
     """More than goes at once follows, each entry once, when frames keep their order."""
     for name in ("n0", "n1"):
         network.start(name, config=QUIET)
     network.run(2.0)
     fall_behind(network, 40)
     network.cuts.clear()
-    network._rng = SimpleNamespace(random=lambda: 0.5)
+    network._rng = AlwaysHalf()
     sent = messages_of(network, "n0", EntriesMessage)
     network.nodes["n1"]._engine.anti_entropy.begin("n0", network.now)
     network.pump("n1")
     network.run(0.1)
 
-    assert network.nodes["n1"].replica.get("app").get("key-39") == "x" * 60_000
+    assert network.content("n1").get("key-39") == "x" * 60_000
     assert [entry.first for message in sent for entry in message.entries] == list(range(1, 41))
 
 
-def test_a_peer_catches_up_in_one_exchange_whatever_the_order(network: Any) -> None:
+def test_a_peer_catches_up_in_one_exchange_whatever_the_order(network: MiniNetwork) -> None:
     """A batch that overtakes others is acknowledged once more when those are in."""
     for name in ("n0", "n1"):
         network.start(name, config=QUIET)
@@ -108,10 +118,10 @@ def test_a_peer_catches_up_in_one_exchange_whatever_the_order(network: Any) -> N
     network.pump("n1")
     network.run(2.0)
 
-    assert network.nodes["n1"].replica.get("app").get("key-79") == "x" * 60_000
+    assert network.content("n1").get("key-79") == "x" * 60_000
 
 
-def test_a_transfer_whose_request_was_lost_begins_anew(network: Any) -> None:
+def test_a_transfer_whose_request_was_lost_begins_anew(network: MiniNetwork) -> None:
     """Entries that came since the first offer do not make the answer to the second too old."""
     for name in ("n0", "n1", "n2"):
         network.start(name, config=QUIET, replication=ReplicationConfig(log_bytes_max=1024))
@@ -137,7 +147,7 @@ def test_a_transfer_whose_request_was_lost_begins_anew(network: Any) -> None:
     assert network.values("k4") == ["4" * 1000, None, None]
     network.run(0.5)
 
-    assert network.nodes["n1"].replica.get("app").get("k4") == "4" * 1000
+    assert network.content("n1").get("k4") == "4" * 1000
     assert "StateRestored" in network.kinds("n1")
     assert network.nodes["n1"].replica.reaches(network.nodes["n0"].replica.advertised_vector())
     assert len({request.session for request in requests}) == len(requests) == 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from support.mini_network import MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
 from meshlib.gossip.messages.kinds import ExchangeRequest
 from meshlib.replication.vector import MARK
 
 
-def test_a_probe_asks_again_before_it_suspects(trio: Any) -> None:
+def test_a_probe_asks_again_before_it_suspects(trio: MiniNetwork) -> None:
     """The first pings and those of the helper get lost; a later one is answered in time."""
     for prober in ("n0", "n1"):
         trio.cut(prober, "n2")
@@ -24,7 +24,7 @@ def test_a_probe_asks_again_before_it_suspects(trio: Any) -> None:
     assert trio.nodes["n0"].counters.suspicions_raised == 0
 
 
-def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: Any) -> None:
+def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: MiniNetwork) -> None:
     """One forgets a writer that is gone, and asks the others first: none needs its state."""
     trio.put("n2", "key", 1)
     trio.run(2.0)
@@ -44,7 +44,7 @@ def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: Any) -> None
     assert trio.values("key") == [1, 1, 1]
 
 
-def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: Any) -> None:
+def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: MiniNetwork) -> None:
     """It does not begin an exchange with each of forty."""
     for index in range(40):
         network.start(f"n{index}")
@@ -69,7 +69,7 @@ def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: Any) 
     assert len(asked) < 20
 
 
-def test_whom_a_node_waits_for_before_it_forgets_a_writer_is_asked(network: Any) -> None:
+def test_whom_a_node_waits_for_before_it_forgets_a_writer_is_asked(network: MiniNetwork) -> None:
     """It forgot the writer with less, long ago: it may have more by now, so its turn is now."""
     quiet = GossipConfig(exchange_interval_s=1000.0)
     for name in ("n0", "n1", "n2"):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from support.mini_network import MiniNetwork
 
 from meshlib.errors import DecodeError
 from meshlib.gossip import GossipConfig, decode_frame
@@ -20,7 +19,7 @@ SHORT = GossipConfig(vector_entries_max=2)
 
 
 @pytest.fixture
-def many(network: Any) -> Any:
+def many(network: MiniNetwork) -> MiniNetwork:
     """Return six nodes that have all written, and that name two writers in a vector."""
     for index in range(6):
         network.start(f"n{index}", config=SHORT)
@@ -32,7 +31,7 @@ def many(network: Any) -> Any:
     return network
 
 
-def vectors(network: Any) -> list[VectorExchange]:
+def vectors(network: MiniNetwork) -> list[VectorExchange]:
     """Return a list that fills with the vectors that arrive, acknowledgements left out."""
     seen: list[VectorExchange] = []
     deliver = network._deliver
@@ -46,7 +45,7 @@ def vectors(network: Any) -> list[VectorExchange]:
     return seen
 
 
-def write_unheard(network: Any, name: str, keys: list[str]) -> None:
+def write_unheard(network: MiniNetwork, name: str, keys: list[str]) -> None:
     """Write on a node whose frames all get lost, and that does not push again."""
     others = [other for other in network.nodes if other != name]
     for other in others:
@@ -58,14 +57,14 @@ def write_unheard(network: Any, name: str, keys: list[str]) -> None:
     network.cuts.clear()
 
 
-def give_up_pushing(network: Any) -> None:
+def give_up_pushing(network: MiniNetwork) -> None:
     """Let exchanges bring what was lost."""
     for node in network.nodes.values():
         for other in network.nodes:
             node._engine.dissemination.forget(other)
 
 
-def test_a_difference_in_few_writers_is_told_in_few(many: Any) -> None:
+def test_a_difference_in_few_writers_is_told_in_few(many: MiniNetwork) -> None:
     """One writer differs: no vector names more than the two that it may."""
     seen = vectors(many)
     write_unheard(many, "n4", ["lost"])
@@ -76,7 +75,7 @@ def test_a_difference_in_few_writers_is_told_in_few(many: Any) -> None:
     assert all(m.rest_hash is not None and len(m.vector) <= 2 for m in seen)
 
 
-def test_a_difference_in_many_writers_needs_a_whole_vector(many: Any) -> None:
+def test_a_difference_in_many_writers_needs_a_whole_vector(many: MiniNetwork) -> None:
     """Four writers differ at a node that was cut off: two would not say it all."""
     seen = vectors(many)
     for other in ("n0", "n1", "n2", "n3", "n4"):
@@ -92,7 +91,7 @@ def test_a_difference_in_many_writers_needs_a_whole_vector(many: Any) -> None:
     assert any(m.rest_hash is None and len(m.vector) == 6 for m in seen)
 
 
-def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: Any) -> None:
+def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: MiniNetwork) -> None:
     """A newcomer's first write got lost: who asks it tells that it has 0 of it, and no more."""
     many.start("n6", config=SHORT)
     many.run(3.0)
@@ -102,12 +101,14 @@ def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: Any) -> None:
     many.pump("n0")
     many.run(0.02)
 
-    assert many.nodes["n0"].replica.get("app").get("first") == "first"
+    assert many.content("n0").get("first") == "first"
     assert [m.vector for m in seen[1:]] == [{many.nodes["n6"].actor: 0}]
 
 
 @pytest.mark.parametrize("wants_reply", [False, True])
-def test_only_a_part_that_wants_a_reply_is_asked_to_be_whole(many: Any, wants_reply: bool) -> None:
+def test_only_a_part_that_wants_a_reply_is_asked_to_be_whole(
+    many: MiniNetwork, wants_reply: bool
+) -> None:
     """An answer that fits no more has been overtaken: the next exchange is soon enough."""
     asked: list[str] = []
     deliver = many._deliver

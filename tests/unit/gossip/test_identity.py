@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+from support.mini_network import MiniNetwork
 
 from meshlib.clock import HybridClock
 from meshlib.gossip import IdentityRenewed
 from meshlib.replication import IdentityStolen, Replica
 
 
-def write_as(trio: Any, actor: Any, key: str, count: int) -> Any:
+def write_as(trio: MiniNetwork, actor: Any, key: str, count: int) -> Any:
     """Return the entries that another process would write under an actor's name."""
     clock = HybridClock(actor=actor, wall_clock=lambda: trio.now + 1.7e9)
     thief = Replica(actor=actor, clock=clock)
@@ -18,15 +21,18 @@ def write_as(trio: Any, actor: Any, key: str, count: int) -> Any:
     for number in range(count):
         thief.write(
             "app",
-            lambda state, context, n=number: state.set(
-                f"{key}{n}", "stolen", stamp=context.stamp(), sequence=context.sequence
+            partial(
+                lambda n, state, context: state.set(
+                    f"{key}{n}", "stolen", stamp=context.stamp(), sequence=context.sequence
+                ),
+                number,
             ),
         )
         entries += thief.flush()
     return entries
 
 
-def test_a_node_whose_number_others_have_passed_takes_a_new_identity(trio: Any) -> None:
+def test_a_node_whose_number_others_have_passed_takes_a_new_identity(trio: MiniNetwork) -> None:
     """It imports nothing under its own name, goes on under another, and nothing is lost."""
     node = trio.nodes["n0"]
     old = node.actor

@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from support.mini_network import MiniNetwork
 
 from meshlib.errors import ClusterMismatch, DecodeError, RemoteError, VersionMismatch
 from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, FrameWriter, decode_frame
@@ -176,7 +177,7 @@ def test_damaged_messages_under_a_fitting_checksum_are_refused_or_read(
         return
 
 
-def test_a_bad_frame_leaves_a_node_as_it_was(trio: Any) -> None:
+def test_a_bad_frame_leaves_a_node_as_it_was(trio: MiniNetwork) -> None:
     """Thousands of damaged frames: nothing raises, no table or document changes."""
     node = trio.nodes["n0"]
     node.packets_to_send()

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+from support.mini_network import MiniNetwork
 
 from meshlib.gossip import MessageUnsendable
 from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
@@ -117,7 +118,7 @@ def test_groups_are_named_only_when_documents_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("count", [700, 2000])
-def test_nodes_with_many_documents_converge_by_a_transfer(network: Any, count: int) -> None:
+def test_nodes_with_many_documents_converge_by_a_transfer(network: MiniNetwork, count: int) -> None:
     """Their whole offer would not fit a frame, and the log does not reach back."""
     config = ReplicationConfig(log_bytes_max=1024)
     for name in ("n0", "n1"):
@@ -155,7 +156,7 @@ def test_nodes_with_many_documents_converge_by_a_transfer(network: Any, count: i
     assert [0, 0] == [node.counters.messages_unsendable for node in nodes]
 
 
-def test_a_message_that_fits_no_frame_is_counted_and_told(trio: Any) -> None:
+def test_a_message_that_fits_no_frame_is_counted_and_told(trio: MiniNetwork) -> None:
     """And the driver hears for whom it was."""
     node = trio.nodes["n0"]
     payload = b"x" * FRAME_BYTES_MAX

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.mini_network import MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
 from meshlib.gossip.messages.kinds import EntriesMessage, VectorExchange
@@ -16,7 +17,7 @@ QUIET = GossipConfig(exchange_interval_s=1000.0)
 
 
 @pytest.fixture
-def sparse(network: Any) -> Any:
+def sparse(network: MiniNetwork) -> MiniNetwork:
     """Return fourteen nodes that have met: too many for a full mesh."""
     for name in NAMES:
         network.start(name, config=QUIET)
@@ -24,7 +25,7 @@ def sparse(network: Any) -> Any:
     return network
 
 
-def watch(network: Any, kind: type) -> list[tuple[str, str, Any]]:
+def watch(network: MiniNetwork, kind: type) -> list[tuple[str, str, Any]]:
     """Return a list that fills with the messages of a kind as they arrive: source, target."""
     seen: list[tuple[str, str, Any]] = []
     deliver = network._deliver
@@ -38,12 +39,12 @@ def watch(network: Any, kind: type) -> list[tuple[str, str, Any]]:
     return seen
 
 
-def targets(network: Any, name: str) -> tuple[str, ...]:
+def targets(network: MiniNetwork, name: str) -> tuple[str, ...]:
     found: tuple[str, ...] = network.nodes[name]._engine._context.push_targets()
     return found
 
 
-def test_a_write_reaches_everyone_by_pushes_alone(sparse: Any) -> None:
+def test_a_write_reaches_everyone_by_pushes_alone(sparse: MiniNetwork) -> None:
     """Each node passes on what was new to it, and at most three copies go to each."""
     before = sum(node.counters.entries_sent for node in sparse.nodes.values())
     sparse.put("n3", "key", "value")
@@ -54,7 +55,7 @@ def test_a_write_reaches_everyone_by_pushes_alone(sparse: Any) -> None:
     assert sent <= 3 * COUNT
 
 
-def test_what_is_acknowledged_is_not_pushed_again(sparse: Any) -> None:
+def test_what_is_acknowledged_is_not_pushed_again(sparse: MiniNetwork) -> None:
     """Nothing was lost, so nothing is repeated, and nothing is kept."""
     sparse.put("n3", "key", "value")
     sparse.run(2.0)
@@ -66,7 +67,7 @@ def test_what_is_acknowledged_is_not_pushed_again(sparse: Any) -> None:
     )
 
 
-def test_a_lost_push_is_repeated(sparse: Any) -> None:
+def test_a_lost_push_is_repeated(sparse: MiniNetwork) -> None:
     """A node whose senders are all cut off for a moment gets the entry from them soon after."""
     for name in NAMES:
         sparse.cut(name, "n7")
@@ -80,7 +81,7 @@ def test_a_lost_push_is_repeated(sparse: Any) -> None:
     assert sum(node.counters.entries_repeated for node in sparse.nodes.values()) > 0
 
 
-def test_a_lost_acknowledgement_costs_a_repetition_and_no_more(sparse: Any) -> None:
+def test_a_lost_acknowledgement_costs_a_repetition_and_no_more(sparse: MiniNetwork) -> None:
     """The receiver drops the second copy by its number, and acknowledges it."""
     receiver = targets(sparse, "n3")[0]
     sparse.cut(receiver, "n3")
@@ -93,7 +94,7 @@ def test_a_lost_acknowledgement_costs_a_repetition_and_no_more(sparse: Any) -> N
     assert sparse.values("key") == ["value"] * COUNT
 
 
-def test_pushing_again_ends(sparse: Any) -> None:
+def test_pushing_again_ends(sparse: MiniNetwork) -> None:
     """A receiver that never answers is pushed to six times in all; exchanges do the rest."""
     receiver = targets(sparse, "n3")[0]
     for name in NAMES:
@@ -105,7 +106,7 @@ def test_pushing_again_ends(sparse: Any) -> None:
     assert [(s, t) for s, t, _ in seen if (s, t) == ("n3", receiver)] == [("n3", receiver)] * 6
 
 
-def test_one_acknowledgement_does_for_many_entries(sparse: Any) -> None:
+def test_one_acknowledgement_does_for_many_entries(sparse: MiniNetwork) -> None:
     """It waits a little for others, so that a burst is answered once."""
     seen = watch(sparse, VectorExchange)
     receiver = targets(sparse, "n3")[0]
@@ -122,7 +123,7 @@ def test_one_acknowledgement_does_for_many_entries(sparse: Any) -> None:
     )
 
 
-def test_a_full_mesh_repeats_what_was_lost_too(network: Any) -> None:
+def test_a_full_mesh_repeats_what_was_lost_too(network: MiniNetwork) -> None:
     """Among three one hop reaches all; one that missed it need not wait for an exchange."""
     for name in ("n0", "n1", "n2"):
         network.start(name, config=QUIET)
@@ -136,7 +137,7 @@ def test_a_full_mesh_repeats_what_was_lost_too(network: Any) -> None:
     assert network.values("key") == ["value"] * 3
 
 
-def test_what_is_pushed_again_stays_bounded_while_new_entries_come(network: Any) -> None:
+def test_what_is_pushed_again_stays_bounded_while_new_entries_come(network: MiniNetwork) -> None:
     """To a peer that acknowledges nothing the old entries go less and less often."""
     for name in ("n0", "n1"):
         network.start(name, config=QUIET)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.mini_network import MiniNetwork
 
 from meshlib.clock import HybridClock
 from meshlib.gossip import GossipConfig, MemberDown, MemberSuspected, NameConflict, PacketRejected
@@ -17,13 +18,13 @@ from meshlib.testing.checkers.inside import leftovers
 ALL_ALIVE = {"n0": "Alive", "n1": "Alive", "n2": "Alive"}
 
 
-def test_three_nodes_meet_through_one_seed(trio: Any) -> None:
+def test_three_nodes_meet_through_one_seed(trio: MiniNetwork) -> None:
     """Each knows all three, and is ready."""
     assert [trio.view(name) for name in ("n0", "n1", "n2")] == [ALL_ALIVE] * 3
     assert all(node.is_ready for node in trio.nodes.values())
 
 
-def test_a_write_reaches_every_node_in_one_hop(trio: Any) -> None:
+def test_a_write_reaches_every_node_in_one_hop(trio: MiniNetwork) -> None:
     """Three milliseconds of network are enough."""
     trio.put("n1", "key", "value")
     trio.run(0.004)
@@ -31,7 +32,7 @@ def test_a_write_reaches_every_node_in_one_hop(trio: Any) -> None:
     assert trio.values("key") == ["value"] * 3
 
 
-def test_a_killed_node_is_suspected_and_then_down_everywhere(trio: Any) -> None:
+def test_a_killed_node_is_suspected_and_then_down_everywhere(trio: MiniNetwork) -> None:
     """Both others suspect first, and agree within 2.5 s."""
     trio.kill("n2")
     took_s = trio.run_until(
@@ -43,7 +44,7 @@ def test_a_killed_node_is_suspected_and_then_down_everywhere(trio: Any) -> None:
     assert took_s < 2.5
 
 
-def test_a_silent_death_is_detected_by_probes_alone(trio: Any) -> None:
+def test_a_silent_death_is_detected_by_probes_alone(trio: MiniNetwork) -> None:
     """Without a refused connection the probes' timeouts find it too."""
     trio.is_refusing = False
     trio.kill("n2")
@@ -52,7 +53,7 @@ def test_a_silent_death_is_detected_by_probes_alone(trio: Any) -> None:
     assert trio.nodes["n0"].counters.probes_failed > 0
 
 
-def test_a_restart_is_a_new_incarnation_with_all_state(trio: Any) -> None:
+def test_a_restart_is_a_new_incarnation_with_all_state(trio: MiniNetwork) -> None:
     """The new process is Alive everywhere, holds the data, and its version has grown."""
     trio.put("n0", "key", 1)
     trio.run(0.1)
@@ -67,7 +68,7 @@ def test_a_restart_is_a_new_incarnation_with_all_state(trio: Any) -> None:
     assert [versions["n2"] for versions in trio.versions()] == [before + 1] * 3
 
 
-def test_a_quick_restart_is_let_in_at_once(trio: Any) -> None:
+def test_a_quick_restart_is_let_in_at_once(trio: MiniNetwork) -> None:
     """The old start is not yet Down, but its address answers for the new one."""
     trio.kill("n2")
     trio.start("n2")
@@ -77,7 +78,7 @@ def test_a_quick_restart_is_let_in_at_once(trio: Any) -> None:
     assert "NameConflict" not in trio.kinds("n2")
 
 
-def test_a_name_taken_by_a_live_node_is_refused(trio: Any) -> None:
+def test_a_name_taken_by_a_live_node_is_refused(trio: MiniNetwork) -> None:
     """The newcomer is told, and the holder keeps its place."""
     trio.start("n2", address="elsewhere")
     trio.run(2.0)
@@ -87,7 +88,7 @@ def test_a_name_taken_by_a_live_node_is_refused(trio: Any) -> None:
     assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "n2"]
 
 
-def test_the_name_of_a_dead_node_can_be_taken_elsewhere(trio: Any) -> None:
+def test_the_name_of_a_dead_node_can_be_taken_elsewhere(trio: MiniNetwork) -> None:
     """The holder is asked first; since it does not answer, the newcomer is let in."""
     trio.is_refusing = False
     trio.kill("n2")
@@ -98,7 +99,7 @@ def test_the_name_of_a_dead_node_can_be_taken_elsewhere(trio: Any) -> None:
     assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "elsewhere"]
 
 
-def test_a_restart_with_a_vector_gone_back_moves_above_its_old_start(trio: Any) -> None:
+def test_a_restart_with_a_vector_gone_back_moves_above_its_old_start(trio: MiniNetwork) -> None:
     """A lower incarnation than the dead one is raised, not refused."""
     trio.kill("n2")
     trio.run(3.0)
@@ -108,7 +109,7 @@ def test_a_restart_with_a_vector_gone_back_moves_above_its_old_start(trio: Any) 
     assert trio.nodes["n2"].is_ready
 
 
-def test_a_node_cut_off_is_down_and_comes_back_after_the_cut(trio: Any) -> None:
+def test_a_node_cut_off_is_down_and_comes_back_after_the_cut(trio: MiniNetwork) -> None:
     """Both sides hold each other Down; after the heal all are Alive and agree."""
     for other in ("n0", "n1"):
         trio.cut_both("n2", other)
@@ -125,7 +126,7 @@ def test_a_node_cut_off_is_down_and_comes_back_after_the_cut(trio: Any) -> None:
     assert trio.versions()[0] == trio.versions()[1] == trio.versions()[2]
 
 
-def test_two_halves_do_not_declare_each_others_members_down(network: Any) -> None:
+def test_two_halves_do_not_declare_each_others_members_down(network: MiniNetwork) -> None:
     """When halves meet again, members that answer in one half are not taken for Down there."""
     names = [f"n{index}" for index in range(6)]
     for name in names:
@@ -144,7 +145,7 @@ def test_two_halves_do_not_declare_each_others_members_down(network: Any) -> Non
     assert [name for name in names if "MemberDown" in network.kinds(name)] == []
 
 
-def test_an_indirect_probe_saves_a_node_behind_one_cut_link(trio: Any) -> None:
+def test_an_indirect_probe_saves_a_node_behind_one_cut_link(trio: MiniNetwork) -> None:
     """Two nodes cannot talk, but a third reaches both: nobody is suspected for long."""
     trio.cut_both("n0", "n2")
     trio.run(20.0)
@@ -153,7 +154,7 @@ def test_an_indirect_probe_saves_a_node_behind_one_cut_link(trio: Any) -> None:
     assert "MemberDown" not in trio.kinds("n0") + trio.kinds("n1") + trio.kinds("n2")
 
 
-def test_entries_take_another_way_around_a_cut_link(trio: Any) -> None:
+def test_entries_take_another_way_around_a_cut_link(trio: MiniNetwork) -> None:
     """Anti-entropy with the third node brings what a cut link dropped."""
     trio.cut_both("n0", "n2")
     trio.put("n0", "key", "value")
@@ -162,7 +163,7 @@ def test_entries_take_another_way_around_a_cut_link(trio: Any) -> None:
     assert took_s > 0.01
 
 
-def test_a_paused_node_accuses_nobody(trio: Any) -> None:
+def test_a_paused_node_accuses_nobody(trio: MiniNetwork) -> None:
     """After ten seconds of standing still it finds the others Alive and refutes."""
     trio.is_refusing = False
     trio.run(10.0, frozen=("n2",))
@@ -174,7 +175,7 @@ def test_a_paused_node_accuses_nobody(trio: Any) -> None:
     assert [trio.view(name) for name in ("n0", "n1", "n2")] == [ALL_ALIVE] * 3
 
 
-def test_a_leaving_node_is_not_taken_for_dead(trio: Any) -> None:
+def test_a_leaving_node_is_not_taken_for_dead(trio: MiniNetwork) -> None:
     """It is shown as Leaving, and forgotten later; nobody suspects it."""
     trio.nodes["n2"].leave(now=trio.now)
     trio.pump("n2")
@@ -188,7 +189,7 @@ def test_a_leaving_node_is_not_taken_for_dead(trio: Any) -> None:
     assert {"MemberDown", "MemberSuspected"} & set(trio.kinds("n0")) == set()
 
 
-def test_a_frame_of_another_cluster_changes_nothing(trio: Any) -> None:
+def test_a_frame_of_another_cluster_changes_nothing(trio: MiniNetwork) -> None:
     """It is rejected as such, and its sender does not become a member."""
     trio.start("stranger", cluster="other")
     trio.run(1.0)
@@ -198,7 +199,7 @@ def test_a_frame_of_another_cluster_changes_nothing(trio: Any) -> None:
     assert trio.view("n0") == ALL_ALIVE
 
 
-def test_a_seed_that_comes_late_is_found(network: Any) -> None:
+def test_a_seed_that_comes_late_is_found(network: MiniNetwork) -> None:
     """Nodes dial their seed until it is there."""
     network.start("n1")
     network.run(5.0)
@@ -208,7 +209,7 @@ def test_a_seed_that_comes_late_is_found(network: Any) -> None:
     assert network.nodes["n1"].is_ready
 
 
-def test_a_whole_restart_finds_together_again(trio: Any) -> None:
+def test_a_whole_restart_finds_together_again(trio: MiniNetwork) -> None:
     """All at once end and start; the cluster forms anew."""
     for name in ("n0", "n1", "n2"):
         trio.kill(name)
@@ -219,7 +220,7 @@ def test_a_whole_restart_finds_together_again(trio: Any) -> None:
     assert [trio.view(name) for name in ("n0", "n1", "n2")] == [ALL_ALIVE] * 3
 
 
-def test_a_down_member_is_forgotten_after_its_time(trio: Any) -> None:
+def test_a_down_member_is_forgotten_after_its_time(trio: MiniNetwork) -> None:
     """The setting says when, and old news does not bring it back."""
     for name in ("n0", "n1"):
         trio.kill(name)
@@ -234,7 +235,7 @@ def test_a_down_member_is_forgotten_after_its_time(trio: Any) -> None:
     assert trio.view("n0") == {"n0": "Alive", "n1": "Alive"}
 
 
-def test_thirty_nodes_agree_over_a_sparse_graph(network: Any) -> None:
+def test_thirty_nodes_agree_over_a_sparse_graph(network: MiniNetwork) -> None:
     """Above the threshold a write still reaches everybody, and so does a death."""
     names = [f"n{index}" for index in range(30)]
     for name in names:
@@ -249,7 +250,7 @@ def test_thirty_nodes_agree_over_a_sparse_graph(network: Any) -> None:
     assert {network.view(name)["n7"] for name in names if name != "n7"} == {"Down"}
 
 
-def test_an_impatient_claimant_does_not_restart_the_question(trio: Any) -> None:
+def test_an_impatient_claimant_does_not_restart_the_question(trio: MiniNetwork) -> None:
     """Asking again faster than the holder's time to answer must not put the answer off."""
     trio.is_refusing = False
     trio.kill("n2")
@@ -259,7 +260,7 @@ def test_an_impatient_claimant_does_not_restart_the_question(trio: Any) -> None:
     assert trio.view("n0")["n2"] == "Alive"
 
 
-def test_a_node_away_for_too_long_comes_back_as_a_new_writer(trio: Any) -> None:
+def test_a_node_away_for_too_long_comes_back_as_a_new_writer(trio: MiniNetwork) -> None:
     """It adopts the others' state and writes again what only it had."""
     for name in ("n0", "n1", "n2"):
         trio.kill(name)
@@ -280,7 +281,7 @@ def test_a_node_away_for_too_long_comes_back_as_a_new_writer(trio: Any) -> None:
     assert "Rejoined" in trio.kinds("n2")
 
 
-def test_a_writer_whose_start_is_long_over_leaves_the_vector(trio: Any) -> None:
+def test_a_writer_whose_start_is_long_over_leaves_the_vector(trio: MiniNetwork) -> None:
     """Vectors do not grow with every restart for ever."""
     for name in ("n0", "n1", "n2"):
         trio.kill(name)
@@ -300,7 +301,7 @@ def test_a_writer_whose_start_is_long_over_leaves_the_vector(trio: Any) -> None:
     assert max(len(node.replica.version_vector) for node in trio.nodes.values()) <= 3
 
 
-def test_the_holder_of_a_name_itself_refuses_a_claim_to_it(network: Any) -> None:
+def test_the_holder_of_a_name_itself_refuses_a_claim_to_it(network: MiniNetwork) -> None:
     """Also when it is the only node the newcomer knows."""
     network.start("n0", seeds=())
     network.run(0.5)
@@ -311,7 +312,7 @@ def test_the_holder_of_a_name_itself_refuses_a_claim_to_it(network: Any) -> None
     assert not claimant.has_joined
 
 
-def test_all_nodes_count_a_restart_at_once(trio: Any) -> None:
+def test_all_nodes_count_a_restart_at_once(trio: MiniNetwork) -> None:
     """The version that the new start gives itself is everywhere as soon as it is ready."""
     trio.kill("n0")
     trio.run(3.0)
@@ -322,7 +323,7 @@ def test_all_nodes_count_a_restart_at_once(trio: Any) -> None:
     assert [versions["n0"] for versions in trio.versions()] == [4, 4, 4]
 
 
-def test_a_dead_seed_costs_the_same_for_ever(network: Any) -> None:
+def test_a_dead_seed_costs_the_same_for_ever(network: MiniNetwork) -> None:
     """One chain of dials, however long nobody answers: timers and frames stay flat."""
     network.is_refusing = False
     node = network.start("n1", seeds=("nobody",))
@@ -338,7 +339,7 @@ def test_a_dead_seed_costs_the_same_for_ever(network: Any) -> None:
     assert len(node._engine._context.timers) < 20
 
 
-def test_a_stalled_holder_keeps_its_name(trio: Any) -> None:
+def test_a_stalled_holder_keeps_its_name(trio: MiniNetwork) -> None:
     """A node that does not answer for 0.7 s is not given up for a newcomer of its name."""
     trio.is_refusing = False
     trio.start("n2", address="elsewhere")
@@ -351,7 +352,7 @@ def test_a_stalled_holder_keeps_its_name(trio: Any) -> None:
     assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "n2"]
 
 
-def test_of_two_nodes_of_one_name_that_begin_at_once_one_goes_on(network: Any) -> None:
+def test_of_two_nodes_of_one_name_that_begin_at_once_one_goes_on(network: MiniNetwork) -> None:
     """Each is the other's only seed; the older one keeps the name."""
     network.start("n", address="left", seeds=("right",))
     network.run(0.2)
@@ -362,7 +363,7 @@ def test_of_two_nodes_of_one_name_that_begin_at_once_one_goes_on(network: Any) -
     assert "NameConflict" in network.kinds("right")
 
 
-def test_of_two_live_nodes_of_one_name_the_older_keeps_it(network: Any) -> None:
+def test_of_two_live_nodes_of_one_name_the_older_keeps_it(network: MiniNetwork) -> None:
     """Two clusters that meet: the younger one gives way, and only that one."""
     network.start("n0", seeds=())
     network.start("twin", address="old", seeds=("n0",))
@@ -380,7 +381,7 @@ def test_of_two_live_nodes_of_one_name_the_older_keeps_it(network: Any) -> None:
     assert "NameConflict" not in network.kinds("old")
 
 
-def test_nodes_that_come_back_under_new_names_are_no_partition(network: Any) -> None:
+def test_nodes_that_come_back_under_new_names_are_no_partition(network: MiniNetwork) -> None:
     """Three die and three of other names take their places: a majority is in reach."""
     for name in ("n0", "n1", "n2"):
         network.start(name)
@@ -395,7 +396,7 @@ def test_nodes_that_come_back_under_new_names_are_no_partition(network: Any) -> 
     assert network.nodes["m2"].health().partition.has_quorum
 
 
-def test_a_leave_that_one_node_missed_is_told_to_it(network: Any) -> None:
+def test_a_leave_that_one_node_missed_is_told_to_it(network: MiniNetwork) -> None:
     """The others have long forgotten who left; the one that was away learns that it left."""
     for name in ("n0", "n1", "n2", "n3"):
         network.start(name)
@@ -414,7 +415,7 @@ def test_a_leave_that_one_node_missed_is_told_to_it(network: Any) -> None:
     assert network.nodes["n2"].health().status == "healthy"
 
 
-def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: Any) -> None:
+def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: MiniNetwork) -> None:
     """Its link was busy, and became free while the peer was Down: nobody was sent to then."""
     node = trio.nodes["n0"]
     node.link_state("n2", is_busy=True, now=trio.now)
@@ -431,7 +432,7 @@ def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: Any) -> Non
     assert leftovers(node)["peers behind"] == 0
 
 
-def test_a_peer_that_is_gone_for_good_is_not_behind(trio: Any) -> None:
+def test_a_peer_that_is_gone_for_good_is_not_behind(trio: MiniNetwork) -> None:
     """Its link was busy when it died, and became free once it was Down."""
     node = trio.nodes["n0"]
     node.link_state("n2", is_busy=True, now=trio.now)
@@ -444,7 +445,7 @@ def test_a_peer_that_is_gone_for_good_is_not_behind(trio: Any) -> None:
     assert leftovers(node)["peers behind"] == 0
 
 
-def test_halves_of_which_one_forgot_a_writer_end_with_equal_content(network: Any) -> None:
+def test_halves_of_which_one_forgot_a_writer_end_with_equal_content(network: MiniNetwork) -> None:
     """The other half never had the last entries of the writer: it gets them, not a mark alone."""
     names = [f"n{index}" for index in range(5)]
     for name in names:
@@ -480,16 +481,14 @@ def test_halves_of_which_one_forgot_a_writer_end_with_equal_content(network: Any
     network.run(20.0)
 
     assert held == [False, True, True, False]
-    assert [node.replica.get("app").value for node in network.nodes.values()] == [
-        {"kept": 1, "late": 1}
-    ] * 4
+    assert [network.content(name) for name in network.nodes] == [{"kept": 1, "late": 1}] * 4
     assert len({node.replica.vector_hash() for node in network.nodes.values()}) == 1
     assert [name for name in names if "StateDiverged" in network.kinds(name)] == []
 
 
 @pytest.mark.parametrize("lost_count", [0, 1, 3])
 def test_unequal_marks_behind_equal_hashes_bring_nothing_back(
-    network: Any, lost_count: int
+    network: MiniNetwork, lost_count: int
 ) -> None:
     """Who forgot a writer with less gets its removal by a transfer; a repair would undo it.
 
@@ -528,5 +527,5 @@ def test_unequal_marks_behind_equal_hashes_bring_nothing_back(
 
     assert were_equal
     assert not left_to_lose
-    assert [node.replica.get("app").value for node in nodes] == [{}, {}]
+    assert [network.content(node.name) for node in nodes] == [{}, {}]
     assert nodes[0].replica.vector_hash() == nodes[1].replica.vector_hash()

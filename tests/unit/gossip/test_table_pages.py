@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import evolve
+from support.mini_network import MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
 from meshlib.gossip.messages.kinds import JoinResponse, MemberNews, encode_message, table_pages
@@ -53,7 +52,7 @@ def test_an_empty_table_is_one_page() -> None:
     assert list(table_pages([], bytes_max=100)) == [JoinResponse(())]
 
 
-def test_a_cluster_forms_through_pages(network: Any) -> None:
+def test_a_cluster_forms_through_pages(network: MiniNetwork) -> None:
     """Twenty nodes whose table needs several frames know each other all the same."""
     names = [f"node-number-{index:02}" for index in range(20)]
     pages: list[JoinResponse] = []
@@ -74,7 +73,7 @@ def test_a_cluster_forms_through_pages(network: Any) -> None:
     assert any(page.until is not None for page in pages)
 
 
-def test_a_newcomer_spreads_nothing_that_the_others_know(network: Any) -> None:
+def test_a_newcomer_spreads_nothing_that_the_others_know(network: MiniNetwork) -> None:
     """It has learnt of the others from one of them."""
     for index in range(14):
         network.start(f"n{index:02}", seeds=("n00",))
@@ -88,7 +87,7 @@ def test_a_newcomer_spreads_nothing_that_the_others_know(network: Any) -> None:
     assert set(spread) <= {"zz"}
 
 
-def test_two_islands_learn_of_each_other_through_one_node(network: Any) -> None:
+def test_two_islands_learn_of_each_other_through_one_node(network: MiniNetwork) -> None:
     """What a node that knows others learns of a table it does spread."""
     for name in ("a0", "a1", "a2"):
         network.start(name, seeds=("a0",))
@@ -99,7 +98,7 @@ def test_two_islands_learn_of_each_other_through_one_node(network: Any) -> None:
     network.run_until(lambda: {len(network.view(name)) for name in network.nodes} == {6})
 
 
-def test_nobody_is_down_because_several_say_so_at_once(trio: Any) -> None:
+def test_nobody_is_down_because_several_say_so_at_once(trio: MiniNetwork) -> None:
     """Two halves that meet both report Down; a member that answers here gets its chance."""
     node = trio.nodes["n0"]
     held = next(m for m in node.members() if m.name == "n2")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.limiters import RateCluster
 
 from meshlib.ratelimit.config import PartitionMode, RateLimitConfig
 from meshlib.ratelimit.messages import REPORT_DOCUMENT
@@ -16,7 +18,7 @@ def within(counts: list[int], limit: int, tolerance: float = 0.1) -> bool:
     return all(abs(count - limit) <= tolerance * limit for count in counts)
 
 
-def even(cluster: Any, times: float) -> Any:
+def even(cluster: RateCluster, times: float) -> Any:
     """Offer `times` the limit, spread evenly."""
     rate = times * LIMIT / len(cluster.names)
     return lambda _now: dict.fromkeys(cluster.names, rate)
@@ -25,7 +27,7 @@ def even(cluster: Any, times: float) -> Any:
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 @pytest.mark.parametrize("is_poisson", [True, False])
 def test_each_second_admits_the_limit_under_three_times_the_load(
-    rate_cluster: Any, count: int, is_poisson: bool
+    rate_cluster: type[RateCluster], count: int, is_poisson: bool
 ) -> None:
     """From the second one on, within a tenth."""
     cluster = rate_cluster(count)
@@ -35,7 +37,7 @@ def test_each_second_admits_the_limit_under_three_times_the_load(
     assert within(cluster.per_second()[1:], LIMIT)
 
 
-def test_the_first_second_is_safe_as_well(rate_cluster: Any) -> None:
+def test_the_first_second_is_safe_as_well(rate_cluster: type[RateCluster]) -> None:
     """Nodes that know nothing of each other begin with their part."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -44,7 +46,7 @@ def test_the_first_second_is_safe_as_well(rate_cluster: Any) -> None:
     assert cluster.admitted[0] <= 1.1 * LIMIT
 
 
-def test_one_node_can_use_the_whole_limit(rate_cluster: Any) -> None:
+def test_one_node_can_use_the_whole_limit(rate_cluster: type[RateCluster]) -> None:
     """When nobody else is asked for anything."""
     cluster = rate_cluster(8)
     cluster.settings.set("global", LIMIT)
@@ -53,7 +55,7 @@ def test_one_node_can_use_the_whole_limit(rate_cluster: Any) -> None:
     assert within(cluster.per_second()[1:], LIMIT)
 
 
-def test_uneven_load_gets_uneven_shares(rate_cluster: Any) -> None:
+def test_uneven_load_gets_uneven_shares(rate_cluster: type[RateCluster]) -> None:
     """Four fifths of the load on one of eight nodes, at three times the limit."""
     cluster = rate_cluster(8)
     cluster.settings.set("global", LIMIT)
@@ -67,7 +69,7 @@ def test_uneven_load_gets_uneven_shares(rate_cluster: Any) -> None:
     assert within(cluster.per_second()[1:], LIMIT)
 
 
-def test_load_under_the_limit_passes(rate_cluster: Any) -> None:
+def test_load_under_the_limit_passes(rate_cluster: type[RateCluster]) -> None:
     """Also when most of it comes to one node."""
     cluster = rate_cluster(8)
     cluster.settings.set("global", LIMIT)
@@ -85,7 +87,9 @@ def test_load_under_the_limit_passes(rate_cluster: Any) -> None:
     )
 
 
-STEPS = {
+Rates = Callable[[list[str]], dict[str, float]]
+
+STEPS: dict[str, tuple[Rates, Rates]] = {
     "from a fifth, even, to all on one": (
         lambda names: dict.fromkeys(names, 0.2 * LIMIT / len(names)),
         lambda _: {"node1": 3.0 * LIMIT},
@@ -108,7 +112,9 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("count", [3, 8])
 @pytest.mark.parametrize("at", [3.0, 3.4, 3.8])
-def test_a_step_is_followed(rate_cluster: Any, step: str, count: int, at: float) -> None:
+def test_a_step_is_followed(
+    rate_cluster: type[RateCluster], step: str, count: int, at: float
+) -> None:
     """The seconds after the one of the step are right, and that one is not over the limit."""
     before, after = STEPS[step]
     cluster = rate_cluster(count)
@@ -121,7 +127,7 @@ def test_a_step_is_followed(rate_cluster: Any, step: str, count: int, at: float)
 
 
 @pytest.mark.parametrize("loss", [0.1, 0.3])
-def test_lost_reports_change_little(rate_cluster: Any, loss: float) -> None:
+def test_lost_reports_change_little(rate_cluster: type[RateCluster], loss: float) -> None:
     """Counts are cumulative, so the next report makes up for a lost one."""
     cluster = rate_cluster(3, loss=loss)
     cluster.settings.set("global", LIMIT)
@@ -130,7 +136,7 @@ def test_lost_reports_change_little(rate_cluster: Any, loss: float) -> None:
     assert within(cluster.per_second()[1:], LIMIT)
 
 
-def test_slow_links_change_little(rate_cluster: Any) -> None:
+def test_slow_links_change_little(rate_cluster: type[RateCluster]) -> None:
     """A fifth of a second each way is twice the interval of the reports."""
     cluster = rate_cluster(3, delay_s=0.2)
     cluster.settings.set("global", LIMIT)
@@ -139,7 +145,7 @@ def test_slow_links_change_little(rate_cluster: Any) -> None:
     assert within(cluster.per_second()[1:], LIMIT, tolerance=0.15)
 
 
-def test_small_limits_hold_on_the_average(rate_cluster: Any) -> None:
+def test_small_limits_hold_on_the_average(rate_cluster: type[RateCluster]) -> None:
     """Five a second over eight nodes: less than one for each."""
     cluster = rate_cluster(8)
     cluster.settings.set("global", 5)
@@ -148,7 +154,7 @@ def test_small_limits_hold_on_the_average(rate_cluster: Any) -> None:
     assert 80 <= sum(cluster.per_second()[2:]) <= 100
 
 
-def test_costs_are_units(rate_cluster: Any) -> None:
+def test_costs_are_units(rate_cluster: type[RateCluster]) -> None:
     """Ten units a request, at three times the limit in units."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -157,7 +163,7 @@ def test_costs_are_units(rate_cluster: Any) -> None:
     assert within([sum(cluster.per_second()[2:]) // 8], LIMIT)
 
 
-def test_bursts_after_silence_are_held_to_the_limit(rate_cluster: Any) -> None:
+def test_bursts_after_silence_are_held_to_the_limit(rate_cluster: type[RateCluster]) -> None:
     """A tenth of each other second, thirty times the limit, on all nodes at once."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -169,7 +175,7 @@ def test_bursts_after_silence_are_held_to_the_limit(rate_cluster: Any) -> None:
     assert all(count <= 1.15 * LIMIT for count in cluster.per_second())
 
 
-def test_all_nodes_count_the_same(rate_cluster: Any) -> None:
+def test_all_nodes_count_the_same(rate_cluster: type[RateCluster]) -> None:
     """A moment after the last request of a window, owners and others alike."""
     cluster = rate_cluster(8)
     cluster.settings.set("global", LIMIT)
@@ -179,7 +185,7 @@ def test_all_nodes_count_the_same(rate_cluster: Any) -> None:
     assert [cluster.admitted[2]] * 8 == cluster.counts()
 
 
-def test_a_new_window_starts_from_nothing(rate_cluster: Any) -> None:
+def test_a_new_window_starts_from_nothing(rate_cluster: type[RateCluster]) -> None:
     """Time passing is the reset."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -198,7 +204,7 @@ def test_a_new_window_starts_from_nothing(rate_cluster: Any) -> None:
     ],
 )
 def test_a_node_that_is_cut_off_does_as_the_mode_says(
-    rate_cluster: Any, mode: PartitionMode, least: float, most: float
+    rate_cluster: type[RateCluster], mode: PartitionMode, least: float, most: float
 ) -> None:
     """Before membership has noticed: of three nodes one hears neither of the others."""
     cluster = rate_cluster(3, config=RateLimitConfig(partition_mode=mode))
@@ -211,7 +217,7 @@ def test_a_node_that_is_cut_off_does_as_the_mode_says(
     assert all(least * LIMIT <= count <= most * LIMIT for count in seconds)
 
 
-def test_two_halves_together_keep_to_the_limit(rate_cluster: Any) -> None:
+def test_two_halves_together_keep_to_the_limit(rate_cluster: type[RateCluster]) -> None:
     """Static: neither half has the quorum, so each keeps its last shares."""
     cluster = rate_cluster(6)
     cluster.settings.set("global", LIMIT)
@@ -226,7 +232,9 @@ def test_two_halves_together_keep_to_the_limit(rate_cluster: Any) -> None:
     assert within(cluster.per_second()[3:], LIMIT)
 
 
-def test_the_side_with_the_quorum_takes_what_the_other_side_had(rate_cluster: Any) -> None:
+def test_the_side_with_the_quorum_takes_what_the_other_side_had(
+    rate_cluster: type[RateCluster],
+) -> None:
     """So a cut costs at most the last shares of the smaller side on top of the limit."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -239,7 +247,7 @@ def test_the_side_with_the_quorum_takes_what_the_other_side_had(rate_cluster: An
     assert all(count <= 1.43 * LIMIT for count in cluster.per_second()[4:])
 
 
-def test_a_healed_cluster_is_one_again(rate_cluster: Any) -> None:
+def test_a_healed_cluster_is_one_again(rate_cluster: type[RateCluster]) -> None:
     """Within a second."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -254,7 +262,7 @@ def test_a_healed_cluster_is_one_again(rate_cluster: Any) -> None:
     assert within(cluster.per_second()[6:], LIMIT)
 
 
-def test_what_a_dead_node_had_is_shared_by_the_others(rate_cluster: Any) -> None:
+def test_what_a_dead_node_had_is_shared_by_the_others(rate_cluster: type[RateCluster]) -> None:
     """Once membership says so; the node that comes back gets its share again."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -271,7 +279,7 @@ def test_what_a_dead_node_had_is_shared_by_the_others(rate_cluster: Any) -> None
     assert within(cluster.per_second()[6:], LIMIT)
 
 
-def test_ownership_moves_and_the_counts_move_along(rate_cluster: Any) -> None:
+def test_ownership_moves_and_the_counts_move_along(rate_cluster: type[RateCluster]) -> None:
     """The next report fills owners that were none before."""
     cluster = rate_cluster(8)
     cluster.settings.set("global", LIMIT)
@@ -294,7 +302,7 @@ def test_ownership_moves_and_the_counts_move_along(rate_cluster: Any) -> None:
     assert all(count >= spent for count in cluster.counts())
 
 
-def test_silence_costs_nothing(rate_cluster: Any) -> None:
+def test_silence_costs_nothing(rate_cluster: type[RateCluster]) -> None:
     """Keys that nobody asks for are not reported, and are forgotten."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", LIMIT)
@@ -307,7 +315,9 @@ def test_silence_costs_nothing(rate_cluster: Any) -> None:
     assert all(limiter.next_deadline() is None for limiter in cluster.limiters.values())
 
 
-def test_clocks_that_differ_by_half_a_window_do_not_matter_much(rate_cluster: Any) -> None:
+def test_clocks_that_differ_by_half_a_window_do_not_matter_much(
+    rate_cluster: type[RateCluster],
+) -> None:
     """Each node counts in its own windows."""
     cluster = rate_cluster(3)
     cluster.limiters["node2"]._wall_clock = lambda: cluster.time.wall() + 0.4
@@ -317,7 +327,7 @@ def test_clocks_that_differ_by_half_a_window_do_not_matter_much(rate_cluster: An
     assert within(cluster.per_second()[1:], LIMIT, tolerance=0.15)
 
 
-def test_a_clock_far_ahead_does_not_wipe_the_counts(rate_cluster: Any) -> None:
+def test_a_clock_far_ahead_does_not_wipe_the_counts(rate_cluster: type[RateCluster]) -> None:
     """Its windows are left out by the owners until they are due."""
     cluster = rate_cluster(3)
     cluster.limiters["node2"]._wall_clock = lambda: cluster.time.wall() + 3600

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.limiters import RateCluster
 
 from meshlib.errors import (
     ConfigError,
@@ -27,11 +28,11 @@ from meshlib.ratelimit.records import RateLimitStats
 
 
 @pytest.fixture
-def alone(rate_cluster: Any) -> Any:
+def alone(rate_cluster: type[RateCluster]) -> RateCluster:
     return rate_cluster(1)
 
 
-def admit_all(cluster: Any, count: int, *, key: str = "global", now: float = 0.1) -> int:
+def admit_all(cluster: RateCluster, count: int, *, key: str = "global", now: float = 0.1) -> int:
     limiter = cluster.limiters["node1"]
     cluster.time.now = now
     return sum(bool(limiter.acquire(key, now=now)) for _ in range(count))
@@ -39,7 +40,7 @@ def admit_all(cluster: Any, count: int, *, key: str = "global", now: float = 0.1
 
 def report(
     sender: str, *, key: str = "global", demand: float = 5.0, window: int, admitted: int = 0
-):
+) -> bytes:
     actor = actor_id(sender, 1)
     counter = RateCounter()
     if admitted:
@@ -47,14 +48,14 @@ def report(
     return Report(actor, 1, (KeyReport(key, demand, counter),)).encode()
 
 
-def test_the_limit_is_admitted_and_no_more(alone: Any) -> None:
+def test_the_limit_is_admitted_and_no_more(alone: RateCluster) -> None:
     """Five of ten, in one moment."""
     alone.settings.set("global", 5)
 
     assert 5 == admit_all(alone, 10)
 
 
-def test_a_decision_tells_what_is_left(alone: Any) -> None:
+def test_a_decision_tells_what_is_left(alone: RateCluster) -> None:
     """Of the limit, on this node, at this moment."""
     alone.settings.set("global", 5)
     decisions = [alone.limiters["node1"].acquire("global", now=0.1) for _ in range(5)]
@@ -63,7 +64,7 @@ def test_a_decision_tells_what_is_left(alone: Any) -> None:
     assert {5} == {decision.limit for decision in decisions}
 
 
-def test_a_refusal_tells_when_to_come_again(alone: Any) -> None:
+def test_a_refusal_tells_when_to_come_again(alone: RateCluster) -> None:
     """The window is used up, so at its end."""
     alone.settings.set("global", 5)
     admit_all(alone, 5, now=0.25)
@@ -73,7 +74,7 @@ def test_a_refusal_tells_when_to_come_again(alone: Any) -> None:
     assert 0.75 == pytest.approx(decision.retry_after_s)
 
 
-def test_coming_again_when_told_passes(alone: Any) -> None:
+def test_coming_again_when_told_passes(alone: RateCluster) -> None:
     """The time that is told is enough."""
     alone.settings.set("global", 5)
     admit_all(alone, 5, now=0.25)
@@ -82,7 +83,7 @@ def test_coming_again_when_told_passes(alone: Any) -> None:
     assert alone.limiters["node1"].acquire("global", now=0.25 + wait_s + 1e-6).allowed
 
 
-def test_refused_requests_are_not_used(alone: Any) -> None:
+def test_refused_requests_are_not_used(alone: RateCluster) -> None:
     """They count as demand only."""
     alone.settings.set("global", 5)
     admit_all(alone, 50)
@@ -91,7 +92,7 @@ def test_refused_requests_are_not_used(alone: Any) -> None:
     assert expected == alone.limiters["node1"].stats("global", now=0.1)
 
 
-def test_before_it_is_set_the_global_limit_is_none(alone: Any) -> None:
+def test_before_it_is_set_the_global_limit_is_none(alone: RateCluster) -> None:
     """Everything passes, and the statistics say unlimited."""
     limiter = alone.limiters["node1"]
     expected = RateLimitStats(limit_per_second=0, current_count=0, remaining=-1)
@@ -100,7 +101,7 @@ def test_before_it_is_set_the_global_limit_is_none(alone: Any) -> None:
     assert expected == limiter.stats("global", now=0.0)
 
 
-def test_a_limit_of_zero_switches_it_off(alone: Any) -> None:
+def test_a_limit_of_zero_switches_it_off(alone: RateCluster) -> None:
     """Everything passes at once, also what was refused a moment ago."""
     alone.settings.set("global", 2)
     admit_all(alone, 5)
@@ -111,7 +112,7 @@ def test_a_limit_of_zero_switches_it_off(alone: Any) -> None:
     assert (0, 0, -1) == (stats.limit_per_second, stats.current_count, stats.remaining)
 
 
-def test_a_limit_that_is_switched_on_again_holds(alone: Any) -> None:
+def test_a_limit_that_is_switched_on_again_holds(alone: RateCluster) -> None:
     """From the next request on."""
     alone.settings.set("global", 0)
     admit_all(alone, 100)
@@ -120,7 +121,7 @@ def test_a_limit_that_is_switched_on_again_holds(alone: Any) -> None:
     assert 3 == admit_all(alone, 100)
 
 
-def test_a_changed_limit_holds_at_once_where_it_was_set(alone: Any) -> None:
+def test_a_changed_limit_holds_at_once_where_it_was_set(alone: RateCluster) -> None:
     """What was used of the old one stays used."""
     alone.settings.set("global", 5)
     admit_all(alone, 5)
@@ -129,7 +130,7 @@ def test_a_changed_limit_holds_at_once_where_it_was_set(alone: Any) -> None:
     assert 3 == admit_all(alone, 10)
 
 
-def test_a_changed_limit_of_a_peer_holds_within_an_interval(alone: Any) -> None:
+def test_a_changed_limit_of_a_peer_holds_within_an_interval(alone: RateCluster) -> None:
     """Written past the hook, as an entry that arrives is."""
     alone.settings.set("global", 5)
     admit_all(alone, 5)
@@ -139,7 +140,7 @@ def test_a_changed_limit_of_a_peer_holds_within_an_interval(alone: Any) -> None:
     assert 3 == admit_all(alone, 10, now=0.21)
 
 
-def test_keys_have_limits_of_their_own(alone: Any) -> None:
+def test_keys_have_limits_of_their_own(alone: RateCluster) -> None:
     """Beside the global one."""
     alone.settings.set("global", 5)
     alone.settings.set("tenant/a", 2)
@@ -148,7 +149,7 @@ def test_keys_have_limits_of_their_own(alone: Any) -> None:
     assert 5 == admit_all(alone, 10)
 
 
-def test_a_key_without_a_limit_is_unknown(alone: Any) -> None:
+def test_a_key_without_a_limit_is_unknown(alone: RateCluster) -> None:
     """For decisions and for statistics."""
     with pytest.raises(UnknownKeyError):
         alone.limiters["node1"].acquire("tenant/b", now=0.0)
@@ -156,7 +157,7 @@ def test_a_key_without_a_limit_is_unknown(alone: Any) -> None:
         alone.limiters["node1"].stats("tenant/b", now=0.0)
 
 
-def test_a_limit_that_was_taken_away_is_unknown_again(alone: Any) -> None:
+def test_a_limit_that_was_taken_away_is_unknown_again(alone: RateCluster) -> None:
     """From the next request on."""
     alone.settings.set("tenant/a", 2)
     admit_all(alone, 1, key="tenant/a")
@@ -167,7 +168,7 @@ def test_a_limit_that_was_taken_away_is_unknown_again(alone: Any) -> None:
 
 
 @pytest.mark.parametrize("cost", [True, 1.0, "1", None])
-def test_a_cost_is_an_integer(alone: Any, cost: Any) -> None:
+def test_a_cost_is_an_integer(alone: RateCluster, cost: Any) -> None:
     """And a bool is none."""
     alone.settings.set("global", 5)
     with pytest.raises(InvalidTypeError):
@@ -175,7 +176,7 @@ def test_a_cost_is_an_integer(alone: Any, cost: Any) -> None:
 
 
 @pytest.mark.parametrize("cost", [0, -1, 6])
-def test_a_cost_that_cannot_pass_is_an_error(alone: Any, cost: int) -> None:
+def test_a_cost_that_cannot_pass_is_an_error(alone: RateCluster, cost: int) -> None:
     """Nothing, less than nothing, and more than the limit."""
     alone.settings.set("global", 5)
     with pytest.raises(InvalidValueError):
@@ -184,7 +185,7 @@ def test_a_cost_that_cannot_pass_is_an_error(alone: Any, cost: int) -> None:
 
 
 @pytest.mark.parametrize("key", [None, 1, b"global", ["global"], {}])
-def test_a_key_is_text(alone: Any, key: Any) -> None:
+def test_a_key_is_text(alone: RateCluster, key: Any) -> None:
     """Also where it could not even be looked up."""
     with pytest.raises(InvalidTypeError):
         alone.limiters["node1"].acquire(key, now=0.0)
@@ -192,14 +193,14 @@ def test_a_key_is_text(alone: Any, key: Any) -> None:
         alone.limiters["node1"].stats(key, now=0.0)
 
 
-def test_a_limit_that_cannot_be_read_is_an_error(alone: Any) -> None:
+def test_a_limit_that_cannot_be_read_is_an_error(alone: RateCluster) -> None:
     """For a key that had none before."""
     alone.settings._app.set("global_rate_limit", b"\xff")
     with pytest.raises(DecodeError):
         alone.limiters["node1"].acquire("global", now=0.0)
 
 
-def test_a_limit_that_can_no_longer_be_read_stays_in_force(alone: Any) -> None:
+def test_a_limit_that_can_no_longer_be_read_stays_in_force(alone: RateCluster) -> None:
     """A peer that stores nonsense does not switch limits off."""
     alone.settings.set("global", 5)
     admit_all(alone, 3)
@@ -208,7 +209,7 @@ def test_a_limit_that_can_no_longer_be_read_stays_in_force(alone: Any) -> None:
     assert 2 == admit_all(alone, 10)
 
 
-def test_the_table_of_keys_is_bounded(rate_cluster: Any) -> None:
+def test_the_table_of_keys_is_bounded(rate_cluster: type[RateCluster]) -> None:
     """The longest unused one makes room, and keeps what it had used."""
     cluster = rate_cluster(1, config=RateLimitConfig(keys_max=2))
     for key in ("a", "b", "c"):
@@ -221,7 +222,7 @@ def test_the_table_of_keys_is_bounded(rate_cluster: Any) -> None:
     assert 0 == admit_all(cluster, 5, key="a")
 
 
-def test_silence_is_no_sign_that_nobody_is_active(rate_cluster: Any) -> None:
+def test_silence_is_no_sign_that_nobody_is_active(rate_cluster: type[RateCluster]) -> None:
     """Until another owner has answered, a node keeps to its part, an owner too."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", 300)
@@ -233,7 +234,7 @@ def test_silence_is_no_sign_that_nobody_is_active(rate_cluster: Any) -> None:
     assert 100 <= passed <= 150
 
 
-def test_the_first_request_is_reported_at_once(rate_cluster: Any) -> None:
+def test_the_first_request_is_reported_at_once(rate_cluster: type[RateCluster]) -> None:
     """And the driver is told that a timer is due earlier."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", 100)
@@ -246,7 +247,9 @@ def test_the_first_request_is_reported_at_once(rate_cluster: Any) -> None:
     assert {"node2", "node3"} == {name for message in limiter.tick(5.0) for name in message.to}
 
 
-def test_a_demand_that_moves_by_a_fifth_is_reported_at_once(rate_cluster: Any) -> None:
+def test_a_demand_that_moves_by_a_fifth_is_reported_at_once(
+    rate_cluster: type[RateCluster],
+) -> None:
     """Before its interval is over, but not for every request."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", 1000)
@@ -263,7 +266,7 @@ def test_a_demand_that_moves_by_a_fifth_is_reported_at_once(rate_cluster: Any) -
     assert limiter.next_deadline() == pytest.approx(now)
 
 
-def test_a_report_goes_to_the_owners_only(rate_cluster: Any) -> None:
+def test_a_report_goes_to_the_owners_only(rate_cluster: type[RateCluster]) -> None:
     """Three of eight nodes, this one left out when it is among them."""
     cluster = rate_cluster(8)
     cluster.settings.set("global", 100)
@@ -276,7 +279,7 @@ def test_a_report_goes_to_the_owners_only(rate_cluster: Any) -> None:
     assert owners - {"node1"} == receivers
 
 
-def test_a_repeated_report_counts_once(rate_cluster: Any) -> None:
+def test_a_repeated_report_counts_once(rate_cluster: type[RateCluster]) -> None:
     """Counts are totals and never increments."""
     cluster = rate_cluster(2)
     cluster.settings.set("global", 100)
@@ -288,7 +291,7 @@ def test_a_repeated_report_counts_once(rate_cluster: Any) -> None:
     assert 40 == limiter.stats("global", now=0.2).current_count
 
 
-def test_an_answer_leaves_out_whom_it_answers(rate_cluster: Any) -> None:
+def test_an_answer_leaves_out_whom_it_answers(rate_cluster: type[RateCluster]) -> None:
     """So the one that asked can add its own counts, which it knows better."""
     cluster = rate_cluster(2)
     cluster.settings.set("global", 100)
@@ -305,7 +308,7 @@ def test_an_answer_leaves_out_whom_it_answers(rate_cluster: Any) -> None:
     assert 7 == dict(answer.keys[0].others_admitted)[1_700_000_000]
 
 
-def test_an_older_report_does_not_change_the_demand(rate_cluster: Any) -> None:
+def test_an_older_report_does_not_change_the_demand(rate_cluster: type[RateCluster]) -> None:
     """Reports may overtake each other."""
     cluster = rate_cluster(2)
     limiter = cluster.limiters["node1"]
@@ -318,7 +321,9 @@ def test_an_older_report_does_not_change_the_demand(rate_cluster: Any) -> None:
     assert (50.0, 1) == limiter.store.others_demand("global", but="node1", now=0.2)
 
 
-def test_a_ghost_of_an_earlier_start_does_not_change_the_demand(rate_cluster: Any) -> None:
+def test_a_ghost_of_an_earlier_start_does_not_change_the_demand(
+    rate_cluster: type[RateCluster],
+) -> None:
     """A later incarnation has the later word."""
     cluster = rate_cluster(2)
     limiter = cluster.limiters["node1"]
@@ -330,7 +335,7 @@ def test_a_ghost_of_an_earlier_start_does_not_change_the_demand(rate_cluster: An
     assert (50.0, 1) == limiter.store.others_demand("global", but="node1", now=0.2)
 
 
-def test_reports_of_many_keys_are_cut_to_messages(rate_cluster: Any) -> None:
+def test_reports_of_many_keys_are_cut_to_messages(rate_cluster: type[RateCluster]) -> None:
     """600 keys make three."""
     cluster = rate_cluster(2)
     limiter = cluster.limiters["node1"]
@@ -341,24 +346,26 @@ def test_reports_of_many_keys_are_cut_to_messages(rate_cluster: Any) -> None:
     assert 3 == len(limiter.tick(0.0))
 
 
-def test_a_bucket_in_debt_is_not_forgotten(rate_cluster: Any) -> None:
+def test_a_bucket_in_debt_is_not_forgotten(rate_cluster: type[RateCluster]) -> None:
     """Or else falling silent would pay back what is owed."""
     cluster = rate_cluster(3)
     cluster.settings.set("global", 90)
     cluster.run(0.01, rates=lambda _now: {})
     assert cluster.limiters["node1"].acquire("global", cost=90, now=cluster.time.now)
-    cluster.limiters["node1"]._tracked["global"].bucket.tokens = -1000.0
+    bucket = cluster.limiters["node1"]._tracked["global"].bucket
+    assert bucket is not None
+    bucket.tokens = -1000.0
     cluster.run(3.0, rates=lambda _now: {})
 
     assert "global" in cluster.limiters["node1"]._tracked
 
 
-def tick(cluster: Any, now: float) -> None:
+def tick(cluster: RateCluster, now: float) -> None:
     cluster.time.now = now
     cluster.limiters["node1"].tick(now)
 
 
-def test_the_wall_clock_may_go_back(alone: Any) -> None:
+def test_the_wall_clock_may_go_back(alone: RateCluster) -> None:
     """What was admitted in a window is still known when the clock comes to it again."""
     alone.settings.set("global", 5)
     limiter = alone.limiters["node1"]
@@ -372,7 +379,7 @@ def test_the_wall_clock_may_go_back(alone: Any) -> None:
     assert 5 == limiter.stats("global", now=1.25).current_count
 
 
-def test_the_wall_clock_may_go_back_an_hour(alone: Any) -> None:
+def test_the_wall_clock_may_go_back_an_hour(alone: RateCluster) -> None:
     """Counting goes on, and is not held up until the hour has passed."""
     alone.settings.set("global", 5)
     limiter = alone.limiters["node1"]

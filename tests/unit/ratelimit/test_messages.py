@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from support.limiters import RateCluster
 
 from meshlib.codec import pack
 from meshlib.errors import DecodeError, LimitExceeded, VersionMismatch
@@ -37,7 +36,9 @@ BAD_REPORTS = {
 
 
 @pytest.mark.parametrize("what", BAD_REPORTS)
-def test_a_bad_report_is_refused_and_changes_nothing(rate_cluster: Any, what: str) -> None:
+def test_a_bad_report_is_refused_and_changes_nothing(
+    rate_cluster: type[RateCluster], what: str
+) -> None:
     """With an error of the peer's kind."""
     limiter = rate_cluster(2).limiters["node1"]
     with pytest.raises(DecodeError):
@@ -45,14 +46,14 @@ def test_a_bad_report_is_refused_and_changes_nothing(rate_cluster: Any, what: st
     assert 0 == len(limiter.store)
 
 
-def test_a_report_of_another_version_is_refused(rate_cluster: Any) -> None:
+def test_a_report_of_another_version_is_refused(rate_cluster: type[RateCluster]) -> None:
     """And says which one."""
     limiter = rate_cluster(2).limiters["node1"]
     with pytest.raises(VersionMismatch):
         limiter.receive_volatile(REPORT_DOCUMENT, pack((2, "new")), sender="node2", now=0.0)
 
 
-def test_a_report_with_too_many_keys_is_refused(rate_cluster: Any) -> None:
+def test_a_report_with_too_many_keys_is_refused(rate_cluster: type[RateCluster]) -> None:
     """A frame could hold many more, and each would cost memory."""
     limiter = rate_cluster(2).limiters["node1"]
     parts = tuple(KeyReport(f"k{number}", 1.0, RateCounter()) for number in range(257))
@@ -63,7 +64,7 @@ def test_a_report_with_too_many_keys_is_refused(rate_cluster: Any) -> None:
 
 
 @pytest.mark.parametrize("document", [REPORT_DOCUMENT, ANSWER_DOCUMENT])
-def test_nobody_speaks_for_another_node(rate_cluster: Any, document: str) -> None:
+def test_nobody_speaks_for_another_node(rate_cluster: type[RateCluster], document: str) -> None:
     """The writer must be one of the sender's name."""
     limiter = rate_cluster(3).limiters["node1"]
     payload = Report(actor_id("node3", 1), 1, (KeyReport("global", 1.0, RateCounter()),)).encode()
@@ -74,14 +75,16 @@ def test_nobody_speaks_for_another_node(rate_cluster: Any, document: str) -> Non
     assert 0 == len(limiter.store)
 
 
-def test_another_document_is_refused(rate_cluster: Any) -> None:
+def test_another_document_is_refused(rate_cluster: type[RateCluster]) -> None:
     """The limiter reads its own two only."""
     limiter = rate_cluster(2).limiters["node1"]
     with pytest.raises(DecodeError):
         limiter.receive_volatile("weather", b"", sender="node2", now=0.0)
 
 
-def test_an_answer_about_a_key_that_is_not_tracked_is_passed_over(rate_cluster: Any) -> None:
+def test_an_answer_about_a_key_that_is_not_tracked_is_passed_over(
+    rate_cluster: type[RateCluster],
+) -> None:
     """It may have been dropped meanwhile."""
     limiter = rate_cluster(2).limiters["node1"]
     payload = Answer(actor_id("node2", 1), 1, (KeyAnswer("other", 1.0, 1, ()),)).encode()

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.limiters import RateCluster
 
 bursts = st.lists(
     st.tuples(
@@ -21,7 +22,7 @@ bursts = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(count=st.integers(1, 8), limit=st.integers(3, 200), plan=bursts)
 def test_no_window_admits_more_than_the_limit_and_a_few_units_a_node(
-    rate_cluster: Any, count: int, limit: int, plan: list[Any]
+    rate_cluster: type[RateCluster], count: int, limit: int, plan: list[Any]
 ) -> None:
     """Messages arrive at once, and urgent reports are out before the next burst: all know all.
 

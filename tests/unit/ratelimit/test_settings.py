@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.states import StateCluster
 
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, UnknownKeyError
+from meshlib.sync import MeshSyncManager
 
 
 @pytest.fixture
-def manager(state_cluster: Any) -> Any:
+def manager(state_cluster: type[StateCluster]) -> MeshSyncManager:
     return state_cluster(1).managers[0]
 
 
-def test_the_global_limit_is_a_configuration_key(manager: Any) -> None:
+def test_the_global_limit_is_a_configuration_key(manager: MeshSyncManager) -> None:
     """As JSON, so that a person can read it."""
     manager.set_global_rate_limit(1000)
 
@@ -22,12 +24,12 @@ def test_the_global_limit_is_a_configuration_key(manager: Any) -> None:
     assert 1000 == manager.get_global_rate_limit()
 
 
-def test_before_it_is_set_there_is_no_global_limit(manager: Any) -> None:
+def test_before_it_is_set_there_is_no_global_limit(manager: MeshSyncManager) -> None:
     """None, and not 0, which someone may have set."""
     assert manager.get_global_rate_limit() is None
 
 
-def test_a_limit_of_zero_is_a_limit(manager: Any) -> None:
+def test_a_limit_of_zero_is_a_limit(manager: MeshSyncManager) -> None:
     """It switches limiting off, and is reported as 0."""
     manager.set_global_rate_limit(0)
 
@@ -35,7 +37,7 @@ def test_a_limit_of_zero_is_a_limit(manager: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 2**60])
-def test_a_limit_out_of_range_is_refused(manager: Any, limit: int) -> None:
+def test_a_limit_out_of_range_is_refused(manager: MeshSyncManager, limit: int) -> None:
     """And nothing is written."""
     with pytest.raises(InvalidValueError):
         manager.set_global_rate_limit(limit)
@@ -43,7 +45,7 @@ def test_a_limit_out_of_range_is_refused(manager: Any, limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [True, 1.0, "5", None])
-def test_a_limit_of_another_type_is_refused(manager: Any, limit: Any) -> None:
+def test_a_limit_of_another_type_is_refused(manager: MeshSyncManager, limit: Any) -> None:
     """And nothing is written."""
     with pytest.raises(InvalidTypeError):
         manager.set_global_rate_limit(limit)
@@ -54,14 +56,14 @@ def test_a_limit_of_another_type_is_refused(manager: Any, limit: Any) -> None:
     "value",
     [b"", b"\xff", b"12", b"[]", b"{}", b'{"limit_per_second": -1}', b'{"limit_per_second": true}'],
 )
-def test_a_value_that_is_no_limit_is_an_error(manager: Any, value: bytes) -> None:
+def test_a_value_that_is_no_limit_is_an_error(manager: MeshSyncManager, value: bytes) -> None:
     """The key is an ordinary one, so anything may have been written to it."""
     manager.set_config("global_rate_limit", value)
     with pytest.raises(DecodeError):
         manager.get_global_rate_limit()
 
 
-def test_a_limit_reaches_the_other_nodes(state_cluster: Any) -> None:
+def test_a_limit_reaches_the_other_nodes(state_cluster: type[StateCluster]) -> None:
     """As any configuration does."""
     cluster = state_cluster(2)
     cluster.managers[0].set_global_rate_limit(7)
@@ -70,7 +72,7 @@ def test_a_limit_reaches_the_other_nodes(state_cluster: Any) -> None:
     assert 7 == cluster.managers[1].get_global_rate_limit()
 
 
-def test_keys_with_limits_are_listed(manager: Any) -> None:
+def test_keys_with_limits_are_listed(manager: MeshSyncManager) -> None:
     """The global one under its own name; other configuration is none."""
     manager.set_global_rate_limit(7)
     manager.limits.set("tenant/b", 2)
@@ -80,7 +82,7 @@ def test_keys_with_limits_are_listed(manager: Any) -> None:
     assert ["global", "tenant/a", "tenant/b"] == manager.limits.keys()
 
 
-def test_removing_a_limit_that_is_not_set_is_an_error(manager: Any) -> None:
+def test_removing_a_limit_that_is_not_set_is_an_error(manager: MeshSyncManager) -> None:
     """Of a key that never had one."""
     with pytest.raises(UnknownKeyError):
         manager.limits.remove("tenant/a")

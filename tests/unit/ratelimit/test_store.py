@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meshlib.identity import actor_id
+from meshlib.crdt import WindowCounter
+from meshlib.identity import ActorId, actor_id
 from meshlib.ratelimit.messages import RateCounter
 from meshlib.ratelimit.store import RateLimitStore
 
@@ -10,7 +11,7 @@ FIRST = actor_id("node1", 1)
 SECOND = actor_id("node2", 1)
 
 
-def counted(actor: bytes, **windows: int) -> RateCounter:
+def counted(actor: ActorId, **windows: int) -> WindowCounter:
     counter = RateCounter()
     for window, count in windows.items():
         counter.absorb(counter.record(count, window=int(window[1:]), by=actor))

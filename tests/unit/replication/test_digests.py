@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from support.world import World
 
 from meshlib.replication.transfers.digests import differing_buckets
 
 
-def test_equal_content_has_equal_digests(world: Any) -> None:
+def test_equal_content_has_equal_digests(world: World) -> None:
     """Whatever the order in which documents came."""
     a, b = world.replica("a"), world.replica("b")
     entries = [world.put(a, "x", 1, document=name) for name in ("one", "two")]
@@ -16,7 +16,7 @@ def test_equal_content_has_equal_digests(world: Any) -> None:
     assert a.content_digest() == b.content_digest() != world.replica("c").content_digest()
 
 
-def test_tombstones_are_no_content(world: Any) -> None:
+def test_tombstones_are_no_content(world: World) -> None:
     """One node may have collected what another still keeps."""
     a, b = world.replica("a"), world.replica("b")
     entries = [world.put(a, "x", 1), world.remove(a, "x")]
@@ -25,7 +25,7 @@ def test_tombstones_are_no_content(world: Any) -> None:
     assert a.content_digest() == b.content_digest() == world.replica("c").content_digest()
 
 
-def test_the_name_of_a_document_counts(world: Any) -> None:
+def test_the_name_of_a_document_counts(world: World) -> None:
     """The same state under another name is other content."""
     a, b = world.replica("a"), world.replica("b")
     world.increment(a, document="one")
@@ -33,7 +33,7 @@ def test_the_name_of_a_document_counts(world: Any) -> None:
     assert a.content_digest() != b.content_digest()
 
 
-def test_an_offer_names_documents_and_digests(world: Any) -> None:
+def test_an_offer_names_documents_and_digests(world: World) -> None:
     """One digest for each bucket, or one of the whole."""
     a = world.replica("a")
     world.put(a, "x", 1)

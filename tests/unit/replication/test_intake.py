@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from support.world import World
 
 from meshlib.clock import HybridClock
 from meshlib.crdt import GCounter, encode
@@ -28,7 +29,7 @@ from meshlib.replication import (
 from meshlib.replication.entries.log import join_entries
 
 
-def test_a_new_entry_is_absorbed_and_forwarded_as_it_came(world: Any) -> None:
+def test_a_new_entry_is_absorbed_and_forwarded_as_it_came(world: World) -> None:
     """The same bytes go on, and the vector counts them."""
     a, b = world.replica("a"), world.replica("b")
     entry = world.put(a, "x", 1)
@@ -39,7 +40,7 @@ def test_a_new_entry_is_absorbed_and_forwarded_as_it_came(world: Any) -> None:
     assert [entry] == b.lacking({}, bytes_max=1000).entries
 
 
-def test_a_repeated_entry_is_dropped_by_its_number(world: Any) -> None:
+def test_a_repeated_entry_is_dropped_by_its_number(world: World) -> None:
     """Its bytes are not even read."""
     a, b = world.replica("a"), world.replica("b")
     entry = world.put(a, "x", 1)
@@ -48,7 +49,7 @@ def test_a_repeated_entry_is_dropped_by_its_number(world: Any) -> None:
     assert ([], [], []) == (received.new, received.gaps, received.rejected)
 
 
-def test_an_entry_ahead_of_a_gap_waits_for_it(world: Any) -> None:
+def test_an_entry_ahead_of_a_gap_waits_for_it(world: World) -> None:
     """The gap is named; once it is filled, both come in order."""
     a, b = world.replica("a"), world.replica("b")
     first, second, third = (world.put(a, key, 1) for key in "xyz")
@@ -60,7 +61,7 @@ def test_an_entry_ahead_of_a_gap_waits_for_it(world: Any) -> None:
     assert {"x": 1, "y": 1, "z": 1} == world.live(b)
 
 
-def test_a_removal_moves_the_vector(world: Any) -> None:
+def test_a_removal_moves_the_vector(world: World) -> None:
     """Equal vectors mean equal content, removals included."""
     a, b = world.replica("a"), world.replica("b")
     b.receive([world.put(a, "x", 1)])
@@ -69,7 +70,7 @@ def test_a_removal_moves_the_vector(world: Any) -> None:
     assert ({}, True) == (world.live(b), before != b.vector_hash())
 
 
-def test_a_range_over_the_vector_is_absorbed_once_more(world: Any) -> None:
+def test_a_range_over_the_vector_is_absorbed_once_more(world: World) -> None:
     """A joined entry that overlaps what was absorbed brings just the rest."""
     a, b = world.replica("a"), world.replica("b")
     first, second = world.put(a, "x", 1), world.put(a, "y", 2)
@@ -80,7 +81,7 @@ def test_a_range_over_the_vector_is_absorbed_once_more(world: Any) -> None:
     b._check()
 
 
-def test_a_range_over_the_vector_does_not_bring_back_the_dead(world: Any) -> None:
+def test_a_range_over_the_vector_does_not_bring_back_the_dead(world: World) -> None:
     """What it repeats may have been removed here, and its tombstone collected."""
     a, b = world.replica("a"), world.replica("b")
     first, second = world.put(a, "x", 1), world.put(a, "y", 2)
@@ -91,7 +92,7 @@ def test_a_range_over_the_vector_does_not_bring_back_the_dead(world: Any) -> Non
     assert {"y": 2} == world.live(b)
 
 
-def test_an_entry_that_cannot_be_read_is_refused_and_asked_for(world: Any) -> None:
+def test_an_entry_that_cannot_be_read_is_refused_and_asked_for(world: World) -> None:
     """Nothing is changed, and the vector does not move over it."""
     a, b = world.replica("a"), world.replica("b")
     bad = evolve(world.put(a, "x", 1), delta=b"\xc1")
@@ -101,7 +102,7 @@ def test_an_entry_that_cannot_be_read_is_refused_and_asked_for(world: Any) -> No
     assert ([], {}) == (b.documents(), dict(b.version_vector))
 
 
-def test_a_good_copy_replaces_a_bad_one(world: Any) -> None:
+def test_a_good_copy_replaces_a_bad_one(world: World) -> None:
     """Another peer may have it whole."""
     a, b = world.replica("a"), world.replica("b")
     good = world.put(a, "x", 1)
@@ -110,7 +111,7 @@ def test_a_good_copy_replaces_a_bad_one(world: Any) -> None:
     assert [] == b.events()
 
 
-def test_a_bad_entry_does_not_stop_its_writer_for_ever(world: Any) -> None:
+def test_a_bad_entry_does_not_stop_its_writer_for_ever(world: World) -> None:
     """After three times it is passed over, loudly, and what waited behind it goes on."""
     a, b = world.replica("a"), world.replica("b")
     bad, good = evolve(world.put(a, "x", 1), delta=b"\xc1"), world.put(a, "y", 2)
@@ -125,7 +126,7 @@ def test_a_bad_entry_does_not_stop_its_writer_for_ever(world: Any) -> None:
     b._check()
 
 
-def test_a_document_of_another_type_is_refused(world: Any) -> None:
+def test_a_document_of_another_type_is_refused(world: World) -> None:
     """The type of a document is the one it was made with here."""
     a, b = world.replica("a"), world.replica("b")
     world.put(b, "x", 1, document="d")
@@ -135,7 +136,7 @@ def test_a_document_of_another_type_is_refused(world: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * (DOCUMENT_NAME_BYTES_MAX + 1)])
-def test_a_malformed_document_name_is_refused(world: Any, name: str) -> None:
+def test_a_malformed_document_name_is_refused(world: World, name: str) -> None:
     """It would be no name here either."""
     a, b = world.replica("a"), world.replica("b")
     received = b.receive([evolve(world.put(a, "x", 1), document=name)])
@@ -143,7 +144,7 @@ def test_a_malformed_document_name_is_refused(world: Any, name: str) -> None:
     assert [] == b.documents()
 
 
-def test_an_entry_of_this_nodes_own_actor_is_refused(world: Any) -> None:
+def test_an_entry_of_this_nodes_own_actor_is_refused(world: World) -> None:
     """Somebody else writes under its name: it has to take another."""
     a, thief = world.replica("a"), world.replica("a")
     received = a.receive([world.put(thief, "x", 1)])
@@ -152,14 +153,14 @@ def test_an_entry_of_this_nodes_own_actor_is_refused(world: Any) -> None:
     assert [IdentityStolen(actor=a.actor, sequence=1)] == a.events()
 
 
-def test_an_echo_of_an_own_entry_is_a_duplicate(world: Any) -> None:
+def test_an_echo_of_an_own_entry_is_a_duplicate(world: World) -> None:
     """Peers may send back what came from here."""
     a = world.replica("a")
     received = a.receive([world.put(a, "x", 1)])
     assert ([], []) == (received.rejected, a.events())
 
 
-def test_an_entry_from_the_future_waits_until_it_is_plausible(world: Any) -> None:
+def test_an_entry_from_the_future_waits_until_it_is_plausible(world: World) -> None:
     """It blocks nobody else, is told once, and is released by the vector."""
     a, b = world.replica("a"), world.replica("b")
     world.offsets["a"] = 100.0
@@ -175,7 +176,7 @@ def test_an_entry_from_the_future_waits_until_it_is_plausible(world: Any) -> Non
     assert {"x": 1, "y": 2} == world.live(b)
 
 
-def test_own_writes_come_after_what_was_seen(world: Any) -> None:
+def test_own_writes_come_after_what_was_seen(world: World) -> None:
     """The hybrid clock moves past every stamp that is absorbed."""
     a, b = world.replica("a"), world.replica("b")
     world.offsets["a"] = 30.0
@@ -184,7 +185,7 @@ def test_own_writes_come_after_what_was_seen(world: Any) -> None:
     assert {"x": "after"} == world.live(a) == world.live(b)
 
 
-def test_a_gap_buffer_without_room_says_so(world: Any) -> None:
+def test_a_gap_buffer_without_room_says_so(world: World) -> None:
     """The entry is asked for again later."""
     config = ReplicationConfig(gap_buffer_bytes_max=1024)
     a, b = world.replica("a"), world.replica("b", config=config)
@@ -195,7 +196,7 @@ def test_a_gap_buffer_without_room_says_so(world: Any) -> None:
     assert entries[:2] == b.receive(entries[:1]).new
 
 
-def test_a_log_over_its_limit_says_what_it_dropped(world: Any) -> None:
+def test_a_log_over_its_limit_says_what_it_dropped(world: World) -> None:
     """A peer that still lacks these will get a transfer."""
     config = ReplicationConfig(log_bytes_max=1024)
     a, b = world.replica("a"), world.replica("b", config=config)
@@ -206,7 +207,7 @@ def test_a_log_over_its_limit_says_what_it_dropped(world: Any) -> None:
     b._check()
 
 
-def test_no_entry_raises(world: Any) -> None:
+def test_no_entry_raises(world: World) -> None:
     """Whatever bytes a peer sends, the replica stays whole."""
     replica = world.replica("a")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.world import World
 
 from meshlib.codec import pack, unpack
 from meshlib.errors import DecodeError
@@ -13,7 +14,7 @@ from meshlib.replication import LogEntry, Replica, TransferPage
 from meshlib.replication.late_writes import POSTPONED_MAX
 
 
-def removed_and_dropped(world: Any) -> tuple[Replica, LogEntry, LogEntry]:
+def removed_and_dropped(world: World) -> tuple[Replica, LogEntry, LogEntry]:
     """Return a replica that dropped a removal of "key", the removal, and an older, unseen write."""
     cut_off, here = world.replica("cut-off"), world.replica("here")
     unseen = world.put(cut_off, "key", "unseen")
@@ -34,7 +35,7 @@ def entry_of(replica: Replica, key: str = "key") -> Any:
     return state.entry(key)
 
 
-def removal_stamp(removal: LogEntry, world: Any) -> Any:
+def removal_stamp(removal: LogEntry, world: World) -> Any:
     reader = world.replica("reader")
     world.wall_s += 1.0
     skipped = LogEntry(removal.actor, 1, 1, removal.document, removal.delta)
@@ -42,7 +43,7 @@ def removal_stamp(removal: LogEntry, world: Any) -> Any:
     return entry_of(reader).stamp
 
 
-def test_an_older_write_that_comes_as_an_entry_is_written_again(world: Any) -> None:
+def test_an_older_write_that_comes_as_an_entry_is_written_again(world: World) -> None:
     """It stays, as a write of this node after the removal."""
     here, removal, unseen = removed_and_dropped(world)
     here.receive([unseen])
@@ -53,7 +54,7 @@ def test_an_older_write_that_comes_as_an_entry_is_written_again(world: Any) -> N
     assert entry_of(here).actor == here.actor
 
 
-def test_an_older_write_that_comes_with_a_state_is_written_again(world: Any) -> None:
+def test_an_older_write_that_comes_with_a_state_is_written_again(world: World) -> None:
     """As one that comes as an entry, and once: then nothing is left to do."""
     here, removal, unseen = removed_and_dropped(world)
     other = world.replica("other")
@@ -71,7 +72,7 @@ def test_an_older_write_that_comes_with_a_state_is_written_again(world: Any) -> 
     assert other.flush() == []
 
 
-def test_a_node_that_took_over_the_state_knows_as_much(world: Any) -> None:
+def test_a_node_that_took_over_the_state_knows_as_much(world: World) -> None:
     """It never saw the removal, and those who did may ask it."""
     here, removal, unseen = removed_and_dropped(world)
     newcomer = world.replica("newcomer")
@@ -83,7 +84,7 @@ def test_a_node_that_took_over_the_state_knows_as_much(world: Any) -> None:
     assert entry_of(newcomer).stamp > removal_stamp(removal, world)
 
 
-def test_a_state_on_disk_tells_as_much(world: Any) -> None:
+def test_a_state_on_disk_tells_as_much(world: World) -> None:
     """A node that begins from it writes again what comes late."""
     here, removal, unseen = removed_and_dropped(world)
     world.put(here, "other", 1)
@@ -95,7 +96,7 @@ def test_a_state_on_disk_tells_as_much(world: Any) -> None:
     assert entry_of(restarted).stamp > removal_stamp(removal, world)
 
 
-def test_a_write_after_the_removal_is_taken_as_it_is(world: Any) -> None:
+def test_a_write_after_the_removal_is_taken_as_it_is(world: World) -> None:
     """In ordinary operation nothing is written again."""
     here, _, _ = removed_and_dropped(world)
     later = world.put(world.replica("later"), "key", "later")
@@ -106,7 +107,7 @@ def test_a_write_after_the_removal_is_taken_as_it_is(world: Any) -> None:
     assert here.flush() == []
 
 
-def test_an_older_write_of_a_key_that_is_here_loses_as_ever(world: Any) -> None:
+def test_an_older_write_of_a_key_that_is_here_loses_as_ever(world: World) -> None:
     """What is here was written after the removal, or its tombstone would be."""
     here, _, unseen = removed_and_dropped(world)
     world.put(here, "key", "again")
@@ -117,7 +118,7 @@ def test_an_older_write_of_a_key_that_is_here_loses_as_ever(world: Any) -> None:
     assert here.flush() == []
 
 
-def test_a_late_removal_is_no_write_to_be_kept(world: Any) -> None:
+def test_a_late_removal_is_no_write_to_be_kept(world: World) -> None:
     """Nothing comes back by it."""
     here, _, _ = removed_and_dropped(world)
     other = world.replica("other")
@@ -129,7 +130,7 @@ def test_a_late_removal_is_no_write_to_be_kept(world: Any) -> None:
     assert world.live(here) == {}
 
 
-def test_the_last_of_several_late_writes_stays(world: Any) -> None:
+def test_the_last_of_several_late_writes_stays(world: World) -> None:
     """What came first does not win by being written again before the rest has come."""
     cut_off, here = world.replica("cut-off"), world.replica("here")
     unseen = [world.put(cut_off, "key", 1), world.remove(cut_off, "key")]
@@ -146,7 +147,7 @@ def test_the_last_of_several_late_writes_stays(world: Any) -> None:
     assert entry_of(here).stamp > removal_stamp(removal, world)
 
 
-def test_a_late_write_that_was_overwritten_since_is_left_alone(world: Any) -> None:
+def test_a_late_write_that_was_overwritten_since_is_left_alone(world: World) -> None:
     """Written again, the key would win over the next write, that has not come here yet."""
     here, _, unseen = removed_and_dropped(world)
     other = world.replica("other")
@@ -163,7 +164,7 @@ def test_a_late_write_that_was_overwritten_since_is_left_alone(world: Any) -> No
     assert world.live(here) == world.live(other) == {"key": "newest"}
 
 
-def test_late_writes_that_follow_one_another_for_ever_are_written_in_the_end(world: Any) -> None:
+def test_late_writes_that_follow_one_another_for_ever_are_written_in_the_end(world: World) -> None:
     """They are waited for a number of times, and as often again afterwards."""
     cut_off, here = world.replica("cut-off"), world.replica("here")
     unseen = [world.put(cut_off, f"key-{number}", number) for number in range(POSTPONED_MAX + 2)]
@@ -181,7 +182,7 @@ def test_late_writes_that_follow_one_another_for_ever_are_written_in_the_end(wor
     assert here.write_late() == 0
 
 
-def test_one_that_comes_back_removes_again_what_the_others_never_heard_of(world: Any) -> None:
+def test_one_that_comes_back_removes_again_what_the_others_never_heard_of(world: World) -> None:
     """It was cut off, removed a key, and forgot the removal as it had forgotten the others."""
     peer, away = world.replica("peer"), world.replica("away")
     away.receive([world.put(peer, "key", 1), world.put(peer, "kept", 2)])
@@ -196,7 +197,7 @@ def test_one_that_comes_back_removes_again_what_the_others_never_heard_of(world:
     assert world.live(away) == world.live(peer) == {"kept": 2}
 
 
-def test_one_that_comes_back_writes_again_what_it_may_have_removed(world: Any) -> None:
+def test_one_that_comes_back_writes_again_what_it_may_have_removed(world: World) -> None:
     """A write of the others' that it never saw, older than a removal that it has forgotten."""
     away, removal, unseen = removed_and_dropped(world)
     peer = world.replica("peer")
@@ -209,7 +210,7 @@ def test_one_that_comes_back_writes_again_what_it_may_have_removed(world: Any) -
     assert entry_of(away).stamp > removal_stamp(removal, world)
 
 
-def test_numbers_that_another_process_wrote_prove_no_removal(world: Any) -> None:
+def test_numbers_that_another_process_wrote_prove_no_removal(world: World) -> None:
     """A process that lives twice: the other one's writes are not taken for removed here."""
     away, twin, peer = world.replica("x"), world.replica("x"), world.replica("peer")
     world.put(away, "mine", 1)
@@ -221,7 +222,7 @@ def test_numbers_that_another_process_wrote_prove_no_removal(world: Any) -> None
     assert {"theirs": 2, "theirs too": 3}.items() <= world.live(away).items()
 
 
-def test_a_page_from_a_sender_with_removals_in_its_future_is_refused(world: Any) -> None:
+def test_a_page_from_a_sender_with_removals_in_its_future_is_refused(world: World) -> None:
     """Everything would be late to who believed it."""
     here, _, _ = removed_and_dropped(world)
     world.put(here, "other", 1)

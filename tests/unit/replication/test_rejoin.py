@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
+from support.world import World
 
 from meshlib.errors import StateError
 from meshlib.identity import actor_id
@@ -20,7 +22,7 @@ from meshlib.replication import (
 NEW = actor_id("a", 2)
 
 
-def adopt(world: Any, node: Replica, peer: Replica, *, actor: bytes = NEW) -> RejoinReport:
+def adopt(world: World, node: Replica, peer: Replica, *, actor: bytes = NEW) -> RejoinReport:
     """Come back by a transfer of a peer."""
     node.begin_rejoin(actor)  # type: ignore[arg-type]  # the tests' actors are bytes
     world.transfer(peer, node)
@@ -28,7 +30,7 @@ def adopt(world: Any, node: Replica, peer: Replica, *, actor: bytes = NEW) -> Re
     return node.finish_rejoin()
 
 
-def pair(world: Any) -> tuple[Replica, Replica, list[LogEntry]]:
+def pair(world: World) -> tuple[Replica, Replica, list[LogEntry]]:
     """Two nodes that both have x, before one goes away."""
     a, b = world.replica("a"), world.replica("b")
     entry = world.put(a, "x", "old")
@@ -36,7 +38,7 @@ def pair(world: Any) -> tuple[Replica, Replica, list[LogEntry]]:
     return a, b, [entry]
 
 
-def test_what_no_peer_had_is_written_again(world: Any) -> None:
+def test_what_no_peer_had_is_written_again(world: World) -> None:
     """As a new write of the new actor, which reaches the peers as any write does."""
     a, b, _ = pair(world)
     world.put(a, "mine", 1)
@@ -48,7 +50,7 @@ def test_what_no_peer_had_is_written_again(world: Any) -> None:
     assert (NEW, 1) == (entry.entry("mine").actor, entry.entry("mine").sequence)
 
 
-def test_what_was_removed_meanwhile_stays_removed(world: Any) -> None:
+def test_what_was_removed_meanwhile_stays_removed(world: World) -> None:
     """Though this node never saw the removal and its tombstone is gone."""
     a, b, _ = pair(world)
     world.remove(b, "x")
@@ -57,7 +59,7 @@ def test_what_was_removed_meanwhile_stays_removed(world: Any) -> None:
     assert {} == world.live(a)
 
 
-def test_what_something_newer_replaced_is_reported(world: Any) -> None:
+def test_what_something_newer_replaced_is_reported(world: World) -> None:
     """It is lost, and not silently."""
     a, b, _ = pair(world)
     world.put(a, "x", "mine")
@@ -67,7 +69,7 @@ def test_what_something_newer_replaced_is_reported(world: Any) -> None:
     assert {"x": "newer"} == world.live(a)
 
 
-def test_a_newer_write_of_this_node_replaces_the_peers(world: Any) -> None:
+def test_a_newer_write_of_this_node_replaces_the_peers(world: World) -> None:
     """The order of the stamps decides, as always."""
     a, b, _ = pair(world)
     world.put(b, "x", "theirs")
@@ -76,7 +78,7 @@ def test_a_newer_write_of_this_node_replaces_the_peers(world: Any) -> None:
     assert {"x": "newer"} == world.live(a)
 
 
-def test_a_removal_made_while_away_is_made_again(world: Any) -> None:
+def test_a_removal_made_while_away_is_made_again(world: World) -> None:
     """Also when the peer has the key no more, since another may still have it."""
     a, b, _ = pair(world)
     world.remove(a, "x")
@@ -85,7 +87,7 @@ def test_a_removal_made_while_away_is_made_again(world: Any) -> None:
     assert {} == world.live(a) == world.live(b)
 
 
-def test_a_removal_of_what_the_peer_lacks_is_made_again(world: Any) -> None:
+def test_a_removal_of_what_the_peer_lacks_is_made_again(world: World) -> None:
     """A third node may have an older value that has not reached the peer."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entry = world.put(c, "x", 1)
@@ -98,7 +100,7 @@ def test_a_removal_of_what_the_peer_lacks_is_made_again(world: Any) -> None:
     assert {"y": 2} == world.live(b)
 
 
-def test_writes_of_others_that_only_this_node_has_are_kept(world: Any) -> None:
+def test_writes_of_others_that_only_this_node_has_are_kept(world: World) -> None:
     """It may be their only survivor."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     world.put(b, "y", 2)
@@ -107,12 +109,12 @@ def test_writes_of_others_that_only_this_node_has_are_kept(world: Any) -> None:
     assert {"x": 1, "y": 2} == world.live(a)
 
 
-def test_other_types_are_joined(world: Any) -> None:
+def test_other_types_are_joined(world: World) -> None:
     """A set and a counter drop no removals, so theirs and ours are joined as they are."""
     a, b = world.replica("a"), world.replica("b")
     for replica, tag in ((a, "mine"), (b, "theirs")):
         replica.open("t", type_tag="or_set")
-        replica.write("t", lambda s, c, t=tag: s.add(t, dot=c.dot()))
+        replica.write("t", partial(lambda t, s, c: s.add(t, dot=c.dot()), tag))
         replica.flush()
     world.increment(a)
     assert 2 == adopt(world, a, b).kept
@@ -124,7 +126,7 @@ def test_other_types_are_joined(world: Any) -> None:
     assert a.content_digest() == b.content_digest()
 
 
-def test_readers_and_writers_are_served_meanwhile(world: Any) -> None:
+def test_readers_and_writers_are_served_meanwhile(world: World) -> None:
     """They see what was there before, and what they write is kept."""
     a, b, _ = pair(world)
     a.begin_rejoin(NEW)
@@ -138,7 +140,7 @@ def test_readers_and_writers_are_served_meanwhile(world: Any) -> None:
     assert not a.is_rejoining
 
 
-def test_entries_may_do_instead_of_a_transfer(world: Any) -> None:
+def test_entries_may_do_instead_of_a_transfer(world: World) -> None:
     """When the peer's log still has everything."""
     a, b, entries = pair(world)
     a.begin_rejoin(NEW)
@@ -149,7 +151,7 @@ def test_entries_may_do_instead_of_a_transfer(world: Any) -> None:
     assert entries == a.lacking({}, bytes_max=1000).entries
 
 
-def test_subscribers_get_every_document_anew(world: Any) -> None:
+def test_subscribers_get_every_document_anew(world: World) -> None:
     """What vanished has no delta."""
     a, b, _ = pair(world)
     world.remove(b, "x")
@@ -159,7 +161,7 @@ def test_subscribers_get_every_document_anew(world: Any) -> None:
     assert ("m", True) == (change.document, change.is_reset)
 
 
-def test_a_state_meanwhile_is_the_former_one(world: Any) -> None:
+def test_a_state_meanwhile_is_the_former_one(world: World) -> None:
     """What is kept on disk is never half a transfer."""
     a, _, _ = pair(world)
     a.begin_rejoin(NEW)
@@ -168,7 +170,7 @@ def test_a_state_meanwhile_is_the_former_one(world: Any) -> None:
     assert {"x": "old"} == world.live(restored)
 
 
-def test_two_that_come_back_to_each_other_go_on(world: Any) -> None:
+def test_two_that_come_back_to_each_other_go_on(world: World) -> None:
     """A peer that has nothing is adopted by keeping what was here, as the new writer."""
     a, b, _ = pair(world)
     world.put(a, "mine", 1)
@@ -185,7 +187,7 @@ def test_two_that_come_back_to_each_other_go_on(world: Any) -> None:
     a._check()
 
 
-def test_unsent_entries_survive_when_a_node_goes_on(world: Any) -> None:
+def test_unsent_entries_survive_when_a_node_goes_on(world: World) -> None:
     """They were made by the old writer and are still sent."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -198,7 +200,7 @@ def test_unsent_entries_survive_when_a_node_goes_on(world: Any) -> None:
     assert (NEW, 1) == (world.put(a, "z", 3).actor, a.version_vector[NEW])
 
 
-def test_beginning_again_starts_over(world: Any) -> None:
+def test_beginning_again_starts_over(world: World) -> None:
     """The former state stays the one that is served."""
     a, b, _ = pair(world)
     a.begin_rejoin(actor_id("a", 2))
@@ -207,20 +209,20 @@ def test_beginning_again_starts_over(world: Any) -> None:
     assert {"x": "old"} == world.live(a)
 
 
-def test_the_same_actor_cannot_come_back(world: Any) -> None:
+def test_the_same_actor_cannot_come_back(world: World) -> None:
     """An actor is never used twice."""
     a = world.replica("a")
     with pytest.raises(StateError):
         a.begin_rejoin(a.actor)
 
 
-def test_an_end_needs_a_beginning(world: Any) -> None:
+def test_an_end_needs_a_beginning(world: World) -> None:
     """Out of order it is the caller's mistake."""
     with pytest.raises(StateError):
         world.replica("a").finish_rejoin()
 
 
-def test_a_node_that_was_forgotten_is_told(world: Any) -> None:
+def test_a_node_that_was_forgotten_is_told(world: World) -> None:
     """By the mark in a peer's vector, or in its state."""
     a, b, _ = pair(world)
     b.forget(a.actor)
@@ -228,7 +230,7 @@ def test_a_node_that_was_forgotten_is_told(world: Any) -> None:
     assert [ActorForgotten(actor=a.actor)] == a.events()
 
 
-def test_a_node_with_more_than_was_forgotten_is_told(world: Any) -> None:
+def test_a_node_with_more_than_was_forgotten_is_told(world: World) -> None:
     """It holds writes that the others refuse, and has to write them again."""
     a, b = world.replica("a"), world.replica("b")
     first, second = world.put(b, "x", 1), world.put(b, "y", 2)
@@ -240,7 +242,7 @@ def test_a_node_with_more_than_was_forgotten_is_told(world: Any) -> None:
     assert [ActorForgotten(actor=b.actor)] == a.events()
 
 
-def test_a_document_opened_meanwhile_is_kept(world: Any) -> None:
+def test_a_document_opened_meanwhile_is_kept(world: World) -> None:
     """It is in none of the adopted ones, and what was written to it is written again."""
     a, b, _ = pair(world)
     a.begin_rejoin(NEW)
@@ -253,7 +255,7 @@ def test_a_document_opened_meanwhile_is_kept(world: Any) -> None:
     assert {"k": 1} == world.live(a, document="d")
 
 
-def test_a_document_that_has_another_type_meanwhile_is_reported(world: Any) -> None:
+def test_a_document_that_has_another_type_meanwhile_is_reported(world: World) -> None:
     """The cluster's document stays, and this node's is lost, not silently."""
     a, b, _ = pair(world)
     world.increment(b, document="d")
@@ -263,7 +265,7 @@ def test_a_document_that_has_another_type_meanwhile_is_reported(world: Any) -> N
     assert (LostWrite("d", None),) == a.finish_rejoin().lost
 
 
-def test_events_are_told_while_coming_back(world: Any) -> None:
+def test_events_are_told_while_coming_back(world: World) -> None:
     """What is refused meanwhile is no secret."""
     a, b, _ = pair(world)
     thief = world.replica("a", incarnation=2)
@@ -273,7 +275,7 @@ def test_events_are_told_while_coming_back(world: Any) -> None:
     assert b.actor not in a.version_vector
 
 
-def test_a_state_may_tell_that_one_was_forgotten(world: Any) -> None:
+def test_a_state_may_tell_that_one_was_forgotten(world: World) -> None:
     """The marks are in its vector too."""
     a, b, _ = pair(world)
     b.forget(a.actor)
@@ -283,7 +285,9 @@ def test_a_state_may_tell_that_one_was_forgotten(world: Any) -> None:
 
 
 @pytest.mark.parametrize("other_count", [10, 300])
-def test_what_a_writer_forgotten_long_ago_wrote_stays_removed(world: Any, other_count: int) -> None:
+def test_what_a_writer_forgotten_long_ago_wrote_stays_removed(
+    world: World, other_count: int
+) -> None:
     """A state's vector marks all that were forgotten: an entry that none covers would be news."""
     a, b, old = world.replica("a"), world.replica("b"), world.replica("old")
     writers = [old, *(world.replica(f"other {number}") for number in range(other_count))]

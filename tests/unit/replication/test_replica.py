@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from support.world import World
 
 from meshlib.errors import (
     DecodeError,
@@ -24,21 +25,21 @@ from meshlib.replication import ChangesDropped, IdentityStolen, ReplicationConfi
 from meshlib.replication.vector import BASE, is_mark
 
 
-def test_a_document_is_made_when_it_is_opened(world: Any) -> None:
+def test_a_document_is_made_when_it_is_opened(world: World) -> None:
     """And is the same one afterwards."""
     a = world.replica("a")
     assert a.open("m", type_tag="lww_map") is a.get("m")
     assert ["m"] == a.documents()
 
 
-def test_an_empty_document_is_no_content(world: Any) -> None:
+def test_an_empty_document_is_no_content(world: World) -> None:
     """Who has opened it and who has not are equal."""
     a, b = world.replica("a"), world.replica("b")
     a.open("m", type_tag="lww_map")
     assert a.content_digest() == b.content_digest()
 
 
-def test_a_document_keeps_its_type(world: Any) -> None:
+def test_a_document_keeps_its_type(world: World) -> None:
     """Opening it as another is the caller's mistake."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -46,7 +47,7 @@ def test_a_document_keeps_its_type(world: Any) -> None:
         a.open("m", type_tag="g_counter")
 
 
-def test_an_unknown_type_is_refused(world: Any) -> None:
+def test_an_unknown_type_is_refused(world: World) -> None:
     """Nothing is made."""
     a = world.replica("a")
     with pytest.raises(InvalidTypeError):
@@ -54,7 +55,7 @@ def test_an_unknown_type_is_refused(world: Any) -> None:
     assert [] == a.documents()
 
 
-def test_a_malformed_name_is_refused(world: Any) -> None:
+def test_a_malformed_name_is_refused(world: World) -> None:
     """A name travels and is a label."""
     a = world.replica("a")
     with pytest.raises(InvalidValueError):
@@ -63,7 +64,7 @@ def test_a_malformed_name_is_refused(world: Any) -> None:
         a.open("x" * (DOCUMENT_NAME_BYTES_MAX + 1), type_tag="lww_map")
 
 
-def test_documents_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the caller as for peers."""
     monkeypatch.setattr(document, "DOCUMENTS_MAX", 1)
     a, b = world.replica("a"), world.replica("b")
@@ -74,13 +75,13 @@ def test_documents_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert [RejectReason.LIMIT] == [one.reason for one in a.receive([entry]).rejected]
 
 
-def test_an_unknown_document_cannot_be_read(world: Any) -> None:
+def test_an_unknown_document_cannot_be_read(world: World) -> None:
     """It is told apart from an empty one."""
     with pytest.raises(UnknownKeyError):
         world.replica("a").get("m")
 
 
-def test_equal_vectors_mean_equal_content(world: Any) -> None:
+def test_equal_vectors_mean_equal_content(world: World) -> None:
     """R1, for nodes that got there in different ways."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entries = [world.put(a, "x", 1), world.put(a, "y", 2), world.remove(a, "x")]
@@ -90,7 +91,7 @@ def test_equal_vectors_mean_equal_content(world: Any) -> None:
     assert a.content_digest() == b.content_digest() == c.content_digest()
 
 
-def test_a_tombstone_goes_when_settled_and_past_its_grace(world: Any) -> None:
+def test_a_tombstone_goes_when_settled_and_past_its_grace(world: World) -> None:
     """Neither alone is enough."""
     a = world.replica("a", config=ReplicationConfig(tombstone_grace_s=80.0))
     world.put(a, "x", 1)
@@ -101,7 +102,7 @@ def test_a_tombstone_goes_when_settled_and_past_its_grace(world: Any) -> None:
     assert 1 == a.collect_tombstones(settled, now=100.0)
 
 
-def test_an_unsettled_tombstone_stays(world: Any) -> None:
+def test_an_unsettled_tombstone_stays(world: World) -> None:
     """Somebody may still hold an older write."""
     a = world.replica("a")
     world.put(a, "x", 1)
@@ -110,7 +111,7 @@ def test_an_unsettled_tombstone_stays(world: Any) -> None:
     assert 1 == a.collect_tombstones({a.actor: 2}, now=0.0)
 
 
-def test_a_tombstone_without_a_number_is_never_collected(world: Any) -> None:
+def test_a_tombstone_without_a_number_is_never_collected(world: World) -> None:
     """Nothing tells when it is settled."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -120,7 +121,7 @@ def test_a_tombstone_without_a_number_is_never_collected(world: Any) -> None:
     assert 0 == a.collect_tombstones({a.actor: 9}, now=0.0)
 
 
-def test_a_forgotten_writers_tombstones_are_collected(world: Any) -> None:
+def test_a_forgotten_writers_tombstones_are_collected(world: World) -> None:
     """All had them before it was forgotten."""
     a, b = world.replica("a"), world.replica("b")
     a.receive([world.put(b, "x", 1), world.remove(b, "x")])
@@ -128,7 +129,7 @@ def test_a_forgotten_writers_tombstones_are_collected(world: Any) -> None:
     assert 1 == a.collect_tombstones({}, now=0.0)
 
 
-def test_a_forgotten_writer_is_refused(world: Any) -> None:
+def test_a_forgotten_writer_is_refused(world: World) -> None:
     """Its content stays, its old entries are dropped, its later ones refused."""
     a, b = world.replica("a"), world.replica("b")
     first, second = world.put(b, "x", 1), world.put(b, "y", 2)
@@ -141,7 +142,7 @@ def test_a_forgotten_writer_is_refused(world: Any) -> None:
     a._check()
 
 
-def test_forgetting_drops_what_waits(world: Any) -> None:
+def test_forgetting_drops_what_waits(world: World) -> None:
     """An entry behind a gap that will never be filled is not kept."""
     a, b = world.replica("a"), world.replica("b")
     entries = [world.put(b, key, 1) for key in "xyz"]
@@ -150,21 +151,21 @@ def test_forgetting_drops_what_waits(world: Any) -> None:
     assert (0, 0) == (len(a._parts.gaps), len(a._parts.log))
 
 
-def test_a_node_does_not_forget_itself(world: Any) -> None:
+def test_a_node_does_not_forget_itself(world: World) -> None:
     """It would refuse its own writes."""
     a = world.replica("a")
     with pytest.raises(StateError):
         a.forget(a.actor)
 
 
-def test_forgetting_the_unknown_changes_nothing(world: Any) -> None:
+def test_forgetting_the_unknown_changes_nothing(world: World) -> None:
     """Nor is it an error: members come and go without writing."""
     a = world.replica("a")
     a.forget(actor_id("z", 1))
     assert ({}, {}) == (dict(a.version_vector), dict(a.advertised_vector()))
 
 
-def test_a_new_node_gets_what_forgotten_writers_wrote(world: Any) -> None:
+def test_a_new_node_gets_what_forgotten_writers_wrote(world: World) -> None:
     """No log has it and no vector names them, so it is sent as a state."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     a.receive([world.put(b, "x", 1)])
@@ -176,7 +177,7 @@ def test_a_new_node_gets_what_forgotten_writers_wrote(world: Any) -> None:
     assert not a.lacking(c.advertised_vector(), bytes_max=1000).needs_transfer
 
 
-def test_peers_forget_what_a_vector_marks(world: Any) -> None:
+def test_peers_forget_what_a_vector_marks(world: World) -> None:
     """Then their hashes are equal again."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entry = world.put(c, "x", 1)
@@ -187,7 +188,7 @@ def test_peers_forget_what_a_vector_marks(world: Any) -> None:
     assert a.vector_hash() == b.vector_hash()
 
 
-def test_a_writer_is_not_forgotten_before_all_of_it_is_here(world: Any) -> None:
+def test_a_writer_is_not_forgotten_before_all_of_it_is_here(world: World) -> None:
     """The peer's state brings the rest first, a removal that the peer has dropped among it."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entries = [world.put(c, "x", 1), world.put(c, "y", 2), world.remove(c, "x")]
@@ -205,7 +206,7 @@ def test_a_writer_is_not_forgotten_before_all_of_it_is_here(world: Any) -> None:
     assert a.vector_hash() == b.vector_hash()
 
 
-def test_who_has_more_of_a_writer_than_one_that_forgot_it_sends_its_state(world: Any) -> None:
+def test_who_has_more_of_a_writer_than_one_that_forgot_it_sends_its_state(world: World) -> None:
     """Entries would be refused there; and the writer is counted again, so that others see it."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entries = [world.put(c, "x", 1), world.remove(c, "x"), world.put(c, "y", 2)]
@@ -220,7 +221,7 @@ def test_who_has_more_of_a_writer_than_one_that_forgot_it_sends_its_state(world:
     assert not b.lacking(a.advertised_vector(), bytes_max=1000).needs_transfer
 
 
-def test_two_that_forgot_a_writer_with_other_numbers_have_other_vectors_after(world: Any) -> None:
+def test_two_that_forgot_a_writer_with_other_numbers_have_other_vectors_after(world: World) -> None:
     """Equal hashes would say that a third, which forgot it as one of them did, has it all."""
     a, b, c, d = (world.replica(name) for name in "abcd")
     entries = [world.put(c, "x", 1), world.put(c, "y", 2)]
@@ -241,7 +242,7 @@ def test_two_that_forgot_a_writer_with_other_numbers_have_other_vectors_after(wo
     assert a.vector_hash() == b.vector_hash() == d.vector_hash()
 
 
-def test_a_writer_of_which_somebody_has_less_is_not_forgotten_on_a_peers_word(world: Any) -> None:
+def test_a_writer_of_which_somebody_has_less_is_not_forgotten_on_a_peers_word(world: World) -> None:
     """It would be in no vector any more that this somebody lacks something."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entry = world.put(c, "x", 1)
@@ -259,7 +260,7 @@ def test_a_writer_of_which_somebody_has_less_is_not_forgotten_on_a_peers_word(wo
     assert c.actor in b.version_vector
 
 
-def test_marks_are_not_all_that_a_peer_needs_that_lacks_entries(world: Any) -> None:
+def test_marks_are_not_all_that_a_peer_needs_that_lacks_entries(world: World) -> None:
     """One that counts a writer forgotten here, and has less of it, needs the state."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entries = [world.put(c, "x", 1), world.put(c, "y", 2)]
@@ -271,7 +272,7 @@ def test_marks_are_not_all_that_a_peer_needs_that_lacks_entries(world: Any) -> N
     assert a.names_forgotten(b.advertised_vector())
 
 
-def test_members_are_not_forgotten_on_a_peers_word(world: Any) -> None:
+def test_members_are_not_forgotten_on_a_peers_word(world: World) -> None:
     """Who is a member here writes on."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entry = world.put(c, "x", 1)
@@ -282,7 +283,7 @@ def test_members_are_not_forgotten_on_a_peers_word(world: Any) -> None:
     assert c.actor in b.version_vector
 
 
-def test_a_mark_needs_no_entries(world: Any) -> None:
+def test_a_mark_needs_no_entries(world: World) -> None:
     """A peer that has forgotten a writer is sent nothing of it."""
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
     entry = world.put(c, "x", 1)
@@ -294,7 +295,7 @@ def test_a_mark_needs_no_entries(world: Any) -> None:
     assert ([], False) == (found.entries, found.needs_transfer)
 
 
-def test_a_vector_with_this_nodes_own_actor_ahead_is_theft(world: Any) -> None:
+def test_a_vector_with_this_nodes_own_actor_ahead_is_theft(world: World) -> None:
     """A state may tell what entries did not."""
     a, thief, b = world.replica("a"), world.replica("a"), world.replica("b")
     b.receive([world.put(thief, "x", 1)])
@@ -303,7 +304,7 @@ def test_a_vector_with_this_nodes_own_actor_ahead_is_theft(world: Any) -> None:
     assert a.actor not in a.version_vector
 
 
-def test_trimming_joins_what_stays(world: Any) -> None:
+def test_trimming_joins_what_stays(world: World) -> None:
     """The log shrinks without losing anything."""
     a, b = world.replica("a"), world.replica("b")
     for number in range(20):
@@ -316,7 +317,7 @@ def test_trimming_joins_what_stays(world: Any) -> None:
     a._check()
 
 
-def test_a_state_kept_on_disk_comes_back(world: Any) -> None:
+def test_a_state_kept_on_disk_comes_back(world: World) -> None:
     """Under a new actor, with content, vector and what was forgotten."""
     a, b = world.replica("a"), world.replica("b")
     a.receive([world.put(b, "y", 2)])
@@ -330,7 +331,7 @@ def test_a_state_kept_on_disk_comes_back(world: Any) -> None:
     restored._check()
 
 
-def test_a_state_is_imported_first_or_not_at_all(world: Any) -> None:
+def test_a_state_is_imported_first_or_not_at_all(world: World) -> None:
     """Not over something, and not by the actor that wrote it."""
     a, b = world.replica("a"), world.replica("b")
     world.put(a, "x", 1)
@@ -341,7 +342,7 @@ def test_a_state_is_imported_first_or_not_at_all(world: Any) -> None:
         world.replica("a").import_state(a.export_state())
 
 
-def test_half_a_state_is_refused(world: Any) -> None:
+def test_half_a_state_is_refused(world: World) -> None:
     """Nothing of it is taken."""
     a, b = world.replica("a"), world.replica("b")
     for number in range(100):
@@ -352,7 +353,7 @@ def test_half_a_state_is_refused(world: Any) -> None:
     assert ([], {}) == (b.documents(), dict(b.version_vector))
 
 
-def test_a_state_from_the_future_is_refused(world: Any) -> None:
+def test_a_state_from_the_future_is_refused(world: World) -> None:
     """The wall clock went back: told apart, so that the state is kept for later."""
     a, b = world.replica("a"), world.replica("b")
     world.offsets["a"] = 100.0
@@ -362,7 +363,7 @@ def test_a_state_from_the_future_is_refused(world: Any) -> None:
     assert RejectReason.CLOCK is caught.value.reason
 
 
-def test_changes_that_nobody_drains_are_bounded(world: Any) -> None:
+def test_changes_that_nobody_drains_are_bounded(world: World) -> None:
     """Who missed some is told to read again."""
     a = world.replica("a", config=ReplicationConfig(changes_max=3))
     for number in range(5):
@@ -371,7 +372,7 @@ def test_changes_that_nobody_drains_are_bounded(world: Any) -> None:
     assert [ChangesDropped(change_count=3)] == a.events()
 
 
-def test_events_that_nobody_drains_are_bounded(world: Any) -> None:
+def test_events_that_nobody_drains_are_bounded(world: World) -> None:
     """The newest stay, the others are counted."""
     a = world.replica("a", config=ReplicationConfig(events_max=2))
     thief = world.replica("a")
@@ -381,7 +382,7 @@ def test_events_that_nobody_drains_are_bounded(world: Any) -> None:
     assert 2 == a._served.journal.events_dropped
 
 
-def test_actors_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actors_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer cannot make the vector grow without end."""
     monkeypatch.setattr("meshlib.replication.intake.ACTORS_MAX", 1)
     a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
@@ -392,7 +393,7 @@ def test_actors_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert c.actor not in a.version_vector
 
 
-def test_the_check_finds_a_wrong_hash(world: Any) -> None:
+def test_the_check_finds_a_wrong_hash(world: World) -> None:
     """The invariants are worth something."""
     a = world.replica("a")
     world.put(a, "x", 1)
@@ -401,7 +402,7 @@ def test_the_check_finds_a_wrong_hash(world: Any) -> None:
         a._check()
 
 
-def test_the_check_finds_a_number_that_was_skipped(world: Any) -> None:
+def test_the_check_finds_a_number_that_was_skipped(world: World) -> None:
     """A reserved number is either open or in the vector."""
     a = world.replica("a")
     world.put(a, "x", 1)

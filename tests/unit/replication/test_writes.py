@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.world import World
 
 from meshlib.crdt import LWWMap, ORSet, decode
 from meshlib.errors import InvalidTypeError, LimitError, StateError, UnknownKeyError
@@ -17,7 +18,7 @@ def put(replica: Replica, key: str, value: Any) -> Any:
     return replica.write("m", lambda s, c: s.set(key, value, stamp=c.stamp(), sequence=c.sequence))
 
 
-def test_writes_of_one_flush_to_one_document_are_one_entry(world: Any) -> None:
+def test_writes_of_one_flush_to_one_document_are_one_entry(world: World) -> None:
     """They share a number, which their entries carry from the first on."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -28,7 +29,7 @@ def test_writes_of_one_flush_to_one_document_are_one_entry(world: Any) -> None:
     assert [1, 1] == [delta.entry(key).sequence for key in "xy"]
 
 
-def test_each_document_has_an_entry_of_its_own(world: Any) -> None:
+def test_each_document_has_an_entry_of_its_own(world: World) -> None:
     """Numbers are given in the order of the first writes."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -39,7 +40,7 @@ def test_each_document_has_an_entry_of_its_own(world: Any) -> None:
     assert [(1, "m"), (2, "n")] == [(entry.first, entry.document) for entry in a.flush()]
 
 
-def test_a_write_is_visible_at_once_and_counted_at_the_flush(world: Any) -> None:
+def test_a_write_is_visible_at_once_and_counted_at_the_flush(world: World) -> None:
     """The vector says only what travels."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -50,12 +51,12 @@ def test_a_write_is_visible_at_once_and_counted_at_the_flush(world: Any) -> None
     assert ({a.actor: 1}, False) == (dict(a.version_vector), a.has_open_writes)
 
 
-def test_a_flush_without_writes_is_empty(world: Any) -> None:
+def test_a_flush_without_writes_is_empty(world: World) -> None:
     """Nothing is made of nothing."""
     assert [] == world.replica("a").flush()
 
 
-def test_a_bottom_delta_writes_nothing(world: Any) -> None:
+def test_a_bottom_delta_writes_nothing(world: World) -> None:
     """No number is used for it."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -64,7 +65,7 @@ def test_a_bottom_delta_writes_nothing(world: Any) -> None:
     assert [] == a.flush()
 
 
-def test_a_delta_that_is_already_held_writes_nothing(world: Any) -> None:
+def test_a_delta_that_is_already_held_writes_nothing(world: World) -> None:
     """The receipt names the latest write before it."""
     a = world.replica("a")
     world.put(a, "x", 1)
@@ -73,7 +74,7 @@ def test_a_delta_that_is_already_held_writes_nothing(world: Any) -> None:
     assert [] == a.flush()
 
 
-def test_a_mutator_that_raises_changes_nothing(world: Any) -> None:
+def test_a_mutator_that_raises_changes_nothing(world: World) -> None:
     """Neither the document, nor the numbers."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -82,7 +83,7 @@ def test_a_mutator_that_raises_changes_nothing(world: Any) -> None:
     assert 1 == world.put(a, "x", 1).first
 
 
-def test_a_delta_of_another_type_is_refused(world: Any) -> None:
+def test_a_delta_of_another_type_is_refused(world: World) -> None:
     """A document keeps its type."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -90,13 +91,13 @@ def test_a_delta_of_another_type_is_refused(world: Any) -> None:
         a.write("m", lambda _s, _c: ORSet())
 
 
-def test_an_unknown_document_cannot_be_written(world: Any) -> None:
+def test_an_unknown_document_cannot_be_written(world: World) -> None:
     """It has to be opened with its type first."""
     with pytest.raises(UnknownKeyError):
         world.replica("a").write("m", lambda s, _c: s)
 
 
-def test_a_delta_over_the_limit_is_refused(world: Any) -> None:
+def test_a_delta_over_the_limit_is_refused(world: World) -> None:
     """It would not fit a frame; the document is as before."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -113,7 +114,7 @@ def test_a_delta_over_the_limit_is_refused(world: Any) -> None:
     assert {} == world.live(a)
 
 
-def test_a_full_group_is_followed_by_another(world: Any) -> None:
+def test_a_full_group_is_followed_by_another(world: World) -> None:
     """Each entry fits the limit, and each write carries its own entry's number."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -128,7 +129,7 @@ def test_a_full_group_is_followed_by_another(world: Any) -> None:
     a._check()
 
 
-def test_dots_are_free_and_follow_each_other(world: Any) -> None:
+def test_dots_are_free_and_follow_each_other(world: World) -> None:
     """Several in one write are different, and later ones go on."""
     a = world.replica("a")
     a.open("t", type_tag="or_set")
@@ -138,7 +139,7 @@ def test_dots_are_free_and_follow_each_other(world: Any) -> None:
     assert [1, 2, 3] == sorted(dot.sequence for dot in tags.context)
 
 
-def test_each_field_of_a_record_has_dots_of_its_own(world: Any) -> None:
+def test_each_field_of_a_record_has_dots_of_its_own(world: World) -> None:
     """A field's dots follow each other without a gap, however many the other fields take."""
     a, b = world.replica("a"), world.replica("b")
     a.open("w", type_tag="pair(or_set,or_set)")
@@ -159,7 +160,7 @@ def test_each_field_of_a_record_has_dots_of_its_own(world: Any) -> None:
         a.write("w", lambda _pair, c: c.dot())
 
 
-def test_a_type_without_a_context_has_no_dots(world: Any) -> None:
+def test_a_type_without_a_context_has_no_dots(world: World) -> None:
     """Asking for one is the caller's mistake."""
     a = world.replica("a")
     a.open("m", type_tag="lww_map")
@@ -167,7 +168,7 @@ def test_a_type_without_a_context_has_no_dots(world: Any) -> None:
         a.write("m", lambda _s, c: c.dot())
 
 
-def test_the_joined_entry_holds_all_writes(world: Any) -> None:
+def test_the_joined_entry_holds_all_writes(world: World) -> None:
     """A counter's later total stands for the earlier ones."""
     a, b = world.replica("a"), world.replica("b")
     a.open("n", type_tag="g_counter")
@@ -178,7 +179,7 @@ def test_the_joined_entry_holds_all_writes(world: Any) -> None:
     assert 5 == counter.value
 
 
-def test_open_writes_are_closed_before_anything_foreign_is_absorbed(world: Any) -> None:
+def test_open_writes_are_closed_before_anything_foreign_is_absorbed(world: World) -> None:
     """Else a removal could look settled while an older write is still open."""
     a, b = world.replica("a"), world.replica("b")
     entry = world.put(b, "x", 1)
@@ -189,7 +190,7 @@ def test_open_writes_are_closed_before_anything_foreign_is_absorbed(world: Any) 
     assert [1] == [own.first for own in a.flush()]
 
 
-def test_a_local_change_is_told_as_such(world: Any) -> None:
+def test_a_local_change_is_told_as_such(world: World) -> None:
     """Subscribers see the new part, and whose it is."""
     a, b = world.replica("a"), world.replica("b")
     b.receive([world.put(a, "x", 1)])
@@ -199,7 +200,7 @@ def test_a_local_change_is_told_as_such(world: Any) -> None:
     assert [] == a.changes()
 
 
-def test_the_vector_must_be_of_the_actor(world: Any) -> None:
+def test_the_vector_must_be_of_the_actor(world: World) -> None:
     """Stamps of another actor would break ties wrongly."""
     a = world.replica("a")
     with pytest.raises(StateError):

@@ -9,44 +9,47 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.states import StateCluster
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, StateError
 from meshlib.routing.policy import CacheAwareConfig, choose_worker
 from meshlib.routing.records import RouteReason, TreeInsert, TreeMatch
+from meshlib.sync import MeshSyncManager
 
 MODEL = "llama-3"
 DEFAULTS = CacheAwareConfig()
 
 
 @pytest.fixture
-def manager(state_cluster: Any) -> Any:
+def manager(state_cluster: type[StateCluster]) -> MeshSyncManager:
     return state_cluster(1).managers[0]
 
 
-def put_workers(manager: Any, **loads: float) -> None:
+def put_workers(manager: MeshSyncManager, **loads: float) -> None:
     for name, load in loads.items():
         manager.sync_worker_state(
             name, model_id=MODEL, url=f"http://{name}", health=True, load=load
         )
 
 
-def set_health(manager: Any, name: str, health: bool) -> None:
+def set_health(manager: MeshSyncManager, name: str, health: bool) -> None:
     worker = manager.get_worker_state(name)
+    assert worker is not None
     manager.sync_worker_state(
         name, model_id=worker.model_id, url=worker.url, health=health, load=worker.load
     )
 
 
-def set_policy(manager: Any, **config: Any) -> None:
+def set_policy(manager: MeshSyncManager, **config: Any) -> None:
     manager.sync_policy_state(MODEL, policy_type="cache_aware", config=json.dumps(config))
 
 
-def insert(manager: Any, text: str, *tenants: str) -> None:
+def insert(manager: MeshSyncManager, text: str, *tenants: str) -> None:
     for tenant in tenants:
         manager.sync_tree_operation(MODEL, TreeInsert(text, tenant))
 
 
-def test_the_longest_prefix_wins(manager: Any) -> None:
+def test_the_longest_prefix_wins(manager: MeshSyncManager) -> None:
     """Though another worker is less loaded."""
     put_workers(manager, w1=5, w2=0)
     insert(manager, "The quick brown fox", "w1")
@@ -57,7 +60,7 @@ def test_the_longest_prefix_wins(manager: Any) -> None:
     assert RouteReason.PREFIX_MATCH is decision.reason
 
 
-def test_a_longer_prefix_beats_a_shorter_one(manager: Any) -> None:
+def test_a_longer_prefix_beats_a_shorter_one(manager: MeshSyncManager) -> None:
     """Both are above the threshold."""
     put_workers(manager, w1=0, w2=5)
     insert(manager, "The quick", "w1")
@@ -66,7 +69,7 @@ def test_a_longer_prefix_beats_a_shorter_one(manager: Any) -> None:
     assert "w2" == manager.route(MODEL, "The quick brown fox").worker_id
 
 
-def test_of_several_holders_the_least_loaded_is_chosen(manager: Any) -> None:
+def test_of_several_holders_the_least_loaded_is_chosen(manager: MeshSyncManager) -> None:
     """All of them have it."""
     put_workers(manager, w1=5, w2=3, w3=9, w4=0)
     prompts = [f"{number} Hello" for number in range(8)]
@@ -76,7 +79,7 @@ def test_of_several_holders_the_least_loaded_is_chosen(manager: Any) -> None:
     assert {"w2"} == {manager.route(MODEL, prompt).worker_id for prompt in prompts}
 
 
-def test_the_threshold_itself_is_not_enough(manager: Any) -> None:
+def test_the_threshold_itself_is_not_enough(manager: MeshSyncManager) -> None:
     """More than half is asked for, and half is there."""
     put_workers(manager, w1=5, w2=0)
     set_policy(manager, cache_threshold=0.5)
@@ -86,7 +89,7 @@ def test_the_threshold_itself_is_not_enough(manager: Any) -> None:
     assert RouteReason.PREFIX_MATCH is manager.route(MODEL, "Hello w").reason
 
 
-def test_what_nobody_holds_goes_to_the_least_loaded(manager: Any) -> None:
+def test_what_nobody_holds_goes_to_the_least_loaded(manager: MeshSyncManager) -> None:
     """By the loads that are reported."""
     put_workers(manager, w1=5, w2=1, w3=4)
     decision = manager.route(MODEL, "Hello world")
@@ -96,7 +99,7 @@ def test_what_nobody_holds_goes_to_the_least_loaded(manager: Any) -> None:
     assert 0 == decision.matched
 
 
-def test_ties_do_not_all_go_to_one_worker(manager: Any) -> None:
+def test_ties_do_not_all_go_to_one_worker(manager: MeshSyncManager) -> None:
     """Forty prompts over four idle workers."""
     put_workers(manager, w1=0, w2=0, w3=0, w4=0)
     chosen = Counter(manager.route(MODEL, f"{number} prompt").worker_id for number in range(40))
@@ -105,7 +108,7 @@ def test_ties_do_not_all_go_to_one_worker(manager: Any) -> None:
     assert max(chosen.values()) <= 20
 
 
-def test_a_beginning_that_all_share_does_not_bind_them_together(manager: Any) -> None:
+def test_a_beginning_that_all_share_does_not_bind_them_together(manager: MeshSyncManager) -> None:
     """Where a prompt goes is decided by what comes after what is already known."""
     put_workers(manager, w1=0, w2=0, w3=0, w4=0)
     system = "You are a helpful assistant. " * 40
@@ -117,7 +120,7 @@ def test_a_beginning_that_all_share_does_not_bind_them_together(manager: Any) ->
     assert 4 == len(chosen)
 
 
-def test_a_placement_is_recorded_everywhere(state_cluster: Any) -> None:
+def test_a_placement_is_recorded_everywhere(state_cluster: type[StateCluster]) -> None:
     """Forty prompts through one node go to the same workers through the others."""
     cluster = state_cluster(3)
     put_workers(cluster.managers[0], w1=0, w2=0, w3=0, w4=0)
@@ -133,16 +136,18 @@ def test_a_placement_is_recorded_everywhere(state_cluster: Any) -> None:
     assert [first, first] == others
 
 
-def test_what_is_held_already_is_no_new_operation(manager: Any) -> None:
+def test_what_is_held_already_is_no_new_operation(manager: MeshSyncManager) -> None:
     """The specification's third node: a beginning of what is there."""
     put_workers(manager, w1=0)
     manager.route(MODEL, "Hello world")
     manager.route(MODEL, "Hello")
 
-    assert 1 == manager.get_tree_state(MODEL).version
+    tree = manager.get_tree_state(MODEL)
+    assert tree is not None
+    assert 1 == tree.version
 
 
-def test_a_match_that_goes_on_is_recorded_in_full(manager: Any) -> None:
+def test_a_match_that_goes_on_is_recorded_in_full(manager: MeshSyncManager) -> None:
     """The next request may go on from there."""
     put_workers(manager, w1=0)
     manager.route(MODEL, "Hello world")
@@ -151,7 +156,7 @@ def test_a_match_that_goes_on_is_recorded_in_full(manager: Any) -> None:
     assert 21 == manager.match_tree(MODEL, "Hello world, and more").matched
 
 
-def test_loads_far_apart_outweigh_the_cache(manager: Any) -> None:
+def test_loads_far_apart_outweigh_the_cache(manager: MeshSyncManager) -> None:
     """And the placement is recorded, so the least loaded has it from then on."""
     put_workers(manager, w1=100, w2=10)
     insert(manager, "Hello world", "w1")
@@ -172,7 +177,7 @@ def test_loads_far_apart_outweigh_the_cache(manager: Any) -> None:
     ],
 )
 def test_both_bounds_of_the_balance_must_be_crossed(
-    manager: Any, loads: dict[str, float], is_imbalanced: bool
+    manager: MeshSyncManager, loads: dict[str, float], is_imbalanced: bool
 ) -> None:
     """The difference and the factor, each strictly."""
     put_workers(manager, **loads)
@@ -181,7 +186,7 @@ def test_both_bounds_of_the_balance_must_be_crossed(
     assert is_imbalanced == (manager.route(MODEL, "Hello").reason is RouteReason.IMBALANCE)
 
 
-def test_an_unhealthy_worker_does_not_count_for_the_balance(manager: Any) -> None:
+def test_an_unhealthy_worker_does_not_count_for_the_balance(manager: MeshSyncManager) -> None:
     """A dead worker's load of 0 would otherwise switch the cache off."""
     put_workers(manager, w1=100, w2=99, w3=0)
     set_health(manager, "w3", False)
@@ -190,7 +195,7 @@ def test_an_unhealthy_worker_does_not_count_for_the_balance(manager: Any) -> Non
     assert "w1" == manager.route(MODEL, "Hello").worker_id
 
 
-def test_the_next_best_holder_stands_in_for_an_unhealthy_one(manager: Any) -> None:
+def test_the_next_best_holder_stands_in_for_an_unhealthy_one(manager: MeshSyncManager) -> None:
     """Its prefix is shorter, and still above the threshold."""
     put_workers(manager, w1=0, w2=5, w3=0)
     insert(manager, "The quick brown fox", "w1")
@@ -205,7 +210,7 @@ def test_the_next_best_holder_stands_in_for_an_unhealthy_one(manager: Any) -> No
     )
 
 
-def test_when_no_holder_can_take_it_the_least_loaded_does(manager: Any) -> None:
+def test_when_no_holder_can_take_it_the_least_loaded_does(manager: MeshSyncManager) -> None:
     """And the reason says so."""
     put_workers(manager, w1=0, w2=5, w3=2)
     insert(manager, "Hello", "w1")
@@ -215,7 +220,7 @@ def test_when_no_holder_can_take_it_the_least_loaded_does(manager: Any) -> None:
     assert ("w3", RouteReason.HOLDER_UNAVAILABLE) == (decision.worker_id, decision.reason)
 
 
-def test_a_worker_that_is_gone_is_not_chosen(manager: Any) -> None:
+def test_a_worker_that_is_gone_is_not_chosen(manager: MeshSyncManager) -> None:
     """Though the tree was told of it after it went."""
     put_workers(manager, w1=0, w2=5)
     manager.remove_worker_state("w1")
@@ -224,7 +229,7 @@ def test_a_worker_that_is_gone_is_not_chosen(manager: Any) -> None:
     assert "w2" == manager.route(MODEL, "Hello").worker_id
 
 
-def test_a_worker_of_another_model_is_not_chosen(manager: Any) -> None:
+def test_a_worker_of_another_model_is_not_chosen(manager: MeshSyncManager) -> None:
     """However idle it is."""
     put_workers(manager, w1=5)
     manager.sync_worker_state("w2", model_id="other", url="u", health=True, load=0)
@@ -232,7 +237,7 @@ def test_a_worker_of_another_model_is_not_chosen(manager: Any) -> None:
     assert "w1" == manager.route(MODEL, "Hello").worker_id
 
 
-def test_without_a_healthy_worker_there_is_no_decision(manager: Any) -> None:
+def test_without_a_healthy_worker_there_is_no_decision(manager: MeshSyncManager) -> None:
     """And nothing is recorded."""
     put_workers(manager, w1=0)
     set_health(manager, "w1", False)
@@ -246,7 +251,7 @@ def test_without_a_healthy_worker_there_is_no_decision(manager: Any) -> None:
     assert manager.get_tree_state(MODEL) is None
 
 
-def test_the_empty_text_is_routed_and_not_recorded(manager: Any) -> None:
+def test_the_empty_text_is_routed_and_not_recorded(manager: MeshSyncManager) -> None:
     """Everybody holds it."""
     put_workers(manager, w1=5, w2=1)
 
@@ -255,7 +260,7 @@ def test_the_empty_text_is_routed_and_not_recorded(manager: Any) -> None:
 
 
 @pytest.mark.parametrize(("text", "error"), [(7, InvalidTypeError), ("\ud800", InvalidValueError)])
-def test_a_bad_text_is_refused(manager: Any, text: Any, error: type[Exception]) -> None:
+def test_a_bad_text_is_refused(manager: MeshSyncManager, text: Any, error: type[Exception]) -> None:
     """And nothing is recorded."""
     put_workers(manager, w1=0)
     with pytest.raises(error):
@@ -263,7 +268,7 @@ def test_a_bad_text_is_refused(manager: Any, text: Any, error: type[Exception]) 
     assert manager.get_tree_state(MODEL) is None
 
 
-def test_requests_that_were_begun_here_count_as_load(manager: Any) -> None:
+def test_requests_that_were_begun_here_count_as_load(manager: MeshSyncManager) -> None:
     """Until they end."""
     put_workers(manager, w1=0, w2=1)
     policy = manager.policy(MODEL)
@@ -277,13 +282,13 @@ def test_requests_that_were_begun_here_count_as_load(manager: Any) -> None:
     assert ["w1", "w2", "w1"] == [before, during, policy.select("third").worker_id]
 
 
-def test_what_was_not_begun_cannot_end(manager: Any) -> None:
+def test_what_was_not_begun_cannot_end(manager: MeshSyncManager) -> None:
     """A load below nothing would draw everything."""
     with pytest.raises(StateError):
         manager.policy(MODEL).end("w1")
 
 
-def test_a_changed_policy_holds_at_once(manager: Any) -> None:
+def test_a_changed_policy_holds_at_once(manager: MeshSyncManager) -> None:
     """No restart, and on the same object."""
     put_workers(manager, w1=5, w2=0)
     insert(manager, "Hello", "w1")
@@ -295,14 +300,14 @@ def test_a_changed_policy_holds_at_once(manager: Any) -> None:
     assert ["w1", "w2"] == [before, after]
 
 
-def test_a_policy_of_another_type_leaves_the_defaults(manager: Any) -> None:
+def test_a_policy_of_another_type_leaves_the_defaults(manager: MeshSyncManager) -> None:
     """Its configuration is not ours to read."""
     manager.sync_policy_state(MODEL, policy_type="random", config='{"cache_threshold": 0.9}')
 
     assert DEFAULTS == manager.policy(MODEL).config
 
 
-def test_an_interval_of_zero_switches_eviction_off(manager: Any) -> None:
+def test_an_interval_of_zero_switches_eviction_off(manager: MeshSyncManager) -> None:
     """The tree's own limit stays."""
     put_workers(manager, w1=0)
     set_policy(manager, eviction_interval_secs=0, max_tree_size=10)
@@ -311,7 +316,7 @@ def test_an_interval_of_zero_switches_eviction_off(manager: Any) -> None:
     assert 26 == manager.trees.characters(MODEL)
 
 
-def test_a_removed_worker_is_forgotten_in_the_tree(state_cluster: Any) -> None:
+def test_a_removed_worker_is_forgotten_in_the_tree(state_cluster: type[StateCluster]) -> None:
     """On all nodes; a worker of that name that comes later begins with nothing."""
     cluster = state_cluster(2)
     here, there = cluster.managers
@@ -324,7 +329,9 @@ def test_a_removed_worker_is_forgotten_in_the_tree(state_cluster: Any) -> None:
     assert TreeMatch(tenants=(), matched=0, input_length=5) == here.match_tree(MODEL, "Hello")
 
 
-def test_a_worker_that_changes_its_model_is_forgotten_in_the_old_tree(manager: Any) -> None:
+def test_a_worker_that_changes_its_model_is_forgotten_in_the_old_tree(
+    manager: MeshSyncManager,
+) -> None:
     """It has loaded other weights, and its cache is gone."""
     put_workers(manager, w1=0)
     manager.route(MODEL, "Hello")
@@ -333,7 +340,7 @@ def test_a_worker_that_changes_its_model_is_forgotten_in_the_old_tree(manager: A
     assert 0 == manager.match_tree(MODEL, "Hello").matched
 
 
-def test_a_new_node_knows_the_tree_once_it_has_the_state(state_cluster: Any) -> None:
+def test_a_new_node_knows_the_tree_once_it_has_the_state(state_cluster: type[StateCluster]) -> None:
     """There is nothing to apply: the replicated tree decides."""
     cluster = state_cluster(2)
     put_workers(cluster.managers[0], w1=0, w2=0)
@@ -362,7 +369,7 @@ prompts = st.text("abc", max_size=8)
 @settings(max_examples=100, deadline=None)
 @given(workers=workers, held=st.lists(st.tuples(prompts, st.integers(0, 7))), prompt=prompts)
 def test_only_a_healthy_worker_of_the_model_is_ever_chosen(
-    state_cluster: Any, workers: Any, held: Any, prompt: str
+    state_cluster: type[StateCluster], workers: Any, held: Any, prompt: str
 ) -> None:
     """Whatever the tree says, and there is a choice whenever there is one."""
     manager = state_cluster(1).managers[0]
@@ -380,7 +387,7 @@ def test_only_a_healthy_worker_of_the_model_is_ever_chosen(
 @settings(max_examples=100, deadline=None)
 @given(workers=workers, held=st.lists(st.tuples(prompts, st.integers(0, 5))), prompt=prompts)
 def test_equal_states_decide_equally(
-    state_cluster: Any, workers: Any, held: Any, prompt: str
+    state_cluster: type[StateCluster], workers: Any, held: Any, prompt: str
 ) -> None:
     """Though one was written here and the other came by entries, in another order."""
     cluster = state_cluster(2)

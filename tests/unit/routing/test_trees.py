@@ -7,27 +7,30 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.states import StateCluster
 
 from meshlib.errors import DocumentTypeError, InvalidTypeError, InvalidValueError, LimitError
+from meshlib.routing import TreeOperation
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeRemove, TreeState
+from meshlib.sync import MeshSyncManager
 
 MODEL = "llama-3"
 
 
-def tree_of(manager: Any) -> Any:
+def tree_of(manager: MeshSyncManager) -> Any:
     return manager.get_tree_state(MODEL)
 
 
-def insert(manager: Any, text: str, tenant: str = "w1") -> Any:
+def insert(manager: MeshSyncManager, text: str, tenant: str = "w1") -> Any:
     return manager.sync_tree_operation(MODEL, TreeInsert(text, tenant))
 
 
-def shrink(manager: Any, size: int) -> None:
+def shrink(manager: MeshSyncManager, size: int) -> None:
     config = f'{{"max_tree_size": {size}}}'
     manager.sync_policy_state(MODEL, policy_type="cache_aware", config=config)
 
 
-def test_an_insertion_is_matched_on_the_other_node(state_cluster: Any) -> None:
+def test_an_insertion_is_matched_on_the_other_node(state_cluster: type[StateCluster]) -> None:
     """By a text that begins with it, and by its own beginning."""
     cluster = state_cluster(2)
     here, there = cluster.managers
@@ -39,7 +42,7 @@ def test_an_insertion_is_matched_on_the_other_node(state_cluster: Any) -> None:
     assert ("w1", 11, 18) == (longer.tenant, longer.matched, longer.input_length)
 
 
-def test_the_operations_are_those_of_the_specification(state_cluster: Any) -> None:
+def test_the_operations_are_those_of_the_specification(state_cluster: type[StateCluster]) -> None:
     """Its timeline: two nodes place, the third has both."""
     cluster = state_cluster(3)
     insert(cluster.managers[0], "Hello world", "worker1")
@@ -55,7 +58,7 @@ def test_the_operations_are_those_of_the_specification(state_cluster: Any) -> No
     assert [expected] * 3 == [tree_of(manager) for manager in cluster.managers]
 
 
-def test_concurrent_insertions_are_both_kept_and_counted(state_cluster: Any) -> None:
+def test_concurrent_insertions_are_both_kept_and_counted(state_cluster: type[StateCluster]) -> None:
     """There is no list in which one could overwrite the other."""
     cluster = state_cluster(2)
     insert(cluster.managers[0], "left", "w1")
@@ -67,7 +70,7 @@ def test_concurrent_insertions_are_both_kept_and_counted(state_cluster: Any) -> 
     assert 2 == len(tree_of(cluster.managers[0]).operations)
 
 
-def test_a_removal_takes_all_of_a_tenant(state_cluster: Any) -> None:
+def test_a_removal_takes_all_of_a_tenant(state_cluster: type[StateCluster]) -> None:
     """Everywhere, and counts as one operation."""
     cluster = state_cluster(2)
     for text in ("a", "b", "c"):
@@ -82,7 +85,7 @@ def test_a_removal_takes_all_of_a_tenant(state_cluster: Any) -> None:
     )
 
 
-def test_what_changes_nothing_is_not_counted(state_cluster: Any) -> None:
+def test_what_changes_nothing_is_not_counted(state_cluster: type[StateCluster]) -> None:
     """Inserting again what is there, and removing who has nothing."""
     manager = state_cluster(1).managers[0]
     insert(manager, "Hello")
@@ -96,7 +99,7 @@ def test_what_changes_nothing_is_not_counted(state_cluster: Any) -> None:
     assert [MODEL] == manager.trees.models()
 
 
-def test_a_tenant_can_come_back_after_its_removal(state_cluster: Any) -> None:
+def test_a_tenant_can_come_back_after_its_removal(state_cluster: type[StateCluster]) -> None:
     """A later insertion is of its new life."""
     cluster = state_cluster(2)
     insert(cluster.managers[0], "Hello")
@@ -109,7 +112,7 @@ def test_a_tenant_can_come_back_after_its_removal(state_cluster: Any) -> None:
     assert "w1" == cluster.managers[0].match_tree(MODEL, "Hello").tenant
 
 
-def test_an_insertion_again_makes_a_text_young(state_cluster: Any) -> None:
+def test_an_insertion_again_makes_a_text_young(state_cluster: type[StateCluster]) -> None:
     """So it stays when room is made."""
     manager = state_cluster(1).managers[0]
     shrink(manager, 12)
@@ -120,7 +123,7 @@ def test_an_insertion_again_makes_a_text_young(state_cluster: Any) -> None:
     assert ["cccc", "aaaa", "dddd"] == [op.text for op in tree_of(manager).operations]
 
 
-def test_a_tree_never_holds_more_than_its_policy_allows(state_cluster: Any) -> None:
+def test_a_tree_never_holds_more_than_its_policy_allows(state_cluster: type[StateCluster]) -> None:
     """The least recently used goes, whoever has it, and on all nodes."""
     cluster = state_cluster(2)
     here, there = cluster.managers
@@ -135,7 +138,7 @@ def test_a_tree_never_holds_more_than_its_policy_allows(state_cluster: Any) -> N
     assert 50 == tree_of(there).version
 
 
-def test_what_goes_first_is_the_oldest_of_all_tenants(state_cluster: Any) -> None:
+def test_what_goes_first_is_the_oldest_of_all_tenants(state_cluster: type[StateCluster]) -> None:
     """And not the oldest of the one that is given something."""
     manager = state_cluster(1).managers[0]
     shrink(manager, 16)
@@ -146,7 +149,7 @@ def test_what_goes_first_is_the_oldest_of_all_tenants(state_cluster: Any) -> Non
     assert ["bbbb", "cccc", "dddd", "eeee"] == [op.text for op in tree_of(manager).operations]
 
 
-def test_a_node_whose_clock_is_behind_can_still_insert(state_cluster: Any) -> None:
+def test_a_node_whose_clock_is_behind_can_still_insert(state_cluster: type[StateCluster]) -> None:
     """Though what was evicted is younger by the clock of the one that evicted it."""
     cluster = state_cluster(2)
     here, there = cluster.managers
@@ -163,7 +166,9 @@ def test_a_node_whose_clock_is_behind_can_still_insert(state_cluster: Any) -> No
     assert 4 == here.match_tree(MODEL, "cccc").matched
 
 
-def test_a_size_that_is_lowered_holds_at_the_next_insertion(state_cluster: Any) -> None:
+def test_a_size_that_is_lowered_holds_at_the_next_insertion(
+    state_cluster: type[StateCluster],
+) -> None:
     """All at once, the youngest stay."""
     manager = state_cluster(1).managers[0]
     for number in range(200):
@@ -176,7 +181,7 @@ def test_a_size_that_is_lowered_holds_at_the_next_insertion(state_cluster: Any) 
     assert "199 some text" == tree_of(manager).operations[-2].text
 
 
-def test_shared_beginnings_count_once(state_cluster: Any) -> None:
+def test_shared_beginnings_count_once(state_cluster: type[StateCluster]) -> None:
     """So nothing has to go for a text that is mostly there."""
     manager = state_cluster(1).managers[0]
     shrink(manager, 24)
@@ -203,7 +208,7 @@ def test_shared_beginnings_count_once(state_cluster: Any) -> None:
     ],
 )
 def test_a_bad_operation_is_refused_and_changes_nothing(
-    state_cluster: Any, operation: Any, error: type[Exception]
+    state_cluster: type[StateCluster], operation: Any, error: type[Exception]
 ) -> None:
     """No version, no eviction, nothing to send."""
     cluster = state_cluster(1)
@@ -215,10 +220,14 @@ def test_a_bad_operation_is_refused_and_changes_nothing(
     assert before == tree_of(manager)
 
 
-def test_of_several_operations_all_are_applied_or_none(state_cluster: Any) -> None:
+def test_of_several_operations_all_are_applied_or_none(state_cluster: type[StateCluster]) -> None:
     """One that cannot be holds up those before it."""
     manager = state_cluster(1).managers[0]
-    good = [TreeInsert("Hello", "w1"), TreeInsert("Help", "w2"), TreeRemove("w1")]
+    good: list[TreeOperation] = [
+        TreeInsert("Hello", "w1"),
+        TreeInsert("Help", "w2"),
+        TreeRemove("w1"),
+    ]
     with pytest.raises(InvalidValueError):
         manager.sync_tree_operations(MODEL, [*good, TreeInsert("", "w1")])
     before = tree_of(manager)
@@ -229,7 +238,7 @@ def test_of_several_operations_all_are_applied_or_none(state_cluster: Any) -> No
 
 
 @pytest.mark.parametrize("model_id", ["line\nfeed", "100%", "a/b/ü/😀", "%0A", "tree:x"])
-def test_a_model_may_have_any_name(state_cluster: Any, model_id: str) -> None:
+def test_a_model_may_have_any_name(state_cluster: type[StateCluster], model_id: str) -> None:
     """Though names of documents hold no control characters."""
     cluster = state_cluster(2)
     subscription = cluster.managers[1].subscribe()
@@ -241,7 +250,9 @@ def test_a_model_may_have_any_name(state_cluster: Any, model_id: str) -> None:
     assert [model_id] == [change.key for change in subscription.take()]
 
 
-def test_a_text_larger_than_the_tree_is_refused_and_evicts_nothing(state_cluster: Any) -> None:
+def test_a_text_larger_than_the_tree_is_refused_and_evicts_nothing(
+    state_cluster: type[StateCluster],
+) -> None:
     """It could not stay, so it must not push out what can."""
     manager = state_cluster(1).managers[0]
     shrink(manager, 10)
@@ -251,7 +262,7 @@ def test_a_text_larger_than_the_tree_is_refused_and_evicts_nothing(state_cluster
     assert 1 == len(tree_of(manager).operations)
 
 
-def test_a_document_of_another_type_is_no_tree(state_cluster: Any) -> None:
+def test_a_document_of_another_type_is_no_tree(state_cluster: type[StateCluster]) -> None:
     """A peer may have made one under that name."""
     cluster = state_cluster(1)
     cluster.replicas[0].open(f"tree:{MODEL}", type_tag="g_counter")
@@ -264,7 +275,9 @@ def test_a_document_of_another_type_is_no_tree(state_cluster: Any) -> None:
         insert(manager, "Hello")
 
 
-def test_a_route_does_not_fail_for_a_tree_that_cannot_be_read(state_cluster: Any) -> None:
+def test_a_route_does_not_fail_for_a_tree_that_cannot_be_read(
+    state_cluster: type[StateCluster],
+) -> None:
     """The placement is not recorded, and that is all."""
     cluster = state_cluster(1)
     cluster.replicas[0].open(f"tree:{MODEL}", type_tag="g_counter")
@@ -276,7 +289,7 @@ def test_a_route_does_not_fail_for_a_tree_that_cannot_be_read(state_cluster: Any
 
 @pytest.mark.parametrize("limit", ["TENANTS_MAX", "DOCUMENTS_MAX"])
 def test_operations_that_find_no_room_together_are_all_refused(
-    state_cluster: Any, monkeypatch: pytest.MonkeyPatch, limit: str
+    state_cluster: type[StateCluster], monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """One would have found it: neither is applied, and nothing was evicted or made."""
     cluster = state_cluster(1)
@@ -293,7 +306,7 @@ def test_operations_that_find_no_room_together_are_all_refused(
     insert(manager, "again", "w2")
 
 
-def test_a_long_prompt_is_recorded_by_its_beginning(state_cluster: Any) -> None:
+def test_a_long_prompt_is_recorded_by_its_beginning(state_cluster: type[StateCluster]) -> None:
     """As many characters as a text may have, and bytes as an entry may have."""
     manager = state_cluster(1).managers[0]
     manager.sync_worker_state("w1", model_id=MODEL, url="u", health=True, load=0)
@@ -305,7 +318,7 @@ def test_a_long_prompt_is_recorded_by_its_beginning(state_cluster: Any) -> None:
     assert 500_000 < len(texts[1].encode()) < 524_288
 
 
-def test_what_is_used_often_is_recorded_seldom(state_cluster: Any) -> None:
+def test_what_is_used_often_is_recorded_seldom(state_cluster: type[StateCluster]) -> None:
     """Once in the interval, and as no new operation."""
     cluster = state_cluster(1)
     manager, replica = cluster.managers[0], cluster.replicas[0]
@@ -331,7 +344,7 @@ operations = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(plan=st.lists(st.tuples(st.integers(0, 2), st.none() | operations), max_size=25))
-def test_all_nodes_end_with_one_tree(state_cluster: Any, plan: list[Any]) -> None:
+def test_all_nodes_end_with_one_tree(state_cluster: type[StateCluster], plan: list[Any]) -> None:
     """Whoever did what when, and whenever they heard of each other."""
     cluster = state_cluster(3)
     for node, operation in plan:
@@ -348,7 +361,9 @@ def test_all_nodes_end_with_one_tree(state_cluster: Any, plan: list[Any]) -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(plan=st.lists(operations, max_size=25))
-def test_applying_the_operations_makes_the_tree_again(state_cluster: Any, plan: list[Any]) -> None:
+def test_applying_the_operations_makes_the_tree_again(
+    state_cluster: type[StateCluster], plan: list[Any]
+) -> None:
     """As the specification restores a node."""
     cluster = state_cluster(1)
     manager = cluster.managers[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.states import FakeTime, StateCluster
 
 from meshlib.errors import (
     InvalidTypeError,
@@ -14,8 +16,10 @@ from meshlib.errors import (
     UnknownKeyError,
 )
 from meshlib.identity import actor_id
+from meshlib.replication import Replica
 from meshlib.state.records import PolicyState, WorkerState
 from meshlib.state.stores import MembershipStore
+from meshlib.sync import MeshSyncManager
 
 GOOD: dict[str, Any] = {
     "worker_id": "w1",
@@ -27,31 +31,37 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.fixture
-def manager(state_cluster: Any) -> Any:
+def manager(state_cluster: type[StateCluster]) -> MeshSyncManager:
     return state_cluster(1).managers[0]
 
 
-def put_worker(manager: Any, **changed: Any) -> Any:
+def version_of(manager: MeshSyncManager) -> int:
+    worker = manager.get_worker_state("w1")
+    assert worker is not None
+    return worker.version
+
+
+def put_worker(manager: MeshSyncManager, **changed: Any) -> Any:
     values = {**GOOD, **changed}
     return manager.sync_worker_state(values.pop("worker_id"), **values)
 
 
-def test_a_worker_comes_back_as_it_was_written(manager: Any) -> None:
+def test_a_worker_comes_back_as_it_was_written(manager: MeshSyncManager) -> None:
     """With version 1."""
     put_worker(manager)
 
     assert WorkerState(**GOOD, version=1) == manager.get_worker_state("w1")
 
 
-def test_each_change_adds_one_to_the_version(manager: Any) -> None:
+def test_each_change_adds_one_to_the_version(manager: MeshSyncManager) -> None:
     """Also on the node that did not make it, and whoever makes it."""
     for load in (0.1, 0.2, 0.3):
         put_worker(manager, load=load)
 
-    assert 3 == manager.get_worker_state("w1").version
+    assert 3 == version_of(manager)
 
 
-def test_versions_are_the_same_on_every_node(state_cluster: Any) -> None:
+def test_versions_are_the_same_on_every_node(state_cluster: type[StateCluster]) -> None:
     """Though both have written."""
     cluster = state_cluster(2)
     first, second = cluster.managers
@@ -62,19 +72,19 @@ def test_versions_are_the_same_on_every_node(state_cluster: Any) -> None:
     cluster.exchange()
 
     assert first.get_all_worker_states() == second.get_all_worker_states()
-    assert 3 == first.get_worker_state("w1").version
+    assert 3 == version_of(first)
 
 
-def test_a_version_does_not_go_back_with_a_removal(manager: Any) -> None:
+def test_a_version_does_not_go_back_with_a_removal(manager: MeshSyncManager) -> None:
     """The removal counts, and so does the return."""
     put_worker(manager)
     manager.remove_worker_state("w1")
     put_worker(manager)
 
-    assert 3 == manager.get_worker_state("w1").version
+    assert 3 == version_of(manager)
 
 
-def test_workers_come_sorted(manager: Any) -> None:
+def test_workers_come_sorted(manager: MeshSyncManager) -> None:
     """By id, whatever the order in which they came."""
     for name in ("w2", "w10", "w1"):
         put_worker(manager, worker_id=name)
@@ -100,7 +110,7 @@ def test_workers_come_sorted(manager: Any) -> None:
     ],
 )
 def test_a_bad_worker_is_refused_and_changes_nothing(
-    manager: Any, changed: dict[str, Any], error: type[LocalError]
+    manager: MeshSyncManager, changed: dict[str, Any], error: type[LocalError]
 ) -> None:
     """With an error that a caller can tell apart."""
     put_worker(manager)
@@ -110,7 +120,7 @@ def test_a_bad_worker_is_refused_and_changes_nothing(
     assert before == manager.get_all_worker_states()
 
 
-def test_what_is_not_there_is_none(manager: Any) -> None:
+def test_what_is_not_there_is_none(manager: MeshSyncManager) -> None:
     """Reading asks; it does not demand."""
     assert manager.get_worker_state("w9") is None
     assert manager.get_policy_state("m9") is None
@@ -118,7 +128,7 @@ def test_what_is_not_there_is_none(manager: Any) -> None:
     assert manager.get_tree_state("m9") is None
 
 
-def test_removing_what_is_not_there_is_an_error(manager: Any) -> None:
+def test_removing_what_is_not_there_is_an_error(manager: MeshSyncManager) -> None:
     """For each store, and with nothing to send."""
     for remove in (manager.remove_worker_state, manager.remove_policy_state, manager.delete_config):
         with pytest.raises(UnknownKeyError):
@@ -126,7 +136,7 @@ def test_removing_what_is_not_there_is_an_error(manager: Any) -> None:
     assert [] == manager.workers._table._documents.replica.flush()
 
 
-def test_a_removed_worker_is_removed_everywhere(state_cluster: Any) -> None:
+def test_a_removed_worker_is_removed_everywhere(state_cluster: type[StateCluster]) -> None:
     """And it can be removed on a node that did not write it."""
     cluster = state_cluster(2)
     put_worker(cluster.managers[0])
@@ -137,7 +147,7 @@ def test_a_removed_worker_is_removed_everywhere(state_cluster: Any) -> None:
     assert [[], []] == [manager.get_all_worker_states() for manager in cluster.managers]
 
 
-def test_a_policy_keeps_its_configuration_to_the_letter(manager: Any) -> None:
+def test_a_policy_keeps_its_configuration_to_the_letter(manager: MeshSyncManager) -> None:
     """It is text to us, JSON or not."""
     config = '{"cache_threshold": 0.70 , "ü": [1,]'
     manager.sync_policy_state("m1", policy_type="cache_aware", config=config)
@@ -155,7 +165,7 @@ def test_a_policy_keeps_its_configuration_to_the_letter(manager: Any) -> None:
     ],
 )
 def test_a_bad_policy_is_refused(
-    manager: Any, values: dict[str, Any], error: type[LocalError]
+    manager: MeshSyncManager, values: dict[str, Any], error: type[LocalError]
 ) -> None:
     """And nothing is written."""
     with pytest.raises(error):
@@ -163,7 +173,7 @@ def test_a_bad_policy_is_refused(
     assert [] == manager.get_all_policy_states()
 
 
-def test_configuration_is_bytes(manager: Any) -> None:
+def test_configuration_is_bytes(manager: MeshSyncManager) -> None:
     """Any bytes, the empty ones too."""
     manager.set_config("a/b", b"\x00\xff")
     manager.set_config("empty", b"")
@@ -174,27 +184,29 @@ def test_configuration_is_bytes(manager: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["text", bytearray(b"x"), None, 7])
-def test_configuration_of_another_type_is_refused(manager: Any, value: Any) -> None:
+def test_configuration_of_another_type_is_refused(manager: MeshSyncManager, value: Any) -> None:
     """A text would come back as bytes or not at all."""
     with pytest.raises(InvalidTypeError):
         manager.set_config("key", value)
 
 
-def test_a_value_over_the_limit_is_refused(manager: Any) -> None:
+def test_a_value_over_the_limit_is_refused(manager: MeshSyncManager) -> None:
     """256 KiB, its header included."""
     with pytest.raises(LimitError):
         manager.set_config("key", bytes(256 * 1024 + 1))
     assert manager.get_config("key") is None
 
 
-def test_any_unicode_can_be_a_key(manager: Any) -> None:
+def test_any_unicode_can_be_a_key(manager: MeshSyncManager) -> None:
     """Slashes, control characters, and what lies beyond the first plane."""
     for key in ("a/b/../c", "line\nfeed", "😀", " "):
         manager.set_config(key, key.encode())
         assert key.encode() == manager.get_config(key)
 
 
-def test_every_write_is_told_to_the_driver(replica_of: Any, fake_time: Any) -> None:
+def test_every_write_is_told_to_the_driver(
+    replica_of: Callable[..., Replica], fake_time: FakeTime
+) -> None:
     """So that it is sent without waiting for a timer."""
     from meshlib.sync import MeshSyncManager
 
@@ -218,7 +230,9 @@ def test_every_write_is_told_to_the_driver(replica_of: Any, fake_time: Any) -> N
         {"model_id": "", "url": "u", "health": True, "load": 1.0},
     ],
 )
-def test_what_a_peer_wrote_and_is_no_worker_is_left_out(state_cluster: Any, value: Any) -> None:
+def test_what_a_peer_wrote_and_is_no_worker_is_left_out(
+    state_cluster: type[StateCluster], value: Any
+) -> None:
     """And named among the problems; the others are still there."""
     cluster = state_cluster(2)
     put_worker(cluster.managers[0])
@@ -234,7 +248,10 @@ def test_what_a_peer_wrote_and_is_no_worker_is_left_out(state_cluster: Any, valu
 @pytest.mark.parametrize("document", ["app", "workers", "policies"])
 @pytest.mark.parametrize("is_back", [False, True], ids=["running", "coming back"])
 def test_a_store_cannot_become_another_type(
-    state_cluster: Any, replica_of: Any, document: str, is_back: bool
+    state_cluster: type[StateCluster],
+    replica_of: Callable[..., Replica],
+    document: str,
+    is_back: bool,
 ) -> None:
     """A peer's document of that name is refused, also while a peer's state is adopted."""
     cluster = state_cluster(1)
@@ -253,17 +270,19 @@ def test_a_store_cannot_become_another_type(
     assert [] == manager.get_all_worker_states()
 
 
-def test_fields_of_later_versions_are_passed_over(state_cluster: Any) -> None:
+def test_fields_of_later_versions_are_passed_over(state_cluster: type[StateCluster]) -> None:
     """A newer peer may write more than this node knows."""
     cluster = state_cluster(2)
     value = {"model_id": "m", "url": "u", "health": True, "load": 1.0, "region": "eu"}
     cluster.managers[0].workers._table.put("w1", value)
     cluster.exchange()
 
-    assert "m" == cluster.managers[1].get_worker_state("w1").model_id
+    worker = cluster.managers[1].get_worker_state("w1")
+    assert worker is not None
+    assert "m" == worker.model_id
 
 
-def test_what_cannot_be_read_can_be_removed(manager: Any) -> None:
+def test_what_cannot_be_read_can_be_removed(manager: MeshSyncManager) -> None:
     """Or it would stay a problem for ever."""
     manager.workers._table.put("bad", 7)
     manager.remove_worker_state("bad")
@@ -271,7 +290,9 @@ def test_what_cannot_be_read_can_be_removed(manager: Any) -> None:
     assert () == manager.problems()
 
 
-def test_workers_of_a_model_are_found_at_once_after_a_change(state_cluster: Any) -> None:
+def test_workers_of_a_model_are_found_at_once_after_a_change(
+    state_cluster: type[StateCluster],
+) -> None:
     """Though they are kept ready between changes."""
     cluster = state_cluster(2)
     here, there = cluster.managers
@@ -287,7 +308,7 @@ def test_workers_of_a_model_are_found_at_once_after_a_change(state_cluster: Any)
     assert () == here.workers.of_model("m9")
 
 
-def test_counts_are_of_what_is_there(manager: Any) -> None:
+def test_counts_are_of_what_is_there(manager: MeshSyncManager) -> None:
     """Removed ones and trees do not count."""
     put_worker(manager)
     put_worker(manager, worker_id="w2")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from support.states import StateCluster
 
 from meshlib.errors import InvalidValueError
 from meshlib.routing.records import TreeInsert
@@ -12,7 +11,7 @@ from meshlib.state.records import StateChange, StoreName
 from meshlib.state.subscription import Subscription
 
 
-def test_a_subscriber_hears_of_changes_of_all_nodes(state_cluster: Any) -> None:
+def test_a_subscriber_hears_of_changes_of_all_nodes(state_cluster: type[StateCluster]) -> None:
     """And which of them were made here."""
     cluster = state_cluster(2)
     subscription = cluster.managers[0].subscribe()
@@ -30,7 +29,7 @@ def test_a_subscriber_hears_of_changes_of_all_nodes(state_cluster: Any) -> None:
     assert [] == subscription.take()
 
 
-def test_a_subscriber_hears_of_the_stores_it_asked_for(state_cluster: Any) -> None:
+def test_a_subscriber_hears_of_the_stores_it_asked_for(state_cluster: type[StateCluster]) -> None:
     """And of no other."""
     cluster = state_cluster(1)
     subscription = cluster.managers[0].subscribe(stores=[StoreName.POLICIES])
@@ -41,7 +40,7 @@ def test_a_subscriber_hears_of_the_stores_it_asked_for(state_cluster: Any) -> No
     assert [StateChange(StoreName.POLICIES, "m1", True)] == subscription.take()
 
 
-def test_changes_of_one_key_that_wait_are_one(state_cluster: Any) -> None:
+def test_changes_of_one_key_that_wait_are_one(state_cluster: type[StateCluster]) -> None:
     """The store tells what it is now."""
     cluster = state_cluster(1)
     subscription = cluster.managers[0].subscribe()
@@ -52,7 +51,7 @@ def test_changes_of_one_key_that_wait_are_one(state_cluster: Any) -> None:
     assert 1 == len(subscription)
 
 
-def test_a_full_queue_is_replaced_by_read_it_all_again(state_cluster: Any) -> None:
+def test_a_full_queue_is_replaced_by_read_it_all_again(state_cluster: type[StateCluster]) -> None:
     """One change without a key for each store; nothing is lost silently."""
     cluster = state_cluster(1)
     stores = [StoreName.APP, StoreName.WORKERS]
@@ -69,7 +68,7 @@ def test_a_full_queue_is_replaced_by_read_it_all_again(state_cluster: Any) -> No
     assert 3 == subscription.dropped_count
 
 
-def test_a_closed_subscription_hears_nothing(state_cluster: Any) -> None:
+def test_a_closed_subscription_hears_nothing(state_cluster: type[StateCluster]) -> None:
     """And is forgotten by the manager."""
     cluster = state_cluster(1)
     subscription = cluster.managers[0].subscribe()
@@ -81,7 +80,7 @@ def test_a_closed_subscription_hears_nothing(state_cluster: Any) -> None:
     assert [] == cluster.managers[0]._subscriptions
 
 
-def test_changes_that_the_replica_dropped_are_told(state_cluster: Any) -> None:
+def test_changes_that_the_replica_dropped_are_told(state_cluster: type[StateCluster]) -> None:
     """As if the queue had been full."""
     manager = state_cluster(1).managers[0]
     subscription = manager.subscribe(stores=[StoreName.APP])

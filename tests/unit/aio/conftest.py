@@ -1,0 +1,63 @@
+"""Fixtures of the asyncio room: a receiver that records, and polling with a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from support.transports import Eventually, NewTcp, Recorder, poll_until
+
+from meshlib.aio import MemoryNetwork, MemoryTransport, TcpTransport, Transport
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def new_recorder() -> type[Recorder]:
+    return Recorder
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    return poll_until
+
+
+@pytest.fixture
+async def new_tcp(anyio_backend: str) -> AsyncIterator[NewTcp]:
+    """Make TCP transports on free ports of the loopback; all are closed at the end."""
+    made: list[TcpTransport] = []
+
+    def new(listen: str = "127.0.0.1:0", **settings: Any) -> TcpTransport:
+        transport = TcpTransport(listen, **settings)
+        made.append(transport)
+        return transport
+
+    yield new
+    for transport in made:
+        await transport.close(drain_s=0)
+
+
+@pytest.fixture(params=["tcp", "memory"])
+async def new_transport(
+    request: pytest.FixtureRequest, anyio_backend: str
+) -> AsyncIterator[Callable[[], Transport]]:
+    """Make transports of one kind that can reach each other; all are closed at the end."""
+    made: list[TcpTransport | MemoryTransport] = []
+    network = MemoryNetwork()
+
+    def new() -> Transport:
+        transport: TcpTransport | MemoryTransport
+        if request.param == "tcp":
+            transport = TcpTransport("127.0.0.1:0")
+        else:
+            transport = network.transport(f"node-{len(made)}:7000")
+        made.append(transport)
+        return transport
+
+    yield new
+    for transport in made:
+        await transport.close(drain_s=0)
