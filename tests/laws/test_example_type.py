@@ -21,8 +21,8 @@ from meshlib.gossip import GossipConfig
 from meshlib.testing import Simulation, check_machine, draw_scenario, first_violation, laws, mutants
 from meshlib.testing.laws.profile import LONG, QUICK, current_profile
 from meshlib.testing.laws.suite import LAWS
-from meshlib.testing.simulation.hosts import Host
 from meshlib.testing.simulation.workload import Workload
+from meshlib.testing.world.hosts import Host
 
 pytestmark = pytest.mark.timeout(1800 if current_profile() is LONG else 60)
 
