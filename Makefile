@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test network demo lint types laws long clean
+.PHONY: help test network demo lint types docs laws long clean
 
 help:
 	@echo "make test    install into $(VENV) and run the tests"
@@ -11,6 +11,7 @@ help:
 	@echo "make demo    three nodes as three processes, through the documented workflows"
 	@echo "make lint    ruff, format and lint"
 	@echo "make types   mypy strict and pyright"
+	@echo "make docs    the pages of docs/ and the API reference, built strictly into site/"
 	@echo "make laws    2,000 examples of each law on each type, machines of 500 x 50, every mutant"
 	@echo "make long    the long campaigns of the tests"
 
@@ -37,6 +38,15 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+# A link that leads nowhere, a name that is not there, or anything fetched from elsewhere fails.
+# The variable turns off an advertisement, which is no warning of the build.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
 laws: $(VENV)/.installed
 	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist worksteal tests/laws tests/stateful/test_crdt_machines.py
 
@@ -44,4 +54,4 @@ long: $(VENV)/.installed
 	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not network'
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
