@@ -27,11 +27,12 @@ from meshlib.testing import (
     states,
 )
 from meshlib.testing.laws.history import DISK_LOST, History
-from meshlib.testing.laws.profile import LONG, QUICK, SMALL_WORLD, current_profile
+from meshlib.testing.laws.profile import DEFAULT_WORLD, LONG, QUICK, SMALL_WORLD, current_profile
 from meshlib.testing.laws.references import find_reference
+from meshlib.testing.laws.shortening import shortened
 from meshlib.testing.laws.suite import LAWS
 from meshlib.testing.laws.trial import Draw, Trial
-from meshlib.testing.specs import G_COUNTER, LWW_REGISTER, OR_MAP_OF_COUNTERS, OR_SET
+from meshlib.testing.specs import G_COUNTER, G_SET, LWW_REGISTER, OR_MAP_OF_COUNTERS, OR_SET
 
 MANY = evolve(QUICK, law_examples=200)
 
@@ -84,6 +85,36 @@ def test_a_violation_tells_the_shortest_history_that_shows_it() -> None:
     assert len(violation.history) <= 3
     for words in ("forgetful breaks the law", "write 0: replica", "it ought to frozenset"):
         assert words in str(violation)
+
+
+def test_a_shortest_history_has_no_write_that_is_not_needed() -> None:
+    """Two elements are what a join that keeps what both have needs, and two writes make them."""
+    (mutant,) = [each for each in mutants(G_SET) if each.name == "join keeps what both have"]
+    violation = first_violation(mutant.spec, laws=["join_is_idempotent"], profile=MANY)
+
+    assert violation is not None
+    assert len(violation.history) == 2
+
+
+def test_no_step_of_a_shortened_history_can_be_left_out() -> None:
+    """Neither a write nor a delivery: without any of them the law holds."""
+    spec = evolve(G_SET, join=lambda a, b: a if len(a) > 1 else a | b, absorb=None)
+    add = [("perform", 0, "add", {"element": element}) for element in "abcab"]
+    draw = Draw(
+        (add[0], ("deliver", 1, 0), *add[1:], ("restart", 1, DISK_LOST), ("exchange", 1, 0)),
+        (("join", 0b11111), ("join", 0b00111), ("delta", 2)),
+    )
+    law = LAWS["join_is_commutative"]
+    with pytest.raises(LawViolation) as caught:
+        Trial.run(spec, law, DEFAULT_WORLD, draw)
+    short = shortened(spec, law, DEFAULT_WORLD, caught.value)
+
+    assert short.draw is not None
+    program = short.draw.program
+    assert len(program) < len(draw.program)
+    for position in range(len(program)):
+        fewer = evolve(short.draw, program=[*program[:position], *program[position + 1 :]])
+        Trial.run(spec, law, DEFAULT_WORLD, fewer)
 
 
 def test_check_law_raises_the_violation() -> None:

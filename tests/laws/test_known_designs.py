@@ -13,6 +13,8 @@ import pytest
 from attrs import evolve
 from hypothesis import strategies as st
 
+from meshlib.codec import pack, unpack
+from meshlib.errors import DecodeError
 from meshlib.testing import Codec, CRDTSpec, Operation, check_law, first_violation, law_names
 from meshlib.testing.laws.profile import QUICK
 
@@ -295,6 +297,70 @@ SHARED = described(
     oracle=lambda events: sorted({event.actor: event["items"] for event in events}.values()),
 )
 
+Board = tuple[tuple[int, str], ...]
+
+
+def best_three(mine: Board, theirs: Board) -> Board:
+    return tuple(sorted({*mine, *theirs}, reverse=True)[:3])
+
+
+def board_decoder(rows_max: int) -> Callable[[bytes], Board]:
+    """Return a decoder of boards; beside their length it checks rows, order, and repetition."""
+
+    def decode(data: bytes) -> Board:
+        rows = unpack(data)
+        if not isinstance(rows, tuple) or len(rows) > rows_max:
+            raise DecodeError("not a board")
+        for row in rows:
+            if not isinstance(row, tuple) or [type(field) for field in row] != [int, str]:
+                raise DecodeError("not a row of a board")
+        if list(rows) != sorted(set(rows), reverse=True):
+            raise DecodeError("a board out of order")
+        return rows
+
+    return decode
+
+
+BOARD = described(
+    "a board of the best three",
+    best_three,
+    tuple,
+    operations={
+        "post": Operation(
+            apply=lambda _board, _context, score, player: ((score, player),),
+            arguments={"score": st.integers(1, 5), "player": st.sampled_from(["ann", "ben"])},
+        )
+    },
+    value=lambda board: board,
+    oracle=lambda events: best_three(
+        (), tuple((event["score"], event["player"]) for event in events)
+    ),
+    codec=Codec(encode=pack, decode=board_decoder(3)),
+)
+
+FOUR_DECODED = evolve(
+    BOARD,
+    name="a board of three that is read with four",
+    codec=Codec(encode=pack, decode=board_decoder(1000)),
+)
+
+
+def unite(mine: set[str], theirs: set[str]) -> set[str]:
+    mine |= theirs
+    return mine
+
+
+UNITED_IN_PLACE = CRDTSpec(
+    name="a set that is united in place",
+    bottom=set,
+    join=unite,
+    order=set.issubset,
+    operations={
+        "add": Operation(apply=lambda _state, _context, element: {element}, arguments=ELEMENT)
+    },
+    value=frozenset,
+)
+
 BROKEN = [
     (ONE_TOTAL, "value_matches_oracle"),
     (ADDED, "join_is_idempotent"),
@@ -309,10 +375,12 @@ BROKEN = [
     (TWO_PHASE, "order_agrees_with_join"),
     (UNSORTED, "bytes_are_the_same_in_every_process"),
     (SHARED, "value_matches_oracle"),
+    (FOUR_DECODED, "malformed_bytes_are_refused"),
+    (UNITED_IN_PLACE, "inputs_are_never_changed"),
 ]
 
 
-@pytest.mark.parametrize("spec", [COUNTER, ADD_WINS], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [COUNTER, ADD_WINS, BOARD], ids=lambda spec: spec.name)
 def test_a_sound_design_passes_every_law(spec: CRDTSpec[Any]) -> None:
     """The kit blames nobody without reason."""
     for law in law_names(spec):
@@ -335,3 +403,29 @@ def test_some_mistakes_are_lattices_and_only_the_oracle_sees_them(spec: CRDTSpec
     others = [law for law in law_names(spec) if law != "value_matches_oracle"]
 
     assert first_violation(spec, laws=others, profile=QUICK) is None
+
+
+def test_a_state_out_of_normal_form_is_shown_by_its_own_join() -> None:
+    """Four rows on a board of three were decoded, and a join with itself has three."""
+    violation = first_violation(FOUR_DECODED, profile=QUICK)
+
+    assert violation is not None
+    assert violation.law == "malformed_bytes_are_refused"
+    assert "joined with" in str(violation)
+
+
+@pytest.mark.parametrize("law", law_names(UNITED_IN_PLACE))
+def test_a_join_in_place_is_called_that_whichever_law_breaks(law: str) -> None:
+    """What it breaks is another law each time; what is wrong is one thing."""
+    violation = first_violation(UNITED_IN_PLACE, laws=[law], profile=QUICK)
+
+    assert violation is None or violation.law == "inputs_are_never_changed"
+    assert violation is None or "a | b changed a" in str(violation)
+
+
+def test_a_join_in_place_breaks_the_law_that_is_tried_first() -> None:
+    """And it is reported as what it is."""
+    violation = first_violation(UNITED_IN_PLACE, profile=QUICK)
+
+    assert violation is not None
+    assert violation.law == "inputs_are_never_changed"

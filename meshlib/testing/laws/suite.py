@@ -26,6 +26,7 @@ from meshlib.testing.laws.algebra import ALGEBRA
 from meshlib.testing.laws.delivery import DELIVERY
 from meshlib.testing.laws.profile import WORLDS, Profile, World, current_profile
 from meshlib.testing.laws.representation import REPRESENTATION
+from meshlib.testing.laws.shortening import shortened
 from meshlib.testing.laws.spec import CRDTSpec
 from meshlib.testing.laws.strategies import NUMBER_MAX, programs
 from meshlib.testing.laws.trial import Draw, Law, LawViolation, Trial
@@ -101,7 +102,12 @@ def check_law(
     worlds = tuple(worlds)
     for world in worlds:
         settings = profile.settings(profile.law_examples // len(worlds), is_shrunk=is_shrunk)
-        _runner(spec, LAWS[law], world, settings)()
+        try:
+            _runner(spec, LAWS[law], world, settings)()
+        except LawViolation as found:
+            if not is_shrunk:
+                raise
+            raise shortened(spec, LAWS[law], world, found) from None
 
 
 def first_violation(

@@ -16,10 +16,15 @@ from meshlib.errors import ConfigError
 from meshlib.testing.laws.history import History, Program
 from meshlib.testing.laws.profile import World
 from meshlib.testing.laws.spec import CRDTSpec, Event
+from meshlib.testing.laws.watching import InputChanged, with_inputs_watched
 
-__all__ = ["Draw", "Element", "Law", "LawViolation", "Trial"]
+__all__ = ["PURE", "PURITY", "Draw", "Element", "Law", "LawViolation", "Trial"]
 
 S = TypeVar("S")
+
+PURITY: Final = "inputs_are_never_changed"
+PURE: Final = "nothing but absorb changes a state, and results share nothing with inputs"
+"""The law that is reported, whichever was tried, where an input was seen to change."""
 
 SHOWN_CHARACTERS_MAX: Final = 300
 EXHAUSTED_DELTAS_MAX: Final = 4
@@ -35,6 +40,7 @@ class LawViolation(AssertionError):  # noqa: N818 - what happened, and what a te
         statement: what the law says.
         history: the steps that lead there, one line each.
         findings: what was found, one line each.
+        draw: what the history came from, to try it again.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class LawViolation(AssertionError):  # noqa: N818 - what happened, and what a te
         world: str,
         history: Sequence[str],
         findings: Sequence[str],
+        draw: Draw | None = None,
     ) -> None:
         lines = [f"{spec_name} breaks the law {law}", f"  {statement}", f"in a {world}:"]
         lines += [f"  {line}" for line in history] or ["  (an empty history)"]
@@ -56,6 +63,7 @@ class LawViolation(AssertionError):  # noqa: N818 - what happened, and what a te
         self.statement = statement
         self.history = tuple(history)
         self.findings = tuple(findings)
+        self.draw = draw
 
 
 @frozen(slots=True)
@@ -140,6 +148,21 @@ class Trial(Generic[S]):
             LawViolation: the law does not hold, or the type raised something it may not.
             ConfigError: the spec does not say what the law needs.
         """
+        try:
+            cls._run(spec, law, world, draw)
+        except LawViolation:
+            # A state that changes under another's hands breaks any law; say what it is.
+            watched = with_inputs_watched(spec)
+            cls._run(
+                watched, evolve(law, name=PURITY, statement=PURE), world, draw, is_watched=True
+            )
+            raise
+
+    @classmethod
+    def _run(
+        cls, spec: CRDTSpec[S], law: Law, world: World, draw: Draw, *, is_watched: bool = False
+    ) -> None:
+        """Try the law; with `is_watched` only what a watched spec says is a finding."""
         history = History(spec, replica_count=world.replica_count)
         trial = cls(spec=spec, law=law, world=world, draw=draw, history=history)
         try:
@@ -147,9 +170,15 @@ class Trial(Generic[S]):
             for chosen in trial._choices():
                 trial = evolve(trial, chosen=chosen)
                 law.check(trial)
-        except (LawViolation, ConfigError):
+        except InputChanged as error:
+            raise trial.violation(str(error)) from error
+        except ConfigError:
             raise
         except Exception as error:
+            if is_watched:
+                return
+            if isinstance(error, LawViolation):
+                raise
             raise trial.violation(f"{type(error).__name__} was raised: {error}") from error
 
     def _choices(self) -> Iterator[tuple[Element[S], ...]]:
@@ -192,6 +221,7 @@ class Trial(Generic[S]):
             world=self.world.name,
             history=self.history.told(),
             findings=[*(f"{name} is {element.words}" for name, element in named), *findings],
+            draw=self.draw,
         )
 
     def holds(self, condition: bool, *findings: str) -> None:
