@@ -52,6 +52,13 @@ PARAMETRIC_TYPES_MAX: Final = 1024
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+")
 
+_LATTICE: Final = (
+    "__or__", "__le__", "is_bottom", "decompose", "digest", "to_wire", "from_wire",
+)  # fmt: skip
+"""What every document needs: see `meshlib.crdt.lattice.Lattice`."""
+
+_VERSIONED: Final = ("to_version", "from_version")
+
 _classes: dict[str, type[Any]] = {}
 _tags: dict[type[Any], str] = {}
 _versions: dict[type[Any], int] = {}
@@ -84,10 +91,15 @@ def register(tag: str, cls: type[Any]) -> None:
 
     Raises:
         InvalidValueError: the tag is malformed or names another class.
+        InvalidTypeError: the class lacks something that a document of it would need, which is
+            named. State unchanged after either.
     """
     name = tag.partition("(")[0]
     if not _NAME.fullmatch(name) or len(tag) > TAG_CHARACTERS_MAX:
         raise InvalidValueError(f"{tag!r} is no type tag")
+    lacking = _lacking(cls)
+    if lacking:
+        raise InvalidTypeError(f"{cls.__qualname__} is no lattice: it lacks {', '.join(lacking)}")
     known = _classes.get(tag)
     if known is not None and known is not cls:
         if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -97,6 +109,44 @@ def register(tag: str, cls: type[Any]) -> None:
     _classes[tag] = cls
     _tags[cls] = tag
     _versions[cls] = getattr(cls, "format_version", FORMAT_VERSION)
+
+
+def _lacking(cls: type[Any]) -> tuple[str, ...]:
+    """Return what a class lacks to be a document, as a reader would add it; empty when nothing.
+
+    Looked for are the names that the first write, its log entry and an exchange need, not what
+    they do: `meshlib.testing.laws` checks that.
+    """
+    needed: list[str] = list(_LATTICE)
+    if _own(cls, "absorb") is not None:
+        needed.append("copy")  # what is changed in place is copied first
+    version = getattr(cls, "format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        needed += _VERSIONED
+    lacking = [name for name in needed if _own(cls, name) is None]
+    lacking += [
+        f"{name} as a classmethod"
+        for name in ("from_wire", "from_version")
+        if name in needed
+        and name not in lacking
+        and not isinstance(_own(cls, name), classmethod | staticmethod)
+    ]
+    if type(version) is not int or version < 1:
+        lacking.append(f"a format_version of 1 or more (it is {version!r})")
+    if not lacking:
+        try:
+            cls()
+        except TypeError as error:
+            lacking.append(f"a bottom, for {cls.__qualname__}() raises: {error}")
+    return tuple(lacking)
+
+
+def _own(cls: type[Any], name: str) -> Any:
+    """Return what a class has under a name, None where only every object and every class has it."""
+    for base in cls.__mro__:
+        if base is not object and name in vars(base):
+            return vars(base)[name]
+    return None
 
 
 def register_family(name: str, make: Callable[[Sequence[str]], type[Any]]) -> None:

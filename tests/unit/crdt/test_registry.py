@@ -44,6 +44,72 @@ class Renamed(GCounter):
 register("test_renamed", Renamed)
 
 
+class Bare:
+    """A class with nothing that a lattice has but what every object has."""
+
+
+class HalfMade(GCounter):
+    """A counter that can be written and not read, and is changed in place without a copy."""
+
+    from_wire = None  # type: ignore[assignment]
+
+    def absorb(self, delta: Self) -> Self:
+        return delta
+
+
+class ReadByAnObject(GCounter):
+    """A counter whose reader is a method of an object."""
+
+    def from_wire(self, wire: Any) -> Self:  # type: ignore[override]
+        return self
+
+
+class Later(GCounter):
+    """A counter in a second format that forgets the first."""
+
+    format_version: ClassVar[int] = 2
+
+
+class NeedsMore(GCounter):
+    """A counter that cannot be made from nothing."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (
+            Bare,
+            "lacks __or__, __le__, is_bottom, decompose, digest, to_wire, from_wire$",
+        ),
+        (HalfMade, "lacks from_wire, copy$"),
+        (ReadByAnObject, "lacks from_wire as a classmethod$"),
+        (Later, "lacks to_version, from_version$"),
+        (NeedsMore, r"lacks a bottom, for NeedsMore\(\) raises: .*start"),
+    ],
+)
+def test_a_class_that_would_fail_at_its_first_write_is_refused(cls: type[Any], words: str) -> None:
+    """At once, with what it lacks, and its tag stays free."""
+    with pytest.raises(InvalidTypeError, match=f"{cls.__name__} is no lattice: it {words}"):
+        register("test_refused", cls)
+
+    with pytest.raises(DecodeError, match="no type known here"):
+        resolve("test_refused")
+
+
+@pytest.mark.parametrize("name", ["digest", "to_wire", "from_wire", "decompose", "is_bottom"])
+def test_each_method_of_a_lattice_is_asked_for_by_its_name(name: str) -> None:
+    """A class that has all others is refused for the one."""
+    methods = {key: value for key, value in vars(GCounter).items() if key != name}
+    methods = {key: value for key, value in methods.items() if key not in GCounter.__slots__}
+    lacking = type("Lacking", (), {**methods, "__init__": lambda self: None, "__slots__": ()})
+
+    with pytest.raises(InvalidTypeError, match=f"lacks {name}$"):
+        register("test_refused", lacking)
+
+
 def test_a_state_comes_back_with_its_type() -> None:
     """The encoding names the type and the version."""
     state = GCounter().increment(3, by=ALICE)
