@@ -8,8 +8,9 @@ local verb included, the driver drains `packets_to_send` and `events` and arms o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from typing import Final
 
 from attrs import field, frozen
 
@@ -40,6 +41,9 @@ from meshlib.sync import MeshSyncManager
 
 __all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode"]
 
+_NAMED_MAX: Final = 5
+"""Documents that one line names; of the others it says how many there are."""
+
 
 class HealthStatus(StrEnum):
     """How the cluster looks from here. The values are the specification's words."""
@@ -57,7 +61,8 @@ class Health:
         status: healthy; degraded while a member is suspected or Down or a store is not well;
             partitioned while no majority is in reach.
         cluster_size: members in reach, this node included.
-        stores_healthy: whether every store can be read and agrees with its peers.
+        stores_healthy: whether every store can be read, lacks no entry that came, and agrees
+            with its peers.
         partition: what the partition detector sees.
         problems: what is wrong, one line each; empty when healthy.
     """
@@ -232,6 +237,9 @@ class MeshNode:
         if self._store_problems is None:
             self._store_problems = self.sync.problems()
         faults += self._store_problems
+        incomplete = self.replica.incomplete_documents()
+        if incomplete:
+            faults.append(f"entries could not be read here, of {_some(incomplete)}")
         if partition.state is PartitionState.WITHOUT_QUORUM:
             status = HealthStatus.PARTITIONED
         elif problems or faults:
@@ -358,3 +366,9 @@ class MeshNode:
     def _check(self) -> None:
         """Assert the invariants of everything inside."""
         self._engine._check()  # noqa: SLF001 - invariants reach inside on purpose
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return a few names, and how many more there are."""
+    more = len(names) - _NAMED_MAX
+    return ", ".join(names[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

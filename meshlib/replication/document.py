@@ -247,6 +247,10 @@ class DocumentTable:
         if len(self._skipped) > DOCUMENTS_MAX:
             del self._skipped[next(iter(self._skipped))]
 
+    def skipped(self) -> list[str]:
+        """Return the names of the documents that lack an entry, sorted; some may not be here."""
+        return sorted(self._skipped)
+
     def heal(self, name: str, clock: Mapping[ActorId, int]) -> None:
         """Note that a whole document of a peer with this clock was absorbed. O(skipped)."""
         skipped = self._skipped.get(name)

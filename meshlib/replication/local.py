@@ -89,6 +89,14 @@ class LocalReplica:
         """Return the names of the documents, sorted."""
         return [document.name for document in self._served.documents]
 
+    def incomplete_documents(self) -> list[str]:
+        """Return the documents of which an entry was passed over, sorted, until they are healed.
+
+        That is an entry of a type that is not known here, or one that could not be read. Such a
+        document may not be there at all.
+        """
+        return self._served.documents.skipped()
+
     def changes(self) -> list[Change]:
         """Drain what became new, in order."""
         return self._served.journal.drain_changes()

@@ -5,9 +5,16 @@ from __future__ import annotations
 import random
 
 import pytest
+from attrs import evolve
 
+from meshlib.clock import HybridClock
+from meshlib.codec import pack
 from meshlib.errors import ConfigError, InvalidValueError
+from meshlib.identity import actor_id
 from meshlib.node import HealthStatus, MeshConfig, MeshNode
+from meshlib.replication import LogEntry, Replica, ReplicationConfig
+
+ALICE = actor_id("alice", 1)
 
 
 def make_node(**settings: str) -> MeshNode:
@@ -85,3 +92,45 @@ def test_the_next_deadline_comes_before_the_limiter_is_due() -> None:
 
     assert deadline is not None
     assert deadline <= node.config.rate_limit.report_interval_s
+
+
+def test_a_node_that_passed_an_entry_over_says_so_until_it_is_healed() -> None:
+    """What it lacks is there elsewhere; a peer's whole document brings it."""
+    clock = HybridClock(ALICE, wall_clock=lambda: 1.7e9)
+    peer = Replica(actor=ALICE, clock=clock)
+    peer.open("m", type_tag="lww_map")
+    peer.write("m", lambda s, c: s.set("k", 1, stamp=c.stamp(), sequence=c.sequence))
+    (entry,) = peer.flush()
+    node = make_node()
+    node.join([], now=0.0)
+    unknown = evolve(entry, delta=pack(("nobody.has.this", 1, ())))
+    for _ in range(ReplicationConfig().rejections_max):
+        before = node.health()
+        node.replica.receive([unknown])
+    lacking = node.health()
+    node.replica.begin_transfer()
+    for page in peer.transfer_pages({}):
+        node.replica.absorb_page(page)
+    node.replica.complete_transfer(peer.advertised_vector())
+    healed = node.health()
+
+    assert before.status is healed.status is HealthStatus.HEALTHY
+    assert (lacking.status, lacking.stores_healthy) == (HealthStatus.DEGRADED, False)
+    assert lacking.problems == ("entries could not be read here, of m",)
+    assert healed.problems == ()
+
+
+def test_one_line_tells_of_many_documents_that_lack_entries() -> None:
+    """Some by their names, all by their number: what peers send makes no answer long."""
+    node = make_node()
+    node.join([], now=0.0)
+    entries = [
+        LogEntry(actor=ALICE, first=number, last=number, document=f"d{number}", delta=b"\xc1")
+        for number in range(1, 8)
+    ]
+    for _ in range(len(entries) * ReplicationConfig().rejections_max):
+        node.replica.receive(entries)
+
+    assert node.health().problems == (
+        "entries could not be read here, of d1, d2, d3, d4, d5 and 2 more",
+    )
