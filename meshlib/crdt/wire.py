@@ -1,7 +1,8 @@
 """Strict readers for wire trees, and the canonical order of keys.
 
-Rule: everything that checks a tree from a peer goes through this file, and raises `DecodeError`
-or `LimitExceeded` and nothing else.
+Rule: what several types check of a tree from a peer must live in this file, and raises
+`DecodeError` or `LimitExceeded` and nothing else. What one type alone asks of its own tree (rows
+that fit together, a limit) is checked in its `from_wire`, with the same errors.
 """
 
 from __future__ import annotations

@@ -33,9 +33,15 @@ class ORMap(DottedState, Generic[K, V]):
     """A map whose values are states and whose removals are observed. A container.
 
     Made by `ORMap.of(type)`. A causal type (`ORSet`, `RemoveWinsSet`, a flag, `MVRegister`,
-    another `ORMap`) is held as it is; any other type through `Embedded`, whose module says how
-    it behaves under a concurrent removal. A key is there as long as its state has a live dot:
-    removing it removes the dots that were seen, and what was concurrent survives.
+    another `ORMap`) is held as it is; any other type through `Embedded`. A key is there as long
+    as its state has a live dot: removing it removes the dots that were seen, and what was
+    concurrent survives.
+
+    What survives is coarser for an embedded type: all that a concurrent writer contributed since
+    the last removal it knew of, not its concurrent change alone. In a map of `GSet`s b adds
+    "admin", a removes the key having seen that, and b, who has not heard of it, adds "write": both
+    elements are there again. In a map of `ORSet`s only "write" is. So take a causal type where a
+    removal must hold for what it has seen, such as a permission.
     """
 
     __slots__ = ("_children", "_owners")

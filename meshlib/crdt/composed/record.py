@@ -159,6 +159,30 @@ def lattice(
 ) -> Callable[[type[T]], type[T]]:
     """Declare a class whose fields are lattices to be a lattice, and register it.
 
+    >>> from meshlib.crdt import Dot, MaxRegister, ORSet, lattice
+    >>> from meshlib.identity import actor_id
+    >>> here, there = actor_id("here", 1), actor_id("there", 1)
+
+    >>> @lattice(name="example.worker")
+    ... class Worker:
+    ...     load: MaxRegister[float]
+    ...     tags: ORSet[str]
+
+    A write of a field is a record in which only that field is given:
+
+    >>> idle = Worker()
+    >>> busy = idle | Worker(load=idle.load.set(0.5))
+    >>> tagged = idle | Worker(tags=idle.tags.add("gpu", dot=Dot(there, 1)))
+    >>> both = busy | tagged
+    >>> both.load.value, sorted(both.tags)
+    (0.5, ['gpu'])
+
+    Whoever has seen a tag can remove it, and each field is joined for itself:
+
+    >>> gone = both | Worker(tags=both.tags.remove("gpu"))
+    >>> gone.load.value, sorted(gone.tags), tagged <= gone
+    (0.5, [], True)
+
     The class may be a plain one with annotations or an attrs class; either way its objects are
     containers: changed in place by `absorb`, and not hashable. Each field can be left out of
     the constructor and is then empty. A type checker knows that of fields that say so:

@@ -12,6 +12,7 @@ from meshlib.crdt import (
     Dot,
     Embedded,
     EnableWinsFlag,
+    GSet,
     LWWRegister,
     MVRegister,
     ORMap,
@@ -154,6 +155,20 @@ def test_a_change_concurrent_with_a_removal_keeps_its_writer_s_whole_contributio
     removal = base.remove("k")
     change = counted(base, "k", 1, Dot(ALICE, 2))
     assert {"k": 6} == (base | removal | change).value == (change | removal).value
+
+
+def test_what_survives_a_concurrent_removal_is_coarser_for_an_embedded_type() -> None:
+    """As the class says: of sets that only grow both elements come back, of others the new one."""
+    plain, causal = ORMap.of(GSet), ORMap.of(ORSet)
+    grown = plain().update("k", lambda value: value.add("admin"), dot=Dot(BOB, 1))
+    removed = grown | grown.remove("k")
+    later = grown | grown.update("k", lambda value: value.add("write"), dot=Dot(BOB, 2))
+    observed = tagged(causal(), "k", "admin", Dot(BOB, 1))
+    gone = observed | observed.remove("k")
+    newer = observed | tagged(observed, "k", "write", Dot(BOB, 2))
+
+    assert {"admin", "write"} == set((removed | later)["k"])
+    assert {"write"} == set((gone | newer)["k"])
 
 
 def test_an_embedded_register_behaves_the_same() -> None:

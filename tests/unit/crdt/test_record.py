@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 from typing import Any
 
@@ -233,3 +234,14 @@ def test_a_record_is_written_for_a_peer_one_version_behind() -> None:
         decode(pack(("record:test-versioned", 1, (("added", ((ALICE, 1),)),))))
     with pytest.raises(VersionMismatch):
         decode(pack(("record:test-versioned", 3, ())))
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    """As a reader would type it in."""
+    (example,) = doctest.DocTestFinder(recurse=False).find(
+        lattice, "lattice", globs={"__name__": __name__}
+    )
+    result = doctest.DocTestRunner().run(example)
+
+    assert result.failed == 0
+    assert result.attempted > 5
