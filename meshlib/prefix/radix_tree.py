@@ -1,6 +1,7 @@
 """A radix tree over text: who has which prefix cached.
 
-Rule: the shape of the tree and the counting of its characters must live in this file.
+Rule: who holds what, and the counting of characters, must live in this file; what changes the
+shape of the tree is in `nodes.py`.
 
 An entry is a text of one tenant with the access at which it was last used. A tenant holds every
 prefix of its entries. Each node carries, for each tenant that holds it, the highest access of

@@ -30,8 +30,9 @@ class ReplicationConfig:
             start writes is stamped later: minutes. 0 is for tests with equal clocks.
         rejections_max: how often an entry that cannot be read is asked for again before it is
             passed over, with an event; over 0.
-        changes_max: changes that nobody has drained yet; the oldest goes beyond it, counted.
-        events_max: events that nobody has drained yet; likewise.
+        changes_max: changes that nobody has drained yet; one more and all of them go, with the
+            event `ChangesDropped`: who missed one reads the state again.
+        events_max: events that nobody has drained yet; beyond it the oldest goes, counted.
     """
 
     log_bytes_max: int = LOG_BYTES_MAX

@@ -96,8 +96,9 @@ class Lacking:
     """What a peer lacks, from the log.
 
     Args:
-        entries: in each actor's order; an empty list when a transfer is needed.
-        needs_transfer: whether the log no longer reaches back far enough.
+        entries: in each actor's order, as far as the log and the budget reach; also with
+            `needs_transfer`, for what is new does not wait for a transfer of what is old.
+        needs_transfer: whether the log no longer reaches back far enough for some actor.
         is_complete: whether the peer has everything once it has the entries.
     """
 

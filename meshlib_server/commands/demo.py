@@ -66,7 +66,7 @@ class _Walk:
     step_count: int = field(default=0, init=False)
 
     def run(self) -> None:
-        """_Walk through all steps, printing a line for each; raise `StepFailed` at the first."""
+        """Walk through all steps, printing a line for each; raise `StepFailed` at the first."""
         steps: list[tuple[str, Callable[[], str]]] = [
             ("start", self.start),
             ("join", self.join),

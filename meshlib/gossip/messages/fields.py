@@ -1,4 +1,7 @@
-"""Checks of decoded fields: every type and range that comes from a peer passes here.
+"""Checks of decoded fields: the types and ranges that messages and frames have in common.
+
+How fields fit together is checked by the message that has them. What a node compares with what it
+knows (whether a sender is who it says) is no question of form, and is asked where it is used.
 
 Each check returns the value it was given, or raises `DecodeError` or `LimitExceeded`.
 """
