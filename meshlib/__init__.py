@@ -1,27 +1,66 @@
-"""Replicas that share state without a store.
+"""Replicas that share state without a store. What a program needs is named here.
 
-The rooms, from the top of the house down; each imports only what stands below it:
+The front
+    MeshRuntime         one running node: acquire, route, document, call, wait_ready, events
+    MeshNode            the same node without IO, for whoever drives it
+    MeshSyncManager     `mesh.sync`: workers, policies, trees, configuration
+    Document            a replicated state of a type of one's own choice
+    ConsistentHashRing  who owns a key
+    __version__         of this package
 
-    aio/             MeshRuntime: a node on asyncio, its transports, discovery and snapshots
-    testing/         laws, machines and a simulator for one's own types and clusters
-    node.py          MeshNode: one whole node, without IO
-    sync.py          MeshSyncManager: what a router reads and writes
-    gossip/          members, news and entries between nodes, without IO
-    ratelimit/       rate limits over the cluster, decided locally
-    routing/         which worker has the most of a prompt cached, and may take it
-    state/           the stores: workers, policies, configuration, members
-    replication/     documents, a log, a version vector, state transfers
-    crdt/            the lattices; usable on their own
-    membership/      the table of members, probes, suspicion, partitions, topology
-    prefix/          the radix tree and the block index; usable on their own
-    ring.py          the hash ring; usable on its own
+Settings
+    MeshConfig          who a node is, with what follows inside
+    GossipConfig        how often it probes, gossips and repairs; profiles lan, wan, local
+    ReplicationConfig   how much it keeps
+    RateLimitConfig     how limits are shared; PartitionMode: what it admits while cut off
+    CacheAwareConfig    how prompts are routed
+
+Transports, discovery, snapshots
+    Transport           what carries frames: TcpTransport, or MemoryNetwork and MemoryTransport
+    Discovery           where peers are: FixedSeeds, DnsSeeds, FileSeeds, SeveralSources
+    SnapshotFile        where a node's state is kept
+
+Answers
+    Decision            of a rate limit; RateLimitStats: what is used of it
+    RouteDecision       of a prompt; RouteReason: why this worker
+    WriteReceipt        of a write; WriteContext: what marks one
+    WorkerState, PolicyState, TreeInsert, TreeRemove, StateChange, StoreName
+                        what the stores hold, and which of it changed
+    Health              how the cluster is; HealthStatus
+    MemberRecord        who is in it; MemberStatus
+    Diagnosis           how far a node has come; SeedReport: what a seed answered
+
+Events
+    EventStream         an async iterator of what happens to a node; Event: any of these
+    MemberJoined, MemberSuspected, MemberRecovered, MemberDown, MemberLeft, MemberForgotten
+    PacketRejected, LocalPause, StateRestored, IdentityRenewed, Rejoined
+
+Errors
+    MeshError           all of them
+    LocalError          the caller's: ConfigError, InvalidValueError, InvalidTypeError, LimitError,
+                        UnknownKeyError, DocumentTypeError, StateError, ThreadError,
+                        ForeignClockError, NameConflictError
+    NotReadyError       it took too long, with what was tried
+    RemoteError         a peer's
+
+Rooms, from the top of the house down; each imports only what stands below it
+    aio/                the runtime, its transports, discovery and snapshots
+    testing/            laws, machines and a simulator for one's own types and clusters
+    node.py, sync.py    one whole node, without IO; what a router reads and writes
+    gossip/             members, news and entries between nodes, without IO
+    ratelimit/          rate limits over the cluster, decided locally
+    routing/            which worker has the most of a prompt cached, and may take it
+    state/              the stores: workers, policies, configuration, members
+    replication/        documents, a log, a version vector, state transfers
+    crdt/               the lattices; usable on their own
+    membership/         the table of members, probes, suspicion, partitions, topology
+    prefix/, ring.py    the radix tree, the block index, the hash ring; usable on their own
     clock.py, codec.py, identity.py
-                     hybrid clocks, canonical bytes, who a node is
+                        hybrid and monotonic time, canonical bytes, who a node is
     errors.py, limits.py, hashing.py
-                     every error, every bound, stable hashes
+                        every error, every bound, stable hashes
 
-The names below are imported on first use, so that `import meshlib.crdt` loads no more than it
-needs.
+The names are imported on first use, so that `import meshlib.crdt` loads no more than it needs.
 """
 
 from __future__ import annotations
@@ -29,37 +68,181 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from meshlib.aio import MeshRuntime
+    from meshlib.aio import (
+        Diagnosis,
+        Discovery,
+        DnsSeeds,
+        EventStream,
+        FileSeeds,
+        FixedSeeds,
+        MemoryNetwork,
+        MemoryTransport,
+        MeshRuntime,
+        SeedReport,
+        SeveralSources,
+        SnapshotFile,
+        TcpTransport,
+        Transport,
+    )
+    from meshlib.errors import (
+        ConfigError,
+        DocumentTypeError,
+        ForeignClockError,
+        InvalidTypeError,
+        InvalidValueError,
+        LimitError,
+        LocalError,
+        MeshError,
+        NameConflictError,
+        NotReadyError,
+        RemoteError,
+        StateError,
+        ThreadError,
+        UnknownKeyError,
+    )
+    from meshlib.gossip import (
+        Event,
+        GossipConfig,
+        IdentityRenewed,
+        LocalPause,
+        MemberDown,
+        MemberForgotten,
+        MemberJoined,
+        MemberLeft,
+        MemberRecovered,
+        MemberSuspected,
+        PacketRejected,
+        Rejoined,
+        StateRestored,
+    )
+    from meshlib.membership import MemberRecord, MemberStatus
     from meshlib.node import Health, HealthStatus, MeshConfig, MeshNode
+    from meshlib.ratelimit import Decision, PartitionMode, RateLimitConfig, RateLimitStats
+    from meshlib.replication import Document, ReplicationConfig, WriteContext, WriteReceipt
     from meshlib.ring import ConsistentHashRing
+    from meshlib.routing import (
+        CacheAwareConfig,
+        RouteDecision,
+        RouteReason,
+        TreeInsert,
+        TreeRemove,
+    )
+    from meshlib.state import PolicyState, StateChange, StoreName, WorkerState
+    from meshlib.sync import MeshSyncManager
+
+    __version__: str
 
 __all__ = [
+    "CacheAwareConfig",
+    "ConfigError",
     "ConsistentHashRing",
+    "Decision",
+    "Diagnosis",
+    "Discovery",
+    "DnsSeeds",
+    "Document",
+    "DocumentTypeError",
+    "Event",
+    "EventStream",
+    "FileSeeds",
+    "FixedSeeds",
+    "ForeignClockError",
+    "GossipConfig",
     "Health",
     "HealthStatus",
+    "IdentityRenewed",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "LimitError",
+    "LocalError",
+    "LocalPause",
+    "MemberDown",
+    "MemberForgotten",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberRecord",
+    "MemberRecovered",
+    "MemberStatus",
+    "MemberSuspected",
+    "MemoryNetwork",
+    "MemoryTransport",
     "MeshConfig",
+    "MeshError",
     "MeshNode",
     "MeshRuntime",
+    "MeshSyncManager",
+    "NameConflictError",
+    "NotReadyError",
+    "PacketRejected",
+    "PartitionMode",
+    "PolicyState",
+    "RateLimitConfig",
+    "RateLimitStats",
+    "Rejoined",
+    "RemoteError",
+    "ReplicationConfig",
+    "RouteDecision",
+    "RouteReason",
+    "SeedReport",
+    "SeveralSources",
+    "SnapshotFile",
+    "StateChange",
+    "StateError",
+    "StateRestored",
+    "StoreName",
+    "TcpTransport",
+    "ThreadError",
+    "Transport",
+    "TreeInsert",
+    "TreeRemove",
+    "UnknownKeyError",
+    "WorkerState",
+    "WriteContext",
+    "WriteReceipt",
+    "__version__",
 ]
 
-_HOMES = {
-    "ConsistentHashRing": "meshlib.ring",
-    "Health": "meshlib.node",
-    "HealthStatus": "meshlib.node",
-    "MeshConfig": "meshlib.node",
-    "MeshNode": "meshlib.node",
-    "MeshRuntime": "meshlib.aio",
+_ROOMS = {
+    "meshlib.aio": (
+        "Diagnosis Discovery DnsSeeds EventStream FileSeeds FixedSeeds MemoryNetwork "
+        "MemoryTransport MeshRuntime SeedReport SeveralSources SnapshotFile TcpTransport Transport"
+    ),
+    "meshlib.errors": (
+        "ConfigError DocumentTypeError ForeignClockError InvalidTypeError InvalidValueError "
+        "LimitError LocalError MeshError NameConflictError NotReadyError RemoteError StateError "
+        "ThreadError UnknownKeyError"
+    ),
+    "meshlib.gossip": (
+        "Event GossipConfig IdentityRenewed LocalPause MemberDown MemberForgotten MemberJoined "
+        "MemberLeft MemberRecovered MemberSuspected PacketRejected Rejoined StateRestored"
+    ),
+    "meshlib.membership": "MemberRecord MemberStatus",
+    "meshlib.node": "Health HealthStatus MeshConfig MeshNode",
+    "meshlib.ratelimit": "Decision PartitionMode RateLimitConfig RateLimitStats",
+    "meshlib.replication": "Document ReplicationConfig WriteContext WriteReceipt",
+    "meshlib.ring": "ConsistentHashRing",
+    "meshlib.routing": "CacheAwareConfig RouteDecision RouteReason TreeInsert TreeRemove",
+    "meshlib.state": "PolicyState StateChange StoreName WorkerState",
+    "meshlib.sync": "MeshSyncManager",
 }
+"""Where each name lives, as the imports above say it to type checkers."""
+
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    if name == "__version__":
+        from importlib.metadata import version
 
-    value = globals()[name] = getattr(importlib.import_module(home), name)
+        value: Any = version("meshlib-crdt")
+    elif name in _HOMES:
+        import importlib
+
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
     return value
 
 

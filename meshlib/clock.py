@@ -1,20 +1,46 @@
-"""Hybrid logical clocks: they order writes, and never decide who is alive.
+"""The two clocks of a node: hybrid logical time and monotonic time.
 
-Rule: everything that turns wall time into a stamp must live in this file. The wall clock comes
-in as a callable, so a simulator can skew it.
+The first orders writes and never decides who is alive; the second decides everything else, and
+comes in as `now`.
+
+Rule: everything that turns wall time into a stamp must live in this file, and so does the check
+of a `now`. The wall clock comes in as a callable, so a simulator can skew it.
 Source: Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical Physical Clocks", OPODIS 2014.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from meshlib.errors import ClockSkewError, ConfigError
+from meshlib.errors import (
+    ClockSkewError,
+    ConfigError,
+    ForeignClockError,
+    InvalidTypeError,
+    InvalidValueError,
+)
 
-__all__ = ["HybridClock", "Stamp"]
+__all__ = ["HybridClock", "MonotonicTime", "Stamp"]
 
 LOGICAL_MAX = (1 << 16) - 1
+
+DAY_S: Final = 86_400.0
+
+JUMP_MAX_S: Final = 366 * DAY_S
+"""How far a monotonic clock may jump ahead between two readings: a process may be stopped for
+months, and a caller of a limiter may be idle for as long. A wall clock is decades ahead of any
+machine's uptime, and so are nanoseconds."""
+
+AHEAD_MAX_S: Final = 1 * DAY_S
+"""How far a caller's reading may be ahead of the driver's. A driver reads its clock several times
+a second; only in a process that was stopped for as long can a caller come first, and the next
+step of the driver makes that good."""
+
+BEHIND_MAX_S: Final = 60.0
+"""How far a reading may be behind one that was given before: it was taken earlier and came later.
+It counts as the later one. What is further behind, such as a clock of CPU time, is another one."""
 
 
 class Stamp(NamedTuple):
@@ -78,10 +104,6 @@ class HybridClock:
         """Return how far a stamp is ahead of the wall clock, in seconds; negative when behind."""
         return stamp.wall_ms / 1000 - self._wall_clock()
 
-    def is_plausible(self, stamp: Stamp) -> bool:
-        """Tell whether a stamp is at most `skew_max_s` ahead of the wall clock."""
-        return self.ahead_s(stamp) <= self.skew_max_s
-
     def observe(self, stamp: Stamp) -> None:
         """Take note of a peer's stamp: the next own one will be later. O(1).
 
@@ -94,3 +116,90 @@ class HybridClock:
         if (stamp.wall_ms, stamp.logical) > (self._last_ms, self._last_logical):
             self._last_ms = stamp.wall_ms
             self._last_logical = stamp.logical
+
+
+class MonotonicTime:
+    """What is known of the monotonic clock whose readings come in as `now`.
+
+    Time never goes backwards behind this, and a reading of another clock is refused: one of them
+    would move every deadline to where the true clock never comes.
+
+    Args:
+        now: the first reading, in seconds; None: the first one that comes is taken as it is.
+
+    Raises:
+        InvalidTypeError: the first reading is no number.
+        InvalidValueError: it is not finite.
+    """
+
+    __slots__ = ("_driven_s", "_latest_s")
+
+    def __init__(self, now: float | None = None) -> None:
+        self._latest_s = self._driven_s = -math.inf
+        if now is not None:
+            self.advance(now)
+
+    @property
+    def latest_s(self) -> float:
+        """The latest time that was given; minus infinity before the first."""
+        return self._latest_s
+
+    def advance(self, now: float) -> float:
+        """Take a reading of whoever owns the clock, and return the time that it is. O(1).
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            `now`, or the latest of this owner's readings when that is later.
+
+        Raises:
+            InvalidTypeError: no number; a bool is none.
+            InvalidValueError: not finite.
+            ForeignClockError: over a year ahead of the reading before, or over a minute behind.
+                Nothing was changed by any of these.
+        """
+        driven_s = self._driven_s
+        if type(now) is not float or not driven_s <= now <= driven_s + JUMP_MAX_S:
+            now = _judge(now, floor_s=driven_s, driven_s=driven_s, ahead_max_s=JUMP_MAX_S)
+        self._driven_s = now
+        if now > self._latest_s:
+            self._latest_s = now
+        return now
+
+    def follow(self, now: float) -> float:
+        """Take a reading of a caller beside the owner, and return the time that it is. O(1).
+
+        The owner's time is not moved by it: a caller's mistake stays with the callers.
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            `now`, or the latest time of all when that is later.
+
+        Raises:
+            InvalidTypeError: no number; a bool is none.
+            InvalidValueError: not finite.
+            ForeignClockError: over a day ahead of the owner's reading, or over a minute behind
+                the latest. Nothing was changed by any of these.
+        """
+        latest_s, driven_s = self._latest_s, self._driven_s
+        if type(now) is not float or not latest_s <= now <= driven_s + AHEAD_MAX_S:
+            now = _judge(now, floor_s=latest_s, driven_s=driven_s, ahead_max_s=AHEAD_MAX_S)
+        self._latest_s = now
+        return now
+
+
+def _judge(now: float, *, floor_s: float, driven_s: float, ahead_max_s: float) -> float:
+    """Return the time of a reading that is not simply the next one; see `MonotonicTime`."""
+    if isinstance(now, bool) or not isinstance(now, int | float):
+        raise InvalidTypeError(f"now must be a number of seconds, not {type(now).__name__}")
+    if not math.isfinite(now):
+        raise InvalidValueError(f"now must be finite, got {now}")
+    if driven_s > -math.inf and now > driven_s + ahead_max_s:
+        hint = ", such as time.monotonic() (this looks like time.time())"
+        raise ForeignClockError(now, clock_s=driven_s, hint=hint if 1e9 < now < 1e10 else "")
+    if now < floor_s - BEHIND_MAX_S:
+        raise ForeignClockError(now, clock_s=floor_s)
+    return max(float(now), floor_s)

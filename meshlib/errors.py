@@ -1,12 +1,15 @@
 """Every error of the package, split by whose fault it is.
 
     MeshError
+    ├── NotReadyError              (TimeoutError) a node was not ready in time; it goes on trying
     ├── LocalError                 the caller's fault; nothing was changed
     │   ├── InvalidValueError      (ValueError) a value that cannot be kept or replicated
     │   ├── InvalidTypeError       (TypeError) a value of a type that cannot be kept
     │   ├── ConfigError            (ValueError) a setting that cannot hold
+    │   ├── ForeignClockError      (ValueError) a `now` that is no reading of the node's clock
     │   ├── LimitError             (ValueError) the caller would cross one of `meshlib.limits`
     │   ├── StateError             (RuntimeError) a call that does not fit the state of the object
+    │   │   └── ThreadError        a call from another thread than the node's
     │   ├── NameConflictError      (RuntimeError) the node's name is taken by a live node
     │   ├── DocumentTypeError      (TypeError) a document exists with another type
     │   ├── UnknownKeyError        (KeyError) nothing is kept under that name
@@ -34,6 +37,7 @@ __all__ = [
     "DecodeError",
     "DocumentTypeError",
     "EmptyRingError",
+    "ForeignClockError",
     "InsufficientRights",
     "InternalError",
     "InvalidTypeError",
@@ -43,11 +47,14 @@ __all__ = [
     "LocalError",
     "MeshError",
     "NameConflictError",
+    "NotReadyError",
     "RejectReason",
     "RemoteError",
     "StateError",
+    "ThreadError",
     "UnknownKeyError",
     "VersionMismatch",
+    "check_several",
 ]
 
 
@@ -68,6 +75,20 @@ class MeshError(Exception):
     """Root of every error raised by this package."""
 
 
+class NotReadyError(MeshError, TimeoutError):
+    """A node was not ready in time. It goes on trying, and nothing else has changed.
+
+    Args:
+        timeout_s: how long was waited, in seconds.
+        story: what was tried and what came of it, one line each.
+    """
+
+    def __init__(self, *, timeout_s: float, story: tuple[str, ...]) -> None:
+        super().__init__(f"not ready after {timeout_s:g} s: {'; '.join(story)}")
+        self.timeout_s = timeout_s
+        self.story = story
+
+
 class LocalError(MeshError):
     """The caller's fault. Raised before anything was changed."""
 
@@ -82,6 +103,24 @@ class InvalidTypeError(LocalError, TypeError):
 
 class ConfigError(LocalError, ValueError):
     """A setting that cannot hold. Nothing was started."""
+
+
+class ForeignClockError(LocalError, ValueError):
+    """A `now` that is no reading of the clock that came before. State unchanged.
+
+    Args:
+        now: what was given.
+        clock_s: where the clock stands, by the readings before.
+        hint: what the reading looks like, for the message; may be empty.
+    """
+
+    def __init__(self, now: float, *, clock_s: float, hint: str = "") -> None:
+        ahead_s = now - clock_s
+        where = f"{abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'}"
+        detail = f"now={now!r} is {where} the clock that was given before ({clock_s!r})"
+        super().__init__(f"{detail}: pass readings of one monotonic clock, in seconds{hint}")
+        self.now = now
+        self.clock_s = clock_s
 
 
 class LimitError(LocalError, ValueError):
@@ -102,6 +141,10 @@ class LimitError(LocalError, ValueError):
 
 class StateError(LocalError, RuntimeError):
     """A call that does not fit the state of the object. State unchanged."""
+
+
+class ThreadError(StateError):
+    """A call from another thread than the node's. State unchanged; `MeshRuntime.call` hops."""
 
 
 class NameConflictError(LocalError, RuntimeError):
@@ -215,3 +258,18 @@ class ClockSkewError(RemoteError):
 
 class InternalError(MeshError):
     """A broken invariant of this package. Please report it, with the state it shows."""
+
+
+def check_several(what: str, values: object) -> None:
+    """Refuse one text where several are meant: it would be taken for its characters. O(1).
+
+    Args:
+        what: what the values are, for the message; the value itself may be a secret.
+        values: what a caller gave.
+
+    Raises:
+        InvalidTypeError: it is a text, or bytes.
+    """
+    if isinstance(values, str | bytes | bytearray):
+        kind = type(values).__name__
+        raise InvalidTypeError(f"{what} must be several, such as a list, and not one {kind}")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 from attrs import field, frozen
 
-from meshlib.clock import HybridClock
+from meshlib.clock import HybridClock, MonotonicTime
+from meshlib.crdt import Lattice
 from meshlib.errors import ConfigError, RemoteError
 from meshlib.gossip import Counters, Engine, Event, GossipConfig, Packet
 from meshlib.identity import (
@@ -30,6 +31,7 @@ from meshlib.membership import MemberRecord, PartitionState, PartitionView, Topo
 from meshlib.ratelimit import RateLimitConfig, RateLimiter, RateMessage
 from meshlib.replication import (
     ChangesDropped,
+    Document,
     Replica,
     ReplicaState,
     ReplicationConfig,
@@ -43,6 +45,8 @@ __all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode"]
 
 _NAMED_MAX: Final = 5
 """Documents that one line names; of the others it says how many there are."""
+
+LatticeT = TypeVar("LatticeT", bound=Lattice)
 
 
 class HealthStatus(StrEnum):
@@ -74,30 +78,35 @@ class Health:
     problems: tuple[str, ...]
 
 
+def _gossip(settings: GossipConfig | str) -> GossipConfig:
+    return GossipConfig.of(settings) if isinstance(settings, str) else settings
+
+
 @frozen(slots=True, kw_only=True)
 class MeshConfig:
     """Who a node is, and its settings.
 
     Args:
         name: unique in the cluster; 1 to 255 bytes of UTF-8.
-        address: where peers reach it, `host:port`; never an unspecified address.
+        address: where peers reach it, `host:port`; never an unspecified address. A runtime
+            takes its transport's, and None says no more than that.
         cluster_name: frames of another cluster are refused, so that two never merge.
         region: for the sparse topology; may be empty.
         zone: availability zone inside the region; may be empty.
         full_mesh_threshold: up to this many nodes all talk to all.
-        gossip: the engine's settings.
+        gossip: the engine's settings, or the name of a profile: `lan`, `wan` or `local`.
         replication: the replica's settings.
         rate_limit: the limiter's settings.
         clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped.
     """
 
     name: str
-    address: str
+    address: str | None = None
     cluster_name: str = "mesh"
     region: str = ""
     zone: str = ""
     full_mesh_threshold: int = 10
-    gossip: GossipConfig = field(factory=GossipConfig)
+    gossip: GossipConfig = field(factory=GossipConfig, converter=_gossip)
     replication: ReplicationConfig = field(factory=ReplicationConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     clock_skew_max_s: float = 60.0
@@ -110,12 +119,13 @@ class MeshConfig:
         """
         check_name("the node's name", self.name)
         check_name("the cluster's name", self.cluster_name, bytes_max=CLUSTER_NAME_BYTES_MAX)
-        check_name("the node's address", self.address)
+        if self.address is not None:
+            check_name("the node's address", self.address)
+            if is_unspecified_address(self.address):
+                raise ConfigError(f"{self.address!r} is no address that a peer could reach")
         for what, label in (("region", self.region), ("zone", self.zone)):
             if label:
                 check_name(f"the {what}", label)
-        if is_unspecified_address(self.address):
-            raise ConfigError(f"{self.address!r} is no address that a peer could reach")
 
 
 class MeshNode:
@@ -126,6 +136,13 @@ class MeshNode:
         rng: all chance of this node.
         wall_clock: seconds since 1970; it may jump. Marks writes, and nothing else.
         now: monotonic seconds.
+
+    Raises:
+        ConfigError: the configuration has no address.
+
+    Every `now` must be a reading of one monotonic clock, and is judged by `MonotonicTime` before
+    anything is done: InvalidTypeError, InvalidValueError or ForeignClockError, with nothing
+    changed, for what cannot be one.
     """
 
     def __init__(
@@ -136,8 +153,11 @@ class MeshNode:
         wall_clock: Callable[[], float],
         now: float,
     ) -> None:
+        if config.address is None:
+            raise ConfigError("a node needs an address; a runtime takes its transport's")
         self.config = config
         self.wakeup: Callable[[], None] | None = None
+        self._time = MonotonicTime(now)
         incarnation = mint_incarnation(wall_clock(), rng)
         actor = actor_id(config.name, incarnation)
         clock = HybridClock(actor, wall_clock=wall_clock, skew_max_s=config.clock_skew_max_s)
@@ -160,7 +180,8 @@ class MeshNode:
             rng=rng,
             now=now,
         )
-        self.sync = MeshSyncManager(self.replica, members=self._engine.members, on_write=self._wake)
+        self.replica.on_write = self._wake
+        self.sync = MeshSyncManager(self.replica, members=self._engine.members)
         self.limiter = RateLimiter(
             config.name,
             actor=actor,
@@ -168,10 +189,20 @@ class MeshNode:
             wall_clock=wall_clock,
             config=config.rate_limit,
             on_urgent=self._wake,
+            read_time=self._time.follow,
         )
         self._store_problems: tuple[str, ...] | None = None
         self._limiter_revision = -1
         self._update_limiter()
+
+    def set_guard(self, guard: Callable[[], None] | None) -> None:
+        """Have every use by an application judged first; for whoever drives this node.
+
+        Args:
+            guard: called before anything is done, and raises to refuse it; None: nobody judges.
+        """
+        self.replica.guard = guard
+        self.limiter.guard = guard
 
     # Who
 
@@ -262,7 +293,16 @@ class MeshNode:
         """Ask peers to acknowledge entries at once instead of with the next exchange."""
         self._engine.dissemination.wants_acknowledgement = is_wanted
 
-    # Decisions
+    # Documents and decisions
+
+    def document(self, name: str, kind: type[LatticeT]) -> Document[LatticeT]:
+        """Return a document with its type, made empty when it is not there; see `Document`. O(1).
+
+        Args:
+            name: the same on every node.
+            kind: a registered class of lattices.
+        """
+        return Document(self.replica, name, kind=kind)
 
     def route(self, model_id: str, text: str) -> RouteDecision:
         """Choose a worker for a prompt and record the placement everywhere. Never waits.
@@ -273,21 +313,26 @@ class MeshNode:
 
     # The driver's side
 
+    def note_time(self, now: float) -> None:
+        """Take a reading of the driver's clock and do nothing else; see `MonotonicTime`."""
+        self._time.advance(now)
+
     def restore(self, state: ReplicaState, *, age_s: float, now: float) -> None:
         """Begin with a state that was kept on disk, before `join`. See `Engine.restore`."""
-        self._engine.restore(state, age_s=age_s, now=now)
+        self._engine.restore(state, age_s=age_s, now=self._time.advance(now))
         self._settle()
 
     def join(self, seeds: Iterable[str], *, now: float) -> None:
         """Ask seeds to let this node in; dial them for ever after. See `Engine.join`."""
-        self._engine.join(seeds, now=now)
+        self._engine.join(seeds, now=self._time.advance(now))
 
     def leave(self, *, now: float) -> None:
         """Flush what was written and say goodbye to every peer."""
-        self._engine.leave(now=now)
+        self._engine.leave(now=self._time.advance(now))
 
     def receive(self, data: bytes, *, sender: str, now: float) -> None:
         """Take in one frame. Never raises on what a peer sent. O(size)."""
+        now = self._time.advance(now)
         self._engine.receive(data, sender=sender, now=now)
         for name, document, payload in self._engine.volatile():
             self._receive_volatile(name, document, payload, now)
@@ -295,6 +340,7 @@ class MeshNode:
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""
+        now = self._time.advance(now)
         self._engine.handle_timer(now)
         limiter_due = self.limiter.next_deadline()
         if limiter_due is not None and limiter_due <= now:
@@ -323,11 +369,11 @@ class MeshNode:
 
     def connection_lost(self, address: str, *, now: float) -> None:
         """Learn that a link broke or a dial was refused: the member is probed at once."""
-        self._engine.connection_lost(address, now=now)
+        self._engine.connection_lost(address, now=self._time.advance(now))
 
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         """Learn that a link has more to carry than it takes, or is free again."""
-        self._engine.link_state(address, is_busy=is_busy, now=now)
+        self._engine.link_state(address, is_busy=is_busy, now=self._time.advance(now))
 
     # Inside
 

@@ -18,6 +18,7 @@ from meshlib.errors import (
     InvalidValueError,
     LimitError,
     UnknownKeyError,
+    check_several,
 )
 from meshlib.hashing import hash64, hash64_text
 from meshlib.limits import MEMBERS_MAX, VIRTUAL_NODES_MAX
@@ -52,7 +53,7 @@ class ConsistentHashRing:
         virtual_nodes: points of each node, 1 to 4,096. More spread the load more evenly.
 
     Raises:
-        InvalidTypeError: a name that is not text.
+        InvalidTypeError: a name that is not text, or one text in place of the names.
         InvalidValueError: an empty name, or `virtual_nodes` under 1.
         LimitError: more than 4,096 virtual nodes, or more than 4,096 nodes.
     """
@@ -112,10 +113,11 @@ class ConsistentHashRing:
         """Make these the nodes of the ring. O(points), and O(n log n) in those of new nodes.
 
         Raises:
-            InvalidTypeError: a name that is not text. Nothing changed.
-            InvalidValueError: an empty name. Nothing changed.
-            LimitError: more than 4,096 nodes. Nothing changed.
+            InvalidTypeError: a name that is not text, or one text in place of the names.
+            InvalidValueError: an empty name.
+            LimitError: more than 4,096 nodes. Nothing changed in any case.
         """
+        check_several("the nodes of a ring", nodes)
         wanted = {node: _name_bytes(node) for node in nodes}
         if len(wanted) > MEMBERS_MAX:
             raise LimitError("ring nodes", size=len(wanted), limit=MEMBERS_MAX)
@@ -185,9 +187,10 @@ def rendezvous(key: str, candidates: Iterable[str]) -> list[str]:
         candidates: names; one named twice counts once.
 
     Raises:
-        InvalidTypeError: a name that is not text.
+        InvalidTypeError: a name that is not text, or one text in place of the names.
         InvalidValueError: an empty name.
     """
+    check_several("the candidates", candidates)
     prefix = hash64_text(key).to_bytes(8, "big")
     weights = {name: hash64(prefix + _name_bytes(name)) for name in candidates}
     return sorted(weights, key=lambda name: (-weights[name], name))

@@ -61,8 +61,6 @@ class MeshSyncManager:
     Args:
         replica: holds the documents.
         members: returns the records of all members.
-        on_write: called after each write that changed something, so that the driver of the node
-            sends it; must not write itself.
     """
 
     def __init__(
@@ -70,9 +68,8 @@ class MeshSyncManager:
         replica: Replica,
         *,
         members: Callable[[], Sequence[MemberView]] = tuple,
-        on_write: Callable[[], None] | None = None,
     ) -> None:
-        documents = Documents(replica, on_write=on_write)
+        documents = Documents(replica)
         self.members: MembershipStore[MemberView] = MembershipStore(members)
         self.workers = WorkerStore(documents)
         self.policies = PolicyStore(documents)

@@ -16,17 +16,26 @@ from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidStatus,
+    InvalidURI,
+)
 
 from meshlib.aio import (
     LinkConfig,
+    LinkFailure,
+    LinkFault,
     OutgoingLinks,
+    PeerRefusedError,
     Receiver,
     TransportCounters,
     bound_silence,
     join_address,
+    refusal_word,
 )
-from meshlib.errors import StateError
+from meshlib.errors import RejectReason, StateError
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
 from meshlib_server.logs import quiet_warning
 
@@ -114,15 +123,16 @@ class WebSocketTransport:
         """
         self._links.drop(address)
 
-    def close_sender(self, sender: str) -> None:
+    def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the accepted connection that a frame came on: it carried what nobody sends.
 
         Args:
             sender: as it was handed to the receiver; one that is gone is ignored.
+            reason: told to the sender, as the reason of the closing.
         """
         for websocket, known in list(self._accepted.items()):
             if known == sender:
-                self._hang_up(websocket, _POLICY_VIOLATION)
+                self._hang_up(websocket, _POLICY_VIOLATION, refusal_word(reason))
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """Serve one accepted connection: the route of the gossip."""
@@ -165,20 +175,20 @@ class WebSocketTransport:
             if not receiver.frame_received(frame, sender):
                 await receiver.wait_for_room()
 
-    def _hang_up(self, websocket: WebSocket, code: int) -> None:
+    def _hang_up(self, websocket: WebSocket, code: int, word: str = "") -> None:
         """Begin to close an accepted connection; its route then ends by itself."""
 
         async def close() -> None:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it may just have gone
-                await websocket.close(code)
+                await websocket.close(code, word or None)
 
         task = asyncio.get_running_loop().create_task(close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _connection_lost(self, address: str) -> None:
+    def _connection_lost(self, address: str, failure: LinkFailure) -> None:
         if self._receiver is not None:
-            self._receiver.connection_lost(address)
+            self._receiver.connection_lost(address, failure)
 
     def _link_busy(self, address: str, is_busy: bool) -> None:
         if self._receiver is not None:
@@ -202,7 +212,9 @@ class WebSocketTransport:
             )
         except (InvalidHandshake, InvalidURI, EOFError) as error:
             quiet_warning("a peer refused the connection", f"{address}: {error}")
-            raise ConnectionRefusedError(str(error)) from error
+            is_token = isinstance(error, InvalidStatus) and error.response.status_code == 401
+            fault = LinkFault.WRONG_TOKEN if is_token else LinkFault.OTHER
+            raise PeerRefusedError(fault, str(error)) from error
         bound_silence(connection.transport, self._links.config.stall_s)
         return _OutgoingConnection(connection)
 
@@ -228,3 +240,6 @@ class _OutgoingConnection:
 
     def abort(self) -> None:
         self._connection.transport.abort()
+
+    def why_closed(self) -> LinkFailure:
+        return LinkFailure.told(self._connection.close_reason or "")

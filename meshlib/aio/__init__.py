@@ -1,6 +1,9 @@
 """The asyncio room: the runtime of a node, its transports, discovery and snapshots.
 
 runtime.py    MeshRuntime: a running node
+front.py      its verbs: what a program calls
+gate.py       which thread may enter a node, and when
+diagnosis.py  how far a node has come, and what its seeds answered
 driver.py     drives one node, which has no IO, with a transport and a clock
 events.py     events for whoever listens
 keeper.py     keeps a running node's state in its file
@@ -13,6 +16,7 @@ frames over TCP: the transport, its dialling side, its accepting side, lengths a
 settings.py   checks of settings
 """
 
+from meshlib.aio.diagnosis import Diagnosis, SeedReport
 from meshlib.aio.discovery import (
     Discovery,
     DnsSeeds,
@@ -31,17 +35,22 @@ from meshlib.aio.runtime import MeshRuntime
 from meshlib.aio.snapshots import SavedState, SnapshotCounters, SnapshotFile
 from meshlib.aio.tcp import TcpTransport
 from meshlib.aio.transport import (
+    LinkFailure,
+    LinkFault,
+    PeerRefusedError,
     QuietLog,
     Receiver,
     Transport,
     TransportCounters,
     is_unspecified,
     join_address,
+    refusal_word,
     split_address,
 )
 
 __all__ = [
     "Connection",
+    "Diagnosis",
     "Discovery",
     "DnsSeeds",
     "DrivenNode",
@@ -50,15 +59,19 @@ __all__ = [
     "FileSeeds",
     "FixedSeeds",
     "LinkConfig",
+    "LinkFailure",
+    "LinkFault",
     "ListenerConfig",
     "MemoryNetwork",
     "MemoryTransport",
     "MeshRuntime",
     "NodeDriver",
     "OutgoingLinks",
+    "PeerRefusedError",
     "QuietLog",
     "Receiver",
     "SavedState",
+    "SeedReport",
     "SeveralSources",
     "SnapshotCounters",
     "SnapshotFile",
@@ -70,5 +83,6 @@ __all__ = [
     "is_same_endpoint",
     "is_unspecified",
     "join_address",
+    "refusal_word",
     "split_address",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from meshlib.aio.transport import QuietLog, join_address, split_address
-from meshlib.errors import ConfigError
+from meshlib.errors import ConfigError, check_several
 
 __all__ = [
     "Discovery",
@@ -55,11 +55,13 @@ class FixedSeeds:
 
     Raises:
         ConfigError: one of them is no address.
+        InvalidTypeError: one text in place of several.
     """
 
     is_fixed = True
 
     def __init__(self, addresses: Iterable[str]) -> None:
+        check_several("seeds", addresses)
         self._addresses = tuple(dict.fromkeys(addresses))
         for address in self._addresses:
             split_address(address)
@@ -83,11 +85,13 @@ class DnsSeeds:
 
     Raises:
         ConfigError: one of the names is no address.
+        InvalidTypeError: one text in place of several.
     """
 
     is_fixed = False
 
     def __init__(self, names: Iterable[str], *, resolver: Resolver = _look_up) -> None:
+        check_several("names of seeds", names)
         self._names = tuple(dict.fromkeys(names))
         self._resolver = resolver
         self._known: dict[str, tuple[str, ...]] = {}

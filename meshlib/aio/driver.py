@@ -15,7 +15,8 @@ from typing import Protocol
 
 from attrs import define
 
-from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, QuietLog, Transport
+from meshlib.aio.diagnosis import Attempts
+from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, LinkFailure, QuietLog, Transport
 from meshlib.errors import RejectReason
 from meshlib.gossip import Event, MemberDown, Packet, PacketRejected
 from meshlib.limits import INBOX_BYTES_MAX
@@ -119,6 +120,7 @@ class NodeDriver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters = DriverCounters()
+        self.attempts = Attempts()
         self.busy_links: set[str] = set()
         self._transport = transport
         self._on_step = on_step
@@ -162,8 +164,9 @@ class NodeDriver:
         """Return when frames are welcome again."""
         await self._has_room.wait()
 
-    def connection_lost(self, address: str) -> None:
+    def connection_lost(self, address: str, failure: LinkFailure | None = None) -> None:
         """Queue the report of a broken link."""
+        self.attempts.failed(address, failure)
         self._reports.append((address, None))
         self._wake.set()
 
@@ -208,6 +211,7 @@ class NodeDriver:
                 # Before the sending: what is still sent there is to dial anew.
                 self._drop_link(node, event.member.address)
         for packet in packets:
+            self.attempts.sent(packet.destination)
             if not self._transport.send(packet.destination, packet.data):
                 self.counters.packets_dropped += 1
         if self._frames or self._reports:
@@ -263,7 +267,7 @@ class NodeDriver:
         )
         if event.reason in CLOSING_REASONS:
             self.counters.senders_closed += 1
-            self._transport.close_sender(event.sender)
+            self._transport.close_sender(event.sender, reason=event.reason)
 
     async def _sleep(self, node: DrivenNode) -> None:
         """Wait until something came, or the node's deadline."""

@@ -2,7 +2,8 @@
 
 A connection carries frames of 4 bytes big-endian length and that many bytes. The first is the
 hello: `mesh`, one byte of version, then the token in UTF-8 (none: nothing). No answer comes
-back: the dialling side sends, the accepting side receives.
+back: the dialling side sends, the accepting side receives. Only when it is about to close may the
+accepting side say why, in one frame: `mesh` and a word of `transport.LinkFault`.
 
 Rule: no more than the limit of the frame that is due is ever kept of what a peer sends.
 """
@@ -17,10 +18,19 @@ from struct import Struct
 from meshlib.errors import ConfigError, DecodeError, LimitExceeded, RejectReason, VersionMismatch
 from meshlib.limits import FRAME_BYTES_MAX, HELLO_BYTES_MAX
 
-__all__ = ["FrameDecoder", "TokenCheck", "check_hello", "encode_frame", "encode_hello"]
+__all__ = [
+    "FrameDecoder",
+    "TokenCheck",
+    "check_hello",
+    "encode_frame",
+    "encode_hello",
+    "encode_refusal",
+    "read_refusal",
+]
 
 MAGIC = b"mesh"
 HELLO_VERSION = 1
+REFUSAL_BYTES_MAX = 64
 _LENGTH = Struct(">I")
 _HELLO_HEADER_BYTES = len(MAGIC) + 1
 
@@ -42,6 +52,20 @@ def encode_hello(token: str | None) -> bytes:
     if len(secret) > HELLO_BYTES_MAX - _HELLO_HEADER_BYTES:
         raise ConfigError(f"a peer token may have {HELLO_BYTES_MAX - _HELLO_HEADER_BYTES} bytes")
     return encode_frame(MAGIC + bytes([HELLO_VERSION]) + secret)
+
+
+def encode_refusal(word: str) -> bytes:
+    """Make the last frame of an accepting side, which says why it closes. O(size)."""
+    return encode_frame(MAGIC + word.encode())
+
+
+def read_refusal(data: bytes) -> str:
+    """Return the word of a refusal; empty for anything else. O(1)."""
+    data = data[: _LENGTH.size + REFUSAL_BYTES_MAX]
+    frame = data[_LENGTH.size :]
+    if data[: _LENGTH.size] != _LENGTH.pack(len(frame)) or not frame.startswith(MAGIC):
+        return ""
+    return frame[len(MAGIC) :].decode("ascii", "replace")
 
 
 class TokenCheck:

@@ -19,7 +19,13 @@ from typing import Protocol
 from attrs import define, field, frozen
 
 from meshlib.aio.settings import check_not_negative, check_positive
-from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, QuietLog, TransportCounters
+from meshlib.aio.transport import (
+    FRAME_OVERHEAD_BYTES,
+    LinkFailure,
+    LinkFault,
+    QuietLog,
+    TransportCounters,
+)
 from meshlib.limits import FRAME_BYTES_MAX, MEMBERS_MAX, PEER_QUEUE_BYTES_MAX
 
 __all__ = ["Connection", "LinkConfig", "OutgoingLinks", "bound_silence"]
@@ -64,6 +70,10 @@ class Connection(Protocol):
 
     def abort(self) -> None:
         """Drop the connection at once. Idempotent."""
+
+    def why_closed(self) -> LinkFailure:
+        """Return why it is gone, as far as the peer or the system said; asked once it is."""
+        ...
 
 
 @frozen(slots=True, kw_only=True)
@@ -139,7 +149,8 @@ class OutgoingLinks:
 
     Args:
         dial: makes a connection to an address, ready to be sent on, or raises OSError.
-        connection_lost: called at once when a link breaks or cannot be made; must not raise.
+        connection_lost: called at once when a link breaks or cannot be made, with the reason;
+            must not raise.
         link_busy: called when much waits for a link, and when it no longer does, which is also
             when it breaks, cannot be made or is closed: each True is followed by a False;
             likewise.
@@ -152,7 +163,7 @@ class OutgoingLinks:
         self,
         dial: Callable[[str], Awaitable[Connection]],
         *,
-        connection_lost: Callable[[str], None],
+        connection_lost: Callable[[str, LinkFailure], None],
         link_busy: Callable[[str, bool], None],
         counters: TransportCounters,
         config: LinkConfig | None = None,
@@ -278,7 +289,7 @@ class OutgoingLinks:
             # A transport's own bug must not leave a link that looks open for ever.
             _logger.exception("the link to %s failed: please report this", link.address)
             self._pause(link)
-            self._connection_lost(link.address)
+            self._connection_lost(link.address, LinkFailure(LinkFault.OTHER, "a bug of this node"))
         finally:
             link.task = None
             dropped = link.drop_queue()
@@ -300,7 +311,7 @@ class OutgoingLinks:
             self.counters.dials_failed += 1
             _logger.debug("cannot reach %s: %s", link.address, error or type(error).__name__)
             self._pause(link)
-            self._connection_lost(link.address)
+            self._connection_lost(link.address, LinkFailure.of(error))
             return None
 
     def _pause(self, link: _Link) -> None:
@@ -343,7 +354,7 @@ class OutgoingLinks:
             self._tell_if_free(link)  # the batch that broke it no longer waits
         else:
             self._pause(link)
-        self._connection_lost(link.address)
+        self._connection_lost(link.address, connection.why_closed())
         return is_stable
 
     async def _write_until_idle(

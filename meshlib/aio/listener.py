@@ -13,10 +13,17 @@ import ssl
 
 from attrs import field, frozen
 
-from meshlib.aio.framing import FrameDecoder, TokenCheck, check_hello
+from meshlib.aio.framing import FrameDecoder, TokenCheck, check_hello, encode_refusal
 from meshlib.aio.settings import check_positive
-from meshlib.aio.transport import QuietLog, Receiver, TransportCounters, join_address
-from meshlib.errors import RemoteError
+from meshlib.aio.transport import (
+    LinkFault,
+    QuietLog,
+    Receiver,
+    TransportCounters,
+    join_address,
+    refusal_word,
+)
+from meshlib.errors import RejectReason, RemoteError
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
 
 __all__ = ["Listener", "ListenerConfig"]
@@ -78,7 +85,6 @@ class _AcceptedConnection(asyncio.Protocol):
                     self._greet(frame)
         except RemoteError as error:
             self._listener.refuse(self, error)
-            self.abort()
             return
         self._heard_at = asyncio.get_running_loop().time()
         if not is_welcome and self._resumption is None:
@@ -98,6 +104,17 @@ class _AcceptedConnection(asyncio.Protocol):
         """Drop the connection at once. Idempotent."""
         if self._transport is not None:
             self._transport.abort()
+
+    def dismiss(self, word: str) -> None:
+        """Say why, if there is a word for it, and close. Idempotent.
+
+        A peer that does not take the word is dropped by what bounds its hello or its silence.
+        """
+        if not word:
+            self.abort()
+        elif self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode_refusal(word))
+            self._transport.close()
 
     def _greet(self, frame: bytes) -> None:
         check_hello(frame, self._listener.tokens)
@@ -205,20 +222,23 @@ class Listener:
         self.counters.bytes_received += len(frame)
         return self.receiver.frame_received(frame, sender)
 
-    def close_sender(self, sender: str) -> None:
+    def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the connection of a sender; nothing happens when it is gone."""
         connection = self._accepted.get(sender)
         if connection is not None:
-            connection.abort()
+            connection.dismiss(refusal_word(reason))
 
     def refuse(self, connection: _AcceptedConnection, error: RemoteError) -> None:
-        """Count and log why a connection is being closed."""
+        """Count and log why a connection is closed, tell the peer, and close it."""
         if connection.is_greeted:
             self.counters.frames_malformed += 1
             self._log.tell("malformed frame", f"{error}, from {connection.sender}")
         else:
             self.counters.hellos_refused += 1
             self._log.tell("hello refused", f"{error}, from {connection.sender}")
+        # Who sends anything but a hello is no peer, and is told nothing.
+        is_token = error.reason is RejectReason.IDENTITY
+        connection.dismiss(LinkFault.WRONG_TOKEN if is_token else "")
 
     async def _accept_all(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()

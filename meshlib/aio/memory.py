@@ -14,8 +14,16 @@ from collections.abc import Collection
 
 from attrs import define, field
 
-from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, Receiver, TransportCounters, split_address
-from meshlib.errors import ConfigError, StateError
+from meshlib.aio.transport import (
+    FRAME_OVERHEAD_BYTES,
+    LinkFailure,
+    LinkFault,
+    Receiver,
+    TransportCounters,
+    refusal_word,
+    split_address,
+)
+from meshlib.errors import ConfigError, RejectReason, StateError, check_several
 from meshlib.limits import FRAME_BYTES_MAX, PEER_QUEUE_BYTES_MAX
 
 __all__ = ["MemoryNetwork", "MemoryTransport"]
@@ -67,15 +75,16 @@ class _Endpoint:
         self.counters.frames_dropped_unreachable += 1
         self.links.discard(address)
         if self.receiver is not None and self.is_open:
-            self.receiver.connection_lost(address)
+            failure = LinkFailure(LinkFault.REFUSED)
+            self.receiver.connection_lost(address, failure)
 
-    def link_broke(self, address: str) -> None:
-        """Tell the receiver that a peer it sent to is gone."""
+    def link_broke(self, address: str, word: str = "") -> None:
+        """Tell the receiver that a peer it sent to is gone, or wants no more from it."""
         if address in self.links:
             self.links.discard(address)
             self.counters.links_lost += 1
             if self.receiver is not None and self.is_open:
-                self.receiver.connection_lost(address)
+                self.receiver.connection_lost(address, LinkFailure.told(word))
 
     def arrive(self, frame: _Frame) -> None:
         """Take a frame from the network, behind those that wait already."""
@@ -224,7 +233,12 @@ class MemoryNetwork:
 
         Args:
             groups: addresses; those in no group form one together.
+
+        Raises:
+            InvalidTypeError: one address in place of a group. Nothing was changed.
         """
+        for group in groups:
+            check_several("the addresses of a group", group)
         self._hub.groups = tuple(frozenset(group) for group in groups)
 
     def heal(self) -> None:
@@ -298,8 +312,11 @@ class MemoryTransport:
     def drop_link(self, address: str) -> None:
         """Do nothing: a frame is carried or lost, and none waits for another."""
 
-    def close_sender(self, sender: str) -> None:
-        """Do nothing: there is no connection to close, only frames."""
+    def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
+        """Tell the sender that its link is closed; there is none, and its next frame is taken."""
+        endpoint = self._hub.endpoints.get(sender)
+        if endpoint is not None and self._hub.is_connected(sender, self.address):
+            endpoint.link_broke(self.address, refusal_word(reason))
 
     async def close(self, *, drain_s: float) -> None:
         """Stop listening, wait for what is queued for up to `drain_s` seconds, and close."""

@@ -17,13 +17,15 @@ from typing import Any, Self
 
 from attrs import evolve
 
+from meshlib.aio.diagnosis import Diagnosis, diagnose
 from meshlib.aio.discovery import Discovery, FixedSeeds
 from meshlib.aio.driver import DriverCounters, NodeDriver
 from meshlib.aio.events import Conditions, EventStream, EventStreams
+from meshlib.aio.front import MeshFront
 from meshlib.aio.keeper import SnapshotKeeper
 from meshlib.aio.snapshots import SnapshotFile
 from meshlib.aio.transport import Transport
-from meshlib.errors import NameConflictError, StateError
+from meshlib.errors import NameConflictError, NotReadyError, StateError
 from meshlib.gossip import Event, NameConflict
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 from meshlib.node import MeshConfig, MeshNode
@@ -46,13 +48,20 @@ STOP_DRAIN_S = 1.25
 """How long a stop waits for what is queued, goodbye included."""
 
 
-class MeshRuntime:
-    """Runs one `MeshNode` on asyncio: one task, one timer, bounded inbox.
+class MeshRuntime(MeshFront):
+    """Runs one node on asyncio, and is what a program calls: one task, one timer, bounded inbox.
 
-    Everything happens on the event loop that it was started on; call the node from there only.
+        async with MeshRuntime(MeshConfig(name="router-1"), transport=..., seeds=[...]) as mesh:
+            mesh.acquire("global", cost=1)
+            mesh.route("llama-3", text)
+            tags: Document[ORSet[str]] = mesh.document("tags", ORSet)
+            tags.write(lambda state, w: state.add("x", dot=w.dot()))
+
+    Everything happens in the thread of the event loop that it was started on; from another one
+    use `call`. Whatever is written, by whichever door, is sent in the same turn of the loop.
 
     Args:
-        config: who the node is; its address is replaced by the transport's.
+        config: who the node is; its address is the transport's.
         transport: not started yet; the runtime starts and closes it.
         seeds: addresses of peers, or a source of them. With none the node is its own cluster
             until someone finds it.
@@ -61,6 +70,10 @@ class MeshRuntime:
         snapshots: where the node's state is kept, and what it begins with; None: nowhere.
         seeds_refresh_s: how often a source that is not fixed is asked again, give or take a
             quarter.
+
+    Raises:
+        InvalidTypeError: `seeds` is one text, where a list of them is meant.
+        ConfigError: one of the seeds is no address.
     """
 
     def __init__(
@@ -74,6 +87,7 @@ class MeshRuntime:
         snapshots: SnapshotFile | None = None,
         seeds_refresh_s: float = 30.0,
     ) -> None:
+        super().__init__()
         self.config = config
         self._transport = transport
         self._discovery = seeds if isinstance(seeds, Discovery) else FixedSeeds(seeds)
@@ -82,10 +96,10 @@ class MeshRuntime:
         self._snapshots = snapshots
         self._seeds_refresh_s = seeds_refresh_s
         self._seeds: tuple[str, ...] = ()
+        self._discovery_problem = ""
         self._driver = NodeDriver(transport, on_step=self._on_step)
         self._streams = EventStreams()
         self._conditions = Conditions()
-        self._node: MeshNode | None = None
         self._keeper: SnapshotKeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
@@ -97,17 +111,6 @@ class MeshRuntime:
         self._acknowledgement_waits = 0
 
     # What is there
-
-    @property
-    def node(self) -> MeshNode:
-        """The node. Its local verbs may be called; its driver's side may not.
-
-        Raises:
-            StateError: the runtime was not started.
-        """
-        if self._node is None:
-            raise StateError("the runtime was not started")
-        return self._node
 
     @property
     def transport(self) -> Transport:
@@ -125,7 +128,8 @@ class MeshRuntime:
         return self._node is not None and not self._is_ending
 
     def wake(self) -> None:
-        """Send soon what was written. The node's own verbs do this by themselves."""
+        """Have the driver make a step soon. Nothing that is written needs it."""
+        self._gate.check()
         self._driver.wake()
 
     # Start and end
@@ -141,6 +145,7 @@ class MeshRuntime:
         if self._is_started:
             raise StateError("a runtime is started once")
         self._is_started = True
+        self._gate.open()
         try:
             await self._transport.start(self._driver)
             config = evolve(self.config, address=self._transport.address)
@@ -153,9 +158,11 @@ class MeshRuntime:
             self._seeds = await self._find_seeds()
             self.config = config
             self._driver.attach(node)
+            node.set_guard(self._gate.check)
+            self._driver.attempts.watch(self._seeds)
             node.join(self._seeds, now=time.monotonic())
         except BaseException:
-            self._is_ending = True
+            self._begin_end()
             await self._close(drain_s=0)
             raise
         self._node = node
@@ -172,7 +179,7 @@ class MeshRuntime:
         """
         if not self._is_started:
             self._is_started = True
-            self._is_ending = True
+            self._begin_end()
             self._ended.set()
         if not self._is_ending and not self._is_stopping:
             self._is_stopping = True
@@ -183,8 +190,9 @@ class MeshRuntime:
 
     async def _say_goodbye(self) -> None:
         await self._cancel_tasks()
+        assert self._node is not None
         try:
-            self.node.leave(now=time.monotonic())
+            self._node.leave(now=time.monotonic())
             self._driver.step()
             if self._keeper is not None:
                 await self._save_last(self._keeper)
@@ -237,12 +245,30 @@ class MeshRuntime:
             timeout_s: seconds; None: no limit.
 
         Raises:
-            TimeoutError: not in time. The node goes on trying.
+            NotReadyError: not in time; it says what was tried and what each seed answered, and
+                is a TimeoutError too. The node goes on trying.
             NameConflictError: a live node has this node's name. The runtime has ended.
             StateError: it is not running.
         """
         node = self.node
-        await self.wait_until(lambda: node.is_ready, timeout_s=timeout_s)
+        try:
+            await self.wait_until(lambda: node.is_ready, timeout_s=timeout_s)
+        except TimeoutError:
+            assert timeout_s is not None
+            raise NotReadyError(timeout_s=timeout_s, story=self.diagnose().story) from None
+
+    def diagnose(self) -> Diagnosis:
+        """Tell how far the node has come, and what each seed answered. O(members + seeds).
+
+        Raises:
+            StateError: not started, or ended.
+        """
+        return diagnose(
+            self.node,
+            seeds=self._seeds,
+            attempts=self._driver.attempts,
+            discovery_problem=self._discovery_problem,
+        )
 
     async def wait_until(
         self, condition: Callable[[], bool], *, timeout_s: float | None = None
@@ -313,7 +339,12 @@ class MeshRuntime:
 
         Returns:
             an async iterator that ends when the runtime does; close it when it is not needed.
+
+        Raises:
+            StateError: the runtime has ended.
         """
+        if self._is_ending:
+            self._gate.refuse()
         return self._streams.open(queue_max=queue_max)
 
     # Inside
@@ -345,9 +376,13 @@ class MeshRuntime:
             self._closing = asyncio.create_task(self._end_failed())
 
     def _begin_end(self) -> bool:
-        """Claim the end, which is made once; True for the one who is to make it."""
+        """Claim the end, which is made once; True for the one who is to make it.
+
+        From here on every call is refused.
+        """
         is_first = not self._is_ending
         self._is_ending = True
+        self._gate.close()  # at once: what was written after the goodbye would be lost in silence
         return is_first
 
     async def _end_failed(self) -> None:
@@ -373,7 +408,8 @@ class MeshRuntime:
         """Wait for links that are busy, so that peers do not miss the last writes."""
         if not self._driver.busy_links:
             return
-        node = self.node
+        node = self._node
+        assert node is not None
         actor = node.actor
         receipt = WriteReceipt(actor, node.replica.version_vector.get(actor, 0))
         with contextlib.suppress(TimeoutError, StateError, NameConflictError):
@@ -389,12 +425,18 @@ class MeshRuntime:
     async def _find_seeds(self) -> tuple[str, ...]:
         try:
             async with asyncio.timeout(DISCOVERY_TIMEOUT_S):
-                return await self._discovery.addresses()
+                found = await self._discovery.addresses()
         except TimeoutError:
-            _logger.warning("no seeds were found within %g s", DISCOVERY_TIMEOUT_S)
-        except Exception:
+            self._discovery_problem = f"no seeds were found within {DISCOVERY_TIMEOUT_S:g} s"
+            _logger.warning("%s", self._discovery_problem)
+        except Exception as error:
             # A source of someone else's making; the seeds of before still hold.
+            self._discovery_problem = f"the source of seeds failed: {error!r}"
             _logger.exception("a source of seeds failed")
+        else:
+            is_empty = not found and not self._discovery.is_fixed
+            self._discovery_problem = "the source of seeds named none" if is_empty else ""
+            return found
         return self._seeds
 
     async def _refresh_seeds(self) -> None:
@@ -404,5 +446,6 @@ class MeshRuntime:
             found = await self._find_seeds()
             if found and set(found) != set(self._seeds):
                 self._seeds = found
+                self._driver.attempts.watch(found)
                 self.node.join(found, now=time.monotonic())
                 self._driver.wake()

@@ -11,17 +11,18 @@ import ssl
 from collections.abc import Collection, Sequence
 from struct import Struct
 
-from meshlib.aio.framing import TokenCheck, encode_hello
+from meshlib.aio.framing import TokenCheck, encode_hello, read_refusal
 from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks, bound_silence
 from meshlib.aio.listener import Listener, ListenerConfig
 from meshlib.aio.transport import (
+    LinkFailure,
     Receiver,
     TransportCounters,
     is_unspecified,
     join_address,
     split_address,
 )
-from meshlib.errors import ConfigError, StateError
+from meshlib.errors import ConfigError, RejectReason, StateError, check_several
 
 __all__ = ["TcpTransport"]
 
@@ -34,6 +35,7 @@ class _OutgoingConnection(asyncio.Protocol):
 
     def __init__(self, hello: bytes) -> None:
         self._hello = hello
+        self._refusal = ""
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -45,8 +47,9 @@ class _OutgoingConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         transport.write(self._hello)
 
-    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - asyncio's
-        # An accepting side has nothing to say, so this is not one of ours.
+    def data_received(self, data: bytes) -> None:
+        # An accepting side has nothing to say but why it closes; or this is not one of ours.
+        self._refusal = read_refusal(data)
         self.abort()
 
     def pause_writing(self) -> None:
@@ -74,6 +77,9 @@ class _OutgoingConnection(asyncio.Protocol):
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)
+
+    def why_closed(self) -> LinkFailure:
+        return LinkFailure.told(self._refusal)
 
     async def close(self) -> None:
         if self._transport is not None:
@@ -106,6 +112,7 @@ class TcpTransport:
     Raises:
         ConfigError: an address that cannot be used or advertised, TLS for one direction only,
             an empty or oversized token, or a silence that peers' idle links would exceed.
+        InvalidTypeError: one text in place of `accepted_tokens`.
     """
 
     def __init__(
@@ -130,6 +137,7 @@ class TcpTransport:
             )
         if (server_tls is None) != (client_tls is None):
             raise ConfigError("TLS needs a context for each direction")
+        check_several("accepted_tokens", accepted_tokens)
         self._hello = encode_hello(token)
         tokens = TokenCheck([*([token] if token else []), *accepted_tokens])
         self.counters = TransportCounters()
@@ -197,10 +205,10 @@ class TcpTransport:
         if self._links is not None:
             self._links.drop(address)
 
-    def close_sender(self, sender: str) -> None:
+    def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the incoming connection that a frame came on; see `Transport.close_sender`."""
         if self._listener is not None:
-            self._listener.close_sender(sender)
+            self._listener.close_sender(sender, reason=reason)
 
     async def close(self, *, drain_s: float) -> None:
         """Stop listening, send what is queued for up to `drain_s` seconds, and close."""

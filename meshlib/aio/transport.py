@@ -7,23 +7,30 @@ what is lost is counted here and repaired by gossip. Nothing above this file kno
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 import time
 from collections.abc import Callable
-from typing import Protocol
+from enum import StrEnum
+from typing import Protocol, Self
 
-from attrs import define
+from attrs import define, frozen
 
-from meshlib.errors import ConfigError
+from meshlib.errors import ConfigError, RejectReason
 from meshlib.identity import is_unspecified_host
 
 __all__ = [
     "FRAME_OVERHEAD_BYTES",
+    "LinkFailure",
+    "LinkFault",
+    "PeerRefusedError",
     "QuietLog",
     "Receiver",
     "Transport",
     "TransportCounters",
     "is_unspecified",
     "join_address",
+    "refusal_word",
     "split_address",
 ]
 
@@ -76,6 +83,103 @@ class TransportCounters:
     hellos_timed_out: int = 0
 
 
+class LinkFault(StrEnum):
+    """Why a link could not be made, or did not last."""
+
+    REFUSED = "refused"
+    """Nothing listens there."""
+
+    UNRESOLVABLE = "unresolvable"
+    """The name of the host is not known."""
+
+    TIMED_OUT = "timed out"
+    """Nobody answered."""
+
+    WRONG_TOKEN = "wrong token"  # noqa: S105 - what the peer said, and no secret
+    """The peer asks for another token."""
+
+    WRONG_CLUSTER = "wrong cluster"
+    """The peer is of a cluster of another name."""
+
+    WRONG_VERSION = "wrong version"
+    """The peer speaks another version."""
+
+    TLS = "tls"
+    """The handshake failed."""
+
+    CLOSED = "closed"
+    """It was made, and the peer closed it without a reason."""
+
+    OTHER = "other"
+    """Whatever the system says."""
+
+
+_FAULT_OF_REASON = {
+    RejectReason.CLUSTER: LinkFault.WRONG_CLUSTER,
+    RejectReason.VERSION: LinkFault.WRONG_VERSION,
+}
+
+
+@frozen(slots=True)
+class LinkFailure:
+    """One attempt to reach a peer that came to nothing.
+
+    Args:
+        fault: what kind.
+        detail: what the system or the peer said, in one line; may be empty.
+    """
+
+    fault: LinkFault
+    detail: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Return what an error of dialling means."""
+        detail = str(getattr(error, "strerror", None) or error)
+        if isinstance(error, PeerRefusedError):
+            return cls(error.fault, detail)
+        if isinstance(error, ConnectionRefusedError):
+            return cls(LinkFault.REFUSED, detail)
+        if isinstance(error, socket.gaierror):
+            return cls(LinkFault.UNRESOLVABLE, detail)
+        if isinstance(error, TimeoutError):
+            return cls(LinkFault.TIMED_OUT, detail)
+        if isinstance(error, ssl.SSLError):
+            return cls(LinkFault.TLS, detail)
+        if isinstance(error, ConnectionResetError | BrokenPipeError):
+            return cls(LinkFault.CLOSED, detail)
+        return cls(LinkFault.OTHER, detail or type(error).__name__)
+
+    @classmethod
+    def told(cls, reason: str) -> Self:
+        """Return what a peer's word for a refusal means; see `refusal_word`."""
+        try:
+            return cls(LinkFault(reason))
+        except ValueError:
+            return cls(LinkFault.CLOSED)
+
+    def __str__(self) -> str:
+        return f"{self.fault}: {self.detail}" if self.detail else str(self.fault)
+
+
+class PeerRefusedError(ConnectionError):
+    """A peer was reached and refused the connection.
+
+    Args:
+        fault: why.
+        detail: its words.
+    """
+
+    def __init__(self, fault: LinkFault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+
+
+def refusal_word(reason: RejectReason | None) -> str:
+    """Return the word that tells a peer why its connection is closed; empty for none."""
+    return "" if reason is None else str(_FAULT_OF_REASON.get(reason, ""))
+
+
 class Receiver(Protocol):
     """Where a transport delivers. The plain methods return at once and never raise."""
 
@@ -96,8 +200,8 @@ class Receiver(Protocol):
     async def wait_for_room(self) -> None:
         """Return when frames are welcome again."""
 
-    def connection_lost(self, address: str) -> None:
-        """Hear that the outgoing link to an address broke, or could not be made."""
+    def connection_lost(self, address: str, failure: LinkFailure | None = None) -> None:
+        """Hear that the outgoing link to an address broke, or could not be made, and why."""
 
     def link_busy(self, address: str, *, is_busy: bool) -> None:
         """Hear that much waits for the link to an address, or that it has gone out since.
@@ -148,11 +252,12 @@ class Transport(Protocol):
             address: one without a link is ignored.
         """
 
-    def close_sender(self, sender: str) -> None:
+    def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the incoming connection that a frame came on: it carried what nobody sends.
 
         Args:
             sender: as it was given to `Receiver.frame_received`; one that is gone is ignored.
+            reason: what was wrong, to be told to the sender where the transport can.
         """
 
     async def close(self, *, drain_s: float) -> None:

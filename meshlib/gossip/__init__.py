@@ -10,7 +10,7 @@ members/    who is there: joining, leaving, probing, and the news of it
 entries/    how replicated entries travel: pushed, repaired, or as whole states
 """
 
-from meshlib.gossip.config import GossipConfig
+from meshlib.gossip.config import GossipConfig, GossipProfile
 from meshlib.gossip.context import Counters, Packet
 from meshlib.gossip.engine import Engine
 from meshlib.gossip.events import (
@@ -41,6 +41,7 @@ __all__ = [
     "EntryRejected",
     "Event",
     "GossipConfig",
+    "GossipProfile",
     "IdentityRenewed",
     "LocalPause",
     "MemberDown",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Self
 
 from attrs import evolve, frozen
@@ -9,7 +10,33 @@ from attrs import evolve, frozen
 from meshlib.errors import ConfigError
 from meshlib.limits import FRAME_BYTES_MAX
 
-__all__ = ["GossipConfig"]
+__all__ = ["GossipConfig", "GossipProfile"]
+
+
+class GossipProfile(StrEnum):
+    """A kind of network, by which the gossip is timed."""
+
+    LAN = "lan"
+    """One data centre: the defaults."""
+
+    WAN = "wan"
+    """Several data centres: slower to accuse, and fewer messages."""
+
+    LOCAL = "local"
+    """One machine: for tests and demonstrations."""
+
+    @classmethod
+    def named(cls, name: str) -> GossipProfile:
+        """Return the profile of a name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(cls)
+            raise ConfigError(f"gossip_profile must be one of {known}, got {name!r}") from None
 
 
 @frozen(slots=True, kw_only=True)
@@ -89,6 +116,16 @@ class GossipConfig:
             raise ConfigError("probe_timeout_min_s must not be over probe_timeout_s")
         if not 1024 <= self.packet_bytes_max <= FRAME_BYTES_MAX:
             raise ConfigError(f"packet_bytes_max must be 1,024 to {FRAME_BYTES_MAX:,}")
+
+    @classmethod
+    def of(cls, profile: str) -> Self:
+        """Return the settings of a profile: `lan`, `wan` or `local`.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        make = {"lan": cls.lan, "wan": cls.wan, "local": cls.local}
+        return make[GossipProfile.named(profile)]()
 
     @classmethod
     def lan(cls) -> Self:

@@ -53,11 +53,6 @@ class RoundTrips:
         self._smoothed_s: float | None = None
         self._variation_s = 0.0
 
-    @property
-    def smoothed_s(self) -> float | None:
-        """The smoothed round trip in seconds, or None before the first."""
-        return self._smoothed_s
-
     def observe(self, round_trip_s: float) -> None:
         """Take a measured round trip into account. O(1)."""
         if self._smoothed_s is None:

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Final
 
+from meshlib.clock import MonotonicTime
 from meshlib.errors import (
     DecodeError,
     InvalidTypeError,
@@ -22,6 +23,7 @@ from meshlib.errors import (
     LocalError,
     MeshError,
     UnknownKeyError,
+    check_several,
 )
 from meshlib.identity import ActorId
 from meshlib.ratelimit.config import RateLimitConfig
@@ -54,6 +56,8 @@ class RateLimiter:
         config: the settings.
         on_urgent: called when a report should not wait for its interval: `next_deadline` is
             earlier than it was. Must not call back.
+        read_time: takes each `now` that comes in and returns the time that it is, or raises a
+            `LocalError`; by default `MonotonicTime.advance` of a clock of its own.
     """
 
     def __init__(
@@ -65,9 +69,14 @@ class RateLimiter:
         wall_clock: Callable[[], float],
         config: RateLimitConfig | None = None,
         on_urgent: Callable[[], None] | None = None,
+        read_time: Callable[[float], float] | None = None,
     ) -> None:
         self.config: Final = config if config is not None else RateLimitConfig()
         self.on_urgent = on_urgent
+        self.guard: Callable[[], None] | None = None
+        """Called before a caller's verb does anything, and may refuse it by raising."""
+        self.read_time: Callable[[float], float] = read_time or MonotonicTime().advance
+        """Judges each `now`; see the arguments of this class."""
         self._limits = limits
         self._wall_clock = wall_clock
         self._wall_offset_s: float | None = None
@@ -98,8 +107,13 @@ class RateLimiter:
             InvalidTypeError: a key that is not text, or a cost that is no integer.
             InvalidValueError: a cost under 1, or over the limit: it could never pass.
             UnknownKeyError: no limit is set for the key. The global one is then unlimited.
-            DecodeError: what is stored as the limit is none. Nothing is counted in any case.
+            DecodeError: what is stored as the limit is none.
+            ForeignClockError: `now` is no reading of the clock that was given before. Nothing is
+                counted in any case.
         """
+        if self.guard is not None:
+            self.guard()
+        now = self.read_time(now)
         if type(cost) is not int or cost < 1:
             raise _refused_cost(cost)
         try:
@@ -143,7 +157,11 @@ class RateLimiter:
             InvalidTypeError: a key that is not text.
             UnknownKeyError: no limit is set for the key. The global one is then unlimited.
             DecodeError: what is stored as the limit is none.
+            ForeignClockError: as for `acquire`.
         """
+        if self.guard is not None:
+            self.guard()
+        now = self.read_time(now)
         if type(key) is not str:
             raise _refused_key(key)
         tracked = self._tracked.get(key)
@@ -173,7 +191,11 @@ class RateLimiter:
 
         Args:
             now: monotonic seconds.
+
+        Raises:
+            ForeignClockError: as for `acquire`.
         """
+        now = self.read_time(now)
         self._read_wall(now)
         is_interval = now >= self._interval_due_at
         keys = list((self._active if is_interval else self._urgent).values())
@@ -206,8 +228,10 @@ class RateLimiter:
             now: monotonic seconds.
 
         Raises:
-            RemoteError: not what it should be. Nothing was changed.
+            RemoteError: not what it should be.
+            ForeignClockError: as for `acquire`. Nothing was changed.
         """
+        now = self.read_time(now)
 
         def window_now() -> int:
             self._read_wall(now)
@@ -224,7 +248,11 @@ class RateLimiter:
             names: the members that take part, Alive or Suspected; this node always does.
             has_quorum: whether this node's side of the cluster reaches a majority. Without it
                 the partition mode applies.
+
+        Raises:
+            InvalidTypeError: one text in place of the names. Nothing was changed.
         """
+        check_several("the names of members", names)
         self._exchange.update_members(names, has_quorum=has_quorum)
 
     # Time

@@ -322,11 +322,6 @@ class ShareBucket:
         moved = max(reported * _MOVED_PART, self.limit * _SIGNIFICANT_PART)
         self.urgent_above = self.meter.current_at(reported + moved)
 
-    def has_fallen(self, reported: float, now: float) -> bool:
-        """Tell whether the demand has fallen by a fifth since it was reported."""
-        moved = max(reported * _MOVED_PART, self.limit * _SIGNIFICANT_PART)
-        return self.meter.rate(now) < reported - moved
-
     @property
     def is_full(self) -> bool:
         """Whether the bucket is as a new one would be, as of the last filling."""

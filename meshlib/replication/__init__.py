@@ -2,6 +2,7 @@
 
 replica.py      Replica: everything that changes a document or moves the vector enters here
 local.py        its local face: what an application reads, writes and is told
+typed.py        Document: a state with its type, as an application holds it
 writes.py       local writes: the open groups of a flush
 document.py     one document: a state, its type, and what its type can do
 vector.py       the version vector: for each writer the highest number without a gap
@@ -44,6 +45,7 @@ from meshlib.replication.replica import Replica, ReplicaState
 from meshlib.replication.stability import StabilityTracker
 from meshlib.replication.transfers.digests import DocumentDigests
 from meshlib.replication.transfers.pages import TransferPage, TransferPages
+from meshlib.replication.typed import Document
 from meshlib.replication.vector import vector_hash
 from meshlib.replication.writes import WriteContext
 
@@ -51,6 +53,7 @@ __all__ = [
     "ActorForgotten",
     "Change",
     "ChangesDropped",
+    "Document",
     "DocumentDigests",
     "EntriesHeld",
     "EntrySkipped",

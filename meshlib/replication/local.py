@@ -7,6 +7,7 @@ for that time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from meshlib.clock import HybridClock
@@ -34,6 +35,11 @@ class LocalReplica:
         if clock.actor != actor:
             raise StateError("the clock mints stamps of another actor")
         self.config: Final = config if config is not None else ReplicationConfig()
+        self.guard: Callable[[], None] | None = None
+        """Called before whatever an application does here, and may refuse it by raising: who
+        drives the node knows which thread may enter, and when it is over."""
+        self.on_write: Callable[[], None] | None = None
+        """Called after each write that changed something, so that it is sent; must not write."""
         journal = Journal(changes_max=self.config.changes_max, events_max=self.config.events_max)
         self._begin(Parts(actor, clock, self.config, journal))
         self._served = self._parts
@@ -73,6 +79,8 @@ class LocalReplica:
             InvalidValueError: a malformed name.
             LimitError: one more document than allowed, or too long a name.
         """
+        if self.guard is not None:
+            self.guard()
         state: Lattice = self._served.documents.open(document, type_tag).state
         return state
 
@@ -82,11 +90,15 @@ class LocalReplica:
         Raises:
             UnknownKeyError: no document of that name.
         """
+        if self.guard is not None:
+            self.guard()
         state: Lattice = self._served.documents.get(document).state
         return state
 
     def documents(self) -> list[str]:
         """Return the names of the documents, sorted."""
+        if self.guard is not None:
+            self.guard()
         return [document.name for document in self._served.documents]
 
     def incomplete_documents(self) -> list[str]:
@@ -126,7 +138,12 @@ class LocalReplica:
             LimitError: the delta's bytes are over `limits.ENTRY_BYTES_MAX`.
             Exception: whatever `mutate` raises. Nothing is changed in any of these cases.
         """
-        return self._writes.write(self._served.documents.get(document), mutate)
+        if self.guard is not None:
+            self.guard()
+        receipt = self._writes.write(self._served.documents.get(document), mutate)
+        if receipt.is_new and self.on_write is not None:
+            self.on_write()
+        return receipt
 
     def flush(self) -> list[LogEntry]:
         """Close the open groups and return this node's entries since the last flush. O(size).

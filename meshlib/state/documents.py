@@ -1,4 +1,4 @@
-"""Replicated maps as the stores use them: written with a hook, read as records.
+"""Replicated maps as the stores use them, read as records.
 
 Rule: a value that is no record never raises when it is read: it is unreadable, and counted.
 """
@@ -24,18 +24,16 @@ RecordT = TypeVar("RecordT")
 
 
 class Documents:
-    """A replica as the stores use it, with a hook for whoever must send what is written.
+    """A replica as the stores use it.
 
     Args:
         replica: holds the documents.
-        on_write: called after each write that changed something; must not write itself.
     """
 
-    __slots__ = ("_on_write", "replica")
+    __slots__ = ("replica",)
 
-    def __init__(self, replica: Replica, *, on_write: Callable[[], None] | None = None) -> None:
+    def __init__(self, replica: Replica) -> None:
         self.replica = replica
-        self._on_write = on_write
 
     def open_map(self, document: str) -> LWWMap[Any, Any]:
         """Return a document that is a map, made empty when it is not there. O(1)."""
@@ -43,10 +41,7 @@ class Documents:
 
     def write(self, document: str, mutate: Callable[[Any, WriteContext], Any]) -> WriteReceipt:
         """Write to an open document; as `Replica.write`."""
-        receipt = self.replica.write(document, mutate)
-        if receipt.is_new and self._on_write is not None:
-            self._on_write()
-        return receipt
+        return self.replica.write(document, mutate)
 
 
 class RecordTable(Generic[RecordT]):

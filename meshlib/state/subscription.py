@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from meshlib.errors import InvalidValueError
+from meshlib.errors import InvalidValueError, check_several
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 from meshlib.state.records import StateChange, StoreName
 
@@ -26,6 +26,7 @@ class Subscription:
 
     Raises:
         InvalidValueError: `queue_max` out of range, or no store.
+        InvalidTypeError: one text in place of the stores.
     """
 
     __slots__ = ("_changes", "_queue_max", "_stores", "dropped_count", "is_closed")
@@ -40,6 +41,7 @@ class Subscription:
             raise InvalidValueError(
                 f"queue_max must be from 1 to {SUBSCRIPTION_QUEUE_MAX:,}, got {queue_max}"
             )
+        check_several("the stores", stores)
         self._stores = frozenset(StoreName(store) for store in stores)
         if not self._stores:
             raise InvalidValueError("a subscription needs a store to hear of")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from meshlib.aio import TcpTransport
+from meshlib.aio import LinkFailure, TcpTransport
 
 
 class Recorder:
@@ -17,6 +17,7 @@ class Recorder:
         self.frames: list[bytes] = []
         self.senders: list[str] = []
         self.lost: list[str] = []
+        self.failures: list[LinkFailure | None] = []
         self.busy: list[tuple[str, bool]] = []
         self.room = asyncio.Event()
         self.room.set()
@@ -29,8 +30,9 @@ class Recorder:
     async def wait_for_room(self) -> None:
         await self.room.wait()
 
-    def connection_lost(self, address: str) -> None:
+    def connection_lost(self, address: str, failure: LinkFailure | None = None) -> None:
         self.lost.append(address)
+        self.failures.append(failure)
 
     def link_busy(self, address: str, *, is_busy: bool) -> None:
         self.busy.append((address, is_busy))

@@ -9,7 +9,7 @@ Source: Almeida, Shoker, Baquero, "Delta state replicated data types", 2018, sec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
 from meshlib.clock import Stamp
 from meshlib.codec import check_key
@@ -25,6 +25,8 @@ __all__ = ["ORMap"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+W = TypeVar("W")
+T = TypeVar("T")
 
 _made: dict[type[Any], type[Any]] = {}
 
@@ -59,7 +61,7 @@ class ORMap(DottedState, Generic[K, V]):
         self._owners: dict[DotLike, K] = {}
 
     @classmethod
-    def of(cls, value_type: type[V]) -> type[ORMap[Any, V]]:
+    def of(cls, value_type: type[W]) -> type[ORMap[Any, W]]:
         """Return the class of maps with values of a type; always the same one.
 
         Raises:
@@ -158,6 +160,12 @@ class ORMap(DottedState, Generic[K, V]):
         if child is None:
             raise UnknownKeyError("key", key)
         return cast(V, child.value if isinstance(child, Embedded) else _detached(child))
+
+    @overload
+    def get(self, key: K, default: None = None) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: T) -> V | T: ...
 
     def get(self, key: K, default: Any = None) -> V | Any:
         """Return a copy of a key's state, or the default. O(its size)."""

@@ -7,7 +7,7 @@ back what the receiver has already seen removed.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from meshlib.clock import Stamp
 from meshlib.codec import check_key, decode_value, encode_value
@@ -32,6 +32,7 @@ __all__ = ["LWWEntry", "LWWMap"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 _new = object.__new__
 
@@ -123,6 +124,12 @@ class LWWMap(Generic[K, V]):
         return delta
 
     # Reads.
+
+    @overload
+    def get(self, key: K, default: None = None) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: T) -> V | T: ...
 
     def get(self, key: K, default: Any = None) -> V | Any:
         """Return a key's value, thawed afresh, or the default. O(size of the value)."""

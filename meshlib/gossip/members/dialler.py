@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshlib.errors import check_several
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.messages.kinds import JoinRequest
 from meshlib.membership import MemberStatus
@@ -38,7 +39,11 @@ class Dialler:
         Args:
             seeds: addresses; this node's own is left out.
             now: monotonic seconds.
+
+        Raises:
+            InvalidTypeError: one text in place of the seeds. State unchanged.
         """
+        check_several("the seeds", seeds)
         own = self._context.record.address
         self.seeds = tuple(dict.fromkeys(seed for seed in seeds if seed != own))
         self._begin_to_join(now)

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from meshlib.errors import InvalidValueError
+from meshlib.errors import InvalidValueError, check_several
 from meshlib.testing.laws.algebra import ALGEBRA
 from meshlib.testing.laws.delivery import DELIVERY
 from meshlib.testing.laws.profile import WORLDS, Profile, World, current_profile
@@ -57,6 +57,7 @@ def laws(spec: CRDTSpec[S], *, exclude: Collection[str] = ()) -> type[unittest.T
 
     Raises:
         InvalidValueError: `exclude` names a law that does not exist.
+        InvalidTypeError: it is one text in place of the names.
     """
     _check_names(exclude)
     methods: dict[str, Any] = {
@@ -96,6 +97,7 @@ def check_law(
     Raises:
         LawViolation: the type breaks it; the message holds the history.
         InvalidValueError: there is no such law.
+        InvalidTypeError: one text in place of the names.
     """
     _check_names([law])
     profile = profile or current_profile()
@@ -128,6 +130,7 @@ def first_violation(
     Raises:
         InvalidValueError: there is no such law.
     """
+    check_several("the names of laws", laws)
     for name in law_names(spec) if laws is None else laws:
         try:
             check_law(spec, name, profile=profile, is_shrunk=is_shrunk)
@@ -157,6 +160,7 @@ def _draws(spec: CRDTSpec[Any], law: Law, world: World) -> SearchStrategy[Draw]:
 
 
 def _check_names(names: Iterable[str]) -> None:
+    check_several("the names of laws", names)
     for name in names:
         if name not in LAWS:
             raise InvalidValueError(f"no law is called {name!r}; there are: {', '.join(LAWS)}")

@@ -79,7 +79,7 @@ class FakeTransport:
     def drop_link(self, address: str) -> None:
         self.sent.append((address, None))
 
-    def close_sender(self, sender: str) -> None:
+    def close_sender(self, sender: str, *, reason: object = None) -> None:
         self.closed_senders.append(sender)
 
     async def close(self, *, drain_s: float) -> None: ...

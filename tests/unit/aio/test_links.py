@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 from support.transports import Eventually
 
-from meshlib.aio import LinkConfig, OutgoingLinks, TransportCounters
+from meshlib.aio import LinkConfig, LinkFailure, LinkFault, OutgoingLinks, TransportCounters
 from meshlib.errors import ConfigError
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +42,9 @@ class FakeConnection:
     def abort(self) -> None:
         self.closed.set()
 
+    def why_closed(self) -> LinkFailure:
+        return LinkFailure(LinkFault.CLOSED)
+
 
 class Net:
     """What the links under test dial, and what they reported."""
@@ -49,6 +52,7 @@ class Net:
     def __init__(self, **settings: Any) -> None:
         self.connections: list[FakeConnection] = []
         self.lost: list[str] = []
+        self.failures: list[LinkFailure] = []
         self.busy: list[tuple[str, bool]] = []
         self.error: Exception | None = None
         self.hangs = False
@@ -62,8 +66,9 @@ class Net:
             config=LinkConfig(**settings),
         )
 
-    def note_lost(self, address: str) -> None:
+    def note_lost(self, address: str, failure: LinkFailure) -> None:
         self.lost.append(address)
+        self.failures.append(failure)
         self.when_lost()
 
     async def dial(self, address: str) -> FakeConnection:

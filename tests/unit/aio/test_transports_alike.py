@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from support.transports import Eventually, Recorder
 
-from meshlib.aio import Transport
-from meshlib.errors import StateError
+from meshlib.aio import LinkFault, Transport
+from meshlib.errors import RejectReason, StateError
 from meshlib.limits import FRAME_BYTES_MAX, PEER_QUEUE_BYTES_MAX
 
 pytestmark = pytest.mark.anyio
@@ -101,6 +101,7 @@ async def test_an_address_where_nobody_listens_is_reported_lost(
     await eventually(lambda: heard.lost)
 
     assert ([address], 1) == (heard.lost, one.counters.frames_dropped_unreachable)
+    assert [LinkFault.REFUSED] == [failure and failure.fault for failure in heard.failures]
 
 
 async def test_a_peer_that_closes_is_reported_lost(
@@ -119,6 +120,36 @@ async def test_a_peer_that_closes_is_reported_lost(
     await eventually(lambda: heard_by_one.lost)
 
     assert [address] == heard_by_one.lost
+    assert [LinkFault.CLOSED] == [failure and failure.fault for failure in heard_by_one.failures]
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault"),
+    [
+        (RejectReason.CLUSTER, LinkFault.WRONG_CLUSTER),
+        (RejectReason.VERSION, LinkFault.WRONG_VERSION),
+        (RejectReason.MALFORMED, LinkFault.CLOSED),
+    ],
+)
+async def test_a_sender_whose_frames_are_refused_is_told_why(
+    new_transport: Callable[[], Transport],
+    new_recorder: type[Recorder],
+    eventually: Eventually,
+    reason: RejectReason,
+    fault: LinkFault,
+) -> None:
+    """As far as there is a word for it that helps an honest peer."""
+    one, other = new_transport(), new_transport()
+    heard_by_one, heard_by_other = new_recorder(), new_recorder()
+    await one.start(heard_by_one)
+    await other.start(heard_by_other)
+    one.send(other.address, b"hello")
+    await eventually(lambda: heard_by_other.frames)
+
+    other.close_sender(heard_by_other.senders[0], reason=reason)
+    await eventually(lambda: heard_by_one.lost)
+
+    assert [fault] == [failure and failure.fault for failure in heard_by_one.failures]
 
 
 async def test_the_queue_of_a_peer_is_bounded(

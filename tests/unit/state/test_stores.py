@@ -211,7 +211,9 @@ def test_every_write_is_told_to_the_driver(
     from meshlib.sync import MeshSyncManager
 
     calls: list[int] = []
-    manager = MeshSyncManager(replica_of("node1", fake_time), on_write=lambda: calls.append(1))
+    replica = replica_of("node1", fake_time)
+    replica.on_write = lambda: calls.append(1)
+    manager = MeshSyncManager(replica)
     put_worker(manager)
     manager.set_config("key", b"value")
     manager.set_global_rate_limit(5)

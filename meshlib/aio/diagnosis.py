@@ -1,0 +1,170 @@
+"""How far a node has come, and what its seeds answered: for whoever waits for it in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from attrs import define, frozen
+
+from meshlib.aio.transport import LinkFailure, LinkFault
+from meshlib.node import MeshNode
+
+__all__ = ["Attempt", "Attempts", "Diagnosis", "SeedReport", "diagnose"]
+
+_ADVICE = {
+    LinkFault.REFUSED: "nothing listens there",
+    LinkFault.UNRESOLVABLE: "the name is not known here",
+    LinkFault.TIMED_OUT: "nobody answers there",
+    LinkFault.WRONG_TOKEN: "it asks for another peer token",
+    LinkFault.WRONG_CLUSTER: "it is of a cluster of another name",
+    LinkFault.WRONG_VERSION: "it speaks another version",
+    LinkFault.TLS: "the TLS handshake failed",
+    LinkFault.CLOSED: "it closes the connection without a word: is it a node, is the token right?",
+    LinkFault.OTHER: "it cannot be reached",
+}
+
+
+@define(slots=True)
+class Attempt:
+    """What was tried with one address.
+
+    Args:
+        sent_count: frames handed to the transport for it.
+        failure_count: attempts that came to nothing.
+        failure: the last of them; None when there was none, or the transport did not say why.
+    """
+
+    sent_count: int = 0
+    failure_count: int = 0
+    failure: LinkFailure | None = None
+
+
+class Attempts:
+    """What was tried with the addresses that are watched: as many as there are seeds."""
+
+    __slots__ = ("_by_address",)
+
+    def __init__(self) -> None:
+        self._by_address: dict[str, Attempt] = {}
+
+    def watch(self, addresses: Iterable[str]) -> None:
+        """Watch these addresses from now on, and no others; what is known of them stays."""
+        known = self._by_address
+        self._by_address = {address: known.get(address) or Attempt() for address in addresses}
+
+    def sent(self, address: str) -> None:
+        """Note that a frame was handed to the transport. O(1)."""
+        attempt = self._by_address.get(address)
+        if attempt is not None:
+            attempt.sent_count += 1
+
+    def failed(self, address: str, failure: LinkFailure | None) -> None:
+        """Note that a link broke, or could not be made. O(1)."""
+        attempt = self._by_address.get(address)
+        if attempt is not None:
+            attempt.failure_count += 1
+            attempt.failure = failure
+
+    def by_address(self) -> Mapping[str, Attempt]:
+        """Return what is known, by address."""
+        return self._by_address
+
+
+@frozen(slots=True, kw_only=True)
+class SeedReport:
+    """What came of one seed.
+
+    Args:
+        address: the seed.
+        member: the name of the member in reach that has this address; None without one.
+        sent_count: frames handed to the transport for it.
+        failure_count: attempts that came to nothing.
+        failure: the last of them.
+    """
+
+    address: str
+    member: str | None
+    sent_count: int
+    failure_count: int
+    failure: LinkFailure | None
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if self.member is not None:
+            return f"{self.address} is the member {self.member!r}"
+        if self.failure is not None:
+            return f"{self.address}: {_ADVICE[self.failure.fault]} ({self.failure})"
+        if self.failure_count:
+            return f"{self.address}: the link breaks ({self.failure_count} times)"
+        if self.sent_count:
+            return f"{self.address}: no answer to {self.sent_count} frames"
+        return f"{self.address}: not dialled yet"
+
+
+@frozen(slots=True, kw_only=True)
+class Diagnosis:
+    """How far a node has come.
+
+    Args:
+        is_ready: it has joined and holds what the cluster held then.
+        has_joined: it has met a peer, or there is none to meet.
+        members: the names of the members in reach, this node included, sorted.
+        seeds: what came of each seed, in their order.
+        story: all of it for a human, one line each.
+    """
+
+    is_ready: bool
+    has_joined: bool
+    members: tuple[str, ...]
+    seeds: tuple[SeedReport, ...]
+    story: tuple[str, ...]
+
+
+def diagnose(
+    node: MeshNode,
+    *,
+    seeds: Iterable[str],
+    attempts: Attempts,
+    discovery_problem: str,
+) -> Diagnosis:
+    """Put together what is known. O(members + seeds).
+
+    Args:
+        node: the node.
+        seeds: the addresses by which it is to join, in order.
+        attempts: what was tried with them.
+        discovery_problem: what is wrong with the source of the seeds; empty when nothing is.
+    """
+    reachable = [member for member in node.members() if member.is_reachable]
+    by_address = {member.address: member.name for member in reachable if member.name != node.name}
+    tried = attempts.by_address()
+    reports = tuple(
+        SeedReport(
+            address=address,
+            member=by_address.get(address),
+            sent_count=attempt.sent_count,
+            failure_count=attempt.failure_count,
+            failure=attempt.failure,
+        )
+        for address in seeds
+        if address != node.address and (attempt := tried.get(address)) is not None
+    )
+    names = tuple(member.name for member in reachable)
+    story: list[str] = []
+    if node.is_ready:
+        story.append("ready")
+    elif len(names) > 1:
+        peers = ", ".join(name for name in names if name != node.name)
+        story.append(f"met {peers}, whose state has not all come yet")
+    else:
+        story.append("no peer was met")
+    if discovery_problem:
+        story.append(discovery_problem)
+    story += [str(report) for report in reports if len(names) == 1 or report.member is None]
+    return Diagnosis(
+        is_ready=node.is_ready,
+        has_joined=node.has_joined,
+        members=names,
+        seeds=reports,
+        story=tuple(story),
+    )

@@ -1,0 +1,147 @@
+"""What a program calls: one object that supplies the time and knows its thread.
+
+Rule: every verb here is an ordinary function that never waits, and is refused, with nothing
+changed, before the start, after the end, and in another thread than the event loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import ParamSpec, TypeVar
+
+from meshlib.aio.gate import Gate
+from meshlib.crdt import Lattice
+from meshlib.errors import ForeignClockError
+from meshlib.membership import MemberRecord
+from meshlib.node import Health, MeshNode
+from meshlib.ratelimit import GLOBAL_KEY, Decision, LimitSettings, RateLimitStats
+from meshlib.replication import Document
+from meshlib.routing import RouteDecision
+from meshlib.sync import MeshSyncManager
+
+__all__ = ["MeshFront"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+LatticeT = TypeVar("LatticeT", bound=Lattice)
+
+
+class MeshFront:
+    """The verbs of a running node; `MeshRuntime` has them, and starts and ends it.
+
+    Each raises StateError before the start and after the end, and ThreadError in another thread
+    than the event loop's; see `call`.
+    """
+
+    def __init__(self) -> None:
+        self._gate = Gate()
+        self._node: MeshNode | None = None
+
+    # What is there
+
+    @property
+    def node(self) -> MeshNode:
+        """The node behind this. Its local verbs may be called; its driver's side may not."""
+        self._gate.check()
+        if self._node is None:
+            self._gate.refuse()
+        return self._node
+
+    @property
+    def sync(self) -> MeshSyncManager:
+        """Workers, policies, trees, configuration: read here, and written everywhere."""
+        return self.node.sync
+
+    @property
+    def limits(self) -> LimitSettings:
+        """The limits by key: read here, and written everywhere."""
+        return self.node.sync.limits
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Return every known member, this node included, sorted by name. O(n)."""
+        return self.node.members()
+
+    def health(self) -> Health:
+        """Judge the cluster and this node's stores; as `MeshNode.health`."""
+        return self.node.health()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the node has joined and holds what the cluster held then."""
+        return self.node.is_ready
+
+    # Decisions
+
+    def acquire(self, key: str, *, cost: int = 1) -> Decision:
+        """Decide whether a request may pass, and count it when it may. O(1), and never waits.
+
+        Args:
+            key: the rate-limit key; `global` is that of the global limit.
+            cost: the request's units, 1 to the limit.
+
+        Raises:
+            LocalError: as `RateLimiter.acquire`; nothing is counted.
+        """
+        node = self._node
+        if node is None:
+            self._gate.refuse()
+        try:
+            return node.limiter.acquire(key, cost=cost, now=monotonic())
+        except ForeignClockError:
+            # The process was stopped for over a day, and this came before the driver's next step.
+            node.note_time(monotonic())
+            return node.limiter.acquire(key, cost=cost, now=monotonic())
+
+    def rate_limit_stats(self, key: str = GLOBAL_KEY) -> RateLimitStats:
+        """Return what the whole cluster used of a limit; as `RateLimiter.stats`."""
+        node = self.node
+        node.note_time(now := monotonic())
+        return node.limiter.stats(key, now=now)
+
+    def route(self, model_id: str, text: str) -> RouteDecision:
+        """Choose a worker for a prompt and record the placement everywhere. Never waits.
+
+        As `MeshSyncManager.route`.
+        """
+        return self.node.sync.route(model_id, text)
+
+    # Documents
+
+    def document(self, name: str, kind: type[LatticeT]) -> Document[LatticeT]:
+        """Return a document of a type of one's own choice, made empty when it is not there. O(1).
+
+        Making it is no write: peers hear of it with the first one.
+
+        Args:
+            name: the same on every node; 1 byte to 1 KiB in UTF-8.
+            kind: a registered class of lattices, such as `ORSet` or `ORMap.of(ORSet)`.
+
+        Raises:
+            DocumentTypeError: it exists with another type.
+            InvalidTypeError: the class is not registered, or the name is no text.
+            InvalidValueError: a malformed name.
+            LimitError: one more document than allowed, or too long a name.
+        """
+        return self.node.document(name, kind)
+
+    # Other threads
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function in the thread of the event loop, and return what it returns.
+
+        The one way to use a node from another thread, such as a pool that serves requests:
+        `mesh.call(mesh.acquire, "global", cost=1)`. What one function does is done at one time,
+        as far as the mesh is concerned. The caller waits for one turn of the loop, some tens of
+        microseconds when it is idle. In the loop's own thread the function is just called.
+
+        Args:
+            function: an ordinary function, not a coroutine's; whatever it does holds the loop.
+            args: its arguments.
+            kwargs: likewise.
+
+        Raises:
+            StateError: before the start, after the end, or the loop ended meanwhile.
+            Exception: what the function raised.
+        """
+        return self._gate.call(function, *args, **kwargs)

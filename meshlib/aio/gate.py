@@ -1,0 +1,114 @@
+"""Who may enter a node, and when: one thread, from the start to the end.
+
+Rule: a node is entered by the thread of its event loop alone. Whoever comes from another one is
+refused before anything is touched, or is taken across by `Gate.call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from threading import Lock, get_ident
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from meshlib.errors import StateError, ThreadError
+
+__all__ = ["Gate"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NOBODY = 0
+"""No thread has this number."""
+
+_LOOK_S = 1.0
+"""How often one who waits looks whether the loop still runs."""
+
+
+class Gate:
+    """Lets the thread that opened it in, until it is closed."""
+
+    __slots__ = ("_is_closed", "_lock", "_loop", "_owner", "_waiting")
+
+    def __init__(self) -> None:
+        self._owner = _NOBODY
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
+        self._lock = Lock()
+        self._waiting: set[concurrent.futures.Future[Any]] = set()
+
+    def open(self) -> None:
+        """Let the calling thread in; its event loop runs."""
+        self._loop = asyncio.get_running_loop()
+        self._owner = get_ident()
+
+    def close(self) -> None:
+        """Let nobody in from now on, and refuse those who wait. Idempotent."""
+        self._owner = _NOBODY
+        with self._lock:
+            self._is_closed = True
+            waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(StateError("the runtime has ended"))
+
+    def check(self) -> None:
+        """Refuse who may not enter. O(1), and two comparisons.
+
+        Raises:
+            ThreadError: the caller is in another thread.
+            StateError: not open yet, or closed. Nothing was changed.
+        """
+        if get_ident() != self._owner:
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raise why a caller may not enter now; see `check`."""
+        if self._is_closed:
+            raise StateError("the runtime has ended")
+        if self._owner == _NOBODY or get_ident() == self._owner:
+            raise StateError("the runtime was not started")
+        raise ThreadError(
+            "a node is used from the thread of its event loop only: from another one "
+            "call `runtime.call(function, ...)`, which runs the function there"
+        )
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function in the thread of the loop, and return what it returns.
+
+        Raises:
+            StateError: not open yet, or closed before the function ran, or the loop has ended.
+            Exception: what the function raised.
+        """
+        if get_ident() == self._owner:
+            return function(*args, **kwargs)
+        loop = self._loop
+        if loop is None or self._is_closed:
+            self.refuse()
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            with self._lock:
+                if future not in self._waiting:
+                    return  # refused meanwhile
+                self._waiting.discard(future)
+            try:
+                future.set_result(function(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - it is raised where the call is
+                future.set_exception(error)
+
+        with self._lock:
+            if self._is_closed:
+                self.refuse()
+            self._waiting.add(future)
+        try:
+            loop.call_soon_threadsafe(run)
+        except RuntimeError:
+            self._waiting.discard(future)
+            raise StateError("the event loop of the runtime has ended") from None
+        while not concurrent.futures.wait((future,), timeout=_LOOK_S).done:
+            if not loop.is_running():
+                self._waiting.discard(future)
+                raise StateError("the event loop of the runtime has ended")
+        return future.result()

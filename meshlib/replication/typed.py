@@ -1,0 +1,70 @@
+"""A document with its type: what an application holds of a replicated state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar, cast
+
+from meshlib.crdt import Lattice, registry
+from meshlib.replication.local import LocalReplica
+from meshlib.replication.records import WriteReceipt
+from meshlib.replication.writes import WriteContext
+
+__all__ = ["Document"]
+
+LatticeT = TypeVar("LatticeT", bound=Lattice)
+
+
+class Document(Generic[LatticeT]):
+    """One replicated state of one type: read by `state`, changed by `write`.
+
+    Made by `MeshRuntime.document` and `MeshNode.document`; two of one name are the same document.
+
+    Args:
+        replica: holds it.
+        name: its name, the same on every node.
+        kind: its class, which is registered.
+
+    Raises:
+        DocumentTypeError: it exists with another type.
+        InvalidTypeError: the class is not registered, or the name is no text.
+        InvalidValueError: a malformed name.
+        LimitError: one more document than allowed, or too long a name.
+    """
+
+    __slots__ = ("_replica", "kind", "name")
+
+    def __init__(self, replica: LocalReplica, name: str, *, kind: type[LatticeT]) -> None:
+        self._replica = replica
+        self.name = name
+        self.kind = kind
+        replica.open(name, type_tag=registry.type_tag(kind))
+
+    @property
+    def state(self) -> LatticeT:
+        """What is known here now: to be read, and changed by `write` only. O(1).
+
+        Ask again rather than keep it: of a frozen type every write makes another one.
+        """
+        return cast("LatticeT", self._replica.get(self.name))
+
+    def write(self, mutate: Callable[[LatticeT, WriteContext], LatticeT]) -> WriteReceipt:
+        """Change the document here, and everywhere with the next flush. O(delta).
+
+        Args:
+            mutate: takes the state and what marks a write (`dot()`, `stamp()`, `actor`,
+                `sequence`), and returns the delta: what a mutator of the type returns. It
+                changes nothing, and may be called again under another number.
+
+        Returns:
+            the number under which it travels; `MeshRuntime.wait_converged` takes it.
+
+        Raises:
+            InvalidTypeError: the delta is not of the document's type.
+            LimitError: the delta's bytes are over `limits.ENTRY_BYTES_MAX`.
+            Exception: whatever `mutate` raises. Nothing is changed in any of these cases.
+        """
+        return self._replica.write(self.name, mutate)
+
+    def __repr__(self) -> str:
+        return f"Document({self.name!r}, {self.kind.__name__})"

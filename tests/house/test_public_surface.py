@@ -1,0 +1,75 @@
+"""What `import meshlib` offers: about seventy names, each with one home, and none missing."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+
+import attrs
+
+import meshlib
+
+
+def test_each_public_name_is_one_thing_with_one_home() -> None:
+    """No two names are one object, and each is what its room's door exports."""
+    homes = {name: getattr(meshlib, name) for name in meshlib.__all__ if name != "__version__"}
+
+    assert len({id(value) for value in homes.values()}) == len(homes)
+    assert set(homes) == set(meshlib._HOMES)
+    for name, room in meshlib._HOMES.items():
+        door = sys.modules[room]
+        assert name in door.__all__
+        assert getattr(door, name) is homes[name]
+
+
+def named_types(annotation: object) -> set[type]:
+    """Return this package's classes in an annotation."""
+    arguments = typing.get_args(annotation)
+    if isinstance(annotation, type) and not arguments:
+        return {annotation} if annotation.__module__.startswith("meshlib") else set()
+    flat = [each for one in arguments for each in (one if isinstance(one, list) else [one])]
+    origin = typing.get_origin(annotation)
+    return set().union(*(named_types(each) for each in (*flat, *([origin] if origin else []))))
+
+
+BEHIND_THE_FRONT = {
+    "DriverCounters", "LimitSettings", "LinkFailure", "LocalReplica", "PartitionView",
+}  # fmt: skip
+"""What is reached through what is named at the top, and is seldom written down."""
+
+
+def test_what_the_front_takes_and_gives_has_a_name_at_the_top() -> None:
+    """Nobody needs to know a room to annotate a variable."""
+    needed: set[type] = set()
+    for name in ("MeshRuntime", "Document", "MeshConfig", "Health", "Diagnosis", "SeedReport"):
+        cls = getattr(meshlib, name)
+        members = [m for n, m in inspect.getmembers(cls) if not n.startswith("_")]
+        functions = [m.fget if isinstance(m, property) else m for m in (cls.__init__, *members)]
+        for function in functions:
+            if inspect.isfunction(function):
+                for annotation in typing.get_type_hints(function).values():
+                    needed |= named_types(annotation)
+        if attrs.has(cls):
+            for annotation in typing.get_type_hints(cls).values():
+                needed |= named_types(annotation)
+    names = {cls.__name__ for cls in needed}
+
+    assert {"Decision", "RouteDecision", "EventStream", "GossipConfig", "MemberRecord"} <= names
+    assert names - set(meshlib.__all__) == BEHIND_THE_FRONT
+
+
+def test_the_help_is_a_table_of_contents() -> None:
+    """Each public name stands in the first text that `help(meshlib)` shows."""
+    assert meshlib.__doc__ is not None
+    words = set(meshlib.__doc__.replace(",", " ").replace(":", " ").replace(";", " ").split())
+
+    assert set(meshlib.__all__) - words == set()
+    assert sorted({*dir(meshlib)} & {*meshlib.__all__}) == sorted(meshlib.__all__)
+
+
+def test_the_version_is_the_packages() -> None:
+    """As its metadata has it."""
+    from importlib.metadata import version
+
+    assert version("meshlib-crdt") == meshlib.__version__
