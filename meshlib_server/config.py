@@ -20,7 +20,7 @@ from attrs import field, frozen
 
 from meshlib.aio import split_address
 from meshlib.errors import ConfigError
-from meshlib.gossip import GossipConfig
+from meshlib.gossip import GossipConfig, GossipProfile
 from meshlib.ratelimit import RateLimitConfig
 from meshlib.routing import CACHE_AWARE, CacheAwareConfig
 from meshlib_server.structure import StructureError, structure
@@ -59,6 +59,10 @@ class AuthSettings:
     peer_token_file: str | None = None
 
 
+def _profile(name: str) -> GossipProfile:
+    return GossipProfile.named(name)
+
+
 @frozen(kw_only=True)
 class MeshSettings:
     """The `mesh` section.
@@ -75,7 +79,9 @@ class MeshSettings:
         zone: its availability zone within the region.
         full_mesh_threshold: up to how many nodes each is connected to each.
         auth: where the tokens are kept.
-        gossip: the timing of the gossip.
+        gossip_profile: the kind of network, from which the timing follows: `lan`, `wan` or
+            `local`.
+        gossip: the timing of the gossip, where it is to differ from the profile's.
         rate_limit: how limits are shared, and what a node does that is cut off.
     """
 
@@ -89,6 +95,7 @@ class MeshSettings:
     zone: str = ""
     full_mesh_threshold: int = 10
     auth: AuthSettings = AuthSettings()
+    gossip_profile: GossipProfile = field(default=GossipProfile.LAN, converter=_profile)
     gossip: GossipConfig = field(factory=GossipConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
 
@@ -180,6 +187,7 @@ def load_settings(
     for path, value in flags.items():
         _put(tree, path, value)
         sources[path] = "a flag"
+    _fill_in_profile(tree)
     try:
         settings = structure(tree, Settings)
     except StructureError as error:
@@ -227,6 +235,22 @@ def _listify_peers(tree: dict[str, Any]) -> None:
     mesh = tree.get("mesh")
     if type(mesh) is dict and type(mesh.get("init_peer")) is str:
         mesh["init_peer"] = [mesh["init_peer"]]
+
+
+def _fill_in_profile(tree: dict[str, Any]) -> None:
+    """Put the timing of the profile under what is set of it one by one.
+
+    What is no profile, or no section, is left for `structure` to refuse.
+    """
+    mesh = tree.get("mesh")
+    if type(mesh) is not dict or type(mesh.get("gossip_profile")) is not str:
+        return
+    if mesh["gossip_profile"] not in set(GossipProfile):
+        return
+    given = mesh.get("gossip", {})
+    if type(given) is dict:
+        profile = attrs.asdict(GossipConfig.of(mesh["gossip_profile"]))
+        mesh["gossip"] = {**profile, **given}
 
 
 def _overlay_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:

@@ -44,6 +44,11 @@ def main() -> None:
 @click.option("--listen", type=_Address(), help="Where to listen; API and gossip share it.")
 @click.option("--advertise", type=_Address(), help="Where peers reach this node.")
 @click.option("--peer", "peers", type=_Address(), multiple=True, help="A peer to join by.")
+@click.option(
+    "--gossip-profile",
+    type=click.Choice(["lan", "wan", "local"]),
+    help="The kind of network, by which the gossip is timed.",
+)
 @click.option("--token-file", metavar="FILE", help="Bearer tokens of callers, one a line.")
 @click.option("--peer-token-file", metavar="FILE", help="Bearer tokens of peers, one a line.")
 @click.option("--insecure", is_flag=True, help="Allow no tokens; listens on loopback only.")
@@ -54,6 +59,7 @@ def serve(
     listen: str | None,
     advertise: str | None,
     peers: tuple[str, ...],
+    gossip_profile: str | None,
     token_file: str | None,
     peer_token_file: str | None,
     insecure: bool,
@@ -69,6 +75,7 @@ def serve(
         "mesh.self_addr": listen,
         "mesh.advertise_addr": advertise,
         "mesh.init_peer": list(peers) or None,
+        "mesh.gossip_profile": gossip_profile,
         "mesh.auth.tokens_file": token_file,
         "mesh.auth.peer_token_file": peer_token_file,
     }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 from meshlib.errors import ConfigError
+from meshlib.gossip import GossipConfig
 from meshlib_server.config import (
     MeshSettings,
     ModelSettings,
@@ -269,3 +271,28 @@ def test_no_setting_holds_a_token_itself() -> None:
     assert {"mesh.auth.tokens_file", "mesh.auth.peer_token_file"} == {
         path for path in settings_paths() if "auth" in path or "token" in path
     }
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags"),
+    [
+        ({"MESH_GOSSIP_PROFILE": "wan"}, {}),
+        ({"MESH_GOSSIP_PROFILE": "local"}, {"mesh.gossip_profile": "wan"}),
+    ],
+    ids=["variable", "flag over it"],
+)
+def test_a_gossip_profile_is_put_under_what_is_set_one_by_one(
+    environment: dict[str, str], flags: dict[str, str]
+) -> None:
+    """The profile's timing, but for the settings that are named."""
+    environment["MESH_GOSSIP_HEAL_INTERVAL_S"] = "7.5"
+    gossip = load_settings(environment=environment, flags=flags).mesh.gossip
+
+    assert attrs.evolve(GossipConfig.wan(), heal_interval_s=7.5) == gossip
+
+
+@pytest.mark.parametrize("profile", ["moon", "", "WAN", 3, ["wan"]])
+def test_a_gossip_profile_that_there_is_not_is_refused(profile: object) -> None:
+    """With the words that there are, or the kind that is wanted."""
+    with pytest.raises(ConfigError, match="gossip_profile"):
+        load_settings(environment={}, flags={"mesh.gossip_profile": profile})
