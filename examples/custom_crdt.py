@@ -14,8 +14,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 from hypothesis import strategies as st
 
-from meshlib import MeshConfig, MeshRuntime
-from meshlib.aio import MemoryNetwork
+from meshlib import Document, MemoryNetwork, MeshConfig, MeshRuntime
 from meshlib.codec import pack
 from meshlib.crdt import register
 from meshlib.errors import DecodeError
@@ -94,23 +93,22 @@ def check() -> None:
 async def put_in_the_mesh() -> None:
     """Vote on both of two nodes, and read the same tally on each."""
     register("example.ballot", Ballot)
-    network, nodes = MemoryNetwork(), []
-    for who in ("here", "there"):
-        config = MeshConfig(name=who, address=f"{who}:1")
-        nodes.append(MeshRuntime(config, transport=network.transport(f"{who}:1"), seeds=["here:1"]))
+    network = MemoryNetwork()
+    here, there = (
+        MeshRuntime(MeshConfig(name=who), transport=network.transport(f"{who}:1"), seeds=["here:1"])
+        for who in ("here", "there")
+    )
 
-    def vote(runtime: MeshRuntime, option: str) -> None:
-        runtime.node.replica.open("lunch", type_tag="example.ballot")
-        runtime.node.replica.write("lunch", lambda ballot, w: ballot.vote(option, by=w.actor))
-        runtime.wake()
+    def vote(ballots: Document[Ballot], option: str) -> None:
+        ballots.write(lambda ballot, w: ballot.vote(option, by=w.actor))
 
-    async with nodes[0] as here, nodes[1] as there:
+    async with here, there:
         await there.wait_ready()
-        for runtime, option in ((here, "pizza"), (there, "sushi"), (here, "sushi")):
-            vote(runtime, option)
-        replicas: list[Any] = [runtime.node.replica for runtime in nodes]
-        await here.wait_until(lambda: BALLOT.value(replicas[0].get("lunch")) == {"sushi": 2})
-        await there.wait_until(lambda: BALLOT.value(replicas[1].get("lunch")) == {"sushi": 2})
+        mine, theirs = here.document("lunch", Ballot), there.document("lunch", Ballot)
+        for ballots, option in ((mine, "pizza"), (theirs, "sushi"), (mine, "sushi")):
+            vote(ballots, option)
+        await here.wait_until(lambda: BALLOT.value(mine.state) == {"sushi": 2})
+        await there.wait_until(lambda: BALLOT.value(theirs.state) == {"sushi": 2})
     print("in the mesh, both nodes count {'sushi': 2}")
 
 

@@ -9,8 +9,7 @@ import asyncio
 import time
 from functools import partial
 
-from meshlib import MeshConfig, MeshRuntime
-from meshlib.aio import MemoryNetwork
+from meshlib import MemoryNetwork, MeshConfig, MeshRuntime
 
 LIMIT = 200
 OFFERED = {"router-1": 500, "router-2": 80, "router-3": 20}
@@ -22,7 +21,7 @@ async def offer(runtime: MeshRuntime, rate: int, admitted: list[float]) -> None:
     start = time.monotonic()
     for index in range(int(rate * DURATION_S)):
         await asyncio.sleep(max(0.0, start + index / rate - time.monotonic()))
-        if runtime.node.limiter.acquire("global", now=time.monotonic()):
+        if runtime.acquire("global"):
             admitted.append(time.monotonic() - start)
 
 
@@ -31,7 +30,7 @@ async def main() -> None:
     network = MemoryNetwork()
     runtimes = [
         MeshRuntime(
-            MeshConfig(name=name, address=f"{name}:1"),
+            MeshConfig(name=name),
             transport=network.transport(f"{name}:1"),
             seeds=["router-1:1"],
         )
@@ -41,9 +40,9 @@ async def main() -> None:
         await runtime.start()
     for runtime in runtimes:
         await runtime.wait_ready()
-    runtimes[0].node.sync.set_global_rate_limit(LIMIT)
+    runtimes[0].sync.set_global_rate_limit(LIMIT)
     for runtime in runtimes:
-        sync = runtime.node.sync
+        sync = runtime.sync
         await runtime.wait_until(partial(lambda sync: sync.get_global_rate_limit() == LIMIT, sync))
 
     admitted: list[float] = []

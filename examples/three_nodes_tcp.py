@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 
-from meshlib import MeshConfig, MeshRuntime
-from meshlib.aio import TcpTransport
-from meshlib.gossip import GossipConfig
+from meshlib import GossipConfig, MeshConfig, MeshRuntime, TcpTransport
 
 TOKEN = secrets.token_urlsafe()
 
@@ -21,7 +19,7 @@ TOKEN = secrets.token_urlsafe()
 def node(name: str, *seeds: str, listen: str = "127.0.0.1:0") -> MeshRuntime:
     """Make a node; port 0 takes a free one, and what peers are told is the port it took."""
     return MeshRuntime(
-        MeshConfig(name=name, address=listen, gossip=GossipConfig.local()),
+        MeshConfig(name=name, gossip=GossipConfig.local()),
         transport=TcpTransport(listen, token=TOKEN),
         seeds=seeds,
     )
@@ -34,7 +32,7 @@ async def see_all(runtime: MeshRuntime) -> None:
 
 def statuses(runtime: MeshRuntime) -> dict[str, str]:
     """Return how a node sees the others and itself."""
-    return {member.name: str(member.status) for member in runtime.node.members()}
+    return {member.name: str(member.status) for member in runtime.members()}
 
 
 async def main() -> None:
@@ -49,10 +47,10 @@ async def main() -> None:
         await see_all(runtime)
     print("joined:      ", statuses(one))
 
-    three.node.sync.sync_worker_state(
+    three.sync.sync_worker_state(
         "worker-1", model_id="llama-3", url="http://worker-1:8000", health=True, load=0.5
     )
-    workers = one.node.sync
+    workers = one.sync
     await one.wait_until(lambda: workers.get_worker_state("worker-1") is not None, timeout_s=10)
     print("one knows:   ", workers.get_worker_state("worker-1"))
 
@@ -67,7 +65,7 @@ async def main() -> None:
     back = node("three", one.transport.address, listen=address)
     await back.start()
     await back.wait_ready()
-    known = [worker.worker_id for worker in back.node.sync.get_all_worker_states()]
+    known = [worker.worker_id for worker in back.sync.get_all_worker_states()]
     print("three again: ", known)
     assert known == ["worker-1", "worker-2"]
     await two.wait_until(lambda: statuses(two)["three"] == "Alive", timeout_s=10)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from meshlib import MeshConfig, MeshRuntime
-from meshlib.aio import MemoryNetwork
+from meshlib import MemoryNetwork, MeshConfig, MeshRuntime
 
 MODEL = "llama-3"
 PROMPT = "You are a helpful assistant. Summarise the following report in three sentences: "
@@ -17,7 +16,7 @@ PROMPT = "You are a helpful assistant. Summarise the following report in three s
 def router(network: MemoryNetwork, name: str) -> MeshRuntime:
     """Make a node that joins through the first router."""
     return MeshRuntime(
-        MeshConfig(name=name, address=f"{name}:1"),
+        MeshConfig(name=name),
         transport=network.transport(f"{name}:1"),
         seeds=["router-1:1"],
     )
@@ -30,33 +29,33 @@ async def main() -> None:
     async with first, second:
         await second.wait_ready()
         for index in range(4):
-            first.node.sync.sync_worker_state(
+            first.sync.sync_worker_state(
                 f"worker-{index}",
                 model_id=MODEL,
                 url=f"http://worker-{index}:8000",
                 health=True,
                 load=0.0,
             )
-        placed = first.node.route(MODEL, PROMPT + "sales")
+        placed = first.route(MODEL, PROMPT + "sales")
         print(f"router-1 places it: {placed.worker_id} ({placed.reason})")
 
-        tree = second.node.sync
+        tree = second.sync
         await second.wait_until(lambda: tree.match_tree(MODEL, PROMPT).matched == len(PROMPT))
-        followed = second.node.route(MODEL, PROMPT + "costs")
+        followed = second.route(MODEL, PROMPT + "costs")
         print(f"router-2 follows:   {followed.worker_id} ({followed.reason})")
         assert followed.worker_id == placed.worker_id
 
         async with third:
             await third.wait_ready()
-            restored = third.node.route(MODEL, PROMPT + "staff")
+            restored = third.route(MODEL, PROMPT + "staff")
             print(f"router-3 joins:     {restored.worker_id} ({restored.reason})")
             assert restored.worker_id == placed.worker_id
 
             assert placed.worker_id is not None
-            first.node.sync.remove_worker_state(placed.worker_id)
-            workers = third.node.sync
+            first.sync.remove_worker_state(placed.worker_id)
+            workers = third.sync
             await third.wait_until(lambda: len(workers.get_all_worker_states()) == 3)
-            moved = third.node.route(MODEL, PROMPT + "plans")
+            moved = third.route(MODEL, PROMPT + "plans")
             print(f"the worker is gone: {moved.worker_id} ({moved.reason})")
             assert moved.worker_id != placed.worker_id
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from meshlib import MeshConfig, MeshRuntime
-from meshlib.aio import MemoryNetwork
+from meshlib import Document, MemoryNetwork, MeshConfig, MeshRuntime
+from meshlib.crdt import ORSet
 
 
 async def main() -> None:
@@ -16,35 +16,36 @@ async def main() -> None:
     network = MemoryNetwork()
     one, two = (
         MeshRuntime(
-            MeshConfig(name=name, address=f"{name}:1"),
-            transport=network.transport(f"{name}:1"),
-            seeds=["one:1"],
+            MeshConfig(name=name), transport=network.transport(f"{name}:1"), seeds=["one:1"]
         )
         for name in ("one", "two")
     )
     async with one, two:
         await two.wait_ready()
-        print("members:", ", ".join(member.name for member in two.node.members()))
+        print("members:", ", ".join(member.name for member in two.members()))
 
-        one.node.sync.app.set("greeting", b"hello")
-        await two.wait_until(lambda: two.node.sync.app.get("greeting") == b"hello")
-        print("two reads what one wrote:", two.node.sync.app.get("greeting"))
+        mine: Document[ORSet[str]] = one.document("tags", ORSet)
+        yours: Document[ORSet[str]] = two.document("tags", ORSet)
+        mine.write(lambda state, w: state.add("hello", dot=w.dot()))
+        await two.wait_until(lambda: "hello" in yours.state)
+        print("two reads what one wrote:", *yours.state)
 
         network.partition({"one:1"}, {"two:1"})
-        one.node.sync.app.set("written by one", b"1")
-        two.node.sync.app.set("written by two", b"2")
+        mine.write(lambda state, w: state.add("written by one", dot=w.dot()))
+        yours.write(lambda state, w: state.add("written by two", dot=w.dot()))
+        yours.write(lambda state, _: state.remove("hello"))
         await two.wait_until(lambda: network.frames_lost >= 2)
-        assert two.node.sync.app.get("written by one") is None
+        assert "written by one" not in yours.state
         network.heal()
 
-        everything = ["greeting", "written by one", "written by two"]
-        await one.wait_until(lambda: one.node.sync.app.keys() == everything)
-        await two.wait_until(lambda: two.node.sync.app.keys() == everything)
-        print("both, after the cut: ", two.node.sync.app.keys())
+        both = {"written by one", "written by two"}
+        await one.wait_until(lambda: mine.state.value == both)
+        await two.wait_until(lambda: yours.state.value == both)
+        print("both, after the cut:", ", ".join(yours.state))
 
-        receipt = two.node.sync.app.set("greeting", b"bye")
+        receipt = two.sync.set_config("greeting", b"bye")
         await two.wait_converged(receipt)
-        assert one.node.sync.app.get("greeting") == b"bye"
+        assert one.sync.get_config("greeting") == b"bye"
         print("two knows that one has its last write")
 
 
