@@ -22,7 +22,7 @@ from meshlib.identity import ActorId, check_name
 from meshlib.limits import DOCUMENT_NAME_BYTES_MAX, DOCUMENTS_MAX
 from meshlib.replication.vector import marked_number
 
-__all__ = ["Covers", "Document", "DocumentTable", "Prunable", "Traits", "latest_stamp"]
+__all__ = ["Covers", "DocumentTable", "HeldDocument", "Prunable", "Traits", "latest_stamp"]
 
 Covers = Callable[[ActorId, int], bool]
 """Tells whether the write of that actor and number was absorbed here."""
@@ -96,7 +96,7 @@ def latest_stamp(state: Any) -> Stamp | None:
     return None
 
 
-class Document:
+class HeldDocument:
     """A named state of one replica.
 
     Args:
@@ -119,14 +119,14 @@ class Document:
         self.traits = _traits_of(state)
         self.skipped: dict[ActorId, int] = {} if skipped is None else skipped
 
-    def empty(self) -> Document:
+    def empty(self) -> HeldDocument:
         """Return an empty document of this name and type. O(1)."""
-        return Document(self.name, tag=self.tag, state=type(self.state)())
+        return HeldDocument(self.name, tag=self.tag, state=type(self.state)())
 
-    def copy(self) -> Document:
+    def copy(self) -> HeldDocument:
         """Return a document that does not change with this one. O(n) for containers."""
         state = self.state.copy() if self.traits.is_container else self.state
-        return Document(self.name, tag=self.tag, state=state, skipped=dict(self.skipped))
+        return HeldDocument(self.name, tag=self.tag, state=state, skipped=dict(self.skipped))
 
     def absorb(self, delta: Any) -> Any:
         """Join a delta; return the part that was new."""
@@ -167,22 +167,22 @@ class DocumentTable:
     __slots__ = ("_documents", "_skipped")
 
     def __init__(self) -> None:
-        self._documents: dict[str, Document] = {}
+        self._documents: dict[str, HeldDocument] = {}
         self._skipped: dict[str, dict[ActorId, int]] = {}
 
     def __len__(self) -> int:
         return len(self._documents)
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[HeldDocument]:
         """Yield the documents by name."""
         for name in sorted(self._documents):
             yield self._documents[name]
 
-    def find(self, name: str) -> Document | None:
+    def find(self, name: str) -> HeldDocument | None:
         """Return a document, None when it is not here. O(1)."""
         return self._documents.get(name)
 
-    def get(self, name: str) -> Document:
+    def get(self, name: str) -> HeldDocument:
         """Return a document. O(1).
 
         Raises:
@@ -193,11 +193,11 @@ class DocumentTable:
             raise UnknownKeyError("document", name)
         return document
 
-    def put(self, document: Document) -> None:
+    def put(self, document: HeldDocument) -> None:
         """Keep a document. O(1)."""
         self._documents[document.name] = document
 
-    def open(self, name: str, tag: str) -> Document:
+    def open(self, name: str, tag: str) -> HeldDocument:
         """Return a document, made empty when it is not here: see `Replica.open`."""
         document = self._documents.get(name)
         if document is None:
@@ -208,13 +208,13 @@ class DocumentTable:
                 state = registry.bottom(tag)
             except RemoteError as error:
                 raise InvalidTypeError(str(error)) from error
-            document = Document(name, tag=tag, state=state, skipped=self._skipped.get(name))
+            document = HeldDocument(name, tag=tag, state=state, skipped=self._skipped.get(name))
             self._documents[name] = document
         if document.tag != tag:
             raise DocumentTypeError(name, held=document.tag, wanted=tag)
         return document
 
-    def for_remote(self, name: str, state: Any) -> Document:
+    def for_remote(self, name: str, state: Any) -> HeldDocument:
         """Return the document that a peer's state belongs to, a new and empty one if need be.
 
         A new one is not kept: that is for the caller, once the state was absorbed.
@@ -235,7 +235,7 @@ class DocumentTable:
         except LocalError as error:
             raise DecodeError(str(error)) from error
         tag = registry.type_tag(state)
-        return Document(name, tag=tag, state=type(state)(), skipped=self._skipped.get(name))
+        return HeldDocument(name, tag=tag, state=type(state)(), skipped=self._skipped.get(name))
 
     def skip(self, name: str, actor: ActorId, sequence: int) -> None:
         """Note that a document lacks an entry that was passed over. O(1)."""

@@ -2,7 +2,7 @@
 
 Rule: nothing a peer sends raises here, and the vector never moves over a number that was not
 absorbed, but for one case: an entry that nobody can give in a form that can be read is passed
-over, with an event, and its document is marked (`Document.skipped`). Holding the vector instead
+over, with an event, and its document is marked (`HeldDocument.skipped`). Holding the vector instead
 would hold up everything else that writer does, for ever, for one document's sake.
 """
 

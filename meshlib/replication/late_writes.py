@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from meshlib.clock import Stamp
-from meshlib.replication.document import Document
+from meshlib.replication.document import HeldDocument
 
 __all__ = ["NEVER", "LateWrites", "Time"]
 
@@ -56,7 +56,7 @@ class LateWrites:
         """Tell whether a write may come before a removal that was dropped. O(1)."""
         return self.horizon != NEVER and stamp[:2] <= self.horizon
 
-    def find(self, document: Document, part: Any) -> list[Any]:
+    def find(self, document: HeldDocument, part: Any) -> list[Any]:
         """Return the keys that a part sets late, and that are not set here. O(part).
 
         Only for maps, which alone drop removals; to be asked before the part is absorbed.
@@ -78,7 +78,7 @@ class LateWrites:
         """
         return held is None or (held.payload is None and self.is_late(held.stamp))
 
-    def note(self, document: Document, keys: Iterable[Any]) -> None:
+    def note(self, document: HeldDocument, keys: Iterable[Any]) -> None:
         """Gather those of the found keys that were absorbed. O(keys)."""
         for key in keys:
             if document.state.entry(key) is not None:

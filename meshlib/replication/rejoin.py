@@ -19,7 +19,7 @@ from meshlib.codec import decode_value
 from meshlib.crdt import NO_WRITE, Lattice, LWWMap
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX
-from meshlib.replication.document import Document
+from meshlib.replication.document import HeldDocument
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import LostWrite
 from meshlib.replication.transfers.paging import encoded_pieces
@@ -60,7 +60,7 @@ def write_again(former: Parts, parts: Parts, write: Write) -> tuple[int, list[Lo
 
 
 def _write_entries(
-    former: Document, adopted: Document, parts: Parts, write: Write, lost: list[LostWrite]
+    former: HeldDocument, adopted: HeldDocument, parts: Parts, write: Write, lost: list[LostWrite]
 ) -> int:
     """Write again the entries of a map whose number the adopted vector does not cover."""
     unseen = [
@@ -84,7 +84,7 @@ def _write_entries(
 
 
 def _remove_again(
-    former: Document, adopted: Document, seen: Parts, parts: Parts, write: Write
+    former: HeldDocument, adopted: HeldDocument, seen: Parts, parts: Parts, write: Write
 ) -> int:
     """Remove again what had been removed here, and write again what may have been (R4).
 
@@ -132,7 +132,7 @@ def _remover(key: Any) -> Mutator:
 
 
 def _write_difference(
-    former: Document, adopted: Document, write: Write, lost: list[LostWrite]
+    former: HeldDocument, adopted: HeldDocument, write: Write, lost: list[LostWrite]
 ) -> int:
     """Write again what a plain join adds: right for types that never drop a removal."""
     missing = [part for part in former.state.decompose() if not part <= adopted.state]

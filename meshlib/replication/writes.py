@@ -14,7 +14,7 @@ from meshlib.crdt import Causal, CausalContext, Dot, join_all, registry
 from meshlib.errors import InvalidTypeError, LimitError
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX
-from meshlib.replication.document import Document
+from meshlib.replication.document import HeldDocument
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, WriteReceipt
 
@@ -115,7 +115,7 @@ class OpenWrites:
         """How many numbers are reserved and not in the vector."""
         return len(self._groups) + len(self._full)
 
-    def write(self, document: Document, mutate: Mutator) -> WriteReceipt:
+    def write(self, document: HeldDocument, mutate: Mutator) -> WriteReceipt:
         """Make and absorb one delta: see `Replica.write`."""
         parts = self._parts
         name = document.name
@@ -139,7 +139,9 @@ class OpenWrites:
         parts.journal.note(Change(name, new, True))
         return WriteReceipt(parts.actor, sequence)
 
-    def _make_delta(self, document: Document, mutate: Mutator, sequence: int) -> tuple[Any, bytes]:
+    def _make_delta(
+        self, document: HeldDocument, mutate: Mutator, sequence: int
+    ) -> tuple[Any, bytes]:
         """Return a delta and its bytes; no bytes when it changes nothing."""
         parts, state = self._parts, document.state
         delta = mutate(

@@ -24,7 +24,7 @@ from meshlib.crdt import registry
 from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
-from meshlib.replication.document import Document, latest_stamp
+from meshlib.replication.document import HeldDocument, latest_stamp
 from meshlib.replication.late_writes import Time
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import ActorForgotten, Change, IdentityStolen, PageSkipped
@@ -49,7 +49,7 @@ class _Gathered:
         is_whole: whether nothing was passed over, here or at the sender.
     """
 
-    document: Document
+    document: HeldDocument
     begun: set[int] = field(factory=set)
     is_whole: bool = True
 
@@ -128,7 +128,7 @@ class Arrivals:
         self._parts.documents.for_remote(name, part)
         if name not in arrival.documents:
             tag = registry.type_tag(part)
-            arrival.documents[name] = _Gathered(Document(name, tag=tag, state=type(part)()))
+            arrival.documents[name] = _Gathered(HeldDocument(name, tag=tag, state=type(part)()))
         gathered = arrival.documents[name]
         if gathered is not None:
             gathered.document.check_type(part)
@@ -281,7 +281,7 @@ class Arrivals:
             parts.documents.heal(name, vector)
 
     @staticmethod
-    def _dead(document: Document, gathered: _Gathered, vector: Vector) -> list[Any]:
+    def _dead(document: HeldDocument, gathered: _Gathered, vector: Vector) -> list[Any]:
         """Return the keys here that the sender's vector covers and the sender does not have."""
         theirs = gathered.document.state
         if not gathered.begun or not document.traits.is_prunable:

@@ -13,7 +13,7 @@ from typing import Any
 from meshlib.codec import pack
 from meshlib.crdt import registry
 from meshlib.hashing import HASH64_MASK, hash64
-from meshlib.replication.document import Document
+from meshlib.replication.document import HeldDocument
 
 __all__ = ["DocumentDigests", "content_digest", "differing_buckets", "document_digests"]
 
@@ -23,7 +23,7 @@ DocumentDigests = Mapping[str, tuple[str, tuple[int, ...]]]
 _empty_digests: dict[str, int] = {}
 
 
-def content_digest(documents: Iterable[Document]) -> int:
+def content_digest(documents: Iterable[HeldDocument]) -> int:
     """Return 64 bits that are equal for equal live content, tombstones aside.
 
     A document without live content counts like one that is not there. O(documents) where the

@@ -17,7 +17,7 @@ from meshlib.codec import pack, unpack
 from meshlib.crdt import registry
 from meshlib.errors import DecodeError, VersionMismatch
 from meshlib.hashing import hash64
-from meshlib.replication.document import Document, DocumentTable
+from meshlib.replication.document import DocumentTable, HeldDocument
 from meshlib.replication.late_writes import NEVER, Time
 from meshlib.replication.parts import Parts
 from meshlib.replication.transfers.digests import (
@@ -183,14 +183,14 @@ class TransferPages:
     @staticmethod
     def _differing(
         documents: DocumentTable, offer: DocumentDigests
-    ) -> list[tuple[Document, list[int]]]:
+    ) -> list[tuple[HeldDocument, list[int]]]:
         """Return copies of the documents that differ, small ones first, and the buckets."""
 
-        def size(document: Document) -> tuple[int, str]:
+        def size(document: HeldDocument) -> tuple[int, str]:
             state = document.state
             return (len(state) if hasattr(state, "__len__") else 0), document.name
 
-        found: list[tuple[Document, list[int]]] = []
+        found: list[tuple[HeldDocument, list[int]]] = []
         for document in sorted(documents, key=size):
             tag, theirs = offer.get(document.name, (document.tag, ()))
             if tag != document.tag:
@@ -211,7 +211,7 @@ class TransferPages:
     def __next__(self) -> TransferPage:
         return next(self._stream)
 
-    def _pages(self, differing: list[tuple[Document, list[int]]]) -> Iterator[TransferPage]:
+    def _pages(self, differing: list[tuple[HeldDocument, list[int]]]) -> Iterator[TransferPage]:
         """Number the pieces, and mark the last one: so one piece is made ahead."""
         waiting: tuple[str, PageContent] | None = None
         index = 0
@@ -227,7 +227,7 @@ class TransferPages:
             yield TransferPage(waiting[0], evolve(waiting[1], is_last=True).encode())
 
     def _pieces(
-        self, document: Document, buckets: list[int]
+        self, document: HeldDocument, buckets: list[int]
     ) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Yield the pieces of a document, and the buckets that each begins."""
         if buckets and document.traits.is_paged:
@@ -236,14 +236,14 @@ class TransferPages:
             for _, data in encoded_pieces([document.state], bytes_max=self._piece_bytes_max):
                 yield (), data
 
-    def _claims(self, document: Document, buckets: tuple[int, ...]) -> tuple[int, ...]:
+    def _claims(self, document: HeldDocument, buckets: tuple[int, ...]) -> tuple[int, ...]:
         """Return the buckets of which the sender can say that what it lacks is removed."""
         if document.traits.is_prunable and not document.skipped and not self._head.is_repair:
             return buckets
         return ()
 
     def _bucket_pieces(
-        self, document: Document, buckets: list[int]
+        self, document: HeldDocument, buckets: list[int]
     ) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Group buckets into pieces, by the size that the buckets before had."""
         bytes_max = self._piece_bytes_max
