@@ -46,8 +46,8 @@ async def _publish_policies(runtime: MeshRuntime, models: Sequence[ModelSettings
     log = get_logger()
     with contextlib.suppress(TimeoutError):
         await runtime.wait_ready(READY_TIMEOUT_S)
-    log.info("ready" if runtime.node.is_ready else "no peer was reached yet; going on alone")
-    sync = runtime.node.sync
+    log.info("ready" if runtime.is_ready else "no peer was reached yet; going on alone")
+    sync = runtime.sync
     for model in models:
         held = sync.get_policy_state(model.model_id)
         if held is not None:

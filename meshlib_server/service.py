@@ -8,39 +8,44 @@ from typing import Any
 
 from starlette.requests import Request
 
-from meshlib import MeshNode
+from meshlib import MeshNode, MeshRuntime
 from meshlib_server.problems import Unavailable
 
-__all__ = ["Service", "node_of", "service_of"]
+__all__ = ["Service", "mesh_of", "node_of", "service_of"]
 
 
 class Service:
     """The one node of this process, and the way to end it.
 
     Args:
-        node: the node; None when the mesh is not enabled.
+        mesh: the running node; None when the mesh is not enabled.
         shut_down: called once when a graceful end is asked for; returns at once.
     """
 
-    def __init__(self, node: MeshNode | None, *, shut_down: Callable[[], None]) -> None:
-        self._node = node
+    def __init__(self, mesh: MeshRuntime | None, *, shut_down: Callable[[], None]) -> None:
+        self._mesh = mesh
         self._shut_down = shut_down
         self._status_key: tuple[int, ...] | None = None
         self._status_body = b""
         self.is_leaving = False
 
     @property
-    def node(self) -> MeshNode:
-        """The node.
+    def mesh(self) -> MeshRuntime:
+        """The running node, with the verbs that need the time.
 
         Raises:
             Unavailable: the mesh is not enabled, or the node is leaving it.
         """
-        if self._node is None:
+        if self._mesh is None:
             raise Unavailable("the mesh is not enabled")
         if self.is_leaving:
             raise Unavailable("the node is leaving the mesh")
-        return self._node
+        return self._mesh
+
+    @property
+    def node(self) -> MeshNode:
+        """The node behind it, or `Unavailable` likewise."""
+        return self.mesh.node
 
     def status_body(self) -> bytes:
         """Return the answer to `GET /status`, as JSON. O(1) while nothing changes.
@@ -95,6 +100,11 @@ def service_of(request: Request) -> Service:
     """Return the service of the application that a request came to."""
     service: Service = request.app.state.service
     return service
+
+
+def mesh_of(request: Request) -> MeshRuntime:
+    """Return the running node, or raise `Unavailable`; see `node_of`."""
+    return service_of(request).mesh
 
 
 def node_of(request: Request) -> MeshNode:

@@ -178,7 +178,7 @@ async def _serve_node(prepared: _Prepared) -> int:
     )
     runtime = MeshRuntime(config, transport=transport, seeds=mesh.init_peer)
     await runtime.start()
-    service = Service(runtime.node, shut_down=stopping.set)
+    service = Service(runtime, shut_down=stopping.set)
     app = build_app(service, secrets=prepared.secrets, gossip=transport.endpoint)
     async with _http(app, prepared, service), companions(runtime, prepared.settings.models):
         ended = asyncio.create_task(runtime.wait_stopped())

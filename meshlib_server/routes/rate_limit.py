@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 from attrs import frozen
 from starlette.requests import Request
@@ -14,7 +13,7 @@ from meshlib.codec import check_key
 from meshlib_server.bodies import read_record
 from meshlib_server.problems import BadRequest, problem
 from meshlib_server.resources import resource
-from meshlib_server.service import node_of
+from meshlib_server.service import mesh_of, node_of
 
 __all__ = ["routes"]
 
@@ -59,7 +58,7 @@ async def _get(request: Request) -> Response:
 
 
 async def _stats(request: Request) -> Response:
-    stats = node_of(request).limiter.stats(_GLOBAL_KEY, now=time.monotonic())
+    stats = mesh_of(request).rate_limit_stats(_GLOBAL_KEY)
     return JSONResponse(
         {
             "limit_per_second": stats.limit_per_second,
@@ -71,11 +70,11 @@ async def _stats(request: Request) -> Response:
 
 async def _acquire(request: Request) -> Response:
     body = await read_record(request, _AcquireBody)
-    node = node_of(request)
+    mesh = mesh_of(request)
     if not body.key:
         raise BadRequest("key: must not be empty")
     check_key(body.key)
-    decision = node.limiter.acquire(body.key, cost=body.cost, now=time.monotonic())
+    decision = mesh.acquire(body.key, cost=body.cost)
     answer = {
         "allowed": decision.allowed,
         "limit": decision.limit,

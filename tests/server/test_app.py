@@ -37,16 +37,6 @@ class FakeSync:
 
 
 @define
-class FakeLimiter:
-    """Refuses, and says when to come back as told."""
-
-    retry_after_s: float
-
-    def acquire(self, _key: str, **_: Any) -> Decision:
-        return Decision(allowed=False, limit=1, remaining=0, retry_after_s=self.retry_after_s)
-
-
-@define
 class FakeMember:
     """A member as the status shows it."""
 
@@ -65,7 +55,16 @@ class FakeNode:
     sync: FakeSync = field(factory=FakeSync)
     listed: list[FakeMember] = field(factory=lambda: [FakeMember("a")])
     members_calls: int = 0
-    limiter: FakeLimiter | None = None
+    retry_after_s: float = 1.0
+
+    @property
+    def node(self) -> FakeNode:
+        """The node behind the running one: here the same."""
+        return self
+
+    def acquire(self, _key: str, **_: Any) -> Decision:
+        """Refuse, and say when to come back as told."""
+        return Decision(allowed=False, limit=1, remaining=0, retry_after_s=self.retry_after_s)
 
     def members(self) -> list[FakeMember]:
         """Count how often the members are asked for."""
@@ -125,7 +124,7 @@ def test_a_limit_that_cannot_be_serialised_is_500() -> None:
 )
 def test_retry_after_is_whole_seconds_and_never_at_once(retry_after_s: float, header: str) -> None:
     """Rounded up: who comes back at the time that is named is not too early."""
-    node = FakeNode(limiter=FakeLimiter(retry_after_s))
+    node = FakeNode(retry_after_s=retry_after_s)
 
     [answer] = ask(service(node), ("POST", "/mesh/rate-limit/acquire", {"key": "global"}))
 
