@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test network demo lint types docs laws long clean
+.PHONY: help test slow network demo lint types docs laws long coverage constraints clean
 
 help:
 	@echo "make test    install into $(VENV) and run the tests"
+	@echo "make slow    the tests that take seconds each; CI runs them too"
 	@echo "make network five processes on links that are cut and lossy; Linux, as root"
 	@echo "make demo    three nodes as three processes, through the documented workflows"
 	@echo "make lint    ruff, format and lint"
@@ -14,14 +15,20 @@ help:
 	@echo "make docs    the pages of docs/ and the API reference, built strictly into site/"
 	@echo "make laws    2,000 examples of each law on each type, machines of 500 x 50, every mutant"
 	@echo "make long    the long campaigns of the tests"
+	@echo "make coverage    what the tests of make test reach, room by room"
+	@echo "make constraints    constraints.txt anew: the newest releases that fit together"
 
-$(VENV)/.installed: pyproject.toml
+# Every version that is installed is that of constraints.txt, so that tomorrow's run is today's.
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not network'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not long and not network'
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not long'
 
 # Who asks for these and cannot run them here is told so: nothing is skipped.
 network: $(VENV)/.installed
@@ -39,7 +46,7 @@ types: $(VENV)/.installed
 	$(BIN)/pyright
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 # A link that leads nowhere, a name that is not there, or anything fetched from elsewhere fails.
@@ -53,5 +60,19 @@ laws: $(VENV)/.installed
 long: $(VENV)/.installed
 	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not network'
 
+coverage: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not long and not network' --cov --cov-report=
+	$(BIN)/python -m coverage json -q -o $(VENV)/coverage.json
+	$(BIN)/python tools/coverage_by_room.py $(VENV)/coverage.json
+
+# In an environment of its own; every extra of pyproject.toml is in it by itself.
+constraints:
+	$(PYTHON) -m venv $(VENV)-constraints
+	$(VENV)-constraints/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-constraints/bin/uv pip compile --quiet --universal --all-extras --upgrade \
+		--python-version 3.11 --no-annotate --custom-compile-command 'make constraints' \
+		--output-file constraints.txt pyproject.toml
+	rm -rf $(VENV)-constraints
+
 clean:
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -60,6 +60,7 @@ def test_the_type_holds_in_a_machine() -> None:
     check_machine(example.BALLOT)
 
 
+@pytest.mark.slow
 def test_the_specification_has_teeth() -> None:
     """Every mutant of it is caught but those that are known to be harmless."""
     uncaught = [

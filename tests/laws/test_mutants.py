@@ -122,6 +122,7 @@ def test_every_other_mutant_is_caught_by_the_law_that_is_listed(row: tuple[str, 
     check_row(row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec_name", [name for name in SPECS if SPECS[name].harmless])
 def test_a_mutant_that_is_called_harmless_breaks_nothing(spec_name: str) -> None:
     """Else the reason that the spec gives for leaving it out would be wrong."""

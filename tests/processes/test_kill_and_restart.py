@@ -83,7 +83,11 @@ def everything(node: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize(
     "duration_s",
-    [10.0, pytest.param(120.0, marks=[pytest.mark.long, pytest.mark.timeout(300)])],
+    [
+        4.0,
+        pytest.param(10.0, marks=pytest.mark.slow),
+        pytest.param(120.0, marks=[pytest.mark.long, pytest.mark.timeout(300)]),
+    ],
 )
 def test_no_write_acknowledged_by_a_survivor_is_lost(
     cluster: Cluster, connect: Callable[[Any], Any], duration_s: float

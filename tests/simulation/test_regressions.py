@@ -44,8 +44,16 @@ FOUND = {
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
+SLOW = {12, 47, 56, 488, 688, 1777, 2287, 4782}
+"""Seeds whose clusters take seconds."""
 
-@pytest.mark.parametrize("seed", FOUND, ids=lambda seed: f"{seed}")
+SEEDS = [
+    pytest.param(seed, marks=[pytest.mark.slow] if seed in SLOW else [], id=f"{seed}")
+    for seed in FOUND
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.timeout(300)
 def test_a_seed_that_once_failed(seed: int) -> None:
     """The seed that found a bug finds it no more."""

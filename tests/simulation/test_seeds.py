@@ -10,8 +10,10 @@ from meshlib.testing.simulation.campaign import run_campaign
 from meshlib.testing.simulation.simulation import Simulation
 from meshlib.testing.world.scenario import draw_scenario
 
+SEEDS = [pytest.param(n, marks=[pytest.mark.slow] if n >= 10 else []) for n in range(24)]
 
-@pytest.mark.parametrize("seed", range(24))
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_seed_breaks_no_rule(seed: int) -> None:
     """A cluster keeps every rule under the seed's faults, and agrees after them."""
     outcome = Simulation(draw_scenario(seed, duration_s=20.0)).run()

@@ -23,7 +23,13 @@ from meshlib.replication.transfers.pages import PageContent
 
 
 @pytest.mark.parametrize("is_dense", [False, True])
-@pytest.mark.parametrize("seeds", [range(start, start + 20) for start in range(0, 100, 20)])
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pytest.param(range(start, start + 20), marks=[pytest.mark.slow] if start >= 40 else [])
+        for start in range(0, 100, 20)
+    ],
+)
 def test_replicas_end_equal_and_with_the_last_writes(
     cluster_class: type[Cluster], seeds: range, *, is_dense: bool
 ) -> None:
