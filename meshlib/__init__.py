@@ -101,9 +101,11 @@ if TYPE_CHECKING:
         UnknownKeyError,
     )
     from meshlib.gossip import (
+        Began,
         Event,
         GossipConfig,
         IdentityRenewed,
+        LeaveDelayed,
         LocalPause,
         MemberDown,
         MemberForgotten,
@@ -116,7 +118,7 @@ if TYPE_CHECKING:
         StateRestored,
     )
     from meshlib.membership import MemberRecord, MemberStatus
-    from meshlib.node import Health, HealthStatus, MeshConfig, MeshNode
+    from meshlib.node import Health, HealthStatus, MeshConfig, MeshNode, NodeState
     from meshlib.ratelimit import Decision, PartitionMode, RateLimitConfig, RateLimitStats
     from meshlib.replication import Document, ReplicationConfig, WriteContext, WriteReceipt
     from meshlib.ring import ConsistentHashRing
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Began",
     "CacheAwareConfig",
     "ConfigError",
     "ConsistentHashRing",
@@ -153,6 +156,7 @@ __all__ = [
     "IdentityRenewed",
     "InvalidTypeError",
     "InvalidValueError",
+    "LeaveDelayed",
     "LimitError",
     "LocalError",
     "LocalPause",
@@ -172,6 +176,7 @@ __all__ = [
     "MeshRuntime",
     "MeshSyncManager",
     "NameConflictError",
+    "NodeState",
     "NotReadyError",
     "PacketRejected",
     "PartitionMode",
@@ -213,11 +218,11 @@ _ROOMS = {
         "ThreadError UnknownKeyError"
     ),
     "meshlib.gossip": (
-        "Event GossipConfig IdentityRenewed LocalPause MemberDown MemberForgotten MemberJoined "
-        "MemberLeft MemberRecovered MemberSuspected PacketRejected Rejoined StateRestored"
+        "Began Event GossipConfig IdentityRenewed LeaveDelayed LocalPause MemberDown "
+        "MemberForgotten MemberJoined MemberLeft MemberRecovered MemberSuspected PacketRejected Rejoined StateRestored"
     ),
     "meshlib.membership": "MemberRecord MemberStatus",
-    "meshlib.node": "Health HealthStatus MeshConfig MeshNode",
+    "meshlib.node": "Health HealthStatus MeshConfig MeshNode NodeState",
     "meshlib.ratelimit": "Decision PartitionMode RateLimitConfig RateLimitStats",
     "meshlib.replication": "Document ReplicationConfig WriteContext WriteReceipt",
     "meshlib.ring": "ConsistentHashRing",

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
 from meshlib.errors import ConfigError, RemoteError
-from meshlib.gossip import Counters, Engine, Event, GossipConfig, Packet
+from meshlib.gossip import Counters, Engine, Event, GossipConfig, NodeState, Packet
 from meshlib.identity import (
     ActorId,
     NodeId,
@@ -41,7 +41,7 @@ from meshlib.replication import (
 from meshlib.routing import RouteDecision
 from meshlib.sync import MeshSyncManager
 
-__all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode"]
+__all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode", "NodeState"]
 
 _NAMED_MAX: Final = 5
 """Documents that one line names; of the others it says how many there are."""
@@ -62,8 +62,8 @@ class Health:
     """A judgement of one node about its cluster and itself.
 
     Args:
-        status: healthy; degraded while a member is suspected or Down or a store is not well;
-            partitioned while no majority is in reach.
+        status: healthy; degraded while this node is not ready or has met nobody, a member is
+            suspected or Down, or a store is not well; partitioned while no majority is in reach.
         cluster_size: members in reach, this node included.
         stores_healthy: whether every store can be read, lacks no entry that came, and agrees
             with its peers.
@@ -191,6 +191,7 @@ class MeshNode:
             on_urgent=self._wake,
             read_time=self._time.follow,
         )
+        self._is_stopped = False
         self._store_problems: tuple[str, ...] | None = None
         self._limiter_revision = -1
         self._update_limiter()
@@ -243,10 +244,20 @@ class MeshNode:
 
     @property
     def is_ready(self) -> bool:
-        """Whether this node has joined and holds what the first peer held when they met."""
-        roster, repair = self._engine.roster, self._engine.anti_entropy
-        is_alone = len(self._engine.members()) == 1
-        return roster.has_joined and (repair.has_caught_up or is_alone)
+        """Whether this node holds what a ready peer held when they met, or has begun itself.
+
+        Who may begin is told in `meshlib/gossip/entries/beginning.py`.
+        """
+        return self._engine.beginning.is_ready
+
+    @property
+    def state(self) -> NodeState:
+        """What this node is doing, in one word. O(1)."""
+        return NodeState.STOPPED if self._is_stopped else self._engine.state
+
+    def state_problem(self) -> str:
+        """Say in one line why the state is not `ready`; empty when it is. O(members)."""
+        return "stopped" if self._is_stopped else self._engine.beginning.problem()
 
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n)."""
@@ -255,7 +266,9 @@ class MeshNode:
     def health(self) -> Health:
         """Judge the cluster and this node's stores. O(members), and O(keys) after a change."""
         partition = self._engine.partition()
-        problems = [f"{name} is down" for name in partition.unreachable]
+        own = self.state_problem()
+        problems = [own] if own else []
+        problems += [f"{name} is down" for name in partition.unreachable]
         problems += [
             f"{member.name} is suspected"
             for member in self._engine.members()
@@ -322,13 +335,29 @@ class MeshNode:
         self._engine.restore(state, age_s=age_s, now=self._time.advance(now))
         self._settle()
 
-    def join(self, seeds: Iterable[str], *, now: float) -> None:
+    def join(self, seeds: Iterable[str], *, now: float, may_find_more: bool = False) -> None:
         """Ask seeds to let this node in; dial them for ever after. See `Engine.join`."""
-        self._engine.join(seeds, now=self._time.advance(now))
+        self._engine.join(seeds, now=self._time.advance(now), may_find_more=may_find_more)
+
+    def drain(self, *, now: float) -> None:
+        """Say that this node is about to leave; `leave` is to follow. See `Engine.drain`."""
+        self._engine.drain(now=self._time.advance(now))
+
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether others have confirmed all that this node held when it began to drain.
+
+        Also when nobody is left in reach who could. O(members).
+        """
+        return self._engine.has_handed_over
 
     def leave(self, *, now: float) -> None:
         """Flush what was written and say goodbye to every peer."""
         self._engine.leave(now=self._time.advance(now))
+
+    def stop(self) -> None:
+        """Take note that nobody drives this node any more: its state is `stopped`."""
+        self._is_stopped = True
 
     def receive(self, data: bytes, *, sender: str, now: float) -> None:
         """Take in one frame. Never raises on what a peer sent. O(size)."""

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 from meshlib_server.auth import AuthMiddleware, Secrets
 from meshlib_server.problems import EXCEPTION_HANDLERS
 from meshlib_server.routes import PREFIXES, api_routes
+from meshlib_server.routes.probes import probe_routes
 from meshlib_server.service import Service
 
 __all__ = ["EncodedPaths", "build_app"]
@@ -31,7 +32,7 @@ def build_app(
         secrets: who may call.
         gossip: takes the connections of peers; None when the mesh is not enabled.
     """
-    routes: list[BaseRoute] = api_routes()
+    routes: list[BaseRoute] = [*probe_routes(), *api_routes()]
     if gossip is not None:
         routes += [WebSocketRoute(f"{prefix}/gossip", gossip) for prefix in PREFIXES]
     app = Starlette(

@@ -20,6 +20,7 @@ from meshlib.errors import ConfigError
 from meshlib_server.config import AuthSettings
 from meshlib_server.logs import quiet_warning
 from meshlib_server.problems import problem
+from meshlib_server.routes.probes import PROBE_PATHS
 
 __all__ = ["AuthMiddleware", "Secrets", "TokenSet", "load_secrets", "read_tokens"]
 
@@ -159,7 +160,11 @@ class AuthMiddleware:
         """Check the one `Authorization` header against the set of tokens of its kind."""
         kind = scope["type"]
         if kind == "http":
-            is_allowed = self._is_http_open or _is_accepted(scope, self._operators)
+            is_allowed = (
+                self._is_http_open
+                or scope.get("path") in PROBE_PATHS
+                or _is_accepted(scope, self._operators)
+            )
         elif kind == "websocket":
             is_allowed = self._is_gossip_open or _is_accepted(scope, self._peers)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -16,9 +16,6 @@ from meshlib_server.config import ModelSettings
 from meshlib_server.logs import get_logger
 
 __all__ = ["companions"]
-
-READY_TIMEOUT_S: Final = 10.0
-"""How long the cluster's own policies are waited for, before those of the file are published."""
 
 
 @contextlib.asynccontextmanager
@@ -44,9 +41,8 @@ async def companions(runtime: MeshRuntime, models: Sequence[ModelSettings]) -> A
 async def _publish_policies(runtime: MeshRuntime, models: Sequence[ModelSettings]) -> None:
     """Publish the policies that the cluster does not have, once it is known what it has."""
     log = get_logger()
-    with contextlib.suppress(TimeoutError):
-        await runtime.wait_ready(READY_TIMEOUT_S)
-    log.info("ready" if runtime.is_ready else "no peer was reached yet; going on alone")
+    await runtime.wait_ready(None)
+    log.info("ready", state=runtime.state)
     sync = runtime.sync
     for model in models:
         held = sync.get_policy_state(model.model_id)

@@ -47,6 +47,14 @@ class Service:
         """The node behind it, or `Unavailable` likewise."""
         return self.mesh.node
 
+    def unready_reason(self) -> str:
+        """Say in one line why no request should be sent here; empty when they may. O(members)."""
+        if self._node is None:
+            return "the mesh is not enabled"
+        if self.is_leaving:
+            return "leaving"
+        return "" if self._node.is_ready else self._node.state_problem()
+
     def status_body(self) -> bytes:
         """Return the answer to `GET /status`, as JSON. O(1) while nothing changes.
 

@@ -1,8 +1,8 @@
 """One process, one node: start, run, leave, end.
 
 Rule: the order of a start and of an end must live in this file. Started: settings, tokens,
-socket, address, node, HTTP. Ended, however it was asked for: the node leaves and flushes while
-HTTP still answers, then HTTP closes, and the exit code is 0.
+socket, address, node, HTTP. Ended, however it was asked for: the node hands over, leaves and
+flushes while HTTP still answers, then HTTP closes, and the exit code is 0.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from meshlib_server.websocket import WebSocketTransport
 __all__ = ["StartError", "run"]
 
 LEAVE_TIMEOUT_S: Final = 2.5
-"""For the node to leave and flush; an end takes under 5 s, whatever hangs."""
+"""For the node to leave and flush, beside `leave_handover_s` for handing over."""
 
 HTTP_CLOSE_TIMEOUT_S: Final = 1
 """For requests that are still being answered."""
@@ -186,7 +186,9 @@ async def _serve_node(prepared: _Prepared) -> int:
         await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         service.is_leaving = True
-        await asyncio.wait((asyncio.create_task(runtime.stop()),), timeout=LEAVE_TIMEOUT_S)
+        # An end takes under 5 s beside that, whatever hangs.
+        limit_s = LEAVE_TIMEOUT_S + mesh.gossip.leave_handover_s
+        await asyncio.wait((asyncio.create_task(runtime.stop()),), timeout=limit_s)
         ended.cancel()
         await asyncio.wait((ended,))
     error = None if ended.cancelled() else ended.exception()

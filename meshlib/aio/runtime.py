@@ -28,7 +28,7 @@ from meshlib.aio.transport import Transport
 from meshlib.errors import NameConflictError, NotReadyError, StateError
 from meshlib.gossip import Event, NameConflict
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
-from meshlib.node import MeshConfig, MeshNode
+from meshlib.node import MeshConfig, MeshNode, NodeState
 from meshlib.replication import WriteReceipt
 
 __all__ = ["MeshRuntime"]
@@ -118,6 +118,13 @@ class MeshRuntime(MeshFront):
         return self._transport
 
     @property
+    def state(self) -> NodeState:
+        """What the node is doing, in one word; `starting` before it was started."""
+        if self._node is None:
+            return NodeState.STOPPED if self._is_ending else NodeState.STARTING
+        return self._node.state
+
+    @property
     def counters(self) -> DriverCounters:
         """What the driver has done, and how late the event loop was."""
         return self._driver.counters
@@ -160,7 +167,9 @@ class MeshRuntime(MeshFront):
             self._driver.attach(node)
             node.set_guard(self._gate.check)
             self._driver.attempts.watch(self._seeds)
-            node.join(self._seeds, now=time.monotonic())
+            # Names and files may tell of others later: who finds nobody there is not alone yet.
+            may_find_more = not self._discovery.is_fixed
+            node.join(self._seeds, now=time.monotonic(), may_find_more=may_find_more)
         except BaseException:
             self._begin_end()
             await self._close(drain_s=0)
@@ -173,9 +182,11 @@ class MeshRuntime(MeshFront):
             self._run(self._keeper.run())
 
     async def stop(self) -> None:
-        """Leave: send what was written, tell the peers, save, close. Takes under 3 s.
+        """Leave: hand over, send what was written, tell the peers, save, close.
 
-        Idempotent; a second call waits for the first. Does nothing for a runtime that failed.
+        What only this node has is handed over to ready peers first, which takes a round trip as a
+        rule and `GossipConfig.leave_handover_s` at most; the rest takes under 3 s. Idempotent; a
+        second call waits for the first. Does nothing for a runtime that failed.
         """
         if not self._is_started:
             self._is_started = True
@@ -183,6 +194,7 @@ class MeshRuntime(MeshFront):
             self._ended.set()
         if not self._is_ending and not self._is_stopping:
             self._is_stopping = True
+            await self._hand_over()
             await self._flush()
             if self._begin_end():
                 await self._say_goodbye()
@@ -236,10 +248,11 @@ class MeshRuntime(MeshFront):
 
     # Waiting and listening
 
-    async def wait_ready(self, timeout_s: float | None = 10.0) -> None:
-        """Return once the node has joined and holds what the cluster held then.
+    async def wait_ready(self, timeout_s: float | None = 30.0) -> None:
+        """Return once the node holds what the cluster held when they met, or has begun itself.
 
-        A node without seeds is ready at once.
+        A node without seeds is ready at once; one that starts together with others, or whose
+        seeds do not answer, after `GossipConfig.bootstrap_after_s` at the earliest.
 
         Args:
             timeout_s: seconds; None: no limit.
@@ -400,9 +413,27 @@ class MeshRuntime(MeshFront):
         finally:
             if self._keeper is not None:
                 self._keeper.close()
+            if self._node is not None:
+                self._node.stop()
             self._streams.close()
             self._conditions.fail(StateError("the runtime has ended"))
             self._ended.set()
+
+    async def _hand_over(self) -> None:
+        """Wait until others have what this node has, as long as anybody can take it."""
+        node, limit_s = self.node, self.config.gossip.leave_handover_s
+        node.drain(now=time.monotonic())
+        self.wake()
+        try:
+            await self.wait_until(lambda: node.has_handed_over, timeout_s=limit_s)
+        except TimeoutError:
+            if limit_s:
+                _logger.warning(
+                    "left after %g s without having handed over everything: no ready peer has "
+                    "confirmed it", limit_s,
+                )  # fmt: skip
+        except (StateError, NameConflictError):
+            return  # it has ended for another reason meanwhile
 
     async def _flush(self) -> None:
         """Wait for links that are busy, so that peers do not miss the last writes."""
@@ -447,5 +478,5 @@ class MeshRuntime(MeshFront):
             if found and set(found) != set(self._seeds):
                 self._seeds = found
                 self._driver.attempts.watch(found)
-                self.node.join(found, now=time.monotonic())
+                self.node.join(found, now=time.monotonic(), may_find_more=True)
                 self._driver.wake()

@@ -13,10 +13,13 @@ entries/    how replicated entries travel: pushed, repaired, or as whole states
 from meshlib.gossip.config import GossipConfig, GossipProfile
 from meshlib.gossip.context import Counters, Packet
 from meshlib.gossip.engine import Engine
+from meshlib.gossip.entries.beginning import NodeState
 from meshlib.gossip.events import (
+    Began,
     EntryRejected,
     Event,
     IdentityRenewed,
+    LeaveDelayed,
     LocalPause,
     MemberDown,
     MemberForgotten,
@@ -36,6 +39,7 @@ from meshlib.gossip.messages.frames import FORMAT_VERSION, decode_frame
 
 __all__ = [
     "FORMAT_VERSION",
+    "Began",
     "Counters",
     "Engine",
     "EntryRejected",
@@ -43,6 +47,7 @@ __all__ = [
     "GossipConfig",
     "GossipProfile",
     "IdentityRenewed",
+    "LeaveDelayed",
     "LocalPause",
     "MemberDown",
     "MemberForgotten",
@@ -52,6 +57,7 @@ __all__ = [
     "MemberSuspected",
     "MessageUnsendable",
     "NameConflict",
+    "NodeState",
     "Packet",
     "PacketRejected",
     "Refuted",

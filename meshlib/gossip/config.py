@@ -68,6 +68,13 @@ class GossipConfig:
         leave_forget_s: how long a member that left is still shown as Leaving.
         transfer_timeout_s: how long a page of a state transfer may be awaited before it is
             asked for again; after three tries the transfer is given up.
+        bootstrap_after_s: after how long without a ready peer one of the nodes that are not ready
+            begins; the others take its state. 0: never, but for a node that has no seeds.
+        bootstrap_expect: how many nodes must be in reach for one of them to begin, itself
+            included. A majority keeps a node that cannot reach its cluster, because of a wrong
+            token for one, from beginning beside it; 1 lets a node begin alone.
+        leave_handover_s: how long a leaving node waits, at most, while what it has is not
+            confirmed by ready nodes that stay. 0: not at all.
         packet_bytes_max: a frame is closed at this size, unless one message needs more.
     """
 
@@ -89,6 +96,9 @@ class GossipConfig:
     forget_after_s: float = 14_400.0
     leave_forget_s: float = 30.0
     transfer_timeout_s: float = 2.0
+    bootstrap_after_s: float = 10.0
+    bootstrap_expect: int = 1
+    leave_handover_s: float = 20.0
     packet_bytes_max: int = 262_144
 
     def __attrs_post_init__(self) -> None:
@@ -106,8 +116,12 @@ class GossipConfig:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"{name} must be over 0 and finite, got {value}")
+        for name in ("bootstrap_after_s", "leave_handover_s"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ConfigError(f"{name} must be 0 or more and finite, got {value}")
         for name in ("indirect_probe_count", "gossip_fanout", "local_health_max",
-                     "vector_entries_max", "content_check_period"):  # fmt: skip
+                     "vector_entries_max", "content_check_period", "bootstrap_expect"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.probe_timeout_s >= self.probe_interval_s:
@@ -158,4 +172,5 @@ class GossipConfig:
             gossip_interval_s=0.1,
             exchange_interval_s=0.5,
             heal_interval_s=1.0,
+            bootstrap_after_s=1.5,
         )

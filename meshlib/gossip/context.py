@@ -161,6 +161,10 @@ class Context:
         tracker: the peers' vectors.
         record: this node's own record; the one place where its identity is kept.
         now: monotonic seconds, as the driver gave them last.
+        is_draining: whether this node is about to leave, and still takes part.
+        is_leaving: whether it has said goodbye.
+        is_ready_told: whether it was ready after its frames were packed last.
+        stored_at_ms: of when the state is that it began with; see `FrameHeader`.
     """
 
     cluster: str
@@ -177,7 +181,10 @@ class Context:
     outbox: Outbox = field(factory=Outbox)
     events: deque[Event] = field(factory=deque)
     counters: Counters = field(factory=Counters)
+    is_draining: bool = False
     is_leaving: bool = False
+    is_ready_told: bool = False
+    stored_at_ms: int = 0
     _peers: tuple[MemberRecord, ...] = ()
     _peers_revision: int = -1
     _peer_names: tuple[str, ...] = ()
@@ -233,7 +240,13 @@ class Context:
         """Return the header of this node's frames."""
         record = self.record
         return FrameHeader(
-            self.cluster, record.name, record.incarnation, record.actor, record.address
+            self.cluster,
+            record.name,
+            record.incarnation,
+            record.actor,
+            record.address,
+            is_leaving=self.is_draining or self.is_leaving,
+            stored_at_ms=self.stored_at_ms,
         )
 
     def jittered(self, duration_s: float) -> float:

@@ -19,7 +19,9 @@ from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.context import Context, Counters, Packet, Timer
 from meshlib.gossip.entries.anti_entropy import AntiEntropy
+from meshlib.gossip.entries.beginning import Beginning, NodeState
 from meshlib.gossip.entries.dissemination import Dissemination
+from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.events import Event, PacketRejected
 from meshlib.gossip.members.roster import Roster
 from meshlib.gossip.messages.frames import FrameHeader, decode_frame
@@ -100,13 +102,16 @@ class Engine:
         self._met: dict[str, None] = {}
         self.roster = Roster(self._context, on_member_met=self._on_member_met)
         self.dissemination = Dissemination(self._context)
+        self.beginning = Beginning(self._context, now=now)
+        self._handover = Handover(self._context, self.beginning)
         self.anti_entropy = AntiEntropy(
-            self._context, self.dissemination, table_hash=self.roster.table_hash, now=now
+            self._context, self.dissemination, self.beginning, table_hash=self.roster.table_hash
         )
         self.upkeep = Upkeep(
             self._context,
             dissemination=self.dissemination,
             anti_entropy=self.anti_entropy,
+            beginning=self.beginning,
             news=self.roster.news,
             now=now,
         )
@@ -134,6 +139,9 @@ class Engine:
             "gap": lambda timer, _: spread.on_gap_timer(timer.key),
             "push": lambda _, __: spread.on_push_timer(),
             "acknowledge": lambda timer, _: spread.on_acknowledge_timer(timer.key),
+            "begin": lambda _, now: self.beginning.on_begin_timer(now),
+            "handover": lambda _, now: self._on_handover_timer(now),
+            "tell_ready": lambda _, now: self._on_tell_ready_timer(now),
             "exchange": lambda _, now: repair.on_exchange_timer(now),
             "transfer_in": lambda t, now: transfer.on_transfer_in_timer(t.key, t.token, now),
             "transfer_out": lambda t, now: transfer.on_transfer_out_timer(t.key, t.token, now),
@@ -196,15 +204,26 @@ class Engine:
         members = self._context.members
         return self._context.detector.judge(members, peak_count=members.peak_count)
 
-    def join(self, seeds: Iterable[str], *, now: float) -> None:
+    @property
+    def state(self) -> NodeState:
+        """What this node is doing, in one word."""
+        return self.beginning.state
+
+    def join(self, seeds: Iterable[str], *, now: float, may_find_more: bool = False) -> None:
         """Ask seeds to let this node in, until one does; dial them for ever after.
+
+        A node that is given nobody else is its own cluster, and ready at once.
 
         Args:
             seeds: addresses, `host:port`; this node's own is skipped.
             now: monotonic seconds.
+            may_find_more: whether others may be given later: then a node that is given nobody
+                waits for them as it would wait for seeds.
         """
         self._enter(now)
-        self.roster.join(seeds, now)
+        given = tuple(seeds)
+        self.roster.join(given, now)
+        self.beginning.start(given, now, may_find_more=may_find_more)
 
     def restore(self, state: ReplicaState, *, age_s: float, now: float) -> None:
         """Begin with a state that was kept on disk; before `join`, and once.
@@ -224,8 +243,31 @@ class Engine:
         """
         self._enter(now)
         self._context.replica.import_state(state)
+        self.beginning.note_stored(age_s)
         if age_s > self._context.config.forget_after_s / 2:
-            self.upkeep.rejoin(now)
+            self.upkeep.rejoin(now, contact_at=now - age_s)
+
+    def drain(self, *, now: float) -> None:
+        """Say that this node is about to leave, and see to it that others have what it has.
+
+        It takes part as before until `leave`, which is to follow once `has_handed_over`, or when
+        that takes too long. Idempotent.
+        """
+        self._enter(now)
+        context = self._context
+        if context.is_draining or context.is_leaving:
+            return
+        self.dissemination.publish()
+        context.is_draining = True
+        self.beginning.drain(now)
+        self._handover.start(now)
+        for name in context.peer_names() if context.is_full_mesh() else context.neighbours():
+            self.anti_entropy.begin(name, now)
+
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether a node that drains may leave: see `entries/handover.py`. O(members)."""
+        return self._handover.is_done()
 
     def leave(self, *, now: float) -> None:
         """Flush what was written and say goodbye to every peer."""
@@ -258,6 +300,8 @@ class Engine:
         readable = [m for m in frame.messages if is_current or isinstance(m, _FROM_ANYONE)]
         for message in readable:
             self._handle(message, header, now)
+        if is_current and header.name != self._context.name:
+            self.beginning.hear(header, now)
         if not is_current:
             self.roster.on_past_header(header)
         if not is_current and not readable:
@@ -288,9 +332,10 @@ class Engine:
         context = self._context
         self._greet()
         self.dissemination.publish()
+        header = self.beginning.header()
         if not len(context.outbox):
             return []
-        packets = context.outbox.drain(context.header(), bytes_max=context.config.packet_bytes_max)
+        packets = context.outbox.drain(header, bytes_max=context.config.packet_bytes_max)
         context.counters.frames_sent += len(packets)
         context.counters.bytes_sent += sum(len(packet.data) for packet in packets)
         return packets
@@ -346,6 +391,7 @@ class Engine:
     def _on_member_met(self, name: str, _now: float) -> None:
         self.dissemination.forget(name)
         self.anti_entropy.forget(name)
+        self.beginning.on_member_met(name)
         self._met[name] = None
 
     def _greet(self) -> None:
@@ -369,6 +415,17 @@ class Engine:
         if self._context.members.get(timer.key) is None:
             self.dissemination.forget(timer.key)
             self.anti_entropy.forget(timer.key)
+            self.beginning.forget(timer.key)
+
+    def _on_handover_timer(self, now: float) -> None:
+        """Ask again who has what this node is to leave behind."""
+        for name in self._handover.on_timer(now):
+            self.anti_entropy.begin(name, now)
+
+    def _on_tell_ready_timer(self, now: float) -> None:
+        """Let those know who wait for somebody ready."""
+        for name in self.beginning.waiting_peers():
+            self.anti_entropy.begin(name, now)
 
     def _on_ping(self, message: PingRequest, header: FrameHeader, now: float) -> None:
         if message.sender.name == header.name != self._context.name:
@@ -381,7 +438,7 @@ class Engine:
 
     def _on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
         self.dissemination.on_entries(message, header, now)
-        self.anti_entropy.check_goal()
+        self.beginning.check_goal(now)
 
     def _on_gap_request(self, message: GapRequest, header: FrameHeader, now: float) -> None:
         if not self.dissemination.on_gap_request(message, header):
@@ -400,4 +457,5 @@ class Engine:
     def _check(self) -> None:
         """Assert the invariants of everything inside."""
         self.roster._check()  # noqa: SLF001 - invariants reach inside on purpose
+        self.beginning._check()  # noqa: SLF001 - likewise
         self._context.replica._check()  # noqa: SLF001 - likewise

@@ -10,9 +10,11 @@ from meshlib.membership import MemberRecord
 from meshlib.replication import LostWrite, ReplicaEvent
 
 __all__ = [
+    "Began",
     "EntryRejected",
     "Event",
     "IdentityRenewed",
+    "LeaveDelayed",
     "LocalPause",
     "MemberDown",
     "MemberForgotten",
@@ -84,6 +86,30 @@ class NameConflict:
 
     name: str
     address: str
+
+
+@frozen(slots=True, kw_only=True)
+class Began:
+    """This node is ready by its own decision: there was no ready peer whose state it could take.
+
+    Args:
+        peers: the members in reach, which now take this node's state; sorted.
+        is_isolated: whether it knows of others and has met nobody.
+    """
+
+    peers: tuple[str, ...]
+    is_isolated: bool
+
+
+@frozen(slots=True, kw_only=True)
+class LeaveDelayed:
+    """This node leaves later: what it has is not confirmed by ready members that stay.
+
+    Args:
+        peers: the members in reach that may still take it, sorted.
+    """
+
+    peers: tuple[str, ...]
 
 
 @frozen(slots=True, kw_only=True)
@@ -195,6 +221,8 @@ Event = (
     | MemberLeft
     | MemberForgotten
     | NameConflict
+    | Began
+    | LeaveDelayed
     | Refuted
     | LocalPause
     | PacketRejected

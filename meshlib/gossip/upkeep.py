@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.entries.anti_entropy import AntiEntropy
+from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.events import IdentityRenewed
 from meshlib.gossip.members.news import NewsSpreader
@@ -32,6 +33,7 @@ class Upkeep:
         context: the engine's shared state.
         dissemination: is told what released entries did.
         anti_entropy: begins anew after the identity was renewed.
+        beginning: is told that this node is not ready any more then.
         news: spreads the renewed record.
         now: monotonic seconds.
     """
@@ -42,12 +44,14 @@ class Upkeep:
         *,
         dissemination: Dissemination,
         anti_entropy: AntiEntropy,
+        beginning: Beginning,
         news: NewsSpreader,
         now: float,
     ) -> None:
         self._context = context
         self._dissemination = dissemination
         self._anti_entropy = anti_entropy
+        self._beginning = beginning
         self._news = news
         self._started = now
         self._heard_at: float | None = None
@@ -62,10 +66,15 @@ class Upkeep:
         """
         heard_at, self._heard_at = self._heard_at, now
         if heard_at is not None and now - heard_at > self._context.config.forget_after_s / 2:
-            self.rejoin(now)
+            self.rejoin(now, contact_at=heard_at)
 
-    def rejoin(self, now: float) -> None:
-        """Become a new writer: adopt a peer's state, and write again what only this node has."""
+    def rejoin(self, now: float, *, contact_at: float) -> None:
+        """Become a new writer: adopt a peer's state, and write again what only this node has.
+
+        Args:
+            now: monotonic seconds.
+            contact_at: when this node was last in contact with the others; may be before 0.
+        """
         context = self._context
         old = context.actor
         incarnation = context.record.incarnation + 1 + context.rng.getrandbits(16)
@@ -74,6 +83,7 @@ class Upkeep:
         record = context.update_own_record(actor=new, incarnation=incarnation)
         context.members.apply(record, now=now)
         self._anti_entropy.restart()
+        self._beginning.restart(now, contact_at=contact_at)
         self._news.spread(MemberNews(record), now)
         context.emit(IdentityRenewed(old=old, new=new))
 
@@ -86,7 +96,7 @@ class Upkeep:
             and event.actor == context.actor
             and not context.replica.is_rejoining
         ):
-            self.rejoin(now)
+            self.rejoin(now, contact_at=now)
 
     def _forget_writers(self, now: float) -> None:
         """Take writers out of the vector whose starts have long been over. O(actors)."""

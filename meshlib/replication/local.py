@@ -59,6 +59,11 @@ class LocalReplica:
         return self._served.actor
 
     @property
+    def clock(self) -> HybridClock:
+        """The clock that mints and judges stamps."""
+        return self._served.clock
+
+    @property
     def is_rejoining(self) -> bool:
         """Whether a peer's state is being adopted: between `begin_rejoin` and its end."""
         return self._served is not self._parts

@@ -51,6 +51,18 @@ def main() -> None:
 )
 @click.option("--token-file", metavar="FILE", help="Bearer tokens of callers, one a line.")
 @click.option("--peer-token-file", metavar="FILE", help="Bearer tokens of peers, one a line.")
+@click.option(
+    "--bootstrap-after",
+    type=float,
+    metavar="SECONDS",
+    help="When one of several nodes begins if none is ready; 0: never.",
+)
+@click.option(
+    "--bootstrap-expect",
+    type=int,
+    metavar="NODES",
+    help="How many nodes it takes for one of them to begin.",
+)
 @click.option("--insecure", is_flag=True, help="Allow no tokens; listens on loopback only.")
 def serve(
     *,
@@ -62,6 +74,8 @@ def serve(
     gossip_profile: str | None,
     token_file: str | None,
     peer_token_file: str | None,
+    bootstrap_after: float | None,
+    bootstrap_expect: int | None,
     insecure: bool,
 ) -> None:
     """Run one node until it is told to leave.
@@ -76,6 +90,8 @@ def serve(
         "mesh.advertise_addr": advertise,
         "mesh.init_peer": list(peers) or None,
         "mesh.gossip_profile": gossip_profile,
+        "mesh.gossip.bootstrap_after_s": bootstrap_after,
+        "mesh.gossip.bootstrap_expect": bootstrap_expect,
         "mesh.auth.tokens_file": token_file,
         "mesh.auth.peer_token_file": peer_token_file,
     }

@@ -104,9 +104,12 @@ class _Walk:
             return alive == names
 
         took = _await_on(self.nodes, "it sees three nodes Alive", sees_all)
-        health = self.nodes[0].do("GET", "/mesh/health")
-        _require(health["status"] == "healthy", f"the health is {health}")
-        return f"each sees {', '.join(names)} Alive after {took}; health: {health['status']}"
+
+        def is_healthy(node: Node) -> bool:
+            return bool((node.get("/mesh/health") or {"status": ""})["status"] == "healthy")
+
+        ready = _await_on(self.nodes, "it is ready and healthy", is_healthy)
+        return f"each sees {', '.join(names)} Alive after {took}, healthy {ready} later"
 
     def see_policy(self) -> str:
         """The policy in the first node's configuration file is everywhere."""

@@ -144,6 +144,8 @@ def make_nodes(directory: Path) -> list[Node]:
                 "self_name": name,
                 "self_addr": f"127.0.0.1:{port}",
                 "init_peer": [f"127.0.0.1:{other}" for other in ports if other != port],
+                # They start together, and on one machine nobody else is to be waited for.
+                "gossip": {"bootstrap_after_s": 1.0},
                 "auth": {
                     "tokens_file": str(directory / "tokens"),
                     "peer_token_file": str(directory / "peer-tokens"),

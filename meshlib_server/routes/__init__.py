@@ -7,6 +7,7 @@ workers.py     /workers
 policies.py    /policies
 app_config.py  /config
 lifecycle.py   /shutdown
+probes.py      /livez and /readyz, beside the prefixes
 """
 
 from __future__ import annotations

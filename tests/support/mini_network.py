@@ -9,7 +9,7 @@ from typing import Any
 
 from meshlib.gossip import Event, GossipConfig
 from meshlib.node import MeshConfig, MeshNode
-from meshlib.replication import ReplicationConfig
+from meshlib.replication import ReplicaState, ReplicationConfig
 
 
 class MiniNetwork:
@@ -37,6 +37,9 @@ class MiniNetwork:
         config: GossipConfig | None = None,
         replication: ReplicationConfig | None = None,
         wall_offset_s: float = 1.7e9,
+        state: ReplicaState | None = None,
+        age_s: float = 0.0,
+        may_find_more: bool = False,
     ) -> MeshNode:
         """Start a node and let it join."""
         where = address or name
@@ -52,10 +55,12 @@ class MiniNetwork:
             wall_clock=lambda: self.now + wall_offset_s,
             now=self.now,
         )
-        node.replica.open("app", type_tag="lww_map")
         self.nodes[where] = node
         self.events.setdefault(where, [])
-        node.join(seeds, now=self.now)
+        if state is not None:
+            node.restore(state, age_s=age_s, now=self.now)
+        node.replica.open("app", type_tag="lww_map")
+        node.join(seeds, now=self.now, may_find_more=may_find_more)
         self.pump(where)
         return node
 

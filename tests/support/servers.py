@@ -93,6 +93,10 @@ class Node:
         """Return the status of each member as this node sees it."""
         return {item["name"]: item["status"] for item in self.get("/mesh/status")["nodes"]}
 
+    def is_ready(self) -> bool:
+        """Tell whether the node says that it is ready."""
+        return bool(self.client.get("/readyz").status_code == 200)
+
     def kill(self) -> None:
         """End the process at once, without a word to anyone."""
         assert self.process is not None
@@ -161,6 +165,7 @@ class Launcher:
         variables = {
             "MESH_TOKENS": f"{TOKEN},{OTHER_TOKEN}",
             "MESH_PEER_TOKEN": PEER_TOKEN,
+            "MESH_GOSSIP_BOOTSTRAP_AFTER_S": "1",  # nodes start together here
             **(environment or {}),
         }
         inherited = {key: text for key, text in os.environ.items() if key[:5] != "MESH_"}
@@ -196,6 +201,7 @@ class Launcher:
             eventually(
                 partial(lambda n: n.statuses() == dict.fromkeys(names, "Alive"), node), "they join"
             )
+            eventually(node.is_ready, "they are ready")
         return nodes
 
     def stop(self) -> None:

@@ -38,6 +38,7 @@ def test_a_node_alone_is_healthy_and_ready() -> None:
 def test_a_limit_that_cannot_be_read_makes_the_stores_unhealthy_until_it_is_mended() -> None:
     """The judgement follows the content, and names what is wrong."""
     node = make_node()
+    node.join([], now=0.0)
     before = node.health()
     node.sync.set_config("global_rate_limit", b"\x00")
     broken = node.health()

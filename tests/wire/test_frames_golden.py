@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from attrs import NOTHING, fields
+from attrs import NOTHING, evolve, fields
 
 from meshlib.clock import HybridClock
 from meshlib.codec import pack, unpack
@@ -146,8 +146,12 @@ MESSAGES: dict[str, Message] = {
 HEADER = FrameHeader(
     cluster=CLUSTER, name="näme", incarnation=1 << 62, actor=ALICE, address="127.0.0.1:8000"
 )
+READY = evolve(HEADER, is_ready=True, is_leaving=True, stored_at_ms=1_700_000_000_123)
+ALONE = evolve(HEADER, is_ready=True, is_alone=True)
 FRAMES: dict[str, tuple[FrameHeader, tuple[Message, ...]]] = {
     "frame": (HEADER, (MESSAGES["TransferAvailable"],)),
+    "frame of a ready node that leaves": (READY, (MESSAGES["TransferAvailable"],)),
+    "frame of a node that began alone": (ALONE, (MESSAGES["TransferAvailable"],)),
     "frame of two messages": (HEADER, (MESSAGES["PingResponse"], MESSAGES["TransferNext"])),
 }
 

@@ -3,4 +3,6 @@
 dissemination.py   new entries, at once
 anti_entropy.py    what was lost, found by comparing vectors
 state_transfer.py  a whole state, page by page, where the log no longer reaches back
+beginning.py       when a node is ready, and who begins when nobody is
+handover.py        leaving without taking along what nobody else has
 """

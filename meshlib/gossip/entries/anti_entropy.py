@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 
 from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination, batches
 from meshlib.gossip.entries.state_transfer import StateTransfer
-from meshlib.gossip.events import Rejoined, StateDiverged
+from meshlib.gossip.events import StateDiverged
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
     EntriesMessage,
@@ -31,10 +32,6 @@ __all__ = ["AntiEntropy"]
 EXCHANGE_BYTES_MAX = 1 << 20
 """Entries sent in answer to one vector; the rest follows in answer to the next."""
 
-GOAL_S = 10.0
-"""A peer's vector that was not reached in this time is replaced by a newer one as the goal: the
-peer may be gone, and what only it had with it."""
-
 ASKED_PER_INTERVAL = 8
 """By how many, on average, a member is asked in an interval whom all of them wait for."""
 
@@ -50,20 +47,21 @@ class AntiEntropy:
     Args:
         context: the engine's shared state.
         dissemination: reports what entries and pages do.
+        beginning: is told what peers have, and decides when this node is ready.
         table_hash: returns the hash of the member table for the request.
-        now: monotonic seconds.
     """
 
     def __init__(
         self,
         context: Context,
         dissemination: Dissemination,
+        beginning: Beginning,
         *,
         table_hash: Callable[[float], int],
-        now: float,
     ) -> None:
         self._context = context
         self._dissemination = dissemination
+        self._beginning = beginning
         self.transfer = StateTransfer(context, dissemination, on_complete=self._on_state_complete)
         self._table_hash = table_hash
         self._order = ProbeOrder(context.rng)
@@ -72,9 +70,6 @@ class AntiEntropy:
         self._diverged_at = -math.inf
         self._catching_up: dict[str, tuple[ActorId, int]] = {}
         self._told: dict[str, int] = {}
-        self._goal: Mapping[ActorId, int] | None = None
-        self._goal_set_at = now
-        self.has_caught_up = False
         self.diverged_from: dict[str, float] = {}
         self._compared: dict[str, float] = {}
 
@@ -104,6 +99,8 @@ class AntiEntropy:
         only from everyone's own vector, and links across the graph heal what cut it.
         """
         context = self._context
+        if self._beginning.wants_goal and (ready := self._beginning.ready_peers()):
+            return self._order.pick(ready)
         neighbours = context.neighbours()
         if self._round % 2 and not context.is_full_mesh():
             return self._far_order.pick(context.peer_names())
@@ -174,7 +171,7 @@ class AntiEntropy:
     def _learn_equal(self, header: FrameHeader, now: float) -> None:
         self._observe(header, self._context.replica.version_vector, now)
         self._dissemination.caught_up(header.name)
-        self._catch_up_done()
+        self._beginning.on_equal(header, now)
 
     def _observe(
         self,
@@ -217,8 +214,7 @@ class AntiEntropy:
             return
         self._observe(header, vector, now)
         self._learn_forgotten(vector, now)
-        if not self.has_caught_up and (self._goal is None or now - self._goal_set_at > GOAL_S):
-            self._goal, self._goal_set_at = dict(vector), now
+        self._beginning.on_vector(vector, header, now)
         tells_marks = message.wants_reply and self._has_marks_for(header.name, vector)
         lacks = self._send_lacking(vector, header, offers_state=not tells_marks)
         has_all = replica.reaches(vector)
@@ -228,7 +224,7 @@ class AntiEntropy:
             context.send(header.address, self._own_vector(peer_vector=vector))
         if has_all and not lacks:
             self._compared[header.name] = now
-        self.check_goal()
+        self._beginning.check_goal(now)
 
     def _learn_forgotten(self, vector: Mapping[ActorId, int], now: float) -> None:
         """Forget whom a peer has forgotten, unless a member has done so with less.
@@ -327,29 +323,12 @@ class AntiEntropy:
             context.send(header.address, TransferAvailable())
         return lacking.needs_transfer or bool(lacking.entries)
 
-    def check_goal(self) -> None:
-        """Become synchronised once the first peer's vector has been reached."""
-        if self._goal is not None and self._context.replica.reaches(self._goal):
-            self._catch_up_done()
-
-    def _catch_up_done(self) -> None:
-        self._goal = None
-        self.has_caught_up = True
-        replica = self._context.replica
-        if replica.is_rejoining:
-            report = replica.finish_rejoin()
-            self._context.emit(
-                Rejoined(old=report.old, new=report.new, kept=report.kept, lost=report.lost)
-            )
-
     def _on_state_complete(self, name: str, now: float) -> None:
-        self.check_goal()
+        self._beginning.check_goal(now)
         self.begin(name, now)
 
     def restart(self) -> None:
-        """Forget what was synchronised: this node comes back as a new writer."""
-        self._goal = None
-        self.has_caught_up = False
+        """Break off what goes on: this node comes back as a new writer."""
         self.transfer.restart()
         self._catching_up.clear()
         self._compared.clear()

@@ -1,11 +1,16 @@
 """Frames: what one node sends to another at once.
 
-Layout, format version 1:
+Layout, format version 2:
 
     2 bytes    magic `MS`
     1 byte     format version
     8 bytes    XXH3-64 of the body, big endian: damage on the way is seen before anything is read
-    the body   msgpack: [cluster, name, incarnation, actor, address, [message bytes, ...]]
+    the body   msgpack: [cluster, name, incarnation, actor, address, flags, stored at,
+               [message bytes, ...]]
+
+The flags are 1 for a sender that is ready, 2 for one that is about to leave and 4 for one that
+began alone and has found no cluster since; `stored at` is of when the state is that the sender
+began with.
 
 Rule: the exact size of a frame is accounted for in this file alone (`FrameWriter`).
 """
@@ -25,12 +30,16 @@ from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FRAME_BYTES_MAX, NODE_NAME_BY
 __all__ = ["FORMAT_VERSION", "Frame", "FrameHeader", "FrameWriter", "decode_frame"]
 
 MAGIC = b"MS"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PREFIX_BYTES = 11
 MESSAGE_OVERHEAD_BYTES = 5
 """The most that msgpack puts before a run of bytes."""
 
 MESSAGES_MAX = 65_536
+
+READY = 1
+LEAVING = 2
+ALONE = 4
 
 
 @frozen(slots=True)
@@ -43,6 +52,13 @@ class FrameHeader:
         incarnation: the sender's incarnation now.
         actor: the writer that the sender is.
         address: where the sender is reached.
+        is_ready: whether the sender held what its cluster held, before it made any of the
+            messages: see `entries/beginning.py`.
+        is_leaving: whether the sender is about to leave.
+        is_alone: whether the sender began with nobody else there, and has not taken the state of
+            anybody since.
+        stored_at_ms: of when the state is that the sender began with, in milliseconds since
+            1970 by its wall clock; 0 when it began with nothing.
     """
 
     cluster: str
@@ -50,6 +66,10 @@ class FrameHeader:
     incarnation: int
     actor: ActorId
     address: str
+    is_ready: bool = False
+    is_leaving: bool = False
+    is_alone: bool = False
+    stored_at_ms: int = 0
 
 
 @frozen(slots=True)
@@ -74,6 +94,8 @@ class FrameWriter:
     def __init__(self, header: FrameHeader, *, bytes_max: int) -> None:
         self._header = (
             header.cluster, header.name, header.incarnation, header.actor, header.address,
+            READY * header.is_ready + LEAVING * header.is_leaving + ALONE * header.is_alone,
+            header.stored_at_ms,
         )  # fmt: skip
         self._overhead = PREFIX_BYTES + len(pack(self._header)) + MESSAGE_OVERHEAD_BYTES
         self._bytes_max = bytes_max
@@ -134,22 +156,27 @@ def decode_frame(data: bytes, *, cluster: str) -> Frame:
     if hash64(body).to_bytes(8, "big") != data[3:PREFIX_BYTES]:
         raise DecodeError("the checksum does not fit", reason=RejectReason.CHECKSUM)
     tree = unpack(body)
-    if type(tree) is not tuple or len(tree) != 6:
-        raise DecodeError("expected a frame of six fields")
+    if type(tree) is not tuple or len(tree) != 8:
+        raise DecodeError("expected a frame of eight fields")
     theirs = text(tree[0], bytes_max=CLUSTER_NAME_BYTES_MAX)
     if theirs != cluster:
         raise ClusterMismatch(ours=cluster, theirs=theirs)
+    flags = integer(tree[5], most=READY | LEAVING | ALONE)
     header = FrameHeader(
         cluster=theirs,
         name=text(tree[1], bytes_max=NODE_NAME_BYTES_MAX),
         incarnation=integer(tree[2], most=INCARNATION_MAX),
         actor=actor(tree[3]),
         address=text(tree[4], bytes_max=ADDRESS_BYTES_MAX),
+        is_ready=bool(flags & READY),
+        is_leaving=bool(flags & LEAVING),
+        is_alone=bool(flags & ALONE),
+        stored_at_ms=integer(tree[6]),
     )
     if not header.name:
         raise DecodeError("a sender without a name")
     messages = tuple(
         decode_message(binary(item, bytes_max=FRAME_BYTES_MAX))
-        for item in sequence(tree[5], length_max=MESSAGES_MAX)
+        for item in sequence(tree[7], length_max=MESSAGES_MAX)
     )
     return Frame(header, messages)

@@ -102,7 +102,7 @@ def packet_bytes_max(node: Any) -> int:
 
 def message_count(frame: bytes) -> int:
     """Return how many messages a frame holds."""
-    return len(unpack(frame[PREFIX_BYTES:])[5])
+    return len(unpack(frame[PREFIX_BYTES:])[-1])
 
 
 def timer_count(node: Any) -> int:

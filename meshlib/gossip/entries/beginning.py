@@ -1,0 +1,373 @@
+"""Who may begin: when a node holds what its cluster holds, and may say that it is ready.
+
+Rules this file owns:
+- What a peer has is a goal only when that peer was ready as it said so: two that have just
+  started would take each other's nothing for everything.
+- A node that is told of nobody else is its own cluster, and begins at once.
+- Among nodes of which none is ready the one with the newest stored state begins, else the lowest
+  name, once no ready peer was heard for `bootstrap_after_s`; the others take its state. The
+  second of that order waits twice as long, the third three times, and so on: one that should
+  begin and never does holds nobody up for ever.
+- A node that met nobody may begin too. It does not know whether there is a cluster: when it meets
+  a ready peer it is not ready until it has what that one has. Peers may go on taking its own state
+  meanwhile, or two such nodes would wait for each other; who knows another ready peer does not.
+- Nobody begins with fewer than `bootstrap_expect` members in reach, or while a ready one is.
+- A node that comes back after a long absence is not ready to its peers before it has taken their
+  state, whatever it is to itself: what it has may have been removed meanwhile.
+
+What two that both began have is joined by anti-entropy, as ever. Readiness is told in the header of
+every frame, and only when all messages in the frame were made while it was so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from attrs import evolve, frozen
+
+from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.events import Began, Rejoined
+from meshlib.gossip.messages.frames import FrameHeader
+from meshlib.identity import ActorId
+
+__all__ = ["Beginning", "NodeState"]
+
+GOAL_S = 10.0
+"""A peer's vector that was not reached in this time is replaced by a newer one as the goal: the
+peer may be gone, and what only it had with it."""
+
+LOOK_S = 0.25
+"""How often a node that is not ready looks whether it may begin."""
+
+
+class NodeState(StrEnum):
+    """What a node is doing, in one word."""
+
+    STARTING = "starting"
+    JOINING = "joining"
+    SYNCING = "syncing"
+    READY = "ready"
+    ISOLATED = "isolated"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@frozen(slots=True, kw_only=True)
+class _Heard:
+    """What a member said of itself last.
+
+    Args:
+        actor: the writer it was then; another one means that it began again.
+        is_ready: whether it was ready.
+        is_leaving: whether it was about to leave.
+        is_alone: whether it had begun alone, and had found no cluster yet.
+        stored_at_ms: of when its stored state is.
+        at: when it was heard, in monotonic seconds.
+        is_newcomer: whether it was not ready yet when it was heard first.
+    """
+
+    actor: ActorId
+    is_ready: bool
+    is_leaving: bool
+    is_alone: bool
+    stored_at_ms: int
+    at: float
+    is_newcomer: bool
+
+
+class Beginning:
+    """Decides when this node is ready.
+
+    Args:
+        context: the engine's shared state.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, context: Context, *, now: float) -> None:
+        self._context = context
+        self._heard: dict[str, _Heard] = {}
+        self._goal: Mapping[ActorId, int] | None = None
+        self._goal_set_at = now
+        self._since = now
+        self._is_armed = False
+        self._is_started = False
+        self._has_others = False
+        self._is_alone = False
+        self.has_met = False
+        self.is_ready = False
+
+    # What it looks like from outside
+
+    @property
+    def tells_ready(self) -> bool:
+        """Whether peers may take this node's vector for their goal."""
+        return (self.is_ready or self._is_alone) and not self._context.replica.is_rejoining
+
+    @property
+    def wants_goal(self) -> bool:
+        """Whether this node looks for a ready peer whose state it takes."""
+        return not self.is_ready or self._context.replica.is_rejoining
+
+    @property
+    def state(self) -> NodeState:
+        """What this node is doing."""
+        context = self._context
+        if context.is_draining or context.is_leaving:
+            return NodeState.DRAINING
+        if not self._is_started:
+            return NodeState.STARTING
+        if not self.is_ready:
+            return NodeState.SYNCING if context.peers() else NodeState.JOINING
+        return NodeState.ISOLATED if self._is_isolated else NodeState.READY
+
+    @property
+    def _is_isolated(self) -> bool:
+        """Whether this node knows of others and has met nobody yet."""
+        return self._has_others and not self.has_met
+
+    def problem(self) -> str:
+        """Say in one line why this node is not ready, or that it is alone; empty when all is well.
+
+        O(members).
+        """
+        state = self.state
+        if state is NodeState.ISOLATED:
+            return "isolated: no peer was met since the start; going on alone"
+        if state is NodeState.DRAINING:
+            return "leaving"
+        if self.is_ready:
+            is_back = self._context.replica.is_rejoining
+            return "back after a long absence: what changed meanwhile is awaited" if is_back else ""
+        if state is NodeState.STARTING:
+            return "not ready: it has not begun to join"
+        if self.ready_peers():
+            return "not ready: the state of the cluster is still on its way"
+        count, expected = self._context.reachable_count(), self._context.config.bootstrap_expect
+        if count < expected:
+            return f"not ready: {count} of the {expected} nodes that it takes to begin are here"
+        if state is NodeState.JOINING:
+            return "not ready: no peer was met yet"
+        return "not ready: none of the peers in reach is ready yet"
+
+    def ready_peers(self) -> list[str]:
+        """Return the members in reach that said last that they are ready, sorted. O(members)."""
+        return [m.name for m in self._context.peers() if self._is_known(m.name, m.actor, True)]
+
+    def unready_peers(self) -> list[str]:
+        """Return the members in reach that said last that they are not, sorted. O(members)."""
+        return [m.name for m in self._context.peers() if self._is_known(m.name, m.actor, False)]
+
+    def _is_known(self, name: str, actor: ActorId, is_ready: bool) -> bool:
+        heard = self._heard.get(name)
+        return heard is not None and heard.actor == actor and heard.is_ready is is_ready
+
+    def heard_since(self, name: str, since: float) -> tuple[bool, bool] | None:
+        """Return whether a member was ready and leaving when heard, None if not since then."""
+        heard, member = self._heard.get(name), self._context.members.get(name)
+        if heard is None or member is None or heard.actor != member.actor or heard.at < since:
+            return None
+        return heard.is_ready, heard.is_leaving
+
+    # What happens to it
+
+    def start(self, seeds: Iterable[str], now: float, *, may_find_more: bool) -> None:
+        """Begin at once when nobody else is to be met, else wait for a ready peer.
+
+        Args:
+            seeds: the addresses that were given, this node's own among them or not.
+            now: monotonic seconds.
+            may_find_more: whether the source of the seeds may tell of others later.
+        """
+        given = tuple(seeds)
+        others = [seed for seed in given if seed != self._context.record.address]
+        self._has_others = self._has_others or bool(others) or (may_find_more and not given)
+        if self._is_started:
+            return
+        self._is_started = True
+        self._since = now
+        is_own_cluster = not others and not may_find_more
+        if is_own_cluster and self._context.config.bootstrap_expect <= 1:
+            self._begin(now, is_final=False)
+        self._arm(now)
+
+    def restart(self, now: float, *, contact_at: float) -> None:
+        """Take note that this node comes back as a new writer.
+
+        Its readers are served from what it had, so what it was to them it stays.
+
+        Args:
+            now: monotonic seconds.
+            contact_at: when it was last in contact with the others.
+        """
+        context = self._context
+        self.note_stored(max(0.0, now - contact_at))
+        self._goal = None
+        self._is_alone = context.is_ready_told = False
+        self._since = now
+        if self._is_started:
+            self._arm(now)
+
+    def note_stored(self, age_s: float) -> None:
+        """Take note of how old the state is that this node begins with."""
+        clock = self._context.replica.clock
+        self._context.stored_at_ms = max(1, int((clock.wall_s() - age_s) * 1000))
+
+    def on_member_met(self, name: str) -> None:
+        """Take note that somebody has come into reach, or has begun again."""
+        self.has_met = True
+        self._heard.pop(name, None)
+
+    def forget(self, name: str) -> None:
+        """Drop what is kept about a member that is gone."""
+        self._heard.pop(name, None)
+
+    def hear(self, header: FrameHeader, now: float) -> None:
+        """Take note of what a member says of itself in a frame. O(1)."""
+        member = self._context.members.get(header.name)
+        if member is None or member.actor != header.actor:
+            return
+        known = self._heard.get(header.name)
+        if known is not None and known.actor == header.actor:
+            is_newcomer = known.is_newcomer
+        else:
+            is_newcomer = not header.is_ready
+        if len(self._heard) >= len(self._context.members):
+            self._heard = {n: h for n, h in self._heard.items() if n in self._context.members}
+        self._heard[header.name] = _Heard(
+            actor=header.actor,
+            is_ready=header.is_ready,
+            is_leaving=header.is_leaving,
+            is_alone=header.is_alone,
+            stored_at_ms=header.stored_at_ms,
+            at=now,
+            is_newcomer=is_newcomer,
+        )
+        if header.is_ready and member.is_reachable:
+            self._since = now
+            if self._is_alone and self.is_ready and not is_newcomer:
+                # There is a cluster after all.
+                self.is_ready = False
+                self._arm(now)
+
+    def on_vector(self, vector: Mapping[ActorId, int], header: FrameHeader, now: float) -> None:
+        """Take a ready peer's whole vector for the goal, unless there is one. O(actors)."""
+        is_due = self._goal is None or now - self._goal_set_at > GOAL_S
+        if is_due and self._is_worth_having(header):
+            self._goal, self._goal_set_at = dict(vector), now
+
+    def on_equal(self, header: FrameHeader, now: float) -> None:
+        """Take note that a peer's vector is this node's own."""
+        if self._is_worth_having(header):
+            self._catch_up(now)
+
+    def _is_worth_having(self, header: FrameHeader) -> bool:
+        """Tell whether this node waits for what the sender of a frame has."""
+        if not header.is_ready or not self.wants_goal:
+            return False
+        return not header.is_alone or all(self._heard[n].is_alone for n in self.ready_peers())
+
+    def check_goal(self, now: float) -> None:
+        """Become ready once the goal has been reached. O(actors) while there is one."""
+        if self._goal is not None and self._context.replica.reaches(self._goal):
+            self._catch_up(now)
+
+    def _catch_up(self, now: float) -> None:
+        self._is_alone = False
+        self._become_ready(now, is_whole=True)
+
+    # Beginning
+
+    def _arm(self, now: float) -> None:
+        """Look now and again whether this node may begin: one chain of timers."""
+        if not self._is_armed and self.wants_goal:
+            self._is_armed = True
+            self._context.timers.set(now + LOOK_S, Timer("begin"))
+
+    def on_begin_timer(self, now: float) -> None:
+        """Begin if it is this node's turn, and look again later if it is not."""
+        self._is_armed = False
+        context = self._context
+        if context.is_draining or context.is_leaving or not self.wants_goal:
+            return
+        if self._may_begin(now):
+            # One that comes back keeps aside what it had, for as long as it may have been alone.
+            self._begin(now, is_final=bool(context.peers()) or not self._has_others)
+        self._arm(now)
+
+    def _may_begin(self, now: float) -> bool:
+        """Tell whether it is this node's turn to begin. O(members)."""
+        context = self._context
+        config = context.config
+        wait_s = config.bootstrap_after_s
+        if not wait_s or now - self._since < wait_s:
+            return False
+        if context.reachable_count() < config.bootstrap_expect or self.ready_peers():
+            return False
+        return now - self._since >= wait_s * (1 + self._place())
+
+    def _place(self) -> int:
+        """Return how many of those in reach go before this node. O(members)."""
+        context = self._context
+        own = (-context.stored_at_ms, context.name)
+        others = [(name, self._heard[name]) for name in self.unready_peers()]
+        return sum((-h.stored_at_ms, name) < own for name, h in others if not h.is_leaving)
+
+    def _begin(self, now: float, *, is_final: bool) -> None:
+        context = self._context
+        if not self.is_ready:
+            self._is_alone = not self.has_met
+            if self._has_others or self.has_met:  # else nobody was waited for
+                context.emit(Began(peers=context.peer_names(), is_isolated=self._is_isolated))
+        elif not is_final:
+            return
+        self._become_ready(now, is_whole=is_final)
+
+    def _become_ready(self, now: float, *, is_whole: bool) -> None:
+        """Say ready from now on, and let those wait no longer who wait for somebody ready.
+
+        Args:
+            now: monotonic seconds.
+            is_whole: whether a node that comes back has what it came back for.
+        """
+        context = self._context
+        self._goal = None
+        self.is_ready = True
+        if is_whole and context.replica.is_rejoining:
+            report = context.replica.finish_rejoin()
+            context.emit(
+                Rejoined(old=report.old, new=report.new, kept=report.kept, lost=report.lost)
+            )
+        if self.tells_ready:
+            # Due at once, but in a frame of its own: this one's messages were made before.
+            context.timers.set(now, Timer("tell_ready"))
+
+    def drain(self, now: float) -> None:
+        """Let others have what this node has kept aside, if nobody else is there to begin."""
+        if self._context.replica.is_rejoining and not self.ready_peers():
+            self._become_ready(now, is_whole=True)
+
+    def waiting_peers(self) -> list[str]:
+        """Return the neighbours that wait for somebody ready. O(members)."""
+        neighbours = set(self._context.neighbours())
+        return [name for name in self.unready_peers() if name in neighbours]
+
+    # The header
+
+    def header(self) -> FrameHeader:
+        """Return the header of the frames that are packed now.
+
+        Ready is said only if it was so after the frames before these as well: then everything in
+        them was made by a ready node.
+        """
+        context = self._context
+        header = context.header()
+        is_ready = context.is_ready_told and self.tells_ready
+        context.is_ready_told = self.tells_ready
+        return evolve(header, is_ready=is_ready, is_alone=self._is_alone)
+
+    def _check(self) -> None:
+        """Assert the invariants of readiness."""
+        assert self._goal is None or self.wants_goal, self._goal
+        assert self.tells_ready or not self._context.is_ready_told
+        assert len(self._heard) <= len(self._context.members), sorted(self._heard)

@@ -1,0 +1,91 @@
+"""Leaving without taking along what nobody else has.
+
+Rule this file owns: a node that leaves waits until ready members that stay have confirmed, since
+it said so, everything that it held then, or until nobody is left in reach who could take it. Two
+that leave at once do not count on each other. How long it waits at most is for the driver to say.
+"""
+
+from __future__ import annotations
+
+from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.entries.beginning import Beginning
+from meshlib.gossip.events import LeaveDelayed
+from meshlib.identity import ActorId
+
+__all__ = ["Handover"]
+
+TOLD_AFTER_S = 0.5
+"""A leave that takes longer than this is told."""
+
+ASK_S = 0.25
+"""How often the others are asked again what they have."""
+
+
+class Handover:
+    """Watches over what a leaving node leaves behind.
+
+    Args:
+        context: the engine's shared state.
+        beginning: knows who is ready.
+    """
+
+    def __init__(self, context: Context, beginning: Beginning) -> None:
+        self._context = context
+        self._beginning = beginning
+        self._owed: dict[ActorId, int] = {}
+        self._since = 0.0
+        self._is_told = False
+        self._is_noted = False
+
+    def start(self, now: float) -> None:
+        """Take note of what this node holds at this moment. O(actors)."""
+        self._since = now
+        self._note_owed()
+        self._context.timers.set(now + ASK_S, Timer("handover"))
+
+    def _note_owed(self) -> None:
+        """Take note of what is to be left behind, once a node that comes back has come back."""
+        self._is_noted = not self._context.replica.is_rejoining
+        self._owed = dict(self._context.replica.version_vector)
+
+    def is_done(self) -> bool:
+        """Tell whether this node may go. O(members * what is not confirmed yet)."""
+        waiting = self._settle()
+        return not waiting or self._is_confirmed
+
+    @property
+    def _is_confirmed(self) -> bool:
+        return self._is_noted and not self._owed
+
+    def on_timer(self, now: float) -> list[str]:
+        """Return whom to ask again what they have; tell once that the leave takes long."""
+        if self._context.is_leaving:
+            return []
+        waiting = self._settle()
+        if not waiting or self._is_confirmed:
+            return []
+        if not self._is_told and now - self._since >= TOLD_AFTER_S:
+            self._is_told = True
+            self._context.emit(LeaveDelayed(peers=tuple(waiting)))
+        self._context.timers.set(now + ASK_S, Timer("handover"))
+        return waiting
+
+    def _settle(self) -> list[str]:
+        """Cross out what others have confirmed; return those who may still take the rest."""
+        context, beginning = self._context, self._beginning
+        if not self._is_noted:
+            self._note_owed()
+        waiting: list[str] = []
+        for member in context.peers():
+            heard = beginning.heard_since(member.name, self._since)
+            if heard is None:
+                waiting.append(member.name)
+                continue
+            is_ready, is_leaving = heard
+            if is_leaving:
+                continue
+            waiting.append(member.name)
+            if is_ready or not beginning.is_ready:
+                vector = context.tracker.vector(member.name) or {}
+                self._owed = {a: n for a, n in self._owed.items() if vector.get(a, 0) < n}
+        return waiting
