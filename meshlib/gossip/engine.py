@@ -384,6 +384,7 @@ class Engine:
         late_s = 0.0 if deadline is None else now - deadline
         if late_s > self._context.config.pause_threshold_s:
             self.roster.on_pause(late_s, now)
+            self.beginning.on_pause(now)
             # Whatever is overdue now is done by the timer that follows, without accusing.
             while (timer := self._context.timers.pop_due(now)) is not None:
                 self._timer_handlers[timer.kind](timer, now)

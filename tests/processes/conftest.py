@@ -1,4 +1,4 @@
-"""Three nodes as three processes, ended by their id whatever happens."""
+"""Nodes as processes, ended by their id whatever happens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import Cluster, Connection
+from support.servers import Launcher
 
 from meshlib_server.commands.demo import Node, make_nodes
 
@@ -39,3 +40,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             if node.process is not None and node.process.poll() is None:
                 node.process.kill()
                 node.process.wait()
+
+
+@pytest.fixture
+def own_launcher(tmp_path: Path) -> Iterator[Launcher]:
+    """Make nodes for one test, which may do with them what it likes."""
+    made = Launcher(directory=tmp_path)
+    yield made
+    made.stop()

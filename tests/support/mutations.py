@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from meshlib import node
 from meshlib.clock import HybridClock
 from meshlib.crdt import GCounter, LWWMap, ORSet
 from meshlib.crdt.lww import entries
 from meshlib.gossip import upkeep
+from meshlib.gossip.entries.beginning import Beginning
+from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.members.dialler import Dialler
 from meshlib.gossip.members.roster import Roster
 from meshlib.gossip.messages import frames as wire
@@ -153,6 +155,32 @@ def add_up_counters(patch: Patch) -> None:
     patch(GCounter, "__or__", broken)
 
 
+def believe_a_newcomer(patch: Patch) -> None:
+    """What a peer has that is not ready itself is taken for all that there is."""
+    patch(Beginning, "_is_worth_having", lambda self, _header: self.wants_goal)
+
+
+def begin_all_at_once(patch: Patch) -> None:
+    """Whoever is not ready begins as soon as it looks whether it may."""
+    patch(Beginning, "_may_begin", lambda _self, _now: True)
+
+
+def begin_out_of_turn(patch: Patch) -> None:
+    """All who have waited long enough begin, and not the first of them."""
+    patch(Beginning, "_place", lambda _self: 0)
+
+
+def say_ready_too_soon(patch: Patch) -> None:
+    """Every frame says that its sender is ready."""
+    header = Beginning.header
+    patch(Beginning, "header", lambda self: evolve(header(self), is_ready=True))
+
+
+def take_it_along(patch: Patch) -> None:
+    """A node that leaves does not look whether anybody has what it has."""
+    patch(Handover, "is_done", lambda _self: True)
+
+
 MUTATIONS = tuple(
     Mutation(apply.__name__, apply)
     for apply in (
@@ -171,5 +199,10 @@ MUTATIONS = tuple(
         wake_without_end,
         ignore_removals_from_a_set,
         add_up_counters,
+        believe_a_newcomer,
+        begin_all_at_once,
+        begin_out_of_turn,
+        say_ready_too_soon,
+        take_it_along,
     )
 )

@@ -208,6 +208,10 @@ class Beginning:
         if self._is_started:
             self._arm(now)
 
+    def on_pause(self, now: float) -> None:
+        """Wait anew after this process was stopped: who was ready meanwhile is still to be read."""
+        self._since = now
+
     def note_stored(self, age_s: float) -> None:
         """Take note of how old the state is that this node begins with."""
         clock = self._context.replica.clock

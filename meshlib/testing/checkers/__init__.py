@@ -1,6 +1,7 @@
 """What must hold of a simulated cluster: at every moment, and after the faults.
 
 watch.py         a watch for each running node, after every event
+beginnings.py    who says that it is ready, and whether it may
 cluster.py       what checkers see of a simulation
 documents.py     trees, counters and sets: what somebody wrote, and no less than before
 calm.py          after the faults: agreement, then rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from meshlib.testing.checkers.beginnings import Beginnings
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.checkers.watch import ContentByVector
@@ -25,6 +26,7 @@ class Cluster(Protocol):
     ledger: Ledger
     sometimes: Sometimes
     contents: ContentByVector
+    beginnings: Beginnings
     network: SimulatedNetwork
 
     def schedule(self, at_s: float, action: Callable[..., None], *arguments: Any) -> None:

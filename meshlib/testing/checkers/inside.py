@@ -33,6 +33,8 @@ __all__ = [
     "message_count",
     "neighbour_actors",
     "packet_bytes_max",
+    "stored_at_ms",
+    "tells_ready",
     "timer_count",
     "tombstone_count",
 ]
@@ -103,6 +105,16 @@ def packet_bytes_max(node: Any) -> int:
 def message_count(frame: bytes) -> int:
     """Return how many messages a frame holds."""
     return len(unpack(frame[PREFIX_BYTES:])[-1])
+
+
+def tells_ready(node: Any) -> bool:
+    """Tell whether peers may take a node's vector for what they wait for."""
+    return bool(node._engine.beginning.tells_ready)
+
+
+def stored_at_ms(node: Any) -> int:
+    """Return of when the state is that a node began with; 0 when it began with nothing."""
+    return int(node._engine._context.stored_at_ms)
 
 
 def timer_count(node: Any) -> int:

@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from meshlib.errors import RejectReason
 from meshlib.gossip import (
+    Began,
     Event,
     IdentityRenewed,
+    LeaveDelayed,
     LocalPause,
     MemberDown,
     MemberForgotten,
@@ -56,6 +58,8 @@ class Observer:
             GapBufferFull: _counted("gap_buffer_full"),
             EntriesHeld: _counted("entries_held"),
             NameConflict: self._lost_name,
+            Began: self._began,
+            LeaveDelayed: _counted("leave_delayed"),
             PacketRejected: self._rejected,
             StateRestored: self._restored,
             IdentityRenewed: self._renewed,
@@ -132,8 +136,12 @@ class Observer:
         if event.page_count > 1:
             cluster.sometimes.count("transfer_of_many_pages")
 
-    def _renewed(self, _host: Host, _event: IdentityRenewed, cluster: Cluster) -> None:
+    def _renewed(self, host: Host, _event: IdentityRenewed, cluster: Cluster) -> None:
         cluster.sometimes.count("identity_renewed")
+        cluster.beginnings.came_back(host, host.monotonic(cluster.now))
+
+    def _began(self, _host: Host, event: Began, cluster: Cluster) -> None:
+        cluster.sometimes.count("began_isolated" if event.is_isolated else "began_after_waiting")
 
     def _rejoined(self, host: Host, event: Rejoined, cluster: Cluster) -> None:
         cluster.sometimes.count("rejoined")

@@ -4,6 +4,7 @@ simulation.py          one run of one scenario
 scripted.py            scenarios with just the faults that somebody asks for
 requests.py            scenarios as a command line asks for them
 incidents.py           how each kind of incident happens, and ends
+rolls.py               restarts in turn, and what they must not lose
 workload.py            what the users of the cluster do
 runs.py, campaign.py   one run, many runs
 minimiser.py           makes a failing scenario smaller

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 
 from meshlib.testing.checkers.cluster import Cluster
+from meshlib.testing.simulation.rolls import Roll
 from meshlib.testing.world.hosts import Host
 from meshlib.testing.world.network import Cut
 from meshlib.testing.world.scenario import Incident, IncidentKind
@@ -46,6 +47,9 @@ class Incidents:
             IncidentKind.JOIN_STORM: self._join_storm,
             IncidentKind.LEAVE: self._leave,
             IncidentKind.JOIN_AND_LEAVE: self._join_and_leave,
+            IncidentKind.ROLL: self._roll,
+            IncidentKind.HASTY_ROLL: self._roll,
+            IncidentKind.JOINT_START: self._joint_start,
         }
 
     def begin(self, now: float, incident: Incident) -> None:
@@ -178,6 +182,15 @@ class Incidents:
             if host.address in seeds:
                 self._cluster.crash(host)
                 self._back(host, now + incident.duration_s)
+
+    def _roll(self, incident: Incident, now: float, rng: random.Random) -> None:
+        Roll(self._cluster, incident, rng).step(now)
+
+    def _joint_start(self, incident: Incident, now: float, _rng: random.Random) -> None:
+        """End some processes and start them again at one instant, beside those that stay."""
+        for host in self._hosts(incident):
+            self._cluster.crash(host)
+            self._back(host, now + incident.duration_s)
 
     def _pause(self, incident: Incident, now: float, _rng: random.Random) -> None:
         for host in self._hosts(incident):

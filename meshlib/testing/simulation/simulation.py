@@ -26,6 +26,7 @@ from meshlib.gossip import Event, Packet
 from meshlib.hashing import hash64
 from meshlib.limits import EVENTS_QUEUED_MAX
 from meshlib.node import MeshNode
+from meshlib.testing.checkers.beginnings import Beginnings
 from meshlib.testing.checkers.calm import Calm
 from meshlib.testing.checkers.documents import DocumentWatch
 from meshlib.testing.checkers.ledger import Ledger
@@ -39,7 +40,7 @@ from meshlib.testing.simulation.spread import Spread
 from meshlib.testing.simulation.workload import Workload
 from meshlib.testing.world.hosts import Host
 from meshlib.testing.world.network import SimulatedNetwork
-from meshlib.testing.world.nodes import make_node, restore
+from meshlib.testing.world.nodes import CLUSTER_NAME, make_node, restore
 from meshlib.testing.world.scenario import BOOT_S, Scenario, machine_names
 
 __all__ = ["Simulation"]
@@ -51,6 +52,9 @@ THOROUGH_SEEDS: Final = 32
 """One seed in so many has them check themselves after every event: five times the work."""
 
 PROGRESS_STEPS: Final = 60
+
+HAND_OVER_S: Final = 0.05
+"""How often a leaving process looks whether it may go."""
 
 _CALL = struct.Struct(">dB")
 
@@ -82,6 +86,9 @@ class Simulation:
         self.ledger = Ledger()
         self.sometimes = Sometimes()
         self.contents = ContentByVector()
+        self.beginnings = Beginnings(
+            cluster_name=CLUSTER_NAME, bootstrap_after_s=scenario.tuning.bootstrap_after_s
+        )
         self.observer = Observer()
         self.failure: Failure | None = None
         self._trace = trace
@@ -197,6 +204,7 @@ class Simulation:
             vector_moved=None if self._spread is None else self._follow,
         )
         self.trace(host.label, f"starts as {host.node.node_id}")
+        self.beginnings.started(host, self.seeds(), host.monotonic(now))
         self._call(host, 1, b"", lambda node, local: node.join(self.seeds(), now=local))
 
     def crash(self, host: Host) -> None:
@@ -215,12 +223,22 @@ class Simulation:
                 self.schedule(self.now + 0.001, self._refused, sender, host.address)
 
     def leave(self, now: float, host: Host) -> None:
-        """Let a node say goodbye; its process ends shortly after."""
+        """Let a node hand over what it has and say goodbye; its process ends shortly after."""
         if host.node is None or host.is_leaving:
             return
         host.is_leaving = True
-        self._call(host, 3, b"", lambda node, local: node.leave(now=local))
-        self.schedule(now + 0.5, self._end_after_leaving, host, host.start_count)
+        until_s = now + self.scenario.tuning.leave_handover_s
+        self._call(host, 3, b"", lambda node, local: node.drain(now=local))
+        self._hand_over(now, host, host.start_count, until_s)
+
+    def _hand_over(self, now: float, host: Host, start_count: int, until_s: float) -> None:
+        if host.node is None or host.start_count != start_count:
+            return
+        if host.is_running and (host.node.has_handed_over or now >= until_s):
+            self._call(host, 3, b"", lambda node, local: node.leave(now=local))
+            self.schedule(now + 0.5, self._end_after_leaving, host, start_count)
+        else:
+            self.schedule(now + HAND_OVER_S, self._hand_over, host, start_count, until_s)
 
     def _end_after_leaving(self, _now: float, host: Host, start_count: int) -> None:
         if host.start_count == start_count:
@@ -276,6 +294,7 @@ class Simulation:
             self._note(host, events)
         if host.node is node:
             try:
+                self.beginnings.after_event(host, packets, local=local)
                 host.watch.after_event(packets)
             except Broken as broken:
                 raise Broken(broken.rule, f"{host.label}: {broken.detail}") from None
@@ -332,7 +351,13 @@ class Simulation:
         return True
 
     def _receive(self, host: Host, sender: str, data: bytes) -> None:
-        self._call(host, 7, data, lambda node, local: node.receive(data, sender=sender, now=local))
+        def receive(node: MeshNode, local: float) -> None:
+            rejected, before = node.counters.frames_rejected, node.replica.vector_hash()
+            node.receive(data, sender=sender, now=local)
+            if node.counters.frames_rejected == rejected:
+                self.beginnings.received(host, data, hash_before=before, local=local)
+
+        self._call(host, 7, data, receive)
         if host.node is not None:
             self.observer.after_receive(host, self)
 

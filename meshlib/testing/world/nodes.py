@@ -11,8 +11,9 @@ from meshlib.replication import ReplicationConfig
 from meshlib.testing.world.hosts import Host
 from meshlib.testing.world.scenario import Scenario
 
-__all__ = ["make_node", "restore"]
+__all__ = ["CLUSTER_NAME", "make_node", "restore"]
 
+CLUSTER_NAME: Final = "mesh"
 REGIONS: Final = 2
 ZONES: Final = 3
 LEAVE_FORGET_S: Final = 10.0
@@ -32,6 +33,7 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
     config = MeshConfig(
         name=host.name,
         address=host.address,
+        cluster_name=CLUSTER_NAME,
         region=f"r{host.index % REGIONS}" if is_sparse else "",
         zone=f"z{host.index % ZONES}" if is_sparse else "",
         full_mesh_threshold=tuning.full_mesh_threshold,
@@ -41,6 +43,8 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
             forget_after_s=tuning.forget_after_s,
             leave_forget_s=min(LEAVE_FORGET_S, tuning.forget_after_s),
             content_check_period=tuning.content_check_period,
+            bootstrap_after_s=tuning.bootstrap_after_s,
+            leave_handover_s=tuning.leave_handover_s,
             # As if there were more writers than a vector names, as in a cluster of a thousand.
             vector_entries_max=VECTOR_ENTRIES_MAX
             if is_sparse

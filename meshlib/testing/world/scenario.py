@@ -59,6 +59,9 @@ class IncidentKind(StrEnum):
     JOIN_STORM = "join_storm"
     LEAVE = "leave"
     JOIN_AND_LEAVE = "join_and_leave"
+    ROLL = "roll"
+    HASTY_ROLL = "hasty_roll"
+    JOINT_START = "joint_start"
 
 
 @frozen(slots=True, kw_only=True)
@@ -135,6 +138,8 @@ class Tuning:
         forget_after_s: see `GossipConfig`.
         skew_max_s: see `HybridClock`.
         content_check_period: see `GossipConfig`.
+        bootstrap_after_s: likewise.
+        leave_handover_s: likewise.
         writes_per_s: of the whole cluster.
         key_count: keys that are written to, for each kind of data.
         value_bytes_max: of one value.
@@ -151,6 +156,8 @@ class Tuning:
     forget_after_s: float = 3_600.0
     skew_max_s: float = 5.0
     content_check_period: int = 4
+    bootstrap_after_s: float = 2.0
+    leave_handover_s: float = 6.0
     writes_per_s: float = 5.0
     key_count: int = 12
     value_bytes_max: int = 64
@@ -229,7 +236,8 @@ def draw_scenario(
             _draw_tuning(rng, count),
             clock_rate_spread=random.Random(f"{seed}/rates").choice((0.0, 0.0005, 0.02)),
         ),
-        incidents=_draw_incidents(rng, count, duration_s),
+        incidents=_draw_incidents(rng, count, duration_s)
+        + _draw_restarts(random.Random(f"{seed}/restarts"), count, duration_s),
     )
 
 
@@ -267,6 +275,32 @@ def _draw_tuning(rng: random.Random, count: int) -> Tuning:
         key_count=rng.choice((2, 6, 20, 60)),
         value_bytes_max=rng.choice((16, 64, 400)),
         seed_count=rng.choice((1, 2, 3)),
+    )
+
+
+RESTARTS: Final = (IncidentKind.ROLL, IncidentKind.HASTY_ROLL, IncidentKind.JOINT_START)
+"""Restarts as operators make them; at most one of a run, numbered after all else."""
+
+RESTARTS_FROM: Final = 1_000
+
+
+def _draw_restarts(rng: random.Random, count: int, duration_s: float) -> tuple[Incident, ...]:
+    """Draw at most one restart of many machines, from chance of its own."""
+    if rng.random() > KIND_SHARE or count < 2:
+        return ()
+    kind = rng.choice(RESTARTS)
+    names = list(machine_names(count))
+    rng.shuffle(names)
+    stays = rng.randint(1, count - 1)
+    return (
+        Incident(
+            number=RESTARTS_FROM,
+            kind=kind,
+            at_s=rng.uniform(BOOT_S, max(BOOT_S, duration_s / 2)),
+            duration_s=rng.uniform(0.0, 1.0),
+            names=tuple(names[stays:] if kind is IncidentKind.JOINT_START else names),
+            amount=float(rng.choice((1, 1, 2, count - 1))),
+        ),
     )
 
 
@@ -334,7 +368,7 @@ class _Draft:
 
 def _draw_incidents(rng: random.Random, count: int, duration_s: float) -> tuple[Incident, ...]:
     draft = _Draft(rng, count, duration_s)
-    kinds = [kind for kind in IncidentKind if rng.random() < KIND_SHARE]
+    kinds = [kind for kind in IncidentKind if kind not in RESTARTS and rng.random() < KIND_SHARE]
     if kinds:
         for _ in range(rng.randint(1, max(2, int(duration_s / 4)))):
             _draw_incident(draft, rng.choice(kinds))

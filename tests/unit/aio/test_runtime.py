@@ -114,6 +114,66 @@ async def test_a_node_without_seeds_is_ready_at_once(cluster: Cluster) -> None:
     assert ["one"] == [member.name for member in one.node.members()]
 
 
+async def test_the_state_is_one_word_from_before_the_start_to_after_the_end(
+    cluster: Cluster,
+) -> None:
+    """The same on the runtime and on its node."""
+    one = cluster.new("one")
+    states = [one.state]
+    await one.start()
+    states.append(one.state)
+    await one.stop()
+
+    assert [*states, one.state, one.node.state] == ["starting", "ready", "stopped", "stopped"]
+
+
+async def test_two_that_start_together_have_all_that_a_third_has(cluster: Cluster) -> None:
+    """Once they say that they are ready, the third may end at once."""
+    third = cluster.new("third")
+    await third.start()
+    for number in range(40):
+        put(third, f"key-{number}", "x" * 60_000)
+    newcomers = [cluster.new(name, "one", "two", "third") for name in ("one", "two")]
+    for runtime in newcomers:
+        await runtime.start()
+    for runtime in newcomers:
+        await runtime.wait_ready()
+    await third.abort()
+
+    assert [get(runtime, "key-39") for runtime in newcomers] == ["x" * 60_000] * 2
+
+
+async def test_the_only_holder_hands_over_before_it_ends(cluster: Cluster) -> None:
+    """To a newcomer that has met it and is not ready yet."""
+    one = cluster.new("one")
+    await one.start()
+    for number in range(40):
+        put(one, f"key-{number}", "x" * 60_000)
+    other = cluster.new("two", "one")
+    await other.start()
+    await other.wait_until(lambda: len(other.node.members()) == 2, timeout_s=10)
+    await one.stop()
+
+    assert other.node.is_ready
+    assert get(other, "key-39") == "x" * 60_000
+
+
+async def test_a_stop_waits_no_longer_than_it_may(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said that not everything was handed over."""
+    one = cluster.new("one", gossip=evolve(GossipConfig.local(), leave_handover_s=0.05))
+    await one.start()
+    put(one, "key", 1)
+    other = cluster.new("two", "one")
+    await other.start()
+    await one.wait_until(lambda: len(one.node.members()) == 2, timeout_s=10)
+    await other.abort()
+    await one.stop()
+
+    assert "without having handed over" in caplog.text
+
+
 async def test_a_node_advertises_the_address_of_its_transport(cluster: Cluster) -> None:
     """The address of the configuration is replaced."""
     one = cluster.new("one")

@@ -316,6 +316,21 @@ def test_a_whole_cluster_that_was_away_for_too_long_comes_back(network: MiniNetw
     assert not any(node.replica.is_rejoining for node in network.nodes.values())
 
 
+def test_a_node_that_was_stopped_reads_what_came_before_it_begins(network: MiniNetwork) -> None:
+    """Its waiting begins anew: who was ready meanwhile it could not hear."""
+    network.start("n1", seeds=())
+    network.put("n1", "key", 1)
+    network.cut_both("n0", "n1")
+    node = network.start("n0", seeds=ALL)
+    network.run(AFTER_S - 1.0)
+    network.run(5.0, frozen=("n0",))
+    network.cuts.clear()
+    network.run_until(lambda: node.is_ready, limit_s=AFTER_S)
+
+    assert beginners(network) == []
+    assert network.values("key") == [1, 1]
+
+
 def test_a_survivor_that_was_alone_for_long_stays_ready_when_another_comes(
     network: MiniNetwork,
 ) -> None:

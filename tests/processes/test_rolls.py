@@ -1,0 +1,225 @@
+"""Restarts of real processes, in turn and together: nothing that the cluster had is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from functools import partial
+from typing import Any
+
+import pytest
+from support.servers import Launcher, Node, eventually
+
+LARGE = (60, 262_000)
+"""Keys, and bytes of each: 16 MB take longer to arrive than a process to answer."""
+
+MANY = (400, 20_000)
+
+LONG = (pytest.mark.long, pytest.mark.timeout(1_800))
+
+
+def nodes_of(launcher: Launcher, count: int, prefix: str = "n") -> list[Node]:
+    """Make nodes that know each other, not started."""
+    ports = launcher.free_ports(count)
+    return [
+        launcher.node(f"{prefix}{index}", port=port, peers=[p for p in ports if p != port])
+        for index, port in enumerate(ports)
+    ]
+
+
+def fill(node: Node, count: int, size: int, *, prefix: str = "key") -> set[str]:
+    """Write keys that cannot be made smaller, and return their names."""
+    keys = {f"{prefix}{number}" for number in range(count)}
+    for key in keys:
+        node.request("POST", "/mesh/config", {"key": key, "value": os.urandom(size).hex()})
+    return keys
+
+
+def keys_of(node: Node) -> set[str]:
+    """Return the keys that a node has."""
+    return set(node.get("/mesh/config")["keys"])
+
+
+def is_ready(node: Node) -> bool:
+    """Tell whether a process that runs says that it is ready."""
+    assert node.process is not None
+    assert node.process.poll() is None, node.log.read_text()
+    return node.is_ready()
+
+
+def is_healthy(node: Node) -> bool:
+    """Tell whether a node says that all is well."""
+    return bool(node.get("/mesh/health")["status"] == "healthy")
+
+
+def await_all(nodes: list[Node], keys: set[str]) -> None:
+    """Wait until each node has just these keys."""
+    for node in nodes:
+        eventually(partial(lambda n: keys_of(n) == keys, node), f"{node.name} has {len(keys)} keys")
+
+
+def end(nodes: list[Node], number: signal.Signals) -> None:
+    """End processes at once, by a signal, and see to it that they end well if it asks them to."""
+    processes = [node.process for node in nodes]
+    for process in processes:
+        assert process is not None
+        process.send_signal(number)
+    codes = [process.wait(30) for process in processes if process is not None]
+    assert codes == [0 if number is signal.SIGTERM else -number] * len(nodes)
+
+
+def start_ready(nodes: list[Node]) -> None:
+    """Start processes together, and wait until all say that they are ready."""
+    for node in nodes:
+        node.spawn()
+    for node in nodes:
+        node.await_answer()
+    for node in nodes:
+        eventually(partial(is_ready, node), f"{node.name} is ready", deadline_s=60.0)
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=LONG)])
+def test_a_roll_that_waits_for_health_loses_nothing(own_launcher: Launcher, rounds: int) -> None:
+    """Three nodes, told to end one after the other, each awaited by its health alone."""
+    nodes = nodes_of(own_launcher, 3)
+    start_ready(nodes)
+    keys = fill(nodes[0], *LARGE)
+    await_all(nodes, keys)
+
+    for _ in range(rounds):
+        for node in nodes:
+            end([node], signal.SIGTERM)
+            node.start()
+            eventually(partial(is_healthy, node), f"{node.name} is healthy", deadline_s=60.0)
+            assert keys_of(node) == keys
+
+
+def test_a_roll_in_haste_loses_nothing(own_launcher: Launcher) -> None:
+    """Whoever goes on as soon as a node answers finds the last holder handing over."""
+    nodes = nodes_of(own_launcher, 3)
+    start_ready(nodes)
+    keys = fill(nodes[0], *LARGE)
+    await_all(nodes, keys)
+
+    for node in nodes:
+        end([node], signal.SIGTERM)
+        node.start()
+        eventually(partial(lambda n: len(n.statuses()) > 1, node), f"{node.name} has met somebody")
+
+    await_all(nodes, keys)
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=LONG)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_two_that_start_together_have_all_that_a_third_has(
+    own_launcher: Launcher, rounds: int, number: signal.Signals
+) -> None:
+    """The third ends as soon as both say that they are ready, and takes nothing along."""
+    for each in range(rounds):
+        *newcomers, third = nodes_of(own_launcher, 3, f"r{each}-")
+        third.arguments = third.arguments[:4]  # its own cluster: it is told of no peer
+        start_ready([third])
+        keys = fill(third, *MANY)
+        start_ready(newcomers)
+        at_ready = [keys_of(node) for node in newcomers]
+        end([third], number)
+
+        assert at_ready == [keys, keys]
+        await_all(newcomers, keys)
+        for node in newcomers:
+            node.stop()
+
+
+def roll_at_random(launcher: Launcher, count: int, seed: int, batches: int) -> None:
+    """Restart nodes in batches that chance chooses, always waiting until all are ready."""
+    rng = random.Random(seed)
+    nodes = nodes_of(launcher, count, f"s{seed}-{count}-")
+    start_ready(nodes)
+    keys = fill(nodes[0], 20, 50_000)
+    await_all(nodes, keys)
+    for number in range(batches):
+        batch = rng.sample(nodes, rng.choice((1, 2, count - 1)))
+        end(batch, rng.choice((signal.SIGTERM, signal.SIGKILL)))
+        start_ready(batch)
+        assert [keys_of(node) for node in batch] == [keys] * len(batch)
+        keys |= fill(rng.choice(nodes), 5, 50_000, prefix=f"more{number}-")
+        await_all(nodes, keys)
+    for node in nodes:
+        node.stop()
+
+
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize(
+    ("seeds", "batches"), [(1, 2), pytest.param(10, 12, marks=LONG)], ids=["few", "many"]
+)
+def test_random_rolls_lose_nothing(
+    own_launcher: Launcher, count: int, seeds: int, batches: int
+) -> None:
+    """One, two or all but one at a time, told to end or killed."""
+    for seed in range(seeds):
+        roll_at_random(own_launcher, count, seed, batches)
+
+
+def test_three_empty_nodes_that_start_at_once_are_ready_soon(own_launcher: Launcher) -> None:
+    """One of them begins; none says that it is ready before."""
+    nodes = nodes_of(own_launcher, 3)
+    start_ready(nodes)
+    began = [node.name for node in nodes for line in node.log_lines() if line["message"] == "Began"]
+
+    assert began == ["n0"]
+    assert all(is_healthy(node) for node in nodes)
+
+
+def test_two_beside_a_silent_third_begin_and_lose_nothing_of_it(own_launcher: Launcher) -> None:
+    """It holds all and is stopped; once it goes on, everybody has everything."""
+    *newcomers, third = nodes_of(own_launcher, 3)
+    start_ready([third])
+    held = fill(third, 20, 1_000)
+    assert third.process is not None
+    third.process.send_signal(signal.SIGSTOP)
+    try:
+        start_ready(newcomers)
+        written = fill(newcomers[0], 5, 1_000, prefix="meanwhile")
+    finally:
+        third.process.send_signal(signal.SIGCONT)
+
+    await_all([*newcomers, third], held | written)
+
+
+def test_one_whose_seed_never_answers_begins_and_says_that_it_is_isolated(
+    own_launcher: Launcher,
+) -> None:
+    """Not ready at first, then ready and degraded, and well once it has met somebody."""
+    port = own_launcher.free_ports(1)[0]
+    lone = own_launcher.node(
+        "lone", peers=[port], environment={"MESH_GOSSIP_BOOTSTRAP_AFTER_S": "3"}
+    )
+    lone.start()
+    before = lone.request("GET", "/readyz", status=503), lone.get("/mesh/health")["status"]
+    eventually(lone.is_ready, "it is ready")
+    isolated = lone.get("/mesh/health")["status"]
+    lone.request("POST", "/mesh/config", {"key": "k", "value": "01"})
+    other = own_launcher.node("other", port=port, peers=[lone.port])
+    start_ready([other])
+
+    assert before == ({"error": "not ready: no peer was met yet"}, "degraded")
+    assert isolated == "degraded"
+    await_all([lone, other], {"k"})
+    eventually(lambda: is_healthy(lone), "it is healthy")
+
+
+def probe(node: Node, path: str) -> tuple[int, Any]:
+    """Ask without a token."""
+    response = node.client.get(path, headers={"Authorization": ""})
+    return response.status_code, response.json()
+
+
+def test_the_probes_need_no_token_and_tell_nothing_else(own_launcher: Launcher) -> None:
+    """Alive at once; ready when it is; the endpoints stay closed."""
+    node = own_launcher.node("n")
+    start_ready([node])
+
+    assert probe(node, "/livez") == (200, {"status": "alive"})
+    assert probe(node, "/readyz") == (200, {"status": "ready"})
+    assert probe(node, "/mesh/health")[0] == 401
