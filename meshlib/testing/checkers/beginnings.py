@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
+from meshlib.errors import RemoteError
 from meshlib.gossip import Packet
 from meshlib.gossip.messages.frames import FrameHeader, decode_frame
 from meshlib.gossip.messages.kinds import ExchangeEqual, ExchangeRequest, VectorExchange
@@ -129,8 +130,15 @@ class Beginnings:
         start.was_ready = is_ready
         if not start.is_proven:
             for packet in packets:
-                if decode_frame(packet.data, cluster=self._cluster_name).header.is_ready:
+                if self._says_ready(packet.data):
                     raise Broken("beginning", "it says that it is ready, and never was")
+
+    def _says_ready(self, data: bytes) -> bool:
+        """Tell whether a packet is a frame that says that its sender is ready."""
+        try:
+            return decode_frame(data, cluster=self._cluster_name).header.is_ready
+        except RemoteError:  # whoever gets it refuses it
+            return False
 
     @staticmethod
     def _has_caught_up(start: _Start) -> bool:

@@ -1,0 +1,92 @@
+"""Rolls and joint starts of simulated clusters: nothing is lost, and who is ready may be so."""
+
+from __future__ import annotations
+
+import pytest
+from support.mutations import (
+    begin_all_at_once,
+    begin_out_of_turn,
+    believe_a_newcomer,
+    say_ready_too_soon,
+    take_it_along,
+)
+
+from meshlib.testing.simulation.outcome import Outcome
+from meshlib.testing.simulation.simulation import Simulation
+from meshlib.testing.world.scenario import (
+    Incident,
+    IncidentKind,
+    NetworkFaults,
+    Scenario,
+    Tuning,
+    machine_names,
+)
+
+SLOW = NetworkFaults(link_bytes_per_s=50_000)
+"""So that a state takes a while to arrive."""
+
+SEEDS = range(2)
+
+
+def run(kind: IncidentKind, seed: int, *, count: int, size: int) -> Outcome:
+    """Restart the machines of a cluster that has written for some seconds."""
+    names = machine_names(count)
+    restart = Incident(
+        number=0,
+        kind=kind,
+        at_s=10.0,
+        duration_s=0.2,
+        names=names[:size] if kind is IncidentKind.JOINT_START else names,
+        amount=float(size),
+    )
+    scenario = Scenario(
+        seed=seed,
+        node_count=count,
+        duration_s=30.0,
+        network=SLOW,
+        incidents=(restart,),
+        tuning=Tuning(writes_per_s=20.0, key_count=60, value_bytes_max=400, seed_count=count),
+    )
+    return Simulation(scenario).run()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("count", "size"), [(3, 1), (3, 2), (5, 4)])
+@pytest.mark.parametrize("kind", [IncidentKind.ROLL, IncidentKind.HASTY_ROLL])
+def test_a_roll_loses_nothing(kind: IncidentKind, count: int, size: int, seed: int) -> None:
+    """One, two or all but one at a time, by readiness or in haste."""
+    outcome = run(kind, seed, count=count, size=size)
+
+    assert outcome.failure is None, str(outcome)
+    assert outcome.sometimes["rolled"] + outcome.sometimes["rolled_in_haste"] == 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("size", [2, 3])
+def test_nodes_that_start_together_beside_others_take_their_state(size: int, seed: int) -> None:
+    """Nobody of them begins; of all at once one does."""
+    outcome = run(IncidentKind.JOINT_START, seed, count=3, size=size)
+
+    assert outcome.failure is None, str(outcome)
+    assert (outcome.sometimes["began_after_waiting"] > 1) is (size == 3)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "kind", "rule"),
+    [
+        (believe_a_newcomer, IncidentKind.JOINT_START, "beginning"),
+        (begin_all_at_once, IncidentKind.ROLL, "beginning"),
+        (begin_out_of_turn, IncidentKind.ROLL, "beginning"),
+        (say_ready_too_soon, IncidentKind.ROLL, "beginning"),
+        (take_it_along, IncidentKind.HASTY_ROLL, "roll"),
+    ],
+)
+def test_a_planted_bug_is_found(
+    monkeypatch: pytest.MonkeyPatch, mutation: object, kind: IncidentKind, rule: str
+) -> None:
+    """Each by the rule that it breaks."""
+    assert callable(mutation)
+    mutation(monkeypatch.setattr)
+    failures = [run(kind, seed, count=3, size=2).failure for seed in SEEDS]
+
+    assert {failure.rule for failure in failures if failure is not None} == {rule}
