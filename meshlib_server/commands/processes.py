@@ -127,14 +127,19 @@ def _free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-def make_nodes(directory: Path) -> list[Node]:
-    """Make up the tokens, write the configuration files, and return the nodes, not started."""
+def make_nodes(directory: Path, count: int = 3) -> list[Node]:
+    """Make up the tokens, write the configuration files, and return the nodes, not started.
+
+    Args:
+        directory: where the files are put.
+        count: how many nodes, each of which is told of all others.
+    """
     token = secrets.token_urlsafe(24)
     for name, secret in (("tokens", token), ("peer-tokens", secrets.token_urlsafe(24))):
         path = directory / name
         path.touch(mode=0o600)
         path.write_text(secret + "\n")
-    ports = _free_ports(3)
+    ports = _free_ports(count)
     nodes = []
     for index, port in enumerate(ports):
         name = f"node{index + 1}"

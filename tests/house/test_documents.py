@@ -163,7 +163,7 @@ def nodes_for(blocks: list[Block], folder: Path) -> Iterator[tuple[dict[int, int
     """Run the nodes of a page: as the page says, or one; yield ports by printed port, a token."""
     starts = [b for b in blocks if b.language == "console" and " serve " in b.code]
     if not starts:
-        node = make_nodes(folder)[0]
+        node = make_nodes(folder, 1)[0]
         node.start()
         try:
             yield {8000: node.port}, node.token

@@ -13,10 +13,7 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from meshlib.errors import RemoteError
 from meshlib.gossip import Packet
-from meshlib.gossip.messages.frames import FrameHeader, decode_frame
-from meshlib.gossip.messages.kinds import ExchangeEqual, ExchangeRequest, VectorExchange
 from meshlib.testing.checkers import inside
 from meshlib.testing.checkers.watch import Broken
 from meshlib.testing.world.hosts import Host
@@ -31,7 +28,7 @@ SLACK_S: Final = 1e-6
 class _Heard:
     """The header of the last frame of a member, and when it came by the receiver's clock."""
 
-    header: FrameHeader
+    header: Any
     at: float
 
 
@@ -90,16 +87,15 @@ class Beginnings:
         start = self._starts[host.label]
         if all(start.was_ready):
             return
-        frame = decode_frame(data, cluster=self._cluster_name)
-        header = frame.header
+        told = inside.read_frame(data, cluster=self._cluster_name)
+        if told is None:
+            return
+        header = told.header
         member = next((m for m in host.node.members() if m.name == header.name), None)
         if header.is_ready:
-            for message in frame.messages:
-                if isinstance(message, ExchangeEqual | ExchangeRequest):
-                    hashes = (hash_before, start.node.replica.vector_hash())
-                    start.has_equal = start.has_equal or message.vector_hash in hashes
-                elif isinstance(message, VectorExchange) and not message.is_partial:
-                    start.answers.append(message)
+            own = {hash_before, start.node.replica.vector_hash()}
+            start.has_equal = start.has_equal or not own.isdisjoint(told.hashes)
+            start.answers += told.vectors
         if member is not None and member.actor == header.actor and header.name != host.name:
             start.heard[header.name] = _Heard(header, local)
             if header.is_ready and member.is_reachable:
@@ -128,23 +124,23 @@ class Beginnings:
                 self._look_at_beginning(host, start, local)
             start.is_proven = True
         start.was_ready = is_ready
-        if not start.is_proven:
-            for packet in packets:
-                if self._says_ready(packet.data):
-                    raise Broken("beginning", "it says that it is ready, and never was")
+        if not start.is_proven and any(self._says_ready(host, each) for each in packets):
+            raise Broken("beginning", "it says that it is ready, and never was")
 
-    def _says_ready(self, data: bytes) -> bool:
-        """Tell whether a packet is a frame that says that its sender is ready."""
-        try:
-            return decode_frame(data, cluster=self._cluster_name).header.is_ready
-        except RemoteError:  # whoever gets it refuses it
-            return False
+    def _says_ready(self, host: Host, packet: Packet) -> bool:
+        """Tell whether a packet says that its sender is ready, as the writer that it is now.
+
+        A node may find after it has packed that another one writes as it does, and be a new
+        writer then: what it said as the earlier one it was.
+        """
+        told = inside.read_frame(packet.data, cluster=self._cluster_name)
+        return told is not None and told.header.is_ready and told.header.actor == host.node.actor
 
     @staticmethod
     def _has_caught_up(start: _Start) -> bool:
         """Tell whether a node has what somebody ready had who answered it."""
         replica = start.node.replica
-        return start.has_equal or any(replica.reaches(answer.vector) for answer in start.answers)
+        return start.has_equal or any(replica.reaches(answer) for answer in start.answers)
 
     def _look_at_beginning(self, host: Host, start: _Start, local: float) -> None:
         """Look whether it was a node's turn to begin.

@@ -7,14 +7,21 @@ that the node's public side stays small.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from attrs import frozen
+
 from meshlib.codec import unpack
-from meshlib.gossip.messages.frames import PREFIX_BYTES
+from meshlib.errors import RemoteError
+from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, decode_frame
+from meshlib.gossip.messages.kinds import ExchangeEqual, ExchangeRequest, VectorExchange
+from meshlib.identity import ActorId
 from meshlib.membership import MemberStatus
 from meshlib.replication.vector import vector_hash
 
 __all__ = [
+    "Told",
     "covered",
     "covered_hash",
     "dialled",
@@ -33,6 +40,7 @@ __all__ = [
     "message_count",
     "neighbour_actors",
     "packet_bytes_max",
+    "read_frame",
     "stored_at_ms",
     "tells_ready",
     "timer_count",
@@ -100,6 +108,40 @@ def gap_actors(node: Any) -> set[Any]:
 def packet_bytes_max(node: Any) -> int:
     """Return the size at which a node closes a frame."""
     return int(node._engine._context.config.packet_bytes_max)
+
+
+@frozen(slots=True)
+class Told:
+    """What a frame says of its sender.
+
+    Args:
+        header: its header.
+        vectors: the vectors in it that are whole, or whole but for what both have.
+        hashes: the hashes of vectors in it.
+    """
+
+    header: FrameHeader
+    vectors: tuple[Mapping[ActorId, int], ...]
+    hashes: tuple[int, ...]
+
+
+def read_frame(data: bytes, *, cluster: str) -> Told | None:
+    """Return what a frame says of its sender; None when it is none of this cluster."""
+    try:
+        frame = decode_frame(data, cluster=cluster)
+    except RemoteError:  # whoever gets it refuses it
+        return None
+    vectors = tuple(
+        each.vector
+        for each in frame.messages
+        if isinstance(each, VectorExchange) and not each.is_partial
+    )
+    hashes = tuple(
+        each.vector_hash
+        for each in frame.messages
+        if isinstance(each, ExchangeEqual | ExchangeRequest)
+    )
+    return Told(frame.header, vectors, hashes)
 
 
 def message_count(frame: bytes) -> int:
