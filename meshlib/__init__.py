@@ -26,14 +26,14 @@ Answers
     WriteReceipt        of a write; WriteContext: what marks one
     WorkerState, PolicyState, TreeInsert, TreeRemove, StateChange, StoreName
                         what the stores hold, and which of it changed
-    Health              how the cluster is; HealthStatus
+    Health              how the cluster is; HealthStatus; NodeState: what a node is doing
     MemberRecord        who is in it; MemberStatus
     Diagnosis           how far a node has come; SeedReport: what a seed answered
 
 Events
     EventStream         an async iterator of what happens to a node; Event: any of these
     MemberJoined, MemberSuspected, MemberRecovered, MemberDown, MemberLeft, MemberForgotten
-    PacketRejected, LocalPause, StateRestored, IdentityRenewed, Rejoined
+    PacketRejected, LocalPause, StateRestored, IdentityRenewed, Rejoined, Began, LeaveDelayed
 
 Errors
     MeshError           all of them
@@ -219,7 +219,8 @@ _ROOMS = {
     ),
     "meshlib.gossip": (
         "Began Event GossipConfig IdentityRenewed LeaveDelayed LocalPause MemberDown "
-        "MemberForgotten MemberJoined MemberLeft MemberRecovered MemberSuspected PacketRejected Rejoined StateRestored"
+        "MemberForgotten MemberJoined MemberLeft MemberRecovered MemberSuspected PacketRejected "
+        "Rejoined StateRestored"
     ),
     "meshlib.membership": "MemberRecord MemberStatus",
     "meshlib.node": "Health HealthStatus MeshConfig MeshNode NodeState",

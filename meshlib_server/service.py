@@ -49,11 +49,12 @@ class Service:
 
     def unready_reason(self) -> str:
         """Say in one line why no request should be sent here; empty when they may. O(members)."""
-        if self._node is None:
+        if self._mesh is None:
             return "the mesh is not enabled"
         if self.is_leaving:
             return "leaving"
-        return "" if self._node.is_ready else self._node.state_problem()
+        node = self._mesh.node
+        return "" if node.is_ready else node.state_problem()
 
     def status_body(self) -> bytes:
         """Return the answer to `GET /status`, as JSON. O(1) while nothing changes.

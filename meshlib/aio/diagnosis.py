@@ -106,7 +106,7 @@ class Diagnosis:
     """How far a node has come.
 
     Args:
-        is_ready: it has joined and holds what the cluster held then.
+        is_ready: it holds what the cluster held when they met, or has begun itself.
         has_joined: it has met a peer, or there is none to meet.
         members: the names of the members in reach, this node included, sorted.
         seeds: what came of each seed, in their order.
@@ -155,7 +155,7 @@ def diagnose(
         story.append("ready")
     elif len(names) > 1:
         peers = ", ".join(name for name in names if name != node.name)
-        story.append(f"met {peers}, whose state has not all come yet")
+        story.append(f"met {peers}: {node.state_problem().removeprefix('not ready: ')}")
     else:
         story.append("no peer was met")
     if discovery_problem:

@@ -68,7 +68,7 @@ class MeshFront:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the node has joined and holds what the cluster held then."""
+        """Whether the node holds what its cluster held when they met, or has begun itself."""
         return self.node.is_ready
 
     # Decisions

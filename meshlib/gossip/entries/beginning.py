@@ -347,8 +347,9 @@ class Beginning:
             context.timers.set(now, Timer("tell_ready"))
 
     def drain(self, now: float) -> None:
-        """Let others have what this node has kept aside, if nobody else is there to begin."""
-        if self._context.replica.is_rejoining and not self.ready_peers():
+        """Let those in reach have what this node has kept aside, if none of them is ready."""
+        context = self._context
+        if context.replica.is_rejoining and context.peers() and not self.ready_peers():
             self._become_ready(now, is_whole=True)
 
     def waiting_peers(self) -> list[str]:
