@@ -30,7 +30,11 @@ __all__ = [
     "NODE_NAME_BYTES_MAX",
     "PEER_QUEUE_BYTES_MAX",
     "PREFIX_HELD_FACTOR",
+    "RATE_COSTS_MAX",
     "RATE_KEYS_MAX",
+    "RATE_KEYS_PER_MESSAGE_MAX",
+    "RATE_PENDING_MAX",
+    "RATE_WAITING_MAX",
     "SUBSCRIPTION_QUEUE_MAX",
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
@@ -129,6 +133,19 @@ VIRTUAL_NODES_MAX: Final = 4096
 
 RATE_KEYS_MAX: Final = 100_000
 """Rate-limit keys with a bucket on this node; gubernator's cache default is 50,000."""
+
+RATE_KEYS_PER_MESSAGE_MAX: Final = 256
+"""Keys in one message about leases: with keys at their limit it stays within a frame."""
+
+RATE_COSTS_MAX: Final = 256
+"""Requests for one key that one question asks for; the others wait for the next one."""
+
+RATE_WAITING_MAX: Final = 4096
+"""Requests for one key that wait for its owner's word on one node; more are told at once that
+the owner did not answer."""
+
+RATE_PENDING_MAX: Final = 4096
+"""Questions that an owner keeps while it has no majority; the others are asked again."""
 
 WINDOWS_MAX: Final = 64
 """Windows kept by one window counter."""

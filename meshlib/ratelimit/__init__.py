@@ -9,6 +9,7 @@ messages.py  those messages
 store.py     RateLimitStore: the counters, as their owners hold them
 settings.py  where limits are kept
 records.py   what the limiter answers with
+leases/      limits by units that are held: what is to take the place of shares
 """
 
 from meshlib.ratelimit.config import PartitionMode, RateLimitConfig

@@ -1,0 +1,259 @@
+"""One key on one node: the units it holds, who waits, and what it has asked of the owner.
+
+Rule: what is admitted is taken from what is held, or granted by name, or told as credit; this
+file alone does it. Times that an answer gives count from when the question was sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+from attrs import define, field
+
+from meshlib.limits import RATE_COSTS_MAX
+from meshlib.ratelimit.leases.demand import DemandMeter
+from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
+from meshlib.ratelimit.leases.records import HeldDecision
+
+__all__ = ["HeldKey", "Ticket"]
+
+AHEAD_S: Final = 0.02
+"""For how long a lease is to last at least; two requests within it are answered on the spot."""
+
+AHEAD_PER_NODE_S: Final = 0.001
+"""How much longer it is to last for each node, so that an owner can answer them all."""
+
+AHEAD_ROUND_TRIPS: Final = 4
+"""How many round trips it is to last at least: the next one is asked for in time."""
+
+ATTEMPTS_KEPT: Final = 16
+NUMBERS_KEPT: Final = 8
+
+
+@define(slots=True, eq=False)
+class Ticket:
+    """A request that waits for the owner's word, or has it.
+
+    Args:
+        key: the rate-limit key.
+        cost: its units.
+        expires_at: when it is answered without the owner, in monotonic seconds.
+        decision: the answer; None while it waits.
+        is_awaited: whether `ask` returned without a decision.
+    """
+
+    key: str
+    cost: int
+    expires_at: float
+    decision: HeldDecision | None = None
+    is_awaited: bool = False
+
+
+@define(slots=True, eq=False)
+class _UnderWay:
+    """The question that was sent and not answered yet.
+
+    Args:
+        part: what it says; the same each time but for the attempt.
+        owner: whom it was sent to.
+        tickets: who waits for it, one for each cost.
+        sent_at: when each attempt was sent, the newest last.
+        first_attempt: the number of the first of them.
+        pause_s: until it is sent again.
+    """
+
+    part: QuestionPart
+    owner: str
+    tickets: tuple[Ticket, ...]
+    sent_at: deque[float]
+    first_attempt: int = 0
+    pause_s: float = 0.0
+
+    def when_sent(self, attempt: int) -> float:
+        """Return when an attempt was sent; for one that is not kept any more, a time before it."""
+        place = attempt - self.first_attempt
+        sent_at = self.sent_at
+        return sent_at[min(max(0, place), len(sent_at) - 1)]
+
+
+@define(slots=True, eq=False)
+class HeldKey:
+    """The holder's side of one key on one node; see the attributes.
+
+    Args:
+        key: the rate-limit key.
+    """
+
+    key: str
+    limit: int = 0
+    """Units a second for the whole cluster; 0 while the key is unlimited."""
+    limits_tag: object = None
+    """The state of the settings when the limit was read; None before."""
+    look_at: float = -math.inf
+    """When the settings are to be looked at again."""
+    owner: str = ""
+    view_id: int = -1
+    held: int = 0
+    held_number: int = -1
+    """The window whose units are held."""
+    held_until: float = -math.inf
+    low: int = 0
+    """At so many held units more are asked for."""
+    left: int = 0
+    """What the owner said that nobody had been granted."""
+    used: int = 0
+    used_number: int = -1
+    used_until: float = -math.inf
+    """What the owner said was granted in its window, and until when that is the current one."""
+    heard_at: float = -math.inf
+    spent_until: float = -math.inf
+    """Until when this node need not ask, for there is nothing left."""
+    retry_at: float = -math.inf
+    """When a request that is refused now passes, if nobody else comes."""
+    epoch: int = 0
+    number: int = 0
+    credit_total: int = 0
+    credit_answered: int = 0
+    credit_until: float = -math.inf
+    credit_used: int = 0
+    """What was admitted on credit in this node's own window."""
+    static_until: float = -math.inf
+    static_used: int = 0
+    """What was admitted in this node's own window without any owner's word."""
+    unanswered_since: float | None = None
+    is_cut_off: bool = False
+    """Whether a request waited in vain, and no answer has come since."""
+    last_at: float = -math.inf
+    watched_until: float = -math.inf
+    queue: deque[Ticket] = field(factory=deque)
+    under_way: _UnderWay | None = None
+    meter: DemandMeter = field(factory=DemandMeter)
+    admitted: dict[int, int] = field(factory=dict)
+    """Window number to units that were admitted here by grants of that window; the newest few."""
+
+    def admit(self, cost: int, number: int) -> None:
+        """Count what is admitted on a grant, under the grant's own number."""
+        if number not in self.admitted and len(self.admitted) >= NUMBERS_KEPT:
+            del self.admitted[min(self.admitted)]
+        self.admitted[number] = self.admitted.get(number, 0) + cost
+
+    def take(self, cost: int, now: float) -> bool:
+        """Admit from what is held, if it is enough. O(1)."""
+        if cost > self.held or now >= self.held_until:
+            return False
+        self.held -= cost
+        self.admit(cost, self.held_number)
+        return True
+
+    def remaining(self, now: float) -> int:
+        """Return what the cluster would still admit, as far as this node knows."""
+        return self.left + self.held if now < self.held_until else self.left
+
+    def ahead(self, node_count: int, round_trip_s: float) -> int:
+        """Return how many units to hold for requests to come; 0 when they come seldom."""
+        seconds = max(AHEAD_S, node_count * AHEAD_PER_NODE_S, AHEAD_ROUND_TRIPS * round_trip_s)
+        units = int(self.meter.rate() * seconds)
+        # Too little to admit anything would only be missing elsewhere.
+        return units if units >= 2 * self.meter.cost else 0
+
+    def begin(
+        self,
+        now: float,
+        *,
+        node_count: int,
+        is_waiting_call: bool,
+        is_for_statistics: bool,
+        returned: int,
+        pause_s: float,
+        round_trip_s: float,
+    ) -> _UnderWay:
+        """Make the next question. One may be under way at a time."""
+        assert self.under_way is None
+        # Requests are asked for together once an answer is missing, so that none overtakes.
+        tickets: list[Ticket] = []
+        while self.queue and len(tickets) < RATE_COSTS_MAX:
+            ticket = self.queue.popleft()
+            if ticket.decision is None:
+                tickets.append(ticket)
+        self.number += 1
+        if now < self.static_until and self.static_used:
+            self.credit_total += self.static_used
+            self.static_used = 0
+        ahead = 0
+        if not returned and not (is_for_statistics and not tickets):
+            ahead = max(self.ahead(node_count, round_trip_s), int(not is_waiting_call))
+        part = QuestionPart(
+            self.key,
+            self.number,
+            0,
+            tuple(ticket.cost for ticket in tickets),
+            ahead,
+            self.credit_total,
+            self.credit_answered,
+            max(0, self.held_number) if returned else 0,
+            returned,
+        )
+        self.under_way = _UnderWay(
+            part, self.owner, tuple(tickets), deque([now], maxlen=ATTEMPTS_KEPT), 0, pause_s
+        )
+        return self.under_way
+
+    def learn(self, answer: AnswerPart, now: float) -> list[Ticket]:
+        """Take an answer to the question under way; return the tickets that it decides."""
+        under_way = self.under_way
+        assert under_way is not None
+        self.under_way = None
+        self.unanswered_since = None
+        sent_at = under_way.when_sent(answer.attempt)
+        ends_at = sent_at + answer.window_left_s
+        self.heard_at = now
+        self.left, self.used = answer.remaining, answer.used
+        self.used_number, self.used_until = answer.window, ends_at
+        self.is_cut_off = False
+        self.credit_answered = max(self.credit_answered, under_way.part.credit_total)
+        self.retry_at = now + (answer.spent_s or answer.window_left_s)
+        if answer.spent_s:
+            # Between the earliest and the latest that it can be over: a little early is asked.
+            self.spent_until = max(self.spent_until, (sent_at + now) / 2 + answer.spent_s)
+        surplus = 0
+        decided = []
+        for ticket, fits in zip(under_way.tickets, answer.fits, strict=False):
+            if ticket.decision is not None:
+                surplus += ticket.cost * fits  # it was told that nobody answered
+                continue
+            if fits:
+                self.admit(ticket.cost, answer.window)
+                ticket.decision = self.granted(answer.window, now)
+            else:
+                ticket.decision = self.refused(now)
+            decided.append(ticket)
+        self._hold(answer, surplus, ends_at)
+        return decided
+
+    def _hold(self, answer: AnswerPart, surplus: int, ends_at: float) -> None:
+        units = answer.lease + surplus
+        if answer.window == self.held_number:
+            self.held += units
+            self.held_until = max(self.held_until, ends_at)
+        elif answer.window > self.held_number:
+            self.held, self.held_number, self.held_until = units, answer.window, ends_at
+        self.low = (answer.lease + 1) // 2
+
+    def granted(self, number: int, now: float) -> HeldDecision:
+        """Return the decision on a request that passes by an owner's grant."""
+        return HeldDecision(True, self.limit, self.remaining(now), 0.0, True, number)
+
+    def refused(self, now: float) -> HeldDecision:
+        """Return the decision on a request that an owner has no room for."""
+        wait_s = max(0.0, self.retry_at - now)
+        return HeldDecision(False, self.limit, self.remaining(now), wait_s, True, -1)
+
+    def _check(self) -> None:
+        """Assert what must hold between two calls."""
+        assert self.held >= 0
+        assert 0 <= self.credit_answered <= self.credit_total
+        assert len(self.admitted) <= NUMBERS_KEPT
+        if self.under_way is not None:
+            assert self.under_way.part.number == self.number
