@@ -4,25 +4,37 @@ Two levels. `pack` and `unpack` carry wire trees, whose order their owner has al
 canonical. `encode_value` and `decode_value` carry what users store: equal values give equal
 bytes on every process, and what has no canonical form (NaN, a set, an object) is refused.
 
-Rule: bytes from a peer pass through `unpack` or `decode_value` and nowhere else, and those
-raise `DecodeError` and nothing else.
+Rule: bytes from a peer pass through `unpack` (which `meshlib.reading` alone calls) or
+`decode_value` and nowhere else, and those raise `DecodeError` and nothing else.
 Source: the msgpack specification, https://github.com/msgpack/msgpack/blob/master/spec.md.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
 
 import msgpack
 
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, LimitError
 from meshlib.limits import DECODE_DEPTH_MAX, FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 
-__all__ = ["Key", "check_encoded", "check_key", "decode_value", "encode_value", "pack", "unpack"]
+__all__ = [
+    "Key",
+    "canonical_order",
+    "check_encoded",
+    "check_key",
+    "decode_value",
+    "encode_value",
+    "pack",
+    "unpack",
+]
 
 Key = str | bytes | int | tuple[Any, ...]
 """What may be a key or a set's element: text, bytes, an integer, or a tuple of these."""
+
+KeyT = TypeVar("KeyT")
 
 _ONE_BYTE_VALUES: Final = b"\xa0\xc0\xc2\xc3"
 """Empty text, None, False and True; small integers come besides, empty containers not."""
@@ -34,6 +46,21 @@ pack = msgpack.Packer(use_bin_type=True).pack
 """`pack(tree) -> bytes`: a tree of None, bool, int, float, str, bytes, list, tuple and dict.
 
 Order is the caller's; for canonical bytes the caller sorts. O(size)."""
+
+
+def canonical_order(keys: Iterable[KeyT]) -> list[KeyT]:
+    """Sort keys in the one order that every process agrees on. O(n log n).
+
+    Texts by code point, bytes and integers by value; tuples and mixed kinds by their packed
+    bytes. It depends on nothing but the set of keys.
+    """
+    listed: list[Any] = list(keys)
+    kinds = set(map(type, listed))
+    if len(kinds) <= 1 and tuple not in kinds:
+        listed.sort()
+    else:
+        listed.sort(key=pack)
+    return listed
 
 
 def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -17,15 +17,18 @@ from attrs import field, frozen, validators
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
 from meshlib.hashing import hash64_text
-from meshlib.limits import NODE_NAME_BYTES_MAX
+from meshlib.limits import ADDRESS_BYTES_MAX, NODE_NAME_BYTES_MAX
 
 __all__ = [
+    "ACTOR_BYTES",
     "INCARNATION_MAX",
     "ActorId",
     "NodeId",
     "actor_id",
     "actor_name_hash",
+    "check_address",
     "check_name",
+    "is_start_of",
     "is_unspecified_address",
     "is_unspecified_host",
     "mint_incarnation",
@@ -34,8 +37,18 @@ __all__ = [
 ActorId = NewType("ActorId", bytes)
 """16 bytes that mark every write: 8 of the node name's hash, 8 of the incarnation."""
 
+ACTOR_BYTES = 16
+"""The size of an `ActorId`."""
+
 INCARNATION_MAX = (1 << 63) - 1
 _RANDOM_BITS = 20
+_NAME_BYTES = 8
+
+INCARNATION_SPAN = 1 << 62
+"""How far a start may raise its incarnation, by refuting, above the one that its actor names.
+
+It counts one for each refutation, and jumps over what an earlier start had reached whose wall
+clock was ahead: this is 139 years of a wall clock, and half of all incarnations."""
 
 _ZERO = r"(?:0+|0[xX]0*)"
 _IPV4_ZEROS = re.compile(rf"{_ZERO}(?:\.{_ZERO})*\.?")
@@ -92,6 +105,63 @@ def is_unspecified_host(host: str) -> bool:
     return int(literal if mapped is None else mapped) == 0
 
 
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+_IPV6_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]{2,45})(?:%[A-Za-z0-9._~-]{1,32})?\]", re.ASCII)
+_PORT = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
+_HOST_NAME_MAX = 254
+
+
+def check_address(what: str, address: object, *, port_min: int = 1) -> str:
+    """Check an address that will travel: `host:port` that every peer can dial. O(length).
+
+    The host is an IPv4 literal, an IPv6 literal in brackets, or a DNS name (RFC 1123, with the
+    underscores that service names have); the last part of a name is no number (RFC 3696). A name
+    that is not ASCII must be given in its ASCII form, for peers do not agree on how to make it.
+
+    Args:
+        what: what it is, for the error.
+        address: the address.
+        port_min: 0 where the port is replaced by the one that a listener found.
+
+    Raises:
+        InvalidTypeError: not a `str`.
+        InvalidValueError: no such address, or an unspecified host.
+        LimitError: longer than `limits.ADDRESS_BYTES_MAX`.
+    """
+    if not isinstance(address, str):
+        raise InvalidTypeError(f"{what} must be text, not {type(address).__name__}")
+    if len(address) > ADDRESS_BYTES_MAX:
+        raise LimitError(f"{what} bytes", size=len(address), limit=ADDRESS_BYTES_MAX)
+    if is_unspecified_address(address):
+        raise InvalidValueError(f"{what}: {address!r} is no address that a peer could reach")
+    host, colon, port = address.rpartition(":")
+    if not colon or not _is_host(host):
+        raise InvalidValueError(f"{what}: {address!r} is no address: it must be host:port")
+    if not _PORT.fullmatch(port) or not port_min <= int(port) <= 65_535:
+        detail = f"its port must be {port_min} to 65535"
+        raise InvalidValueError(f"{what}: {address!r} is no address: {detail}")
+    return address
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether this is the host of an address, a literal or a name."""
+    if literal := _IPV6_LITERAL.fullmatch(host):
+        return _is_literal(ipaddress.IPv6Address, literal[1])
+    if len(host) > _HOST_NAME_MAX or not _HOST_NAME.fullmatch(host):
+        return False
+    last = host.removesuffix(".").rpartition(".")[2]
+    return not last.isdigit() or _is_literal(ipaddress.IPv4Address, host)
+
+
+def _is_literal(kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_unspecified_address(address: str) -> bool:
     """Tell whether the host of an address is one that no peer can dial. O(length).
 
@@ -141,6 +211,18 @@ def mint_incarnation(wall_s: float, rng: random.Random) -> int:
 def actor_name_hash(name: str) -> bytes:
     """Hash a node's name to the first 8 bytes of its actors."""
     return hash64_text(name).to_bytes(8, "big")
+
+
+def is_start_of(actor: bytes, *, name: str, incarnation: int) -> bool:
+    """Tell whether an actor is a start of a node, and may have reached an incarnation. O(1).
+
+    One part of a record alone, damaged or invented, does not pass: the actor names the node and
+    the incarnation of its start, above which a start rises only so far.
+    """
+    start = int.from_bytes(actor[_NAME_BYTES:], "big")
+    return actor[:_NAME_BYTES] == actor_name_hash(name) and (
+        start <= incarnation < start + INCARNATION_SPAN
+    )
 
 
 def actor_id(name: str, incarnation: int) -> ActorId:

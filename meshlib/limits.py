@@ -11,6 +11,7 @@ from typing import Final
 __all__ = [
     "ACCEPTED_CONNECTIONS_MAX",
     "ACTORS_MAX",
+    "ADDRESS_BYTES_MAX",
     "BLOCKS_MAX",
     "CLOUD_DOTS_MAX",
     "CLUSTER_NAME_BYTES_MAX",
@@ -44,6 +45,7 @@ __all__ = [
     "VALUE_BYTES_MAX",
     "VIRTUAL_NODES_MAX",
     "WINDOWS_MAX",
+    "WRITES_MAX",
 ]
 
 KIB: Final = 1024
@@ -67,6 +69,9 @@ VALUE_BYTES_MAX: Final = 256 * KIB
 NODE_NAME_BYTES_MAX: Final = 255
 """A node's name, in UTF-8: a DNS name fits."""
 
+ADDRESS_BYTES_MAX: Final = 512
+"""A node's address: a DNS name of 253 characters, or an IPv6 literal with a zone, and a port."""
+
 CLUSTER_NAME_BYTES_MAX: Final = 255
 """The cluster's name, in UTF-8."""
 
@@ -81,6 +86,10 @@ MEMBERS_MAX: Final = 4096
 
 ACTORS_MAX: Final = 65_536
 """Writers in one version vector: every start of every node is one until it is forgotten."""
+
+WRITES_MAX: Final = (1 << 48) - 1
+"""Writes of one start of a node: a million a second for nine years. A number above it is damage,
+and believing it would make every later write of that node look like an old one."""
 
 DOCUMENTS_MAX: Final = 65_536
 """Documents of one replica."""

@@ -19,10 +19,27 @@ from typing import Any, Final, TypeVar
 
 from attrs import define, frozen
 
-from meshlib.codec import pack, unpack
-from meshlib.errors import ConfigError, DecodeError
+from meshlib.codec import pack
+from meshlib.errors import ConfigError, RemoteError
 from meshlib.hashing import hash64, hash64_hex
 from meshlib.identity import ActorId
+from meshlib.limits import (
+    ACTORS_MAX,
+    CLUSTER_NAME_BYTES_MAX,
+    DOCUMENT_NAME_BYTES_MAX,
+    FRAME_BYTES_MAX,
+)
+from meshlib.reading import (
+    read_actor,
+    read_bytes,
+    read_integer,
+    read_name,
+    read_number,
+    read_rows,
+    read_text,
+    read_tree,
+    require,
+)
 from meshlib.replication import Replica, ReplicaState, TransferPage
 
 __all__ = ["SavedState", "SnapshotCounters", "SnapshotFile"]
@@ -163,15 +180,16 @@ def _encode_vector(actor: ActorId, vector: Sequence[tuple[ActorId, int]]) -> byt
     return data
 
 
-def _decode_vector(data: bytes) -> tuple[ActorId, dict[ActorId, int]]:
-    actor, pairs = unpack(data, bytes_max=VECTOR_BYTES_MAX)
-    vector = {ActorId(key): number for key, number in pairs}
-    if type(actor) is not bytes or not all(
-        type(key) is bytes and len(key) == 16 and type(number) is int
-        for key, number in vector.items()
-    ):
-        raise DecodeError("not a vector")
-    return ActorId(actor), vector
+def _decode_vector(data: object) -> tuple[ActorId, dict[ActorId, int]]:
+    packed = read_bytes(data, "the clock", bytes_max=VECTOR_BYTES_MAX)
+    tree = read_tree(packed, bytes_max=VECTOR_BYTES_MAX)
+    actor, pairs = read_rows(tree, "the clock", count=2)
+    vector = {}
+    for pair in read_rows(pairs, "a vector", count_max=ACTORS_MAX):
+        writer, number = read_rows(pair, "a row of a vector", count=2)
+        vector[read_actor(writer)] = read_integer(number, "a number of a vector")
+    require(len(vector) == len(pairs), "a vector must name an actor once")
+    return read_actor(actor), vector
 
 
 def _read(path: Path) -> SavedState | None:
@@ -182,7 +200,7 @@ def _read(path: Path) -> SavedState | None:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
             return _read_database(database)
-    except (sqlite3.Error, OSError, DecodeError, KeyError, TypeError, ValueError) as error:
+    except (sqlite3.Error, OSError, RemoteError, KeyError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise ConfigError(f"{path}: {error}") from error
         raise ConfigError(
@@ -199,18 +217,22 @@ def _read_database(database: sqlite3.Connection) -> SavedState:
         raise ConfigError(f"format {version} is not known here, only {FORMAT_VERSION}")
     facts = dict(database.execute("SELECT name, value FROM facts"))
     actor, vector = _decode_vector(facts["clock"])
-    digest = _Digest(facts["clock"], (facts["cluster"], facts["node"]))
+    cluster = read_text(facts["cluster"], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
+    node = read_name(facts["node"], "the node's name")
+    digest = _Digest(facts["clock"], (cluster, node))
     pages: list[TransferPage] = []
-    for document, state in database.execute("SELECT document, state FROM pages ORDER BY number"):
+    for row in database.execute("SELECT document, state FROM pages ORDER BY number"):
+        document = read_text(row[0], "a document", bytes_max=DOCUMENT_NAME_BYTES_MAX)
+        state = read_bytes(row[1], "a page", bytes_max=FRAME_BYTES_MAX)
         pages.append(TransferPage(document, state))
         digest.add(document, state)
     if len(pages) != facts["page_count"] or digest.hex() != facts["digest"]:
         raise ConfigError("the content is not what was written")
     return SavedState(
         state=ReplicaState(actor, vector, tuple(pages)),
-        saved_at_s=float(facts["saved_at_s"]),
-        cluster_name=facts["cluster"],
-        node_name=facts["node"],
+        saved_at_s=read_number(facts["saved_at_s"], "when it was saved"),
+        cluster_name=cluster,
+        node_name=node,
     )
 
 

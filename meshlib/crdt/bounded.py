@@ -12,19 +12,11 @@ from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import (
-    COUNT_MAX,
-    check_actor,
-    check_amount,
-    read_actor,
-    read_integer,
-    read_rows,
-    require,
-    wire_digest,
-)
+from meshlib.crdt.wire import check_actor, check_amount, wire_digest
 from meshlib.errors import InsufficientRights, InvalidValueError, LimitError, LimitExceeded
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
+from meshlib.reading import COUNT_MAX, read_actor, read_integer, read_rows, require
 
 __all__ = ["BoundedCounter"]
 

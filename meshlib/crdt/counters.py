@@ -14,18 +14,11 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import (
-    COUNT_MAX,
-    check_actor,
-    check_amount,
-    read_actor,
-    read_integer,
-    read_rows,
-    wire_digest,
-)
+from meshlib.crdt.wire import check_actor, check_amount, wire_digest
 from meshlib.errors import DecodeError, LimitError, LimitExceeded
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
+from meshlib.reading import COUNT_MAX, read_actor, read_integer, read_rows
 
 __all__ = ["GCounter", "PNCounter"]
 

@@ -15,8 +15,9 @@ from meshlib.crdt.causal.context import Dot
 from meshlib.crdt.causal.dotted import PlainDottedState
 from meshlib.crdt.ordered import MaxRegister, MinRegister
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import check_stamp, read_payload, read_rows, read_stamp, wire_digest
+from meshlib.crdt.wire import check_stamp, wire_digest
 from meshlib.errors import InvalidValueError
+from meshlib.reading import read_payload, read_rows, read_stamp
 
 __all__ = ["LWWRegister", "MVRegister", "MaxRegister", "MinRegister"]
 

@@ -16,9 +16,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
-from meshlib.codec import pack, unpack
+from meshlib.codec import pack
 from meshlib.crdt.lattice import Lattice
-from meshlib.crdt.wire import read_integer, read_rows
 from meshlib.errors import (
     DecodeError,
     InvalidTypeError,
@@ -28,6 +27,7 @@ from meshlib.errors import (
     VersionMismatch,
 )
 from meshlib.limits import FRAME_BYTES_MAX
+from meshlib.reading import read_integer, read_rows, read_text, read_tree
 
 __all__ = [
     "FORMAT_VERSION",
@@ -262,18 +262,13 @@ def decode(data: bytes | memoryview, *, bytes_max: int = FRAME_BYTES_MAX) -> Lat
         VersionMismatch: a format version this node does not read.
         LimitExceeded: it holds more than a limit allows.
     """
-    wire = unpack(data, bytes_max=bytes_max)
-    if type(wire) is not tuple or len(wire) != 3:
-        read_rows(wire, "a state", count=3)  # says what is wrong
-    tag, version, body = wire
-    if type(tag) is not str:
-        raise DecodeError("a type tag must be text")
+    tag, version, body = read_rows(read_tree(data, bytes_max=bytes_max), "a state", count=3)
+    read_text(tag, "a type tag", bytes_max=4 * TAG_CHARACTERS_MAX)
     cls = _classes.get(tag) or resolve(tag)
     current = _versions[cls]
-    if version == current and type(version) is int:
+    if read_integer(version, "the format version", minimum=1) == current:
         state: Lattice = cls.from_wire(body)
         return state
-    read_integer(version, "the format version", minimum=1)
     if version < current and hasattr(cls, "from_version"):
         state = cls.from_version(version, body)
     else:

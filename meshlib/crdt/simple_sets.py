@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Generic, Self, TypeVar
 
-from meshlib.codec import check_key
+from meshlib.codec import canonical_order, check_key
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import canonical_order, read_key_set, read_rows, require, wire_digest
+from meshlib.crdt.wire import wire_digest
 from meshlib.errors import InvalidTypeError, StateError, UnknownKeyError
+from meshlib.reading import read_key_set, read_rows, require
 
 __all__ = ["GSet", "TwoPhaseSet"]
 

@@ -11,16 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 from meshlib.crdt.registry import register, register_family
-from meshlib.crdt.wire import (
-    COUNT_MAX,
-    check_actor,
-    check_amount,
-    read_actor,
-    read_integer,
-    read_rows,
-    require,
-    wire_digest,
-)
+from meshlib.crdt.wire import check_actor, check_amount, wire_digest
 from meshlib.errors import (
     DecodeError,
     InvalidTypeError,
@@ -30,6 +21,7 @@ from meshlib.errors import (
 )
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX, WINDOWS_MAX
+from meshlib.reading import COUNT_MAX, read_actor, read_integer, read_rows, require
 
 __all__ = ["WindowCounter"]
 

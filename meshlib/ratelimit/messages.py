@@ -10,18 +10,25 @@ Rule: bytes of reports and answers are written and read in this file alone; read
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from attrs import frozen
 
-from meshlib.codec import pack, unpack
+from meshlib.codec import pack
 from meshlib.crdt import WindowCounter
-from meshlib.crdt.wire import COUNT_MAX, read_actor, read_integer, read_rows, require
-from meshlib.errors import DecodeError, LimitExceeded, VersionMismatch
+from meshlib.errors import VersionMismatch
 from meshlib.identity import ActorId
 from meshlib.limits import KEY_BYTES_MAX, MEMBERS_MAX
+from meshlib.reading import (
+    read_actor,
+    read_integer,
+    read_number,
+    read_rows,
+    read_text,
+    read_tree,
+    require,
+)
 
 __all__ = [
     "ANSWER_DOCUMENT",
@@ -197,7 +204,7 @@ def batches(parts: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
 
 
 def _read_body(data: bytes, count: int) -> Sequence[Any]:
-    rows = read_rows(unpack(data), "a rate-limit message")
+    rows = read_rows(read_tree(data), "a rate-limit message")
     require(len(rows) >= 1, "a rate-limit message must not be empty")
     version = read_integer(rows[0], "the version", minimum=1)
     if version != FORMAT_VERSION:
@@ -207,39 +214,20 @@ def _read_body(data: bytes, count: int) -> Sequence[Any]:
 
 
 def _read_parts(rows: Any) -> Sequence[Any]:
-    parts = read_rows(rows, "the keys")
-    if len(parts) > KEYS_PER_MESSAGE_MAX:
-        raise LimitExceeded("keys in a message", size=len(parts), limit=KEYS_PER_MESSAGE_MAX)
-    return parts
+    return read_rows(rows, "the keys of a message", count_max=KEYS_PER_MESSAGE_MAX)
 
 
 def _read_key(key: Any) -> str:
-    if type(key) is not str or not key:
-        raise DecodeError("a rate-limit key must be text and not empty")
-    size = len(key.encode())
-    if size > KEY_BYTES_MAX:
-        raise LimitExceeded("key bytes", size=size, limit=KEY_BYTES_MAX)
-    return key
+    return read_text(key, "a rate-limit key", bytes_max=KEY_BYTES_MAX, is_empty_allowed=False)
 
 
 def _read_rate(rate: Any) -> float:
-    if type(rate) not in (int, float):
-        raise DecodeError("a demand must be a number")
-    try:
-        value = float(rate)
-    except OverflowError:
-        value = math.inf
-    if not 0 <= value <= COUNT_MAX:
-        raise DecodeError("a demand must be finite and at least 0")
-    return value
+    return read_number(rate, "a demand")
 
 
 def _read_windows(wire: Any) -> tuple[tuple[int, int], ...]:
-    rows = read_rows(wire, "windows")
-    if len(rows) > _WINDOWS_PER_ANSWER_MAX:
-        raise LimitExceeded("windows", size=len(rows), limit=_WINDOWS_PER_ANSWER_MAX)
     pairs = []
-    for row in rows:
+    for row in read_rows(wire, "windows", count_max=_WINDOWS_PER_ANSWER_MAX):
         window, count = read_rows(row, "a window", count=2)
         pairs.append((read_integer(window, "a window"), read_integer(count, "a count")))
     return tuple(pairs)

@@ -46,7 +46,7 @@ from meshlib.replication.stability import StabilityTracker
 from meshlib.replication.transfers.digests import DocumentDigests
 from meshlib.replication.transfers.pages import TransferPage, TransferPages
 from meshlib.replication.typed import Document
-from meshlib.replication.vector import vector_hash
+from meshlib.replication.vector import marked_number, vector_hash
 from meshlib.replication.writes import WriteContext
 
 __all__ = [
@@ -77,5 +77,6 @@ __all__ = [
     "TransferPages",
     "WriteContext",
     "WriteReceipt",
+    "marked_number",
     "vector_hash",
 ]

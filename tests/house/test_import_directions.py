@@ -23,12 +23,15 @@ FLOORS = (
 )
 """The rooms of the library, floor by floor from the ground up: `docs` draws the same house."""
 
-LEANS_ON = {"state": {"replication"}, "node": {"sync"}}
+LEANS_ON = {
+    "reading": {"codec", "clock", "identity"},
+    "state": {"replication"},
+    "node": {"sync"},
+}
 """Neighbours on one floor: the first is made on top of the second, which knows nothing of it."""
 
 OPEN_MODULES = {
     "meshlib.crdt.registry": "said whole, as `registry.encode`: what it holds needs its name",
-    "meshlib.crdt.wire": "readers for whoever writes a type, in this house or another",
 }
 """Modules behind a door that other rooms may name; everything else is had at the door."""
 

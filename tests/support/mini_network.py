@@ -12,8 +12,14 @@ from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicaState, ReplicationConfig
 
 
+PORT = ":1"
+
+
 class MiniNetwork:
-    """Nodes at addresses equal to their names, frames that take 1 to 3 ms, cuts at will."""
+    """Nodes at hosts called by their names, frames that take 1 to 3 ms, cuts at will.
+
+    A node's address is its host's name with `PORT`; everything here is asked for by the host.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -46,7 +52,7 @@ class MiniNetwork:
         node = MeshNode(
             MeshConfig(
                 name=name,
-                address=where,
+                address=where + PORT,
                 cluster_name=cluster,
                 gossip=config or GossipConfig(),
                 replication=replication or ReplicationConfig(),
@@ -60,6 +66,7 @@ class MiniNetwork:
         if state is not None:
             node.restore(state, age_s=age_s, now=self.now)
         node.replica.open("app", type_tag="lww_map")
+        seeds = [seed + PORT for seed in seeds]
         node.join(seeds, now=self.now, may_find_more=may_find_more)
         self.pump(where)
         return node
@@ -84,7 +91,8 @@ class MiniNetwork:
                 continue
             self._order += 1
             due = self.now + 0.001 + self._rng.random() * 0.002
-            frame = (due, self._order, packet.destination, address, packet.data)
+            target = packet.destination.removesuffix(PORT)
+            frame = (due, self._order, target, address, packet.data)
             heapq.heappush(self._frames, frame)
         self.events[address] += node.events()
 
@@ -95,7 +103,7 @@ class MiniNetwork:
             self.nodes[target].receive(data, sender=source, now=self.now)
             self.pump(target)
         elif source in self.nodes and self.is_refusing:
-            self.nodes[source].connection_lost(target, now=self.now)
+            self.nodes[source].connection_lost(target + PORT, now=self.now)
             self.pump(source)
 
     def run(self, duration_s: float, *, frozen: tuple[str, ...] = ()) -> None:

@@ -14,18 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-from meshlib.crdt.wire import (
-    COUNT_MAX,
-    check_actor,
-    read_actor,
-    read_integer,
-    read_rows,
-    require,
-    wire_digest,
-)
+from meshlib.crdt.wire import check_actor, wire_digest
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, LimitExceeded
 from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX, CLOUD_DOTS_MAX
+from meshlib.reading import COUNT_MAX, read_actor, read_integer, read_rows, require
 
 __all__ = ["CausalContext", "Dot", "check_dot"]
 

@@ -20,9 +20,10 @@ from operator import sub
 from typing import Any, Self
 
 from meshlib.crdt.causal.context import CausalContext, Dot, DotLike, check_dot
-from meshlib.crdt.wire import read_actor, read_rows, require, wire_digest
+from meshlib.crdt.wire import wire_digest
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
 from meshlib.identity import ActorId
+from meshlib.reading import read_actor, read_rows, require
 
 __all__ = ["DottedState", "LeafRow", "PlainDottedState"]
 

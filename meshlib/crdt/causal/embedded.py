@@ -25,8 +25,8 @@ from meshlib.crdt.composed.annotations import lattice_class
 from meshlib.crdt.composed.product import own
 from meshlib.crdt.lattice import Lattice, Stamped, join_all
 from meshlib.crdt.registry import register, register_family, resolve, type_tag
-from meshlib.crdt.wire import require
 from meshlib.errors import DecodeError, InvalidTypeError
+from meshlib.reading import require
 
 __all__ = ["Embedded"]
 

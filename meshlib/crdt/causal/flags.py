@@ -12,7 +12,7 @@ from typing import Any, Self
 from meshlib.crdt.causal.context import Dot
 from meshlib.crdt.causal.dotted import PlainDottedState
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import read_bool, require
+from meshlib.reading import read_bool, require
 
 __all__ = ["DisableWinsFlag", "EnableWinsFlag"]
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
 from meshlib.clock import Stamp
-from meshlib.codec import check_key
+from meshlib.codec import canonical_order, check_key
 from meshlib.crdt.causal.context import CausalContext, Dot, DotLike
 from meshlib.crdt.causal.dotted import DottedState
 from meshlib.crdt.causal.embedded import Embedded
 from meshlib.crdt.composed.annotations import lattice_class
 from meshlib.crdt.registry import register, register_family, resolve, type_tag
-from meshlib.crdt.wire import canonical_order, read_key, read_rows
 from meshlib.errors import DecodeError, InvalidTypeError, UnknownKeyError
+from meshlib.reading import read_key, read_rows
 
 __all__ = ["ORMap"]
 

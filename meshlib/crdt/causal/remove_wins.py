@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, cast
 
-from meshlib.codec import check_key
+from meshlib.codec import canonical_order, check_key
 from meshlib.crdt.causal.context import Dot, DotLike
 from meshlib.crdt.causal.dotted import DottedState
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import canonical_order, read_bool, read_key, read_rows
 from meshlib.errors import UnknownKeyError
+from meshlib.reading import read_bool, read_key, read_rows
 
 __all__ = ["RemoveWinsSet"]
 

@@ -12,8 +12,9 @@ from meshlib.crdt.composed.annotations import lattice_class
 from meshlib.crdt.composed.product import Product, own
 from meshlib.crdt.lattice import Lattice, absorb, difference
 from meshlib.crdt.registry import register, register_family, resolve, type_tag
-from meshlib.crdt.wire import read_rows, wire_digest
+from meshlib.crdt.wire import wire_digest
 from meshlib.errors import DecodeError, InvalidTypeError
+from meshlib.reading import read_rows
 
 __all__ = ["Lexicographic", "Pair"]
 

@@ -22,8 +22,9 @@ import attrs
 from meshlib.crdt.composed.annotations import lattice_class
 from meshlib.crdt.composed.product import Product
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import read_rows
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
+from meshlib.limits import KEY_BYTES_MAX
+from meshlib.reading import read_rows, read_text, require
 
 __all__ = ["Record", "lattice"]
 
@@ -84,8 +85,8 @@ class Record(Product):
         previous = ""
         for row in read_rows(wire, "a record"):
             name, body = read_rows(row, "a field", count=2)
-            if type(name) is not str or name <= previous:
-                raise DecodeError("the fields of a record must be sorted, each once")
+            read_text(name, "the name of a field", bytes_max=KEY_BYTES_MAX)
+            require(previous < name, "the fields of a record must be sorted, each once")
             previous = name
             kind = cls._component_types.get(name)
             if kind is None or cls._since.get(name, 1) > version:

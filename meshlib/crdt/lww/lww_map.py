@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from meshlib.clock import Stamp
-from meshlib.codec import check_key, decode_value, encode_value
+from meshlib.codec import canonical_order, check_key, decode_value, encode_value
 from meshlib.crdt.lww.digests import BucketDigests
 from meshlib.crdt.lww.entries import (
     NO_WRITE,
@@ -24,9 +24,10 @@ from meshlib.crdt.lww.entries import (
 )
 from meshlib.crdt.lww.wire import map_from_wire, map_to_wire
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import COUNT_MAX, canonical_order, check_stamp
+from meshlib.crdt.wire import check_stamp
 from meshlib.errors import InvalidTypeError, InvalidValueError, UnknownKeyError
 from meshlib.identity import ActorId
+from meshlib.reading import COUNT_MAX
 
 __all__ = ["LWWEntry", "LWWMap"]
 

@@ -13,28 +13,30 @@ or 8. Columns and not rows: a column is checked in a few calls, whatever its len
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
-from types import NoneType
 from typing import Any, Final, TypeVar
 
+from meshlib.codec import canonical_order
 from meshlib.crdt.lww.entries import Changes, Row, changes_by, counts_alone
-from meshlib.crdt.wire import (
+from meshlib.errors import LimitExceeded
+from meshlib.identity import ActorId
+from meshlib.limits import ACTORS_MAX
+from meshlib.reading import (
     COUNT_MAX,
     STAMP_LOGICAL_MAX,
     STAMP_MS_MAX,
-    canonical_order,
+    is_integer,
     read_actor,
+    read_bytes,
+    read_column,
     read_integer,
     read_key_set,
     read_ordered_keys,
-    read_payload,
+    read_payloads,
     read_rows,
     require,
 )
-from meshlib.errors import DecodeError, LimitExceeded
-from meshlib.identity import ActorId
-from meshlib.limits import ACTORS_MAX
 
 __all__ = ["map_from_wire", "map_to_wire"]
 
@@ -55,25 +57,6 @@ def _pack_column(numbers: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
 
-def _read_column(wire: Any, what: str, count: int, maximum: int) -> Sequence[int]:
-    """Read a packed column of `count` numbers up to a maximum."""
-    if type(wire) is not bytes:
-        raise DecodeError(f"{what} must be a packed column")
-    if len(wire) == count and maximum >= 0 and not wire.strip(b"\0"):
-        return wire  # nothing but zeros, which most columns are, and bytes are numbers
-    width, rest = divmod(len(wire), count) if count else (1, len(wire))
-    if rest or width not in _CODES:
-        raise DecodeError(f"{what} must hold {count} numbers")
-    is_narrow = width == 1 or any(
-        wire[place::width].strip(b"\0") for place in range(width // 2, width)
-    )
-    require(is_narrow, f"{what} must be as narrow as they can be")
-    numbers: Sequence[int] = wire if width == 1 else struct.unpack(f"<{count}{_CODES[width]}", wire)
-    if numbers and maximum < 1 << (8 * width):
-        require(max(numbers) <= maximum, f"{what} must be at most {maximum}")
-    return numbers
-
-
 def _changes_to_wire(changes: Changes, actor: bytes) -> Any:
     if len(changes) == 1 and changes[0][0] == actor[:_NAME_BYTES]:
         return changes[0][1]
@@ -81,14 +64,14 @@ def _changes_to_wire(changes: Changes, actor: bytes) -> Any:
 
 
 def _changes_from_wire(wire: Any, actor: bytes) -> Changes:
-    if type(wire) is int:
+    if is_integer(wire):
         require(len(actor) > 0, "counts without a name")
         return changes_by(actor[:_NAME_BYTES], read_integer(wire, "a count", minimum=1))
     parts = read_rows(wire, "changes")
     require(len(parts) % 2 == 0, "changes must be names and counts")
     changes = []
     for name, count in zip(parts[::2], parts[1::2], strict=True):
-        require(type(name) is bytes and len(name) == _NAME_BYTES, "a name must be 8 bytes")
+        require(len(read_bytes(name, "a name")) == _NAME_BYTES, "a name must be 8 bytes")
         changes.append((name, read_integer(count, "a count", minimum=1)))
     names = [name for name, _ in changes]
     require(names == sorted(set(names)), "the names of changes must be sorted, each once")
@@ -163,17 +146,17 @@ def _read_writes(writes: Sequence[Any]) -> tuple[Iterable[Row], int]:
     maxima = (len(actors) - 1, STAMP_MS_MAX - base_ms, STAMP_LOGICAL_MAX, COUNT_MAX)
     numbers = read_rows(numbers, "the numbers of a map", count=len(_COLUMNS))
     columns = [
-        _read_column(column, what, count, maximum)
+        read_column(column, what, count, maximum=maximum)
         for column, what, maximum in zip(numbers, _COLUMNS, maxima, strict=True)
     ]
     positions, after, logicals, sequences = columns
     # None of them is over the last actor's, so all are there when no actor's is missing.
     # One byte cannot be searched for a larger number.
-    is_narrow = type(positions) is bytes and len(actors) <= 256
+    is_narrow = isinstance(positions, bytes) and len(actors) <= 256
     used = positions if is_narrow else set(positions)
     require(all(map(used.__contains__, range(len(actors)))), "an actor without a write")
     require(0 in after if count else base_ms == 0, "the earliest milliseconds must be a write's")
-    payloads, removal_count = _read_payloads(payloads, count)
+    payloads, removal_count = read_payloads(payloads, count)
     changes = _read_changes(changes_wires, positions, actors)
     walls = [base_ms + ms for ms in after]
     writers = _at(positions, actors)
@@ -185,22 +168,6 @@ def _at(positions: Sequence[int], values: Sequence[ValueT]) -> Iterable[ValueT]:
     if len(values) == 1:
         return repeat(values[0], len(positions))
     return map(values.__getitem__, positions)
-
-
-def _read_payloads(wire: Any, count: int) -> tuple[Sequence[bytes | None], int]:
-    """Read the values, different ones once each; return them and how many are none."""
-    payloads = read_rows(wire, "values", count=count)
-    kinds = set(map(type, payloads))
-    removal_count = payloads.count(None) if NoneType in kinds else 0
-    different: Collection[Any] = payloads
-    if kinds <= {bytes, NoneType}:
-        # Often all are one, which is told sooner than how many there are.
-        is_one = count > 0 and payloads.count(payloads[0]) == count
-        different = payloads[:1] if is_one else set(payloads)
-    for payload in different:
-        if payload is not None:
-            read_payload(payload)
-    return payloads, removal_count
 
 
 def _read_changes(

@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from meshlib.crdt.prefix_cache.digests import TenantDigests, bucket_of_tenant
 from meshlib.crdt.prefix_cache.store import ORIGIN, Generation, PrefixStore
-from meshlib.crdt.wire import require
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError, LimitExceeded
 from meshlib.limits import PREFIX_HELD_FACTOR, TENANTS_MAX
 from meshlib.prefix import check_access, check_tenant
+from meshlib.reading import require
 
 __all__ = ["EPOCH_MAX", "TenantCache"]
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from meshlib.crdt.wire import read_integer, read_rows, require
 from meshlib.errors import DecodeError, LimitError, LimitExceeded, LocalError
 from meshlib.limits import TENANTS_MAX, TEXT_CHARACTERS_MAX
 from meshlib.prefix import ACCESS_MAX, check_tenant, common_prefix_length
+from meshlib.reading import read_bytes, read_integer, read_rows, read_text, require
 
 __all__ = [
     "read_blocks",
@@ -27,6 +27,9 @@ __all__ = [
 
 SHARED_FACTOR: Final = 1024
 """How many characters may be taken from the texts before, for each one that is written."""
+
+_TEXT_BYTES_MAX: Final = 4 * TEXT_CHARACTERS_MAX
+"""A text of so many characters in UTF-8, at the most."""
 
 BLOCK_BYTES: Final = 8
 """One block's hash."""
@@ -55,7 +58,7 @@ def read_texts(oldest: Any, row: Any, *, floor: int) -> Iterator[tuple[str, int]
     previous, credit = "", 0
     for shared, rest, offset in zip(row[::3], row[1::3], row[2::3], strict=True):
         read_integer(shared, "a shared length", maximum=min(len(previous), credit))
-        require(type(rest) is str and rest != "", "the rest of a text must be text")
+        read_text(rest, "the rest of a text", bytes_max=_TEXT_BYTES_MAX, is_empty_allowed=False)
         length = shared + len(rest)
         if length > TEXT_CHARACTERS_MAX:
             raise LimitExceeded("text characters", size=length, limit=TEXT_CHARACTERS_MAX)
@@ -80,10 +83,8 @@ def write_blocks(entries: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
 def read_blocks(oldest: Any, hashes: Any, offsets: Any, *, floor: int) -> Iterator[tuple[int, int]]:
     """Read what `write_blocks` returned, strictly."""
     offsets = read_rows(offsets, "the accesses of a tenant")
-    require(
-        type(hashes) is bytes and len(hashes) == BLOCK_BYTES * len(offsets),
-        "each block must have 8 bytes and an access",
-    )
+    hashes = read_bytes(hashes, "the blocks of a tenant")
+    require(len(hashes) == BLOCK_BYTES * len(offsets), "each block must have 8 bytes and an access")
     oldest = _read_oldest(oldest, offsets, floor=floor)
     previous = -1
     for index, offset in enumerate(offsets):

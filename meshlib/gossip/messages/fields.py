@@ -1,38 +1,78 @@
-"""Checks of decoded fields: the types and ranges that messages and frames have in common.
+"""The fields of messages: each kind of field says how it is read, and how it is written.
 
 How fields fit together is checked by the message that has them. What a node compares with what it
 knows (whether a sender is who it says) is no question of form, and is asked where it is used.
 
-Each check returns the value it was given, or raises `DecodeError` or `LimitExceeded`.
+A message is a frozen record; each of its fields carries a kind in its metadata, and `Layout`
+reads and writes the fields in their order. What is read is asked for by `meshlib.reading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar
 
-from meshlib.errors import DecodeError, LimitExceeded
-from meshlib.identity import INCARNATION_MAX, ActorId, is_unspecified_address
-from meshlib.limits import ACTORS_MAX, NODE_NAME_BYTES_MAX
-from meshlib.membership import MemberRecord, MemberStatus
+import attrs
+
+from meshlib.errors import DecodeError
+from meshlib.identity import ActorId, is_start_of
+from meshlib.limits import (
+    ACTORS_MAX,
+    DOCUMENT_NAME_BYTES_MAX,
+    ENTRY_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    MEMBERS_MAX,
+    NODE_NAME_BYTES_MAX,
+    WRITES_MAX,
+)
+from meshlib.membership import VERSION_MAX, MemberRecord, MemberStatus
+from meshlib.reading import (
+    are_plain,
+    read_actor,
+    read_address,
+    read_bool,
+    read_bytes,
+    read_hash,
+    read_incarnation,
+    read_integer,
+    read_name,
+    read_row,
+    read_rows,
+    read_text,
+    read_vector,
+    read_writer,
+    require,
+)
+from meshlib.replication import LogEntry, marked_number
 
 __all__ = [
-    "ADDRESS_BYTES_MAX",
-    "actor",
-    "binary",
-    "boolean",
-    "fixed",
-    "integer",
-    "record_from_wire",
-    "record_to_wire",
-    "sequence",
-    "text",
-    "vector_from_wire",
-    "vector_to_wire",
+    "ADDRESS",
+    "DOCUMENT",
+    "ENTRIES",
+    "GAPS",
+    "HASH",
+    "HASH_OR_NONE",
+    "INCARNATION",
+    "MEMBER",
+    "MEMBERS",
+    "NAME",
+    "NAME_OR_EMPTY",
+    "NAME_OR_NONE",
+    "NUMBER",
+    "PAYLOAD",
+    "TRUTH",
+    "VECTOR",
+    "VECTOR_OR_NONE",
+    "Layout",
+    "kind",
+    "list_of",
 ]
 
-SEQUENCE_MAX = (1 << 63) - 1
-ADDRESS_BYTES_MAX = 512
+T = TypeVar("T")
+
+_KIND: Final = "wire"
 
 _STATUS_CODES = {
     MemberStatus.ALIVE: 0,
@@ -40,62 +80,122 @@ _STATUS_CODES = {
     MemberStatus.DOWN: 2,
     MemberStatus.LEAVING: 3,
 }
-_STATUSES = {code: status for status, code in _STATUS_CODES.items()}
+_STATUSES = tuple(_STATUS_CODES)
 
 
-def integer(value: Any, *, least: int = 0, most: int = SEQUENCE_MAX) -> int:
-    """Check a decoded integer and its range; a bool is none."""
-    if type(value) is not int or not least <= value <= most:
-        raise DecodeError(f"expected an integer from {least} to {most}")
-    return value
+@attrs.frozen(slots=True)
+class _Kind:
+    """How one kind of field travels.
+
+    Args:
+        read: checks what came and returns the value, or raises a `RemoteError`.
+        write: lays a value out as a tree; None: it is one already.
+        width: how many places it takes; with several, `read` is given a tuple of them and
+            `write` returns one.
+    """
+
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any] | None = None
+    width: int = 1
 
 
-def text(value: Any, *, bytes_max: int) -> str:
-    """Check a decoded text and its size in UTF-8."""
-    if type(value) is not str:
-        raise DecodeError("expected text")
-    if len(value) > bytes_max or len(value.encode()) > bytes_max:
-        raise LimitExceeded("text bytes", size=len(value), limit=bytes_max)
-    return value
+def kind(
+    read: Callable[[Any], Any], write: Callable[[Any], Any] | None = None, *, width: int = 1
+) -> dict[str, _Kind]:
+    """Make the metadata of a field: how it is read, and how it is written if it is no tree."""
+    return {_KIND: _Kind(read, write, width)}
 
 
-def binary(value: Any, *, bytes_max: int) -> bytes:
-    """Check decoded bytes and their size."""
-    if type(value) is not bytes:
-        raise DecodeError("expected bytes")
-    if len(value) > bytes_max:
-        raise LimitExceeded("bytes", size=len(value), limit=bytes_max)
-    return value
+class Layout(Generic[T]):
+    """Reads and writes the fields of one record class, in their order. O(size).
+
+    Args:
+        record: the class; each of its fields carries a `kind`. A method `check_read`, when it
+            has one, is called on what was read, for what one field alone does not show.
+    """
+
+    __slots__ = ("_check", "_get", "_readers", "_record", "_wide", "_width", "_writers", "write")
+
+    def __init__(self, record: type[T]) -> None:
+        fields = attrs.fields(record)  # type: ignore[arg-type]
+        kinds: list[_Kind] = [field.metadata[_KIND] for field in fields]
+        names = [field.name for field in fields]
+        self._record = record
+        self._width = sum(kind.width for kind in kinds)
+        self._get: Callable[[T], Any] = attrgetter(*names) if len(names) > 1 else _getter(names)
+        self._readers = tuple(kind.read for kind in kinds)
+        # From the last to the first, so that a wide one moves none that is still to be written.
+        self._writers = tuple(
+            (place, kind.write, kind.width > 1)
+            for place, kind in reversed(list(enumerate(kinds)))
+            if kind.write is not None
+        )
+        self._wide = tuple((place, k.width) for place, k in enumerate(kinds) if k.width > 1)
+        self._check: Callable[[T], None] | None = getattr(record, "check_read", None)
+        self.write: Final[Callable[[T], Sequence[Any]]] = (
+            self._write if self._writers else self._get
+        )
+        """Lay out the fields of a record."""
+
+    def _write(self, record: T) -> Sequence[Any]:
+        tree = [*self._get(record)]
+        for place, write, is_wide in self._writers:
+            if is_wide:
+                tree[place : place + 1] = write(tree[place])
+            else:
+                tree[place] = write(tree[place])
+        return tree
+
+    def read(self, fields: Sequence[Any]) -> T:
+        """Check the fields and make the record.
+
+        Raises:
+            DecodeError: too few or too many fields, or one that its kind refuses.
+            LimitExceeded: a field over its limit.
+        """
+        if len(fields) != self._width:
+            raise DecodeError(f"expected {self._width} fields, not {len(fields)}")
+        for place, width in self._wide:
+            fields = (*fields[:place], fields[place : place + width], *fields[place + width :])
+        record = self._record(*[read(field) for read, field in zip(self._readers, fields)])
+        if self._check is not None:
+            self._check(record)
+        return record
 
 
-def actor(value: Any) -> ActorId:
-    """Check a decoded actor: exactly 16 bytes."""
-    if type(value) is not bytes or len(value) != 16:
-        raise DecodeError("expected an actor of 16 bytes")
-    return ActorId(value)
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what `attrgetter` does for several names, for one or none."""
+    if not names:
+        return lambda _record: ()
+    get = attrgetter(names[0])
+    return lambda record: (get(record),)
 
 
-def boolean(value: Any) -> bool:
-    """Check a decoded truth value."""
-    if type(value) is not bool:
-        raise DecodeError("expected a truth value")
-    return value
+# What fields may be
 
 
-def sequence(value: Any, *, length_max: int) -> tuple[Any, ...]:
-    """Check a decoded list and its length."""
-    if type(value) is not tuple:
-        raise DecodeError("expected a list")
-    if len(value) > length_max:
-        raise LimitExceeded("list length", size=len(value), limit=length_max)
-    return value
+def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def read_if_there(wire: Any) -> Any:
+        return None if wire is None else read(wire)
+
+    return read_if_there
 
 
-def fixed(value: Any, count: int) -> tuple[Any, ...]:
-    """Check a decoded list of exactly `count` fields."""
-    if type(value) is not tuple or len(value) != count:
-        raise DecodeError(f"expected a list of {count}")
-    return value
+def list_of(
+    read: Callable[[Any], Any],
+    write: Callable[[Any], Any] | None = None,
+    *,
+    what: str,
+    count_max: int,
+) -> dict[str, _Kind]:
+    """Make the metadata of a field that holds up to `count_max` things of one kind, in order."""
+
+    def read_list(wire: Any) -> tuple[Any, ...]:
+        return tuple(map(read, read_rows(wire, what, count_max=count_max)))
+
+    if write is None:
+        return kind(read_list)
+    return kind(read_list, lambda items: [write(item) for item in items])
 
 
 def record_to_wire(record: MemberRecord) -> tuple[Any, ...]:
@@ -107,27 +207,45 @@ def record_to_wire(record: MemberRecord) -> tuple[Any, ...]:
 
 
 def record_from_wire(wire: Any) -> MemberRecord:
-    """Check and read one member record."""
-    name, incarnation, status, address, writer, region, zone, version = fixed(wire, 8)
-    checked = text(name, bytes_max=NODE_NAME_BYTES_MAX)
-    if not checked:
-        raise DecodeError("a member without a name")
-    if type(status) is not int or status not in _STATUSES:
-        raise DecodeError("an unknown member status")
-    reached_at = text(address, bytes_max=ADDRESS_BYTES_MAX)
-    if is_unspecified_address(reached_at):
-        # Whoever dials it reaches itself.
-        raise DecodeError("a member at no address that a peer could reach")
-    return MemberRecord(
-        name=checked,
-        incarnation=integer(incarnation, most=INCARNATION_MAX),
-        status=_STATUSES[status],
-        address=reached_at,
-        actor=actor(writer),
-        region=text(region, bytes_max=NODE_NAME_BYTES_MAX),
-        zone=text(zone, bytes_max=NODE_NAME_BYTES_MAX),
-        version=integer(version, least=1, most=INCARNATION_MAX),
+    """Check and read one member record.
+
+    Its parts must fit each other, so that no damage to one of them makes a member that is not
+    there: the actor names the node and the incarnation of its start.
+    """
+    fields = read_row(wire, "a member", 8)
+    require(are_plain(fields), "the fields of a member must hold nothing inside")
+    return _read_record(*fields)
+
+
+# By type as well: True and 1.0 equal 1, and are not what is written. What is refused is not kept.
+@lru_cache(maxsize=MEMBERS_MAX, typed=True)
+def _read_record(
+    name: Any, incarnation: Any, status: Any, address: Any,
+    writer: Any, region: Any, zone: Any, version: Any,
+) -> MemberRecord:  # fmt: skip
+    """Read a record; the same ones come again and again, and one object does for all of them."""
+    record = MemberRecord(
+        name=read_name(name, "the name of a member"),
+        incarnation=read_incarnation(incarnation),
+        status=_STATUSES[read_integer(status, "a status", maximum=len(_STATUSES) - 1)],
+        address=read_address(address),
+        actor=read_actor(writer),
+        region=read_text(region, "a region", bytes_max=NODE_NAME_BYTES_MAX),
+        zone=read_text(zone, "a zone", bytes_max=NODE_NAME_BYTES_MAX),
+        version=read_integer(version, "a version", minimum=1, maximum=VERSION_MAX),
     )
+    check_identity(record.actor, record.name, record.incarnation)
+    return record
+
+
+def check_identity(actor: ActorId, name: str, incarnation: int) -> None:
+    """Check that an actor, a name and an incarnation that came together are of one node.
+
+    Raises:
+        DecodeError: they are not.
+    """
+    if not is_start_of(actor, name=name, incarnation=incarnation):
+        raise DecodeError("an actor that is no start of the node at this incarnation")
 
 
 def vector_to_wire(vector: Mapping[ActorId, int]) -> list[Any]:
@@ -138,16 +256,78 @@ def vector_to_wire(vector: Mapping[ActorId, int]) -> list[Any]:
     return flat
 
 
-def vector_from_wire(wire: Any, *, least: int = 1) -> dict[ActorId, int]:
-    """Check and read a version vector; 0, where it is allowed, names a writer that is not in it."""
-    flat = sequence(wire, length_max=2 * ACTORS_MAX)
-    if len(flat) % 2:
-        raise DecodeError("a vector of odd length")
-    writers = flat[::2]
-    vector = {
-        actor(writer): integer(number, least=least)
-        for writer, number in zip(writers, flat[1::2], strict=True)
-    }
-    if len(vector) != len(writers):
-        raise DecodeError("a vector names an actor twice")
+def _vector_or_none_to_wire(vector: Mapping[ActorId, int] | None) -> list[Any] | None:
+    return None if vector is None else vector_to_wire(vector)
+
+
+def _entry_to_wire(entry: LogEntry) -> tuple[Any, ...]:
+    return (entry.actor, entry.first, entry.last, entry.document, entry.delta)
+
+
+def _entry_from_wire(wire: Any) -> LogEntry:
+    writer, first, last, document, delta = read_row(wire, "an entry", 5)
+    lowest = read_integer(first, "the first number of an entry", minimum=1, maximum=WRITES_MAX)
+    return LogEntry(
+        actor=read_writer(writer),
+        first=lowest,
+        last=read_integer(last, "the last of an entry", minimum=lowest, maximum=WRITES_MAX),
+        document=read_text(document, "a document", bytes_max=DOCUMENT_NAME_BYTES_MAX),
+        delta=read_bytes(delta, "the delta of an entry", bytes_max=ENTRY_BYTES_MAX),
+    )
+
+
+def _gap_from_wire(wire: Any) -> tuple[ActorId, int, int]:
+    writer, first, last = read_row(wire, "a gap", 3)
+    lowest = read_integer(first, "the first number of a gap", minimum=1, maximum=WRITES_MAX)
+    highest = read_integer(last, "the last of a gap", minimum=lowest, maximum=WRITES_MAX)
+    return read_writer(writer), lowest, highest
+
+
+def _name(wire: Any) -> str:
+    return read_name(wire, "a name")
+
+
+def _name_or_empty(wire: Any) -> str:
+    return read_text(wire, "a name", bytes_max=NODE_NAME_BYTES_MAX)
+
+
+def _document(wire: Any) -> str:
+    return read_text(wire, "a document", bytes_max=DOCUMENT_NAME_BYTES_MAX)
+
+
+def _payload(wire: Any) -> bytes:
+    return read_bytes(wire, "a payload")
+
+
+def _vector(wire: Any, *, minimum: int = 0) -> dict[ActorId, int]:
+    """Read a vector: numbers of writes, and marks of forgotten writers with theirs."""
+    vector = read_vector(wire, minimum=minimum)
+    if vector and max(vector.values()) > WRITES_MAX:
+        for number in vector.values():
+            require(marked_number(number) <= WRITES_MAX, "a number of a vector is no writer's")
     return vector
+
+
+def _vector_of_state(wire: Any) -> dict[ActorId, int]:
+    return _vector(wire, minimum=1)
+
+
+NUMBER: Final = kind(read_integer)
+INCARNATION: Final = kind(read_incarnation)
+HASH: Final = kind(read_hash)
+HASH_OR_NONE: Final = kind(_or_none(read_hash))
+TRUTH: Final = kind(read_bool)
+NAME: Final = kind(_name)
+NAME_OR_EMPTY: Final = kind(_name_or_empty)
+NAME_OR_NONE: Final = kind(_or_none(_name_or_empty))
+ADDRESS: Final = kind(read_address)
+DOCUMENT: Final = kind(_document)
+PAYLOAD: Final = kind(_payload)
+VECTOR: Final = kind(_vector, vector_to_wire)
+VECTOR_OR_NONE: Final = kind(_or_none(_vector_of_state), _vector_or_none_to_wire)
+MEMBER: Final = kind(record_from_wire, record_to_wire)
+MEMBERS: Final = list_of(record_from_wire, record_to_wire, what="members", count_max=MEMBERS_MAX)
+ENTRIES: Final = list_of(
+    _entry_from_wire, _entry_to_wire, what="entries", count_max=FRAME_BYTES_MAX
+)
+GAPS: Final = list_of(_gap_from_wire, what="gaps", count_max=ACTORS_MAX)

@@ -17,15 +17,30 @@ Rule: the exact size of a frame is accounted for in this file alone (`FrameWrite
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from attrs import frozen
 
-from meshlib.codec import pack, unpack
+from meshlib.codec import pack
 from meshlib.errors import ClusterMismatch, DecodeError, RejectReason, VersionMismatch
-from meshlib.gossip.messages.fields import ADDRESS_BYTES_MAX, actor, binary, integer, sequence, text
+from meshlib.gossip.messages.fields import check_identity
 from meshlib.gossip.messages.kinds import Message, decode_message
 from meshlib.hashing import hash64
-from meshlib.identity import INCARNATION_MAX, ActorId
-from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FRAME_BYTES_MAX, NODE_NAME_BYTES_MAX
+from meshlib.identity import ActorId
+from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FRAME_BYTES_MAX, MEMBERS_MAX
+from meshlib.reading import (
+    are_plain,
+    read_actor,
+    read_address,
+    read_bytes,
+    read_incarnation,
+    read_name,
+    read_rows,
+    read_text,
+    read_tree,
+    require,
+)
 
 __all__ = ["FORMAT_VERSION", "Frame", "FrameHeader", "FrameWriter", "decode_frame"]
 
@@ -133,6 +148,29 @@ class FrameWriter:
         self._size = self._overhead
 
 
+# By type as well: True and 1.0 equal 1, and are not what is written. What is refused is not kept.
+@lru_cache(maxsize=MEMBERS_MAX, typed=True)
+def _read_header(
+    cluster: str, name: Any, incarnation: Any, actor: Any, address: Any,
+    flags: Any, stored_at_ms: Any,
+) -> FrameHeader:  # fmt: skip
+    """Read a header; a peer's frames have one until it refutes or its flags change."""
+    told = read_integer(flags, "the flags of a header", maximum=READY | LEAVING | ALONE)
+    header = FrameHeader(
+        cluster=cluster,
+        name=read_name(name, "the sender's name"),
+        incarnation=read_incarnation(incarnation),
+        actor=read_actor(actor),
+        address=read_address(address),
+        is_ready=bool(told & READY),
+        is_leaving=bool(told & LEAVING),
+        is_alone=bool(told & ALONE),
+        stored_at_ms=read_integer(stored_at_ms, "when a state was stored"),
+    )
+    check_identity(header.actor, header.name, header.incarnation)
+    return header
+
+
 def decode_frame(data: bytes, *, cluster: str) -> Frame:
     """Check and read one frame. O(size).
 
@@ -155,28 +193,14 @@ def decode_frame(data: bytes, *, cluster: str) -> Frame:
     body = data[PREFIX_BYTES:]
     if hash64(body).to_bytes(8, "big") != data[3:PREFIX_BYTES]:
         raise DecodeError("the checksum does not fit", reason=RejectReason.CHECKSUM)
-    tree = unpack(body)
-    if type(tree) is not tuple or len(tree) != 8:
-        raise DecodeError("expected a frame of eight fields")
-    theirs = text(tree[0], bytes_max=CLUSTER_NAME_BYTES_MAX)
+    tree = read_rows(read_tree(body), "a frame", count=8)
+    require(are_plain(tree[:7]), "the fields of a header must hold nothing inside")
+    theirs = read_text(tree[0], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
     if theirs != cluster:
         raise ClusterMismatch(ours=cluster, theirs=theirs)
-    flags = integer(tree[5], most=READY | LEAVING | ALONE)
-    header = FrameHeader(
-        cluster=theirs,
-        name=text(tree[1], bytes_max=NODE_NAME_BYTES_MAX),
-        incarnation=integer(tree[2], most=INCARNATION_MAX),
-        actor=actor(tree[3]),
-        address=text(tree[4], bytes_max=ADDRESS_BYTES_MAX),
-        is_ready=bool(flags & READY),
-        is_leaving=bool(flags & LEAVING),
-        is_alone=bool(flags & ALONE),
-        stored_at_ms=integer(tree[6]),
-    )
-    if not header.name:
-        raise DecodeError("a sender without a name")
+    header = _read_header(*tree[:7])
     messages = tuple(
-        decode_message(binary(item, bytes_max=FRAME_BYTES_MAX))
-        for item in sequence(tree[7], length_max=MESSAGES_MAX)
+        decode_message(read_bytes(item, "a message"))
+        for item in read_rows(tree[7], "the messages", count_max=MESSAGES_MAX)
     )
     return Frame(header, messages)

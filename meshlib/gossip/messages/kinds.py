@@ -1,16 +1,17 @@
 """The messages between nodes, and how each is laid out on the wire.
 
-A message is packed as a tuple: its code, then its fields in the order declared here. Decoding
-checks every type and range; whatever does not fit is a `DecodeError` and nothing else.
+A message is packed as a list: its code, then its fields in the order declared, each as its kind
+says. Decoding checks every type and range; whatever does not fit is a `DecodeError` or a
+`LimitExceeded` and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, get_args
 
-from meshlib.codec import pack, unpack
+from meshlib.codec import pack
 from meshlib.errors import DecodeError
+from meshlib.gossip.messages.fields import Layout
 from meshlib.gossip.messages.membership import (
     ConflictNotice,
     IndirectPingFailed,
@@ -35,8 +36,10 @@ from meshlib.gossip.messages.replication import (
     VectorExchange,
     VolatileMessage,
 )
+from meshlib.reading import read_integer, read_rows, read_tree, require
 
 __all__ = [
+    "MESSAGE_TYPES",
     "ConflictNotice",
     "EntriesMessage",
     "ExchangeEqual",
@@ -83,20 +86,17 @@ Message = (
     | VolatileMessage
 )
 
-_DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
-    kind.code: kind.from_wire
-    for kind in (
-        PingRequest, PingResponse, IndirectPingRequest, IndirectPingFailed, JoinRequest,
-        JoinResponse, ConflictNotice, MemberUpdates, EntriesMessage, GapRequest, ExchangeRequest,
-        ExchangeEqual, VectorExchange, TransferAvailable, TransferRequest, TransferPageMessage,
-        TransferNext, VolatileMessage,
-    )
-}  # fmt: skip
+MESSAGE_TYPES: Final[tuple[type[Message], ...]] = get_args(Message)
+"""Every kind of message."""
+
+_LAYOUTS: Final[dict[type, Layout[Any]]] = {kind: Layout(kind) for kind in MESSAGE_TYPES}
+_BY_CODE: Final[dict[int, Layout[Any]]] = {kind.code: _LAYOUTS[kind] for kind in MESSAGE_TYPES}
+_WRITERS: Final = {kind: layout.write for kind, layout in _LAYOUTS.items()}
 
 
 def encode_message(message: Message) -> bytes:
     """Pack one message. O(size)."""
-    data: bytes = pack((message.code, *message.to_wire()))
+    data: bytes = pack((message.code, *_WRITERS[type(message)](message)))
     return data
 
 
@@ -107,10 +107,10 @@ def decode_message(data: bytes) -> Message:
         DecodeError: malformed, of an unknown kind, or with a field out of its range.
         LimitExceeded: a field over its limit.
     """
-    tree = unpack(data)
-    if type(tree) is not tuple or not tree or type(tree[0]) is not int:
-        raise DecodeError("not a message")
-    decoder = _DECODERS.get(tree[0])
-    if decoder is None:
+    tree = read_rows(read_tree(data), "a message")
+    require(len(tree) > 0, "a message must not be empty")
+    layout = _BY_CODE.get(read_integer(tree[0], "the kind of a message"))
+    if layout is None:
         raise DecodeError(f"unknown message {tree[0]}")
-    return decoder(tree[1:])
+    message: Message = layout.read(tree[1:])
+    return message

@@ -1,27 +1,32 @@
 """Messages about members: probes, joins, news, conflicts.
 
-A message is packed as a tuple: its code, then its fields in the order declared here.
+A message is packed as a list: its code, then its fields in the order declared here, each as its
+kind says (`fields.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from meshlib.gossip.messages.fields import (
-    ADDRESS_BYTES_MAX,
-    fixed,
-    integer,
+    ADDRESS,
+    INCARNATION,
+    MEMBER,
+    MEMBERS,
+    NAME,
+    NAME_OR_EMPTY,
+    NAME_OR_NONE,
+    NUMBER,
+    list_of,
     record_from_wire,
     record_to_wire,
-    sequence,
-    text,
 )
-from meshlib.identity import INCARNATION_MAX
 from meshlib.limits import MEMBERS_MAX, NODE_NAME_BYTES_MAX
 from meshlib.membership import MemberRecord
+from meshlib.reading import read_rows, read_text
 
 __all__ = [
     "ConflictNotice",
@@ -48,21 +53,9 @@ class PingRequest:
     """
 
     code: ClassVar[int] = 1
-    sequence: int
-    target: str
-    sender: MemberRecord
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.sequence, self.target, record_to_wire(self.sender))
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        number, target, sender = fixed(wire, 3)
-        return cls(
-            integer(number), text(target, bytes_max=NODE_NAME_BYTES_MAX), record_from_wire(sender)
-        )
+    sequence: int = field(metadata=NUMBER)
+    target: str = field(metadata=NAME)
+    sender: MemberRecord = field(metadata=MEMBER)
 
 
 @frozen(slots=True)
@@ -70,17 +63,7 @@ class PingResponse:
     """The sign of life, or one that a helper got in our stead."""
 
     code: ClassVar[int] = 2
-    sequence: int
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.sequence,)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        (number,) = fixed(wire, 1)
-        return cls(integer(number))
+    sequence: int = field(metadata=NUMBER)
 
 
 @frozen(slots=True)
@@ -88,18 +71,8 @@ class IndirectPingRequest:
     """Ask a member to probe another one in our stead."""
 
     code: ClassVar[int] = 3
-    sequence: int
-    target: str
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.sequence, self.target)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        number, target = fixed(wire, 2)
-        return cls(integer(number), text(target, bytes_max=NODE_NAME_BYTES_MAX))
+    sequence: int = field(metadata=NUMBER)
+    target: str = field(metadata=NAME)
 
 
 @frozen(slots=True)
@@ -107,17 +80,7 @@ class IndirectPingFailed:
     """A helper has no answer either, but is itself alive (Lifeguard's nack)."""
 
     code: ClassVar[int] = 4
-    sequence: int
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.sequence,)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        (number,) = fixed(wire, 1)
-        return cls(integer(number))
+    sequence: int = field(metadata=NUMBER)
 
 
 @frozen(slots=True)
@@ -125,17 +88,7 @@ class JoinRequest:
     """Ask to be let in, with one's own record."""
 
     code: ClassVar[int] = 5
-    sender: MemberRecord
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (record_to_wire(self.sender),)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        (sender,) = fixed(wire, 1)
-        return cls(record_from_wire(sender))
+    sender: MemberRecord = field(metadata=MEMBER)
 
 
 @frozen(slots=True)
@@ -152,27 +105,13 @@ class JoinResponse:
     """
 
     code: ClassVar[int] = 6
-    members: tuple[MemberRecord, ...]
-    after: str = ""
-    until: str | None = None
+    members: tuple[MemberRecord, ...] = field(metadata=MEMBERS)
+    after: str = field(default="", metadata=NAME_OR_EMPTY)
+    until: str | None = field(default=None, metadata=NAME_OR_NONE)
 
     def speaks_of(self, name: str) -> bool:
         """Tell whether a name is in this page's range."""
         return self.after < name and (self.until is None or name <= self.until)
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return ([record_to_wire(member) for member in self.members], self.after, self.until)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        members, after, until = fixed(wire, 3)
-        return cls(
-            tuple(record_from_wire(member) for member in sequence(members, length_max=MEMBERS_MAX)),
-            text(after, bytes_max=NODE_NAME_BYTES_MAX),
-            None if until is None else text(until, bytes_max=NODE_NAME_BYTES_MAX),
-        )
 
 
 RECORD_OVERHEAD_BYTES = 64
@@ -210,23 +149,9 @@ class ConflictNotice:
     """
 
     code: ClassVar[int] = 7
-    name: str
-    address: str
-    incarnation: int
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.name, self.address, self.incarnation)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        name, address, incarnation = fixed(wire, 3)
-        return cls(
-            text(name, bytes_max=NODE_NAME_BYTES_MAX),
-            text(address, bytes_max=ADDRESS_BYTES_MAX),
-            integer(incarnation, most=INCARNATION_MAX),
-        )
+    name: str = field(metadata=NAME)
+    address: str = field(metadata=ADDRESS)
+    incarnation: int = field(metadata=INCARNATION)
 
 
 @frozen(slots=True)
@@ -237,25 +162,22 @@ class MemberNews:
     suspector: str = ""
 
 
+def _news_to_wire(piece: MemberNews) -> tuple[Any, ...]:
+    return (record_to_wire(piece.record), piece.suspector)
+
+
+def _news_from_wire(wire: Any) -> MemberNews:
+    record, suspector = read_rows(wire, "a piece of news", count=2)
+    who = read_text(suspector, "who suspects", bytes_max=NODE_NAME_BYTES_MAX)
+    return MemberNews(record_from_wire(record), who)
+
+
+NEWS = list_of(_news_from_wire, _news_to_wire, what="news", count_max=MEMBERS_MAX)
+
+
 @frozen(slots=True)
 class MemberUpdates:
     """Membership news."""
 
     code: ClassVar[int] = 8
-    news: tuple[MemberNews, ...]
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return ([(record_to_wire(piece.record), piece.suspector) for piece in self.news],)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        (pieces,) = fixed(wire, 1)
-        news = []
-        for piece in sequence(pieces, length_max=MEMBERS_MAX):
-            record, suspector = fixed(piece, 2)
-            news.append(
-                MemberNews(record_from_wire(record), text(suspector, bytes_max=NODE_NAME_BYTES_MAX))
-            )
-        return cls(tuple(news))
+    news: tuple[MemberNews, ...] = field(metadata=NEWS)

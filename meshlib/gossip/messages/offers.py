@@ -14,13 +14,19 @@ It says three things, each finer one where the bytes allow:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Final
+
 from attrs import frozen
 
 from meshlib.codec import pack
+from meshlib.gossip.messages.fields import kind
 from meshlib.hashing import HASH64_MASK, hash64
+from meshlib.limits import DOCUMENT_NAME_BYTES_MAX, DOCUMENTS_MAX
+from meshlib.reading import read_hashes, read_rows, read_text
 from meshlib.replication import DocumentDigests
 
-__all__ = ["GROUPS", "CompactOffer", "compact", "expand"]
+__all__ = ["GROUPS", "OFFER", "CompactOffer", "compact", "expand"]
 
 GROUPS = 4096
 """How many groups names fall into: 32 KiB, and 16 documents in each at the most there may be."""
@@ -30,6 +36,9 @@ NAMES_BYTES_MAX = 256 * 1024
 
 BUCKETS_BYTES_MAX = 256 * 1024
 """Digests of buckets in one offer: 128 documents of 256 buckets."""
+
+BUCKETS_MAX = 65_536
+TAG_BYTES_MAX = 1024
 
 NAMED_OVERHEAD_BYTES = 20
 """The most that msgpack adds to a name, a tag and a root, the root included."""
@@ -118,3 +127,35 @@ def _groups(digests: DocumentDigests) -> tuple[int, ...]:
         group = _group_of(name)
         groups[group] = (groups[group] + hash64(pack((name, tag, _root(own))))) & HASH64_MASK
     return tuple(groups)
+
+
+# On the wire
+
+
+def _to_wire(offer: CompactOffer) -> tuple[Any, ...]:
+    """Lay out an offer in two places: the digests of a document as one run of 8-byte numbers."""
+    rows = [
+        (document, tag, _pack_digests(digests))
+        for document, (tag, digests) in sorted(offer.documents.items())
+    ]
+    return rows, _pack_digests(offer.groups)
+
+
+def _from_wire(places: Sequence[Any]) -> CompactOffer:
+    items, groups = places
+    documents = {}
+    for item in read_rows(items, "the documents of an offer", count_max=DOCUMENTS_MAX):
+        document, tag, packed = read_rows(item, "a document of an offer", count=3)
+        name = read_text(document, "a document", bytes_max=DOCUMENT_NAME_BYTES_MAX)
+        documents[name] = (
+            read_text(tag, "a type tag", bytes_max=TAG_BYTES_MAX),
+            read_hashes(packed, "the digests of a document", count_max=BUCKETS_MAX),
+        )
+    return CompactOffer(documents, read_hashes(groups, "the groups", count_max=GROUPS))
+
+
+def _pack_digests(digests: tuple[int, ...]) -> bytes:
+    return b"".join(digest.to_bytes(8, "big") for digest in digests)
+
+
+OFFER: Final = kind(_from_wire, _to_wire, width=2)

@@ -1,36 +1,31 @@
 """Messages about state: log entries, vectors, state transfers, volatile documents.
 
-A message is packed as a tuple: its code, then its fields in the order declared here.
+A message is packed as a list: its code, then its fields in the order declared here, each as its
+kind says (`fields.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
-from meshlib.errors import DecodeError
 from meshlib.gossip.messages.fields import (
-    actor,
-    binary,
-    boolean,
-    fixed,
-    integer,
-    sequence,
-    text,
-    vector_from_wire,
-    vector_to_wire,
+    DOCUMENT,
+    ENTRIES,
+    GAPS,
+    HASH,
+    HASH_OR_NONE,
+    NUMBER,
+    PAYLOAD,
+    TRUTH,
+    VECTOR,
+    VECTOR_OR_NONE,
 )
-from meshlib.gossip.messages.offers import GROUPS, CompactOffer
+from meshlib.gossip.messages.offers import OFFER, CompactOffer
 from meshlib.identity import ActorId
-from meshlib.limits import (
-    ACTORS_MAX,
-    DOCUMENT_NAME_BYTES_MAX,
-    DOCUMENTS_MAX,
-    ENTRY_BYTES_MAX,
-    FRAME_BYTES_MAX,
-)
+from meshlib.reading import require
 from meshlib.replication import LogEntry
 
 __all__ = [
@@ -46,8 +41,6 @@ __all__ = [
     "VolatileMessage",
 ]
 
-BUCKETS_MAX = 65_536
-
 
 @frozen(slots=True)
 class EntriesMessage:
@@ -62,36 +55,9 @@ class EntriesMessage:
     """
 
     code: ClassVar[int] = 9
-    entries: tuple[LogEntry, ...]
-    wants_acknowledgement: bool = False
-    is_pushed: bool = False
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (
-            [(e.actor, e.first, e.last, e.document, e.delta) for e in self.entries],
-            self.wants_acknowledgement,
-            self.is_pushed,
-        )
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        items, wants, is_pushed = fixed(wire, 3)
-        entries = []
-        for item in sequence(items, length_max=FRAME_BYTES_MAX):
-            writer, first, last, document, delta = fixed(item, 5)
-            lowest = integer(first, least=1)
-            entries.append(
-                LogEntry(
-                    actor=actor(writer),
-                    first=lowest,
-                    last=integer(last, least=lowest),
-                    document=text(document, bytes_max=DOCUMENT_NAME_BYTES_MAX),
-                    delta=binary(delta, bytes_max=ENTRY_BYTES_MAX),
-                )
-            )
-        return cls(tuple(entries), boolean(wants), boolean(is_pushed))
+    entries: tuple[LogEntry, ...] = field(metadata=ENTRIES)
+    wants_acknowledgement: bool = field(default=False, metadata=TRUTH)
+    is_pushed: bool = field(default=False, metadata=TRUTH)
 
 
 @frozen(slots=True)
@@ -99,22 +65,7 @@ class GapRequest:
     """Ask for entries that were skipped: (actor, first, last) ranges."""
 
     code: ClassVar[int] = 10
-    gaps: tuple[tuple[ActorId, int, int], ...]
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (list(self.gaps),)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        (items,) = fixed(wire, 1)
-        gaps = []
-        for item in sequence(items, length_max=ACTORS_MAX):
-            writer, first, last = fixed(item, 3)
-            lowest = integer(first, least=1)
-            gaps.append((actor(writer), lowest, integer(last, least=lowest)))
-        return cls(tuple(gaps))
+    gaps: tuple[tuple[ActorId, int, int], ...] = field(metadata=GAPS)
 
 
 @frozen(slots=True)
@@ -129,25 +80,10 @@ class ExchangeRequest:
     """
 
     code: ClassVar[int] = 11
-    vector_hash: int
-    table_hash: int = 0
-    content_digest: int | None = None
-    wants_whole: bool = False
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.vector_hash, self.table_hash, self.content_digest, self.wants_whole)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        vector_hash, table_hash, digest, wants_whole = fixed(wire, 4)
-        return cls(
-            integer(vector_hash, most=(1 << 64) - 1),
-            integer(table_hash, most=(1 << 64) - 1),
-            None if digest is None else integer(digest, most=(1 << 64) - 1),
-            boolean(wants_whole),
-        )
+    vector_hash: int = field(metadata=HASH)
+    table_hash: int = field(default=0, metadata=HASH)
+    content_digest: int | None = field(default=None, metadata=HASH_OR_NONE)
+    wants_whole: bool = field(default=False, metadata=TRUTH)
 
 
 @frozen(slots=True)
@@ -155,17 +91,7 @@ class ExchangeEqual:
     """End an exchange: the vectors are equal."""
 
     code: ClassVar[int] = 12
-    vector_hash: int
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.vector_hash,)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        (vector_hash,) = fixed(wire, 1)
-        return cls(integer(vector_hash, most=(1 << 64) - 1))
+    vector_hash: int = field(metadata=HASH)
 
 
 @frozen(slots=True)
@@ -182,25 +108,14 @@ class VectorExchange:
     """
 
     code: ClassVar[int] = 13
-    vector: Mapping[ActorId, int]
-    wants_reply: bool = False
-    is_partial: bool = False
-    rest_hash: int | None = None
+    vector: Mapping[ActorId, int] = field(metadata=VECTOR)
+    wants_reply: bool = field(default=False, metadata=TRUTH)
+    is_partial: bool = field(default=False, metadata=TRUTH)
+    rest_hash: int | None = field(default=None, metadata=HASH_OR_NONE)
 
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (vector_to_wire(self.vector), self.wants_reply, self.is_partial, self.rest_hash)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        vector, wants_reply, is_partial, rest = fixed(wire, 4)
-        return cls(
-            vector_from_wire(vector, least=1 if rest is None else 0),
-            boolean(wants_reply),
-            boolean(is_partial),
-            None if rest is None else integer(rest, most=(1 << 64) - 1),
-        )
+    def check_read(self) -> None:
+        """Check what was read: 0 names a writer that is in no vector, beside a `rest_hash` only."""
+        require(self.rest_hash is not None or 0 not in self.vector.values(), "a number of 0")
 
 
 @frozen(slots=True)
@@ -208,16 +123,6 @@ class TransferAvailable:
     """Tell a peer that what it lacks is no longer in the log: it should ask for the state."""
 
     code: ClassVar[int] = 14
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return ()
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        fixed(wire, 0)
-        return cls()
 
 
 @frozen(slots=True)
@@ -231,45 +136,9 @@ class TransferRequest:
     """
 
     code: ClassVar[int] = 15
-    session: int
-    offer: CompactOffer
-    is_repair: bool = False
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields: the digests of a document as one run of 8-byte numbers."""
-        return (
-            self.session,
-            [
-                (document, tag, _pack_digests(digests))
-                for document, (tag, digests) in sorted(self.offer.documents.items())
-            ],
-            _pack_digests(self.offer.groups),
-            self.is_repair,
-        )
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        session, items, groups, is_repair = fixed(wire, 4)
-        documents = {}
-        for item in sequence(items, length_max=DOCUMENTS_MAX):
-            document, tag, packed = fixed(item, 3)
-            digests = _unpack_digests(packed, count_max=BUCKETS_MAX)
-            name = text(document, bytes_max=DOCUMENT_NAME_BYTES_MAX)
-            documents[name] = (text(tag, bytes_max=1024), digests)
-        offer = CompactOffer(documents, _unpack_digests(groups, count_max=GROUPS))
-        return cls(integer(session), offer, boolean(is_repair))
-
-
-def _pack_digests(digests: tuple[int, ...]) -> bytes:
-    return b"".join(digest.to_bytes(8, "big") for digest in digests)
-
-
-def _unpack_digests(packed: Any, *, count_max: int) -> tuple[int, ...]:
-    run = binary(packed, bytes_max=8 * count_max)
-    if len(run) % 8:
-        raise DecodeError("digests of odd length")
-    return tuple(int.from_bytes(run[start : start + 8], "big") for start in range(0, len(run), 8))
+    session: int = field(metadata=NUMBER)
+    offer: CompactOffer = field(metadata=OFFER)
+    is_repair: bool = field(default=False, metadata=TRUTH)
 
 
 @frozen(slots=True)
@@ -285,28 +154,11 @@ class TransferPageMessage:
     """
 
     code: ClassVar[int] = 16
-    session: int
-    index: int
-    document: str
-    state: bytes
-    vector: Mapping[ActorId, int] | None
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        vector = None if self.vector is None else vector_to_wire(self.vector)
-        return (self.session, self.index, self.document, self.state, vector)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        session, index, document, state, vector = fixed(wire, 5)
-        return cls(
-            integer(session),
-            integer(index),
-            text(document, bytes_max=DOCUMENT_NAME_BYTES_MAX),
-            binary(state, bytes_max=FRAME_BYTES_MAX),
-            None if vector is None else vector_from_wire(vector),
-        )
+    session: int = field(metadata=NUMBER)
+    index: int = field(metadata=NUMBER)
+    document: str = field(metadata=DOCUMENT)
+    state: bytes = field(metadata=PAYLOAD)
+    vector: Mapping[ActorId, int] | None = field(metadata=VECTOR_OR_NONE)
 
 
 @frozen(slots=True)
@@ -314,18 +166,8 @@ class TransferNext:
     """Ask for a page of a running transfer, again if it did not come."""
 
     code: ClassVar[int] = 17
-    session: int
-    index: int
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.session, self.index)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        session, index = fixed(wire, 2)
-        return cls(integer(session), integer(index))
+    session: int = field(metadata=NUMBER)
+    index: int = field(metadata=NUMBER)
 
 
 @frozen(slots=True)
@@ -333,18 +175,5 @@ class VolatileMessage:
     """A part of a document that is not logged: it is cumulative and soon out of date."""
 
     code: ClassVar[int] = 18
-    document: str
-    payload: bytes
-
-    def to_wire(self) -> tuple[Any, ...]:
-        """Lay out the fields."""
-        return (self.document, self.payload)
-
-    @classmethod
-    def from_wire(cls, wire: tuple[Any, ...]) -> Self:
-        """Check and read the fields."""
-        document, payload = fixed(wire, 2)
-        return cls(
-            text(document, bytes_max=DOCUMENT_NAME_BYTES_MAX),
-            binary(payload, bytes_max=FRAME_BYTES_MAX),
-        )
+    document: str = field(metadata=DOCUMENT)
+    payload: bytes = field(metadata=PAYLOAD)

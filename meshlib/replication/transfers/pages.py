@@ -13,10 +13,20 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from meshlib.codec import pack, unpack
+from meshlib.codec import pack
 from meshlib.crdt import registry
-from meshlib.errors import DecodeError, VersionMismatch
+from meshlib.errors import VersionMismatch
 from meshlib.hashing import hash64
+from meshlib.reading import (
+    HASH_MAX,
+    STAMP_LOGICAL_MAX,
+    STAMP_MS_MAX,
+    read_bytes,
+    read_integer,
+    read_rows,
+    read_tree,
+    require,
+)
 from meshlib.replication.document import DocumentTable, HeldDocument
 from meshlib.replication.late_writes import NEVER, Time
 from meshlib.replication.parts import Parts
@@ -38,10 +48,6 @@ BUCKETS_MAX: Final = 65_536
 
 SAMPLE_BUCKETS: Final = 8
 """Buckets that are written once only to learn how large they are."""
-
-NUMBER_MAX: Final = (1 << 64) - 1
-WALL_MS_MAX: Final = (1 << 48) - 1
-LOGICAL_MAX: Final = (1 << 16) - 1
 
 IS_LAST: Final = 1
 IS_REPAIR: Final = 2
@@ -107,26 +113,21 @@ class PageContent:
             DecodeError: not what `encode` writes.
             VersionMismatch: a version not known here.
         """
-        tree = unpack(data)
-        if type(tree) is not tuple or not tree or type(tree[0]) is not int:
-            raise DecodeError("not a page of a transfer")
-        if tree[0] != PAGE_VERSION:
-            raise VersionMismatch("a page of a transfer", ours=PAGE_VERSION, theirs=tree[0])
-        if len(tree) != 4 or type(tree[3]) is not bytes:
-            raise DecodeError("not a page of a transfer")
-        _, numbers, begun, part = tree
-        if type(numbers) is not tuple or len(numbers) != 8 or type(begun) is not tuple:
-            raise DecodeError("not a page of a transfer")
-        if not all(type(number) is int and 0 <= number <= NUMBER_MAX for number in numbers):
-            raise DecodeError("a page of a transfer: a number out of range")
-        transfer, index, vector_hash, *times, flags = numbers
-        if max(times[::2]) > WALL_MS_MAX or max(times[1::2]) > LOGICAL_MAX:
-            raise DecodeError("a page of a transfer: a time out of range")
-        time, horizon = (times[0], times[1]), (times[2], times[3])
-        if horizon > time:
-            raise DecodeError("a page of a transfer: removals dropped in the sender's future")
-        if not all(type(bucket) is int and 0 <= bucket < BUCKETS_MAX for bucket in begun):
-            raise DecodeError("a page of a transfer: a bucket out of range")
+        tree = read_rows(read_tree(data), "a page of a transfer")
+        require(len(tree) > 0, "a page of a transfer must not be empty")
+        version = read_integer(tree[0], "the version of a page")
+        if version != PAGE_VERSION:
+            raise VersionMismatch("a page of a transfer", ours=PAGE_VERSION, theirs=version)
+        _, numbers, begun, part = read_rows(tree, "a page of a transfer", count=4)
+        numbers = read_rows(numbers, "the numbers of a page", count=8)
+        transfer, index, vector_hash, *times, flags = (
+            read_integer(number, "a number of a page", maximum=HASH_MAX) for number in numbers
+        )
+        time, horizon = _read_time(*times[:2]), _read_time(*times[2:])
+        require(horizon <= time, "a page of a transfer: removals dropped in the sender's future")
+        begun = tuple(read_rows(begun, "the buckets of a page", count_max=BUCKETS_MAX))
+        for bucket in begun:
+            read_integer(bucket, "a bucket of a page", maximum=BUCKETS_MAX - 1)
         return cls(
             transfer=transfer,
             index=index,
@@ -134,11 +135,18 @@ class PageContent:
             time=time,
             horizon=horizon,
             begun=begun,
-            part=part,
+            part=read_bytes(part, "the part of a page"),
             is_last=bool(flags & IS_LAST),
             is_repair=bool(flags & IS_REPAIR),
             is_whole=bool(flags & IS_WHOLE),
         )
+
+
+def _read_time(wall_ms: int, logical: int) -> Time:
+    return (
+        read_integer(wall_ms, "the milliseconds of a page", maximum=STAMP_MS_MAX),
+        read_integer(logical, "the logical time of a page", maximum=STAMP_LOGICAL_MAX),
+    )
 
 
 class TransferPages:

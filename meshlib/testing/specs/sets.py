@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from attrs import evolve
 
+from meshlib.codec import canonical_order
 from meshlib.crdt import GSet, ORSet, RemoveWinsSet, TwoPhaseSet
-from meshlib.crdt.wire import canonical_order
 from meshlib.errors import StateError, UnknownKeyError
 from meshlib.testing.laws.spec import CRDTSpec, Event, Operation
 from meshlib.testing.specs.common import (

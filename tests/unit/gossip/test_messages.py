@@ -45,7 +45,12 @@ from meshlib.replication import LogEntry
 
 ACTOR = actor_id("node", 7)
 RECORD = MemberRecord(
-    name="näme", incarnation=1 << 62, address="h:1", actor=ACTOR, region="r", version=3
+    name="näme",
+    incarnation=1 << 62,
+    address="h:1",
+    actor=actor_id("näme", (1 << 62) - 5),
+    region="r",
+    version=3,
 )
 HEADER = FrameHeader("mesh", "node", 7, ACTOR, "127.0.0.1:8000")
 
@@ -135,7 +140,9 @@ def test_another_version_and_another_cluster_have_their_own_errors() -> None:
 def test_every_status_travels() -> None:
     """All four words of the specification."""
     for status in MemberStatus:
-        record = MemberRecord(name="a", incarnation=1, address="h:1", actor=ACTOR, status=status)
+        record = MemberRecord(
+            name="a", incarnation=1, address="h:1", actor=actor_id("a", 1), status=status
+        )
         assert decode_message(encode_message(JoinRequest(record))) == JoinRequest(record)
 
 

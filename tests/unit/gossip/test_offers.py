@@ -165,4 +165,4 @@ def test_a_message_that_fits_no_frame_is_counted_and_told(trio: MiniNetwork) -> 
     size = len(encode_message(VolatileMessage("document", payload)))
 
     assert 1 == node.counters.messages_unsendable
-    assert MessageUnsendable(destination="n1", size=size) in trio.events["n0"]
+    assert MessageUnsendable(destination="n1:1", size=size) in trio.events["n0"]

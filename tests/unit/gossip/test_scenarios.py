@@ -83,9 +83,9 @@ def test_a_name_taken_by_a_live_node_is_refused(trio: MiniNetwork) -> None:
     trio.start("n2", address="elsewhere")
     trio.run(2.0)
 
-    assert NameConflict(name="n2", address="n2") in trio.events["elsewhere"]
+    assert NameConflict(name="n2", address="n2:1") in trio.events["elsewhere"]
     assert trio.view("n0") == ALL_ALIVE
-    assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "n2"]
+    assert [m.address for m in trio.nodes["n0"].members()] == ["n0:1", "n1:1", "n2:1"]
 
 
 def test_the_name_of_a_dead_node_can_be_taken_elsewhere(trio: MiniNetwork) -> None:
@@ -96,7 +96,7 @@ def test_the_name_of_a_dead_node_can_be_taken_elsewhere(trio: MiniNetwork) -> No
     trio.run_until(lambda: trio.nodes["elsewhere"].is_ready, limit_s=3.0)
     trio.run(1.0)
 
-    assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "elsewhere"]
+    assert [m.address for m in trio.nodes["n0"].members()] == ["n0:1", "n1:1", "elsewhere:1"]
 
 
 def test_a_restart_with_a_vector_gone_back_moves_above_its_old_start(trio: MiniNetwork) -> None:
@@ -308,7 +308,7 @@ def test_the_holder_of_a_name_itself_refuses_a_claim_to_it(network: MiniNetwork)
     claimant = network.start("n0", address="elsewhere", seeds=("n0",))
     network.run(1.0)
 
-    assert NameConflict(name="n0", address="n0") in network.events["elsewhere"]
+    assert NameConflict(name="n0", address="n0:1") in network.events["elsewhere"]
     assert not claimant.has_joined
 
 
@@ -349,7 +349,7 @@ def test_a_stalled_holder_keeps_its_name(trio: MiniNetwork) -> None:
     assert "NameConflict" in trio.kinds("elsewhere")
     assert "NameConflict" not in trio.kinds("n2")
     assert trio.view("n0") == ALL_ALIVE
-    assert [m.address for m in trio.nodes["n0"].members()] == ["n0", "n1", "n2"]
+    assert [m.address for m in trio.nodes["n0"].members()] == ["n0:1", "n1:1", "n2:1"]
 
 
 def test_of_two_nodes_of_one_name_that_begin_at_once_one_goes_on(network: MiniNetwork) -> None:
@@ -418,13 +418,13 @@ def test_a_leave_that_one_node_missed_is_told_to_it(network: MiniNetwork) -> Non
 def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: MiniNetwork) -> None:
     """Its link was busy, and became free while the peer was Down: nobody was sent to then."""
     node = trio.nodes["n0"]
-    node.link_state("n2", is_busy=True, now=trio.now)
+    node.link_state("n2:1", is_busy=True, now=trio.now)
     trio.put("n0", "key", 1)
     for other in ("n0", "n1"):
         trio.cut_both("n2", other)
     trio.run(12.0)
     assert trio.view("n0")["n2"] == "Down"
-    node.link_state("n2", is_busy=False, now=trio.now)
+    node.link_state("n2:1", is_busy=False, now=trio.now)
     trio.cuts.clear()
     trio.run_until(lambda: trio.view("n0") == ALL_ALIVE and trio.values("key") == [1, 1, 1])
     trio.run(10.0)
@@ -435,12 +435,12 @@ def test_a_peer_that_caught_up_another_way_is_no_longer_behind(trio: MiniNetwork
 def test_a_peer_that_is_gone_for_good_is_not_behind(trio: MiniNetwork) -> None:
     """Its link was busy when it died, and became free once it was Down."""
     node = trio.nodes["n0"]
-    node.link_state("n2", is_busy=True, now=trio.now)
+    node.link_state("n2:1", is_busy=True, now=trio.now)
     trio.put("n0", "key", 1)
     trio.kill("n2")
     trio.run_until(lambda: trio.view("n0")["n2"] == "Down")
     assert leftovers(node)["peers behind"] == 1
-    node.link_state("n2", is_busy=False, now=trio.now)
+    node.link_state("n2:1", is_busy=False, now=trio.now)
 
     assert leftovers(node)["peers behind"] == 0
 
