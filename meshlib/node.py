@@ -16,14 +16,14 @@ from attrs import field, frozen
 
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
-from meshlib.errors import ConfigError, RemoteError
+from meshlib.errors import ConfigError, LocalError, RemoteError
 from meshlib.gossip import Counters, Engine, Event, GossipConfig, NodeState, Packet
 from meshlib.identity import (
     ActorId,
     NodeId,
     actor_id,
+    check_address,
     check_name,
-    is_unspecified_address,
     mint_incarnation,
 )
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX
@@ -88,8 +88,9 @@ class MeshConfig:
 
     Args:
         name: unique in the cluster; 1 to 255 bytes of UTF-8.
-        address: where peers reach it, `host:port`; never an unspecified address. A runtime
-            takes its transport's, and None says no more than that.
+        address: where peers reach it: `host:port` as `identity.check_address` has it, and never
+            an unspecified one; peers refuse frames of any other. A runtime takes its
+            transport's, and None says no more than that.
         cluster_name: frames of another cluster are refused, so that two never merge.
         region: for the sparse topology; may be empty.
         zone: availability zone inside the region; may be empty.
@@ -119,13 +120,19 @@ class MeshConfig:
         """
         check_name("the node's name", self.name)
         check_name("the cluster's name", self.cluster_name, bytes_max=CLUSTER_NAME_BYTES_MAX)
-        if self.address is not None:
-            check_name("the node's address", self.address)
-            if is_unspecified_address(self.address):
-                raise ConfigError(f"{self.address!r} is no address that a peer could reach")
         for what, label in (("region", self.region), ("zone", self.zone)):
             if label:
                 check_name(f"the {what}", label)
+        if self.address is not None:
+            # A port of 0 stands for the one that a transport finds, before the node is made.
+            _check_own_address(self.address, port_min=0)
+
+
+def _check_own_address(address: object, *, port_min: int) -> None:
+    try:
+        check_address("the node's address", address, port_min=port_min)
+    except LocalError as error:
+        raise ConfigError(str(error)) from error
 
 
 class MeshNode:
@@ -138,7 +145,8 @@ class MeshNode:
         now: monotonic seconds.
 
     Raises:
-        ConfigError: the configuration has no address.
+        ConfigError: the configuration has no address, or the port of its address is still 0, so
+            that nobody could reach it.
 
     Every `now` must be a reading of one monotonic clock, and is judged by `MonotonicTime` before
     anything is done: InvalidTypeError, InvalidValueError or ForeignClockError, with nothing
@@ -155,6 +163,7 @@ class MeshNode:
     ) -> None:
         if config.address is None:
             raise ConfigError("a node needs an address; a runtime takes its transport's")
+        _check_own_address(config.address, port_min=1)
         self.config = config
         self.wakeup: Callable[[], None] | None = None
         self._time = MonotonicTime(now)
@@ -364,7 +373,7 @@ class MeshNode:
         now = self._time.advance(now)
         self._engine.receive(data, sender=sender, now=now)
         for name, document, payload in self._engine.volatile():
-            self._receive_volatile(name, document, payload, now)
+            self._receive_volatile(name, document, payload, sender=sender, now=now)
         self._settle()
 
     def handle_timer(self, now: float) -> None:
@@ -425,11 +434,22 @@ class MeshNode:
         reachable = self._engine.reachable_names()
         self.limiter.update_members(reachable, has_quorum=self._engine.partition().has_quorum)
 
-    def _receive_volatile(self, name: str, document: str, payload: bytes, now: float) -> None:
+    def _receive_volatile(
+        self, name: str, document: str, payload: bytes, *, sender: str, now: float
+    ) -> None:
+        """Hand on part of a volatile document; a malformed one counts against where it came from.
+
+        Args:
+            name: the member that sent it.
+            document: the document.
+            payload: the part.
+            sender: where the frame came from, as `receive` was told.
+            now: monotonic seconds.
+        """
         try:
             answers = self.limiter.receive_volatile(document, payload, sender=name, now=now)
         except RemoteError as error:
-            self._engine.reject(error.reason, sender=name, size=len(payload), detail=str(error))
+            self._engine.reject(error.reason, sender=sender, size=len(payload), detail=str(error))
             return
         self._send_volatile(answers)
 

@@ -19,7 +19,13 @@ from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
 from meshlib.gossip.messages.kinds import Message, encode_message
 from meshlib.identity import ActorId
 from meshlib.limits import EVENTS_QUEUED_MAX, PEER_QUEUE_BYTES_MAX
-from meshlib.membership import MemberRecord, MemberTable, PartitionDetector, TopologyManager
+from meshlib.membership import (
+    MemberRecord,
+    MemberTable,
+    PartitionDetector,
+    TopologyManager,
+    next_version,
+)
 from meshlib.replication import Replica, StabilityTracker
 
 __all__ = ["Context", "Counters", "Outbox", "Packet", "Timer", "TimerQueue"]
@@ -296,5 +302,5 @@ class Context:
         """Change this node's own record, count the change, and keep it in the table."""
         known = self.members.get(self.name)
         version = max(self.record.version, known.version if known else 0)
-        self.record = evolve(self.record, version=version + 1, **changes)  # type: ignore[arg-type]
+        self.record = evolve(self.record, version=next_version(version), **changes)  # type: ignore[arg-type]
         return self.record

@@ -160,7 +160,7 @@ class Engine:
             ),
             JoinRequest: lambda message, _, now: roster.on_join_request(message, now),
             JoinResponse: roster.on_join_response,
-            ConflictNotice: lambda message, _, __: roster.on_conflict_notice(message),
+            ConflictNotice: lambda message, _, now: roster.on_conflict_notice(message, now),
             MemberUpdates: roster.on_updates,
             EntriesMessage: self._on_entries,
             GapRequest: self._on_gap_request,

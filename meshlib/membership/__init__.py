@@ -9,7 +9,13 @@ topology.py   who talks to whom
 All of it is arithmetic on records; `meshlib.gossip` turns it into messages.
 """
 
-from meshlib.membership.members import MemberRecord, MemberStatus, MemberTable
+from meshlib.membership.members import (
+    VERSION_MAX,
+    MemberRecord,
+    MemberStatus,
+    MemberTable,
+    next_version,
+)
 from meshlib.membership.partition import PartitionDetector, PartitionState, PartitionView
 from meshlib.membership.probe import LocalHealth, Probe, ProbeOrder, RoundTrips
 from meshlib.membership.suspicion import Suspicion, suspicion_bounds_s
@@ -21,6 +27,7 @@ from meshlib.membership.topology import (
 )
 
 __all__ = [
+    "VERSION_MAX",
     "LocalHealth",
     "MemberRecord",
     "MemberStatus",
@@ -33,6 +40,7 @@ __all__ = [
     "RoundTrips",
     "Suspicion",
     "TopologyManager",
+    "next_version",
     "push_receivers",
     "sparse_graph",
     "sparse_neighbours",

@@ -19,7 +19,7 @@ from sortedcontainers import SortedDict
 from meshlib.identity import ActorId, NodeId
 from meshlib.limits import MEMBERS_MAX
 
-__all__ = ["MemberRecord", "MemberStatus", "MemberTable"]
+__all__ = ["VERSION_MAX", "MemberRecord", "MemberStatus", "MemberTable", "next_version"]
 
 
 class MemberStatus(StrEnum):
@@ -37,6 +37,9 @@ _RANK = {
     MemberStatus.DOWN: 2,
     MemberStatus.LEAVING: 3,
 }
+
+VERSION_MAX = (1 << 63) - 1
+"""The greatest version that travels."""
 
 FORGOTTEN_MAX = 4096
 """Names that are remembered after they were forgotten, so that old news cannot bring them back."""
@@ -79,6 +82,14 @@ class MemberRecord:
     def precedence(self) -> tuple[int, int]:
         """Return the record's place in the order of one name's records."""
         return (self.incarnation, _RANK[self.status])
+
+
+def next_version(version: int) -> int:
+    """Return the version after one: the last is not passed, for no peer would read the next.
+
+    Only a record that was damaged on the way gets there; from then on its changes go uncounted.
+    """
+    return min(version + 1, VERSION_MAX)
 
 
 class MemberTable:

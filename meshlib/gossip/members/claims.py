@@ -7,7 +7,7 @@ name asks that one, and loses its name only to an answer.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, evolve
 
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.messages.frames import FrameHeader
@@ -22,11 +22,19 @@ CLAIMS_MAX = 256
 
 @define(slots=True)
 class Claim:
-    """A claim to a name that a live node holds, while that one is asked."""
+    """A claim to a name that a live node holds, while that one is asked.
+
+    Args:
+        sequence: of the question.
+        claimant: who claims the name.
+        holder: who is asked; after a notice only its address is known until it answers.
+        is_notice: whether this node was told that another one has its name.
+    """
 
     sequence: int
     claimant: MemberRecord
     holder: MemberRecord
+    is_notice: bool = False
 
 
 class NameClaims:
@@ -45,7 +53,9 @@ class NameClaims:
     def __contains__(self, name: str) -> bool:
         return name in self._claims
 
-    def open(self, claimant: MemberRecord, holder: MemberRecord, now: float) -> None:
+    def open(
+        self, claimant: MemberRecord, holder: MemberRecord, now: float, *, is_notice: bool = False
+    ) -> None:
         """Ask the holder of a name for a sign of life, unless that is under way. O(1).
 
         One question at a time: a claimant asks again sooner than the holder may answer.
@@ -54,15 +64,26 @@ class NameClaims:
             return
         context = self._context
         sequence = context.rng.getrandbits(48)
-        self._claims[claimant.name] = Claim(sequence, claimant, holder)
+        self._claims[claimant.name] = Claim(sequence, claimant, holder, is_notice)
         context.send(holder.address, PingRequest(sequence, holder.name, context.record))
         wait_s = 2 * context.config.probe_timeout_s
         context.timers.set(now + wait_s, Timer("claim", claimant.name, sequence))
 
     def answered(self, sequence: int, header: FrameHeader) -> Claim | None:
-        """Return the claim that an answer of the holder refutes, and close it."""
+        """Return the claim that an answer of the holder refutes, and close it.
+
+        After a notice whoever answers under the name is the holder, if it is another start than
+        the claimant and reached at the address that was asked.
+        """
         claim = self._claims.get(header.name)
-        if claim is None or claim.sequence != sequence or header.actor != claim.holder.actor:
+        if claim is None or claim.sequence != sequence:
+            return None
+        if claim.is_notice:
+            holder = claim.holder
+            if header.actor == claim.claimant.actor or header.address != holder.address:
+                return None
+            claim.holder = evolve(holder, actor=header.actor, incarnation=header.incarnation)
+        elif header.actor != claim.holder.actor:
             return None
         return self._claims.pop(header.name)
 

@@ -34,6 +34,7 @@ from meshlib.membership import (
     ProbeOrder,
     RoundTrips,
     Suspicion,
+    next_version,
     suspicion_bounds_s,
 )
 
@@ -277,7 +278,9 @@ class FailureDetector:
         context = self._context
         if suspector == context.name:
             context.counters.suspicions_raised += 1
-        suspected = evolve(member, status=MemberStatus.SUSPECTED, version=member.version + 1)
+        suspected = evolve(
+            member, status=MemberStatus.SUSPECTED, version=next_version(member.version)
+        )
         self._announce(suspected, suspector, now)
 
     def on_suspected(self, member: MemberRecord, suspector: str, now: float) -> None:
@@ -317,7 +320,7 @@ class FailureDetector:
         if member is None or member.incarnation != suspicion.incarnation:
             return
         if member.status is MemberStatus.SUSPECTED:
-            down = evolve(member, status=MemberStatus.DOWN, version=member.version + 1)
+            down = evolve(member, status=MemberStatus.DOWN, version=next_version(member.version))
             self._announce(down, "", now)
 
     def on_settled(self, name: str) -> None:

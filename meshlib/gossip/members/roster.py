@@ -40,7 +40,7 @@ from meshlib.gossip.messages.kinds import (
     table_pages,
 )
 from meshlib.hashing import hash64
-from meshlib.membership import MemberRecord, MemberStatus
+from meshlib.membership import MemberRecord, MemberStatus, next_version
 
 __all__ = ["Roster", "is_older"]
 
@@ -99,8 +99,9 @@ class Roster:
             if claimant.actor == context.actor:
                 return
             if is_older(claimant, context.record) and not context.peers():
-                # Two that begin at once and know only each other: one of them has to give way.
-                self._lose_name(claimant)
+                # Two that begin at once and know only each other: one of them has to give way,
+                # once the other has answered.
+                self._claims.open(context.record, claimant, now)
             else:
                 self._send_conflict(claimant, context.record)
             return
@@ -118,18 +119,23 @@ class Roster:
         claim = self._claims.answered(sequence, header)
         if claim is None:
             return
-        if header.name != self._context.name:
-            self._send_conflict(claim.claimant, claim.holder)
-        elif is_older(claim.holder, self._context.record):
-            self._lose_name(claim.holder)
+        context = self._context
+        holder = claim.holder
+        if header.name != context.name:
+            self._send_conflict(claim.claimant, holder)
+        elif header.address == context.record.address:
+            # An earlier start that was reached where this one is now: it is on its way out.
+            self._refute(holder, now)
+        elif is_older(holder, context.record) or (claim.is_notice and not context.peers()):
+            self._lose_name(holder)
         else:
             # The older one keeps the name: the other hears of this one, asks it, and gives way.
-            self._refute(claim.holder, now)
+            self._refute(holder, now)
 
     def on_claim_timer(self, name: str, sequence: int, now: float) -> None:
         """Suspect a holder that did not answer: the claimant is let in once it is Down."""
         claim = self._claims.expired(name, sequence)
-        if claim is None:
+        if claim is None or claim.is_notice:
             return
         if name == self._context.name:
             self._refute(claim.holder, now)
@@ -147,11 +153,17 @@ class Roster:
         notice = ConflictNotice(claimant.name, holder.address, claimant.incarnation)
         self._context.send(claimant.address, notice)
 
-    def on_conflict_notice(self, message: ConflictNotice) -> None:
-        """Learn that a live node has this node's name, if the notice means this start."""
+    def on_conflict_notice(self, message: ConflictNotice, now: float) -> None:
+        """Ask whom a notice says to have this node's name, if it means this start.
+
+        Nobody gives way to a notice: it may be damaged, old or wrong. This node ends only when
+        another process answers under its name, from another address.
+        """
         record = self._context.record
-        if message.name == record.name and message.incarnation == record.incarnation:
-            self._lose_name(evolve(record, address=message.address))
+        is_meant = message.name == record.name and message.incarnation == record.incarnation
+        if is_meant and message.address != record.address and not self._context.is_leaving:
+            holder = evolve(record, address=message.address)
+            self._claims.open(record, holder, now, is_notice=True)
 
     def _lose_name(self, holder: MemberRecord) -> None:
         if not self.has_conflict:
@@ -382,7 +394,7 @@ class Roster:
                 incarnation=header.incarnation,
                 status=MemberStatus.ALIVE,
                 address=header.address,
-                version=known.version + 1,
+                version=next_version(known.version),
             )
             self.apply(MemberNews(record), now)
         return True
