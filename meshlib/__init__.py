@@ -55,8 +55,8 @@ Rooms, from the top of the house down; each imports only what stands below it
     crdt/               the lattices; usable on their own
     membership/         the table of members, probes, suspicion, partitions, topology
     prefix/, ring.py    the radix tree, the block index, the hash ring; usable on their own
-    clock.py, codec.py, identity.py
-                        hybrid and monotonic time, canonical bytes, who a node is
+    clock.py, codec.py, identity.py, reading.py
+                        hybrid and monotonic time, canonical bytes, who a node is, what a peer sent
     errors.py, limits.py, hashing.py
                         every error, every bound, stable hashes
 

@@ -2,7 +2,7 @@
 
 lattice.py      what every type is
 registry.py     which type a document is of, and the one encoding of a state
-wire.py         strict readers of wire trees; open to types that are written elsewhere
+wire.py         the digest of a wire tree, and checks of what a caller gives a type
 counters.py     GCounter, PNCounter
 bounded.py      BoundedCounter
 window.py       WindowCounter

@@ -50,8 +50,7 @@ def test_a_module_exports_what_it_defines_publicly(name: str) -> None:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and not node.name.startswith("_")
     }
-    internal = {"integer", "text"}  # helpers shared between the files of one room
-    unlisted = defined - set(exported(module)) - internal
+    unlisted = defined - set(exported(module))
 
     assert unlisted == set() or all(used_in_room(name, item) for item in unlisted)
 

@@ -11,7 +11,6 @@ from meshlib.gossip import Event, GossipConfig
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicaState, ReplicationConfig
 
-
 PORT = ":1"
 
 

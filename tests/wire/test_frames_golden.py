@@ -64,16 +64,16 @@ from meshlib.gossip.messages.kinds import (
     encode_message,
 )
 from meshlib.gossip.messages.offers import CompactOffer, compact
-from meshlib.identity import ActorId
-from meshlib.limits import FRAME_BYTES_MAX
+from meshlib.identity import actor_id
+from meshlib.limits import FRAME_BYTES_MAX, WRITES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.replication import LogEntry, Replica, TransferPage
 from meshlib.replication.transfers.pages import PAGE_VERSION, PageContent
 
 PATH = Path(__file__).with_name("frames.json")
 CLUSTER = "mesh"
-ALICE = ActorId(bytes(range(16)))
-BOB = ActorId(bytes(range(16, 32)))
+ALICE = actor_id("näme", (1 << 62) - 1)
+BOB = actor_id("b", 7)
 HASH_MAX = (1 << 64) - 1
 
 ALIVE = MemberRecord(
@@ -89,9 +89,15 @@ ALIVE = MemberRecord(
 SUSPECTED = MemberRecord(
     name="b", incarnation=7, status=MemberStatus.SUSPECTED, address="b:1", actor=BOB
 )
-DOWN = MemberRecord(name="c", incarnation=8, status=MemberStatus.DOWN, address="c:1", actor=BOB)
+DOWN = MemberRecord(
+    name="c", incarnation=8, status=MemberStatus.DOWN, address="c:1", actor=actor_id("c", 8)
+)
 LEAVING = MemberRecord(
-    name="d", incarnation=9, status=MemberStatus.LEAVING, address="[::1]:1", actor=BOB
+    name="d",
+    incarnation=9,
+    status=MemberStatus.LEAVING,
+    address="[::1]:1",
+    actor=actor_id("d", 9),
 )
 
 MESSAGES: dict[str, Message] = {
@@ -116,7 +122,7 @@ MESSAGES: dict[str, Message] = {
     "EntriesMessage pushed": EntriesMessage(
         entries=(), wants_acknowledgement=False, is_pushed=True
     ),
-    "GapRequest": GapRequest(gaps=((ALICE, 3, 4), (BOB, 1, (1 << 63) - 1))),
+    "GapRequest": GapRequest(gaps=((ALICE, 3, 4), (BOB, 1, WRITES_MAX))),
     "ExchangeRequest": ExchangeRequest(vector_hash=HASH_MAX),
     "ExchangeRequest with all": ExchangeRequest(
         vector_hash=1, table_hash=2, content_digest=HASH_MAX, wants_whole=True

@@ -5,5 +5,5 @@ kinds.py        every message type by its number
 membership.py   probes, joins, news, conflicts
 replication.py  entries, vectors, state transfers, volatile documents
 offers.py       what the asker of a state transfer says it has, in one frame
-fields.py       checks of the fields of a decoded message
+fields.py       what a field of a message may be: how it is read, how it is written
 """

@@ -66,8 +66,11 @@ __all__ = [
     "VECTOR",
     "VECTOR_OR_NONE",
     "Layout",
+    "check_identity",
     "kind",
     "list_of",
+    "record_from_wire",
+    "record_to_wire",
 ]
 
 T = TypeVar("T")
@@ -248,7 +251,7 @@ def check_identity(actor: ActorId, name: str, incarnation: int) -> None:
         raise DecodeError("an actor that is no start of the node at this incarnation")
 
 
-def vector_to_wire(vector: Mapping[ActorId, int]) -> list[Any]:
+def _vector_to_wire(vector: Mapping[ActorId, int]) -> list[Any]:
     """Lay out a version vector: actors and numbers in turn, sorted."""
     flat: list[Any] = []
     for writer in sorted(vector):
@@ -257,7 +260,7 @@ def vector_to_wire(vector: Mapping[ActorId, int]) -> list[Any]:
 
 
 def _vector_or_none_to_wire(vector: Mapping[ActorId, int] | None) -> list[Any] | None:
-    return None if vector is None else vector_to_wire(vector)
+    return None if vector is None else _vector_to_wire(vector)
 
 
 def _entry_to_wire(entry: LogEntry) -> tuple[Any, ...]:
@@ -323,7 +326,7 @@ NAME_OR_NONE: Final = kind(_or_none(_name_or_empty))
 ADDRESS: Final = kind(read_address)
 DOCUMENT: Final = kind(_document)
 PAYLOAD: Final = kind(_payload)
-VECTOR: Final = kind(_vector, vector_to_wire)
+VECTOR: Final = kind(_vector, _vector_to_wire)
 VECTOR_OR_NONE: Final = kind(_or_none(_vector_of_state), _vector_or_none_to_wire)
 MEMBER: Final = kind(record_from_wire, record_to_wire)
 MEMBERS: Final = list_of(record_from_wire, record_to_wire, what="members", count_max=MEMBERS_MAX)
