@@ -38,6 +38,8 @@ __all__ = [
     "are_plain",
     "are_rows",
     "is_integer",
+    "is_packed",
+    "is_row",
     "read_actor",
     "read_address",
     "read_bool",
@@ -85,6 +87,8 @@ _COLUMN_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 _HASH_BYTES: Final = 8
 
+_ROW: Final = frozenset((tuple,))
+_INTEGER: Final = frozenset((int,))
 _PLAIN: Final = frozenset((str, bytes, int, float, bool, NoneType))
 
 
@@ -106,14 +110,24 @@ def require(condition: bool, detail: str) -> None:
 # Shapes
 
 
-def are_rows(*wires: Any) -> bool:
+def are_rows(wires: Sequence[Any]) -> bool:
     """Tell whether all of these are arrays, as a tree holds them: for a reader's quick way."""
-    return all(type(wire) is tuple for wire in wires)
+    return _ROW.issuperset(map(type, wires))
 
 
-def are_integers(*wires: Any) -> bool:
-    """Tell whether all of these are integers; a bool is none."""
-    return all(type(wire) is int for wire in wires)
+def are_integers(wires: Sequence[Any]) -> bool:
+    """Tell whether all of these are integers; a bool is none, and none at all are."""
+    return _INTEGER.issuperset(map(type, wires))
+
+
+def is_packed(column: Sequence[int]) -> bool:
+    """Tell whether a column that was read is bytes, which cannot be searched for over 255."""
+    return type(column) is bytes
+
+
+def is_row(wire: Any, count: int) -> bool:
+    """Tell whether this is an array of `count` items, where a tree may hold another."""
+    return type(wire) is tuple and len(wire) == count
 
 
 def are_plain(wires: Sequence[Any]) -> bool:

@@ -14,7 +14,7 @@ from meshlib.errors import InvalidTypeError, LocalError, UnknownKeyError
 from meshlib.replication import Replica, WriteContext, WriteReceipt
 from meshlib.state.records import check_identifier
 
-__all__ = ["Documents", "RecordTable", "read_field"]
+__all__ = ["Documents", "RecordTable", "stored_field"]
 
 _MAP_TAG: Final = "lww_map"
 
@@ -135,7 +135,7 @@ def _value(entry: LWWEntry) -> Any:
     return None if entry.payload is None else decode_value(entry.payload)
 
 
-def read_field(value: Any, name: str) -> Any:
+def stored_field(value: Any, name: str) -> Any:
     """Return a field of a stored record, and ignore fields of versions to come."""
     if not isinstance(value, dict) or name not in value:
         raise InvalidTypeError(f"no {name}")

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from meshlib.errors import InvalidTypeError
 from meshlib.replication import WriteReceipt
-from meshlib.state.documents import Documents, RecordTable, read_field
+from meshlib.state.documents import Documents, RecordTable, stored_field
 from meshlib.state.records import (
     PolicyState,
     WorkerState,
@@ -103,10 +103,10 @@ class WorkerStore:
 def _thaw_worker(key: str, value: Any, version: int) -> WorkerState:
     return WorkerState(
         worker_id=key,
-        model_id=check_identifier("model_id", read_field(value, "model_id")),
-        url=check_text("url", read_field(value, "url")),
-        health=check_flag("health", read_field(value, "health")),
-        load=check_load(read_field(value, "load")),
+        model_id=check_identifier("model_id", stored_field(value, "model_id")),
+        url=check_text("url", stored_field(value, "url")),
+        health=check_flag("health", stored_field(value, "health")),
+        load=check_load(stored_field(value, "load")),
         version=version,
     )
 
@@ -160,8 +160,8 @@ class PolicyStore:
 def _thaw_policy(key: str, value: Any, version: int) -> PolicyState:
     return PolicyState(
         model_id=key,
-        policy_type=check_identifier("policy_type", read_field(value, "policy_type")),
-        config=check_text("config", read_field(value, "config")),
+        policy_type=check_identifier("policy_type", stored_field(value, "policy_type")),
+        config=check_text("config", stored_field(value, "config")),
         version=version,
     )
 

@@ -23,7 +23,7 @@ from meshlib.crdt.causal.context import CausalContext, Dot, DotLike, check_dot
 from meshlib.crdt.wire import wire_digest
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
 from meshlib.identity import ActorId
-from meshlib.reading import read_actor, read_rows, require
+from meshlib.reading import are_integers, read_actor, read_rows, require
 
 __all__ = ["DottedState", "LeafRow", "PlainDottedState"]
 
@@ -333,7 +333,7 @@ def _read_steps(wire: Any) -> Sequence[int]:
     steps = read_rows(wire, "live dots")
     if not steps:
         return ()
-    if set(map(type, steps)) == {int}:
+    if are_integers(steps):
         if steps.count(1) == len(steps):
             return range(1, len(steps) + 1)  # nothing was removed, which is told in one go
         if min(steps) > 0:

@@ -17,7 +17,15 @@ from meshlib.crdt.causal.dotted import DottedState, LeafRow
 from meshlib.crdt.registry import register
 from meshlib.errors import InvalidValueError, UnknownKeyError
 from meshlib.identity import ActorId
-from meshlib.reading import COUNT_MAX, are_integers, are_rows, read_actor, read_key, read_key_batch
+from meshlib.reading import (
+    COUNT_MAX,
+    are_integers,
+    are_rows,
+    is_row,
+    read_actor,
+    read_key,
+    read_key_batch,
+)
 
 __all__ = ["ORSet"]
 
@@ -291,7 +299,7 @@ class ORSet(DottedState, Generic[E]):
             DecodeError: malformed, or not canonical.
             LimitExceeded: over a limit.
         """
-        if are_rows(wire) and len(wire) == 1:
+        if is_row(wire, 1):
             state = cls._read_addition(wire[0])
             if state is not None:
                 return state
@@ -300,17 +308,17 @@ class ORSet(DottedState, Generic[E]):
     @classmethod
     def _read_addition(cls, row: Any) -> Self | None:
         """Read the row of a set that is one addition and nothing else; None for another row."""
-        if not are_rows(row) or len(row) != 4:
+        if not is_row(row, 4):
             return None
         actor, ranges, steps, leaves = row
-        if not are_rows(ranges, steps, leaves):
+        if not are_rows((ranges, steps, leaves)):
             return None
         if len(ranges) != 3 or not len(steps) == len(leaves) == 1:
             return None
         first, gap, length = ranges
         (sequence,) = steps
         # By type as well: 1.0 and True equal 1, and are not what is written.
-        if not are_integers(first, gap, length, sequence):
+        if not are_integers((first, gap, length, sequence)):
             return None
         if first or length != 1 or gap != sequence - 1 or not 1 < sequence <= COUNT_MAX:
             return None

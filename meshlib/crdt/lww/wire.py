@@ -26,7 +26,9 @@ from meshlib.reading import (
     COUNT_MAX,
     STAMP_LOGICAL_MAX,
     STAMP_MS_MAX,
+    are_integers,
     is_integer,
+    is_packed,
     read_actor,
     read_bytes,
     read_column,
@@ -152,7 +154,7 @@ def _read_writes(writes: Sequence[Any]) -> tuple[Iterable[Row], int]:
     positions, after, logicals, sequences = columns
     # None of them is over the last actor's, so all are there when no actor's is missing.
     # One byte cannot be searched for a larger number.
-    is_narrow = isinstance(positions, bytes) and len(actors) <= 256
+    is_narrow = is_packed(positions) and len(actors) <= 256
     used = positions if is_narrow else set(positions)
     require(all(map(used.__contains__, range(len(actors)))), "an actor without a write")
     require(0 in after if count else base_ms == 0, "the earliest milliseconds must be a write's")
@@ -175,7 +177,7 @@ def _read_changes(
 ) -> Iterable[Changes]:
     """Read the changes of each entry; equal ones, which most are, share one tuple."""
     wires = read_rows(wire, "changes", count=len(positions))
-    if set(map(type, wires)) != {int}:
+    if not wires or not are_integers(wires):
         return [
             _changes_from_wire(each, actors[position])
             for each, position in zip(wires, positions, strict=True)

@@ -160,7 +160,9 @@ class Layout(Generic[T]):
             raise DecodeError(f"expected {self._width} fields, not {len(fields)}")
         for place, width in self._wide:
             fields = (*fields[:place], fields[place : place + width], *fields[place + width :])
-        record = self._record(*[read(field) for read, field in zip(self._readers, fields)])
+        record = self._record(
+            *[read(field) for read, field in zip(self._readers, fields, strict=True)]
+        )
         if self._check is not None:
             self._check(record)
         return record
