@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ ALL_ALIVE = {"n0": "Alive", "n1": "Alive", "n2": "Alive"}
 
 
 @pytest.fixture
-def trio() -> Any:
+def trio() -> Iterator[MiniNetwork]:
     """Yield a network of three nodes that have met, and check their invariants at the end."""
     network = MiniNetwork()
     for name in ("n0", "n1", "n2"):
@@ -60,7 +61,7 @@ def say(network: MiniNetwork, speaker: str, target: str, *messages: Any) -> None
 
 
 @pytest.mark.parametrize("where", ["n0:1", "n1:1", "nobody:1", "n2:1"])
-def test_a_notice_of_a_conflict_ends_nobody(trio: Any, where: str) -> None:
+def test_a_notice_of_a_conflict_ends_nobody(trio: MiniNetwork, where: str) -> None:
     """Whatever address it names, the node's own among them: nobody there has its name."""
     own = record_of(trio, "n1")
     say(trio, "n0", "n1", ConflictNotice("n1", where, own.incarnation))
@@ -85,7 +86,7 @@ def test_a_join_request_of_an_older_start_ends_nobody() -> None:
     assert [m.name for m in node.members()] == ["n0"]
 
 
-def test_a_second_process_of_a_name_ends_the_newcomer_by_its_answer(trio: Any) -> None:
+def test_a_second_process_of_a_name_ends_the_newcomer_by_its_answer(trio: MiniNetwork) -> None:
     """The question that a notice leads to is answered by the holder, and by nobody else."""
     trio.start("n2", address="elsewhere")
     trio.run(2.0)
@@ -138,7 +139,7 @@ def test_an_address_that_can_be_dialled_is_read(address: str) -> None:
         {"incarnation": 0},
     ],
 )
-def test_a_record_with_one_part_changed_makes_no_member(trio: Any, change: Any) -> None:
+def test_a_record_with_one_part_changed_makes_no_member(trio: MiniNetwork, change: Any) -> None:
     """Its actor names the node and its start: a phantom would stay for hours on every node.
 
     And an incarnation at the end of all incarnations could never be refuted.
@@ -152,7 +153,7 @@ def test_a_record_with_one_part_changed_makes_no_member(trio: Any, change: Any) 
     assert rejected.reason is RejectReason.MALFORMED
 
 
-def test_a_version_at_its_end_does_not_silence_a_member(trio: Any) -> None:
+def test_a_version_at_its_end_does_not_silence_a_member(trio: MiniNetwork) -> None:
     """Counting on past the last made records that nobody read."""
     news = MemberNews(evolve(record_of(trio, "n1"), version=VERSION_MAX), "")
     say(trio, "n0", "n2", MemberUpdates((news,)))
@@ -177,7 +178,7 @@ def test_a_number_of_no_write_is_refused(number: int) -> None:
             decode_message(encode_message(VectorExchange({actor: number})))
 
 
-def test_a_malformed_volatile_message_counts_against_its_connection(trio: Any) -> None:
+def test_a_malformed_volatile_message_counts_against_its_connection(trio: MiniNetwork) -> None:
     """The name of the node that sent it closes nothing."""
     say(trio, "n0", "n1", VolatileMessage("rate_limit:report", b"\xc1"))
     (rejected,) = [e for e in trio.events["n1"] if isinstance(e, PacketRejected)]

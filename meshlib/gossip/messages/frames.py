@@ -36,6 +36,7 @@ from meshlib.reading import (
     read_bytes,
     read_incarnation,
     read_name,
+    read_row,
     read_rows,
     read_text,
     read_tree,
@@ -193,7 +194,7 @@ def decode_frame(data: bytes, *, cluster: str) -> Frame:
     body = data[PREFIX_BYTES:]
     if hash64(body).to_bytes(8, "big") != data[3:PREFIX_BYTES]:
         raise DecodeError("the checksum does not fit", reason=RejectReason.CHECKSUM)
-    tree = read_rows(read_tree(body), "a frame", count=8)
+    tree = read_row(read_tree(body), "a frame", 8)
     require(are_plain(tree[:7]), "the fields of a header must hold nothing inside")
     theirs = read_text(tree[0], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
     if theirs != cluster:

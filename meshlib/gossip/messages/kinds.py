@@ -36,7 +36,7 @@ from meshlib.gossip.messages.replication import (
     VectorExchange,
     VolatileMessage,
 )
-from meshlib.reading import read_integer, read_rows, read_tree, require
+from meshlib.reading import is_integer, read_rows, read_tree
 
 __all__ = [
     "MESSAGE_TYPES",
@@ -108,9 +108,8 @@ def decode_message(data: bytes) -> Message:
         LimitExceeded: a field over its limit.
     """
     tree = read_rows(read_tree(data), "a message")
-    require(len(tree) > 0, "a message must not be empty")
-    layout = _BY_CODE.get(read_integer(tree[0], "the kind of a message"))
+    layout = _BY_CODE.get(tree[0]) if tree and is_integer(tree[0]) else None
     if layout is None:
-        raise DecodeError(f"unknown message {tree[0]}")
+        raise DecodeError("not a message of a known kind")
     message: Message = layout.read(tree[1:])
     return message

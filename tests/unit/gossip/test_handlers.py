@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
+
+from support.mini_network import MiniNetwork
 
 import meshlib.gossip
 from meshlib.gossip.messages.kinds import MESSAGE_TYPES
@@ -24,7 +25,7 @@ def timer_kinds() -> set[str]:
     return kinds
 
 
-def test_every_message_has_a_handler(trio: Any) -> None:
+def test_every_message_has_a_handler(trio: MiniNetwork) -> None:
     """One that had none would end the node that gets it."""
     assert set(trio.nodes["n0"]._engine._message_handlers) == set(MESSAGE_TYPES)
 
@@ -34,6 +35,6 @@ def test_every_message_has_a_number_of_its_own() -> None:
     assert len({kind.code for kind in MESSAGE_TYPES}) == len(MESSAGE_TYPES)
 
 
-def test_every_kind_of_timer_has_a_handler(trio: Any) -> None:
+def test_every_kind_of_timer_has_a_handler(trio: MiniNetwork) -> None:
     """One that had none would end the node that it is due on, and one too many is dead code."""
     assert set(trio.nodes["n0"]._engine._timer_handlers) == timer_kinds()
