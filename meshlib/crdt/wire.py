@@ -1,6 +1,5 @@
 """The digest of a wire tree, and checks of what a caller gives a type.
 
-
 What a peer gives it is read by `meshlib.reading`. What one type alone asks of its own tree (rows
 that fit together, a limit) is checked in its `from_wire`, with the same errors.
 """

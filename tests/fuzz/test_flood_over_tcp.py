@@ -90,7 +90,7 @@ def is_at_rest(runtimes: list[MeshRuntime]) -> bool:
 def codes(runtimes: list[MeshRuntime]) -> set[int]:
     """Return the kinds of messages that were sent so far."""
     transport: Any = runtimes[0].transport
-    return {message[0] for frame in transport.seen for message in parse_frame(frame)[5]}
+    return {message[0] for frame in transport.seen for message in parse_frame(frame)[-1]}
 
 
 async def until(condition: Callable[[], bool]) -> None:

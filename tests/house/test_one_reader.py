@@ -19,6 +19,7 @@ UNPACKERS = {
     READING: "the one room",
     "meshlib/codec.py": "where it is defined; `decode_value` thaws what users stored",
     "meshlib/testing/checkers/inside.py": "counts the messages of frames that a node has made",
+    "meshlib/testing/laws/foreign.py": "reads and writes what one law of foreign types needs",
     "meshlib/testing/laws/spec.py": "reads what a type under test has written",
     "meshlib/testing/specs/registers.py": "a deliberate bug: it reads carelessly",
 }

@@ -15,7 +15,7 @@ from typing import Any, Final
 from meshlib.codec import pack, unpack
 from meshlib.crdt import registry
 from meshlib.errors import DecodeError, RemoteError
-from meshlib.gossip.messages.frames import PREFIX_BYTES, decode_frame
+from meshlib.gossip.messages.frames import FORMAT_VERSION, MAGIC, PREFIX_BYTES, decode_frame
 from meshlib.gossip.messages.kinds import EntriesMessage, TransferPageMessage
 from meshlib.hashing import hash64
 from meshlib.replication.transfers.pages import PageContent
@@ -39,11 +39,11 @@ HOSTILE: Final[tuple[Any, ...]] = (
 
 def seal(body: bytes) -> bytes:
     """Put the head with the right checksum before a frame's body."""
-    return b"MS\x01" + hash64(body).to_bytes(8, "big") + body
+    return MAGIC + bytes((FORMAT_VERSION,)) + hash64(body).to_bytes(8, "big") + body
 
 
 def parse_frame(frame: bytes) -> list[Any]:
-    """Return a frame's six fields, the messages as trees."""
+    """Return a frame's fields, the messages as trees."""
     *header, messages = unpack(frame[PREFIX_BYTES:])
     return [*header, [list(unpack(message)) for message in messages]]
 
@@ -126,7 +126,7 @@ class Mutator:
             return self._pack_or_flip([*header, messages], frame)
         if choice < 0.3:
             return self.flip_body(frame)
-        message = self.rng.choice(fields[5])
+        message = self.rng.choice(fields[-1])
         if choice < 0.4:
             data = self._flip(pack(message))
             *header, messages = fields

@@ -50,7 +50,11 @@ __all__ = [
 
 EPOCH_S: Final = 1_750_000_000.0
 GOSSIP: Final = GossipConfig(
-    probe_interval_s=0.5, exchange_interval_s=1.0, heal_interval_s=2.0, content_check_period=2
+    probe_interval_s=0.5,
+    exchange_interval_s=1.0,
+    heal_interval_s=2.0,
+    content_check_period=2,
+    bootstrap_after_s=0.5,
 )
 
 
@@ -229,7 +233,7 @@ def corpus_of(frames: dict[bytes, str], *, each_max: int = 40) -> list[tuple[byt
     """Choose frames so that every kind of message is there, rare ones first."""
     chosen: dict[tuple[int, ...], list[tuple[bytes, str]]] = {}
     for frame, address in frames.items():
-        kinds = tuple(sorted({unpack(m)[0] for m in unpack(frame[PREFIX_BYTES:])[5]}))
+        kinds = tuple(sorted({unpack(m)[0] for m in unpack(frame[PREFIX_BYTES:])[-1]}))
         kept = chosen.setdefault(kinds, [])
         if len(kept) < each_max:
             kept.append((frame, address))
@@ -240,7 +244,9 @@ def complete(
     corpus: list[tuple[bytes, str]], first: MeshNode, second: MeshNode
 ) -> list[tuple[bytes, str]]:
     """Add frames from one node to another with messages that a calm cluster does not send."""
-    header = FrameHeader("mesh", first.name, first.node_id.incarnation, first.actor, first.address)
+    header = FrameHeader(
+        "mesh", first.name, first.node_id.incarnation, first.actor, first.address, is_ready=True
+    )
     own = next(m for m in second.members() if m.name == second.name)
     rare: tuple[Message, ...] = (
         ConflictNotice(second.name, first.address, own.incarnation),

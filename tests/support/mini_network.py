@@ -65,8 +65,8 @@ class MiniNetwork:
         if state is not None:
             node.restore(state, age_s=age_s, now=self.now)
         node.replica.open("app", type_tag="lww_map")
-        seeds = [seed + PORT for seed in seeds]
-        node.join(seeds, now=self.now, may_find_more=may_find_more)
+        where_from = [seed + PORT for seed in seeds]
+        node.join(where_from, now=self.now, may_find_more=may_find_more)
         self.pump(where)
         return node
 

@@ -35,6 +35,7 @@ from meshlib.reading import (
     read_address,
     read_bytes,
     read_incarnation,
+    read_integer,
     read_name,
     read_row,
     read_rows,
