@@ -13,7 +13,6 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from meshlib.crdt.wire import COUNT_MAX
 from meshlib.identity import ActorId
 from meshlib.limits import RATE_KEYS_MAX, RATE_KEYS_PER_MESSAGE_MAX, RATE_PENDING_MAX
 from meshlib.ratelimit.leases.questions import (
@@ -31,6 +30,7 @@ from meshlib.ratelimit.leases.views import View
 from meshlib.ratelimit.leases.votes import HeldCount, Mandate, Vote, Voter
 from meshlib.ratelimit.leases.windows import PERIOD_S, WindowClock
 from meshlib.ratelimit.messages import RateMessage
+from meshlib.reading import COUNT_MAX
 
 __all__ = ["KeyOwner", "OwnedKey", "Settled"]
 

@@ -10,24 +10,26 @@ nothing else, before anything has changed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from attrs import frozen
 
-from meshlib.codec import pack, unpack
-from meshlib.crdt.wire import (
-    read_actor,
-    read_bool,
-    read_integer,
-    read_rows,
-    require,
-)
-from meshlib.errors import DecodeError, LimitExceeded, VersionMismatch
+from meshlib.codec import pack
+from meshlib.errors import LimitExceeded, VersionMismatch
 from meshlib.identity import ActorId
 from meshlib.limits import KEY_BYTES_MAX, RATE_COSTS_MAX, RATE_KEYS_PER_MESSAGE_MAX
 from meshlib.ratelimit.leases.votes import HeldCount, Vote
+from meshlib.reading import (
+    read_actor,
+    read_bool,
+    read_integer,
+    read_number,
+    read_rows,
+    read_text,
+    read_tree,
+    require,
+)
 
 __all__ = [
     "ANSWER_DOCUMENT",
@@ -378,7 +380,7 @@ def batches(parts: Sequence[PartT]) -> Iterable[tuple[PartT, ...]]:
 
 
 def _read_body(data: bytes, count: int) -> Sequence[Any]:
-    rows = read_rows(unpack(data), "a rate-limit message")
+    rows = read_rows(read_tree(data), "a rate-limit message")
     require(len(rows) >= 1, "a rate-limit message must not be empty")
     version = read_integer(rows[0], "the version", minimum=1)
     if version != FORMAT_VERSION:
@@ -388,23 +390,13 @@ def _read_body(data: bytes, count: int) -> Sequence[Any]:
 
 
 def _read_parts(rows: Any, read: Callable[[Any], PartT]) -> tuple[PartT, ...]:
-    parts = read_rows(rows, "the keys")
-    limit = RATE_KEYS_PER_MESSAGE_MAX
-    if len(parts) > limit:
-        raise LimitExceeded("keys in a message", size=len(parts), limit=limit)
+    parts = read_rows(rows, "the keys of a message", count_max=RATE_KEYS_PER_MESSAGE_MAX)
     return tuple(read(part) for part in parts)
 
 
 def _read_key(key: Any) -> str:
-    if type(key) is not str or not key:
-        raise DecodeError("a rate-limit key must be text and not empty")
-    size = len(key.encode())
-    if size > KEY_BYTES_MAX:
-        raise LimitExceeded("key bytes", size=size, limit=KEY_BYTES_MAX)
-    return key
+    return read_text(key, "a rate-limit key", bytes_max=KEY_BYTES_MAX, is_empty_allowed=False)
 
 
 def _read_seconds(value: Any) -> float:
-    if type(value) is not float or not 0 <= value <= SECONDS_MAX or math.isnan(value):
-        raise DecodeError("a duration must be a finite number of seconds, 0 or more")
-    return value
+    return read_number(value, "a duration", maximum=SECONDS_MAX)
