@@ -68,18 +68,19 @@ class Upkeep:
         if heard_at is not None and now - heard_at > self._context.config.forget_after_s / 2:
             self.rejoin(now, contact_at=heard_at)
 
-    def rejoin(self, now: float, *, contact_at: float) -> None:
+    def rejoin(self, now: float, *, contact_at: float, was_present: bool = False) -> None:
         """Become a new writer: adopt a peer's state, and write again what only this node has.
 
         Args:
             now: monotonic seconds.
             contact_at: when this node was last in contact with the others; may be before 0.
+            was_present: whether it was never out of contact: see `Replica.begin_rejoin`.
         """
         context = self._context
         old = context.actor
         incarnation = context.record.incarnation + 1 + context.rng.getrandbits(16)
         new = actor_id(context.name, incarnation)
-        context.replica.begin_rejoin(new)
+        context.replica.begin_rejoin(new, was_present=was_present)
         record = context.update_own_record(actor=new, incarnation=incarnation)
         context.members.apply(record, now=now)
         self._anti_entropy.restart()
@@ -96,7 +97,9 @@ class Upkeep:
             and event.actor == context.actor
             and not context.replica.is_rejoining
         ):
-            self.rejoin(now, contact_at=now)
+            # A stolen number tells nothing of an absence; having been forgotten does.
+            was_present = isinstance(event, IdentityStolen)
+            self.rejoin(now, contact_at=now, was_present=was_present)
 
     def _forget_writers(self, now: float) -> None:
         """Take writers out of the vector whose starts have long been over. O(actors)."""

@@ -44,6 +44,7 @@ class LocalReplica:
         self._begin(Parts(actor, clock, self.config, journal))
         self._served = self._parts
         self._transfers = 0
+        self._was_present = False
 
     def _begin(self, parts: Parts) -> None:
         """Set up what absorbs and logs, over fresh parts."""

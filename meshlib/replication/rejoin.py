@@ -8,6 +8,11 @@ dropped by another, and only a write after all of them is the same to both.
 
 Not only its own writes are written again: it may be the only survivor that has another's. And
 not only what it has: it may be the only one that knows of a removal.
+
+A node that was never away comes back too, when somebody else's writes bear its actor. Then the
+numbers of the adopted vector prove less: no removal was dropped that this node has not seen, so
+whatever it has and the peer has not is missing there, and is written again, covered or not. An
+invented number must not make anybody forget a write.
 """
 
 from __future__ import annotations
@@ -30,13 +35,17 @@ __all__ = ["setter", "write_again"]
 Write = Callable[[str, Mutator], Any]
 
 
-def write_again(former: Parts, parts: Parts, write: Write) -> tuple[int, list[LostWrite]]:
+def write_again(
+    former: Parts, parts: Parts, write: Write, *, was_present: bool = False
+) -> tuple[int, list[LostWrite]]:
     """Write what only the former documents hold to the adopted ones. O(content).
 
     Args:
         former: the documents of before, and the vector that tells what had been seen.
         parts: the adopted ones, and the vector that tells what the peers had.
         write: writes to an adopted document.
+        was_present: whether this node was never out of contact, so that no peer can have dropped
+            a removal that is not known here.
 
     Returns:
         how many writes were made again, and those that could not be kept.
@@ -52,22 +61,45 @@ def write_again(former: Parts, parts: Parts, write: Write) -> tuple[int, list[Lo
                 continue
             adopted = parts.documents.open(document.name, document.tag)
         if isinstance(document.state, LWWMap):
-            kept += _write_entries(document, adopted, parts, write, lost)
+            unseen = _unseen(document, adopted, parts, former.actor if was_present else None)
+            kept += _write_entries(document, adopted, unseen, write, lost)
             kept += _remove_again(document, adopted, former, parts, write)
         else:
             kept += _write_difference(document, adopted, write, lost)
     return kept, lost
 
 
+def _unseen(
+    former: HeldDocument, adopted: HeldDocument, parts: Parts, present: ActorId | None
+) -> list[tuple[Any, Any]]:
+    """Return the entries of a map that the peers have not seen, with their keys. O(entries).
+
+    Those whose number the adopted vector does not cover; and of a node that was present as
+    `present`, what it has alone, whatever the vector says. Only a removal by another writer may
+    be dropped by the peers already.
+    """
+    unseen = []
+    for key, entry in former.state.entries():
+        if entry.stamp == NO_WRITE:
+            continue
+        if parts.vector.covers(entry.actor, entry.sequence):
+            held = adopted.state.entry(key)
+            is_newer = held is None or held.stamp < entry.stamp
+            is_kept = held is not None or entry.payload is not None or entry.actor == present
+            if present is None or not is_newer or not is_kept:
+                continue
+        unseen.append((entry, key))
+    return unseen
+
+
 def _write_entries(
-    former: HeldDocument, adopted: HeldDocument, parts: Parts, write: Write, lost: list[LostWrite]
+    former: HeldDocument,
+    adopted: HeldDocument,
+    unseen: list[tuple[Any, Any]],
+    write: Write,
+    lost: list[LostWrite],
 ) -> int:
-    """Write again the entries of a map whose number the adopted vector does not cover."""
-    unseen = [
-        (entry, key)
-        for key, entry in former.state.entries()
-        if entry.stamp != NO_WRITE and not parts.vector.covers(entry.actor, entry.sequence)
-    ]
+    """Write again the entries of a map that the peers have not seen."""
     kept = 0
     for entry, key in sorted(unseen, key=lambda pair: pair[0].stamp):
         held = adopted.state.entry(key)

@@ -310,8 +310,11 @@ class Replica(LocalReplica):
             now: monotonic seconds.
 
         Returns:
-            how many were dropped.
+            how many were dropped; none while `is_rejoining`, for what was removed meanwhile must
+            still be known when this node writes again what it had.
         """
+        if self.is_rejoining:
+            return 0
         vector = self._parts.vector
         aged = self._grace.aged(vector.view, now=now)
         forgotten, late = vector.forgotten, self._parts.late
@@ -407,7 +410,7 @@ class Replica(LocalReplica):
 
     # Coming back
 
-    def begin_rejoin(self, actor: ActorId) -> None:
+    def begin_rejoin(self, actor: ActorId, *, was_present: bool = False) -> None:
         """Begin to come back as a new writer, after being out of contact for too long.
 
         From now on this replica is empty to its peers: entries and pages fill a second set of
@@ -417,6 +420,8 @@ class Replica(LocalReplica):
 
         Args:
             actor: the new writer, never used before.
+            was_present: whether this node was never out of contact: then all that it has and a
+                peer lacks is written again, whatever that peer's vector covers.
 
         Raises:
             StateError: the actor is the present one. State unchanged.
@@ -431,6 +436,7 @@ class Replica(LocalReplica):
             self._parts.documents.open(document.name, document.tag)
         self._writes = writes
         self._served = served
+        self._was_present = was_present
 
     def finish_rejoin(self) -> RejoinReport:
         """Take over what was adopted, and write again what only this node had. O(content).
@@ -460,7 +466,7 @@ class Replica(LocalReplica):
         self._writes = OpenWrites(parts)
         for document in parts.documents:
             parts.journal.note(Change(document.name, document.state, False, True))
-        kept, lost = write_again(former, parts, self.write)
+        kept, lost = write_again(former, parts, self.write, was_present=self._was_present)
         parts.late.join(former.late.horizon)
         return RejoinReport(old, new, kept, tuple(lost))
 

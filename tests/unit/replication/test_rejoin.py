@@ -305,3 +305,75 @@ def test_what_a_writer_forgotten_long_ago_wrote_stays_removed(
 
     assert report.kept == 0
     assert {"y": 1, "z": 1} == world.live(a)
+
+
+def test_a_node_that_was_present_keeps_what_an_invented_number_covers(world: World) -> None:
+    """Its own write, another's, and its own removal; a peer had none of them, and says it had."""
+    a, b, _ = pair(world)
+    world.put(a, "mine", 1)
+    world.remove(a, "x")
+    c = world.replica("c")
+    a.receive([world.put(c, "theirs", 2)])
+    invented = {a.actor: 65_536, c.actor: 1}
+    a.begin_rejoin(NEW, was_present=True)
+    world.transfer(b, a)
+    for actor, number in invented.items():
+        a._parts.vector.set(actor, number)
+    report = a.finish_rejoin()
+
+    assert (3, ()) == (report.kept, report.lost)
+    b.receive(a.flush())
+    assert {"mine": 1, "theirs": 2} == world.live(a) == world.live(b)
+
+
+def test_a_node_that_was_present_does_not_bring_back_what_it_saw_removed(world: World) -> None:
+    """A tombstone that the peers have dropped is not written again either."""
+    a, b, _ = pair(world)
+    removal = world.remove(b, "x")
+    a.receive([removal])
+    b.collect_tombstones(b.version_vector, now=0.0)
+    a.begin_rejoin(NEW, was_present=True)
+    world.transfer(b, a)
+
+    assert 0 == a.finish_rejoin().kept
+    assert {} == world.live(a)
+
+
+def test_no_removal_is_dropped_while_a_peers_state_is_adopted(world: World) -> None:
+    """What was removed meanwhile is still known when what this node had is written again."""
+    a, b, _ = pair(world)
+    a.begin_rejoin(NEW, was_present=True)
+    world.transfer(b, a)
+    a.receive([world.remove(b, "x")])
+    a.collect_tombstones(a.version_vector, now=0.0)
+    a.collect_tombstones(a.version_vector, now=1e6)
+    a.finish_rejoin()
+
+    assert {} == world.live(a)
+
+
+def test_a_removal_that_an_invented_number_covers_is_made_again(world: World) -> None:
+    """The adopted peer never had the key, and another one still has."""
+    a, b, _ = pair(world)
+    c = world.replica("c")
+    mine = world.put(c, "y", 1)
+    b.receive([mine])
+    world.remove(a, "x")
+    a.begin_rejoin(NEW, was_present=True)
+    a.receive([mine])
+    a._parts.vector.set(a.actor, 65_536)
+    a.finish_rejoin()
+    b.receive(a.flush())
+
+    assert {"y": 1} == world.live(b)
+
+
+def test_what_was_replaced_while_a_state_was_adopted_is_not_lost(world: World) -> None:
+    """A node that was present knows what its value was replaced by: nobody's write is missing."""
+    a, b, entries = pair(world)
+    a.begin_rejoin(NEW, was_present=True)
+    a.receive([*entries, world.put(b, "x", "new")])
+    report = a.finish_rejoin()
+
+    assert (0, ()) == (report.kept, report.lost)
+    assert {"x": "new"} == world.live(a)
