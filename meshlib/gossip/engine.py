@@ -299,7 +299,10 @@ class Engine:
             self.upkeep.note_contact(now)
         readable = [m for m in frame.messages if is_current or isinstance(m, _FROM_ANYONE)]
         for message in readable:
-            self._handle(message, header, now)
+            try:
+                self._handle(message, header, now)
+            except RemoteError as error:  # a page of a transfer, which is read when it is taken
+                self.reject(error.reason, sender=sender, size=len(data), detail=str(error))
         if is_current and header.name != self._context.name:
             self.beginning.hear(header, now)
         if not is_current:

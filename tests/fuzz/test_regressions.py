@@ -9,15 +9,20 @@ import pytest
 from attrs import evolve
 from support.mini_network import MiniNetwork
 
+from meshlib.crdt import registry
 from meshlib.errors import DecodeError, RejectReason, RemoteError
-from meshlib.gossip import PacketRejected
-from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
+from meshlib.gossip import NameConflict, PacketRejected
+from meshlib.gossip.messages.frames import FrameHeader, FrameWriter, decode_frame
 from meshlib.gossip.messages.kinds import (
     ConflictNotice,
     EntriesMessage,
     JoinRequest,
     MemberNews,
     MemberUpdates,
+    PingResponse,
+    TransferAvailable,
+    TransferPageMessage,
+    TransferRequest,
     VectorExchange,
     VolatileMessage,
     decode_message,
@@ -184,3 +189,109 @@ def test_a_malformed_volatile_message_counts_against_its_connection(trio: MiniNe
     (rejected,) = [e for e in trio.events["n1"] if isinstance(e, PacketRejected)]
 
     assert ("a connection", RejectReason.MALFORMED) == (rejected.sender, rejected.reason)
+
+
+def frames_of(network: MiniNetwork, name: str) -> list[Any]:
+    """Return the messages that a node has to send, read; they are not delivered."""
+    packets = network.nodes[name].packets_to_send()
+    return [m for p in packets for m in decode_frame(p.data, cluster="mesh").messages]
+
+
+def test_a_malformed_page_counts_against_its_connection(trio: MiniNetwork) -> None:
+    """A sender writes its pages itself, so one that cannot be read is its own doing."""
+    own = record_of(trio, "n0")
+    header = FrameHeader("mesh", own.name, own.incarnation, own.actor, own.address, is_ready=True)
+    node = trio.nodes["n1"]
+
+    def give(message: Any) -> None:
+        writer = FrameWriter(header, bytes_max=FRAME_BYTES_MAX)
+        writer.add(encode_message(message))
+        for frame in writer.frames():
+            node.receive(frame, sender="a connection", now=trio.now)
+
+    give(TransferAvailable())
+    (request,) = [m for m in frames_of(trio, "n1") if isinstance(m, TransferRequest)]
+    node.events()
+    give(TransferPageMessage(request.session, 0, "app", b"\xc1", None))
+    (rejected,) = [e for e in node.events() if isinstance(e, PacketRejected)]
+
+    assert ("a connection", RejectReason.MALFORMED) == (rejected.sender, rejected.reason)
+
+
+@pytest.mark.parametrize(("where", "is_believed"), [("n2:1", False), ("elsewhere:1", True)])
+def test_an_answer_from_another_address_ends_nobody(where: str, is_believed: bool) -> None:
+    """A node that asks whether another one has its name hears the one that it asked."""
+    network = MiniNetwork()
+    node = network.start("n0", seeds=())
+    own = record_of(network, "n0")
+    say(network, "n0", "n0", ConflictNotice("n0", "elsewhere:1", own.incarnation))
+    (claim,) = node._engine.roster._claims._claims.values()
+    other = own.incarnation + 1
+    header = FrameHeader("mesh", "n0", other, actor_id("n0", other), where)
+    writer = FrameWriter(header, bytes_max=FRAME_BYTES_MAX)
+    writer.add(encode_message(PingResponse(claim.sequence)))
+    for frame in writer.frames():
+        node.receive(frame, sender="a connection", now=network.now)
+
+    assert any(isinstance(e, NameConflict) for e in node.events()) is is_believed
+
+
+def test_an_invented_number_of_a_node_loses_nothing_that_it_has(trio: MiniNetwork) -> None:
+    """Not even when a second damaged frame comes while it takes a peer's state.
+
+    One frame made n1's write reach far ahead of the last that n1 has made, so it became another
+    writer. Meanwhile an entry of n0 came to it under another document's name; then it covered a
+    write that it did not hold, which was the proof for all others that it had been removed.
+    """
+    trio.put("n0", "kept", 1)
+    trio.run(1.0)
+    actors = {name: node.actor for name, node in trio.nodes.items()}
+    numbers = dict(trio.nodes["n1"].replica.version_vector)
+    held: Any = trio.nodes["n0"].replica.get("app")
+    delta = registry.encode(held)
+    entry = LogEntry(actor=actors["n0"], first=1, last=1, document="app", delta=delta)
+    ahead = numbers.get(actors["n1"], 0)
+    invented = evolve(entry, actor=actors["n1"], first=ahead + 1, last=65_536)
+    say(trio, "n0", "n1", EntriesMessage((invented,)))
+    assert trio.nodes["n1"].replica.is_rejoining
+    say(trio, "n0", "n1", EntriesMessage((evolve(entry, document="elsewhere"),)))
+    trio.run(10.0)
+
+    assert trio.nodes["n1"].actor != actors["n1"]
+    assert trio.values("kept") == [1, 1, 1]
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_peer_is_not_believed_what_a_third_node_has_written(
+    trio: MiniNetwork, is_partial: bool
+) -> None:
+    """A vector tells what its sender has: a number far ahead makes nobody skip what comes."""
+    trio.put("n1", "first", 1)
+    trio.run(1.0)
+    writer = trio.nodes["n1"].actor
+    say(trio, "n0", "n2", VectorExchange({writer: 65_536}, is_partial=is_partial))
+    trio.put("n1", "second", 2)
+    trio.run(5.0)
+
+    assert trio.values("second") == [2, 2, 2]
+    assert [n.replica.version_vector[writer] for n in trio.nodes.values()] == [2, 2, 2]
+    assert trio.nodes["n1"].actor == writer
+
+
+def test_writes_that_an_invented_entry_hides_come_under_another_writer(trio: MiniNetwork) -> None:
+    """A peer that believes the entry takes the next writes for old ones, until the writer hears."""
+    trio.put("n1", "first", 1)
+    trio.run(1.0)
+    writer = trio.nodes["n1"].actor
+    delta = registry.encode(trio.nodes["n1"].replica.get("app"))
+    invented = LogEntry(actor=writer, first=2, last=65_536, document="app", delta=delta)
+    trio.cut_both("n1", "n2")
+    trio.cut_both("n1", "n0")
+    say(trio, "n0", "n2", EntriesMessage((invented,)))
+    trio.put("n1", "second", 2)
+    trio.run(0.2)
+    trio.cuts.clear()
+    trio.run(10.0)
+
+    assert trio.nodes["n1"].actor != writer
+    assert trio.values("second") == [2, 2, 2]

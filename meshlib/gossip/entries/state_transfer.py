@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from meshlib.errors import RemoteError
+from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip.context import Context, Timer
 from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.events import EntryRejected, StateRestored
@@ -182,7 +182,14 @@ class StateTransfer:
     def on_transfer_page(
         self, message: TransferPageMessage, header: FrameHeader, now: float
     ) -> None:
-        """Absorb a page; with the last one, the vector."""
+        """Absorb a page; with the last one, the vector.
+
+        Raises:
+            RemoteError: the page is malformed. Its sender made it, and forwarded it for nobody,
+                so it counts against the connection that it came by. The transfer is over, as it
+                is with an event alone when this node has no room for a page, or does not know
+                its type.
+        """
         incoming = self._incoming
         if (
             incoming is None
@@ -198,6 +205,8 @@ class StateTransfer:
             except RemoteError as error:
                 self._incoming = None
                 self._report_page(message, header, error)
+                if error.reason is RejectReason.MALFORMED:
+                    raise
                 return
         incoming.next_index += 1
         incoming.tries = 0
