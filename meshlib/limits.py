@@ -128,10 +128,12 @@ TEXT_CHARACTERS_MAX: Final = 262_144
 """Characters of one text in a prefix tree: about 64 Ki tokens."""
 
 TREE_CHARACTERS_MAX: Final = 67_108_864
-"""Characters held by one prefix tree over all tenants: upstream's command-line default."""
+"""Characters held by one prefix tree over all tenants, or tokens by one of those: upstream's
+command-line default."""
 
 BLOCKS_MAX: Final = 2_097_152
-"""Blocks of all tenants in one block index: about 500 MB of Python objects."""
+"""Blocks of all tenants in one block index: about 40 MB as chains, 300 MB where they come one by
+one."""
 
 PREFIX_HELD_FACTOR: Final = 4
 """How many times a prefix cache may be over its limit by joining what peers hold: each side of

@@ -1,18 +1,23 @@
 """Indexes that answer who has the longest prefix of a request cached.
 
 radix_tree.py   RadixTree: holds text
-nodes.py        its nodes
+token_tree.py   TokenTree: holds token ids
+prefix_tree.py  what the two trees share
+nodes.py        their nodes, in columns
 block_index.py  BlockIndex: holds chains of block hashes
+chains.py       how a text or tokens become a chain
+runs.py         stretches of blocks with the same holders
 recency.py      least recently used first
 records.py      what the indexes take and answer
 
-Both indexes are useful on their own.
+Each index is useful on its own.
 """
 
-from meshlib.prefix.block_index import (
+from meshlib.prefix.block_index import BlockIndex
+from meshlib.prefix.chains import (
     BLOCK_CHARACTERS,
     BLOCK_TOKENS,
-    BlockIndex,
+    Chain,
     text_chain,
     token_chain,
 )
@@ -27,16 +32,19 @@ from meshlib.prefix.records import (
     check_block,
     check_tenant,
 )
+from meshlib.prefix.token_tree import TokenTree
 
 __all__ = [
     "ACCESS_MAX",
     "BLOCK_CHARACTERS",
     "BLOCK_TOKENS",
     "BlockIndex",
+    "Chain",
     "Entry",
     "Match",
     "Placement",
     "RadixTree",
+    "TokenTree",
     "check_access",
     "check_block",
     "check_tenant",

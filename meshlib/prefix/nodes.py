@@ -1,89 +1,70 @@
-"""The nodes of the radix tree, and how they are parted, joined and copied.
+"""The nodes of a prefix tree in columns, and how they are parted, joined and held.
 
-Rule: comparing edges, and every change of the tree's shape, must live in this file.
+Rule: comparing edges, and every change of the tree's shape or of who holds what, must live in
+this file.
+
+A node is a number, and what belongs to it stands at that number in lists and arrays: the bytes of
+its edge, the node above, what hangs below. There is no object for a node, so the garbage
+collector has a few lists to follow however many nodes there are, and a node costs some 60 bytes
+beside its edge and its record in the order of eviction.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from functools import partial
-from typing import Final
-
-from meshlib.hashing import hash64_text
-from meshlib.prefix.recency import Recency
+from collections.abc import Iterable
+from typing import Any, Final
 
 __all__ = [
-    "Holding",
-    "Node",
-    "check_shape",
+    "ABSENT",
+    "NOBODY",
+    "ROOT",
+    "Below",
+    "Nodes",
+    "common_bytes",
     "common_length",
     "common_prefix_length",
-    "copy_below",
-    "known_hash",
-    "split",
-    "tidy",
-    "youngest_edges",
 ]
 
-_GALLOP_START: Final = 64
+ROOT: Final = 0
+"""The node that ends nothing: the empty text."""
+
+ABSENT: Final = -1
+"""No access: the tenant has no entry there."""
+
+NOBODY: Final = -2
+"""The owner of a node that is free to be used again."""
+
+_SHARED: Final = -1
+"""The owner of a node that several tenants hold."""
+
+_THIN: Final = -3
+"""Less the number of the tenant whose entry ends there: the owner of a thin node."""
+
+_ENTRY_SHIFT: Final = 32
+_BELOW_MASK: Final = (1 << _ENTRY_SHIFT) - 1
+
+_WINDOW: Final = 16
+_GROWTH_MIN: Final = 16
+_GROWTH_MAX: Final = 1024
+_SETS_MAX: Final = 1024
+_PATTERNS_MAX: Final = 4096
+_THIN_HOLDERS_MAX: Final = 8
+
+_UNSHARED: Final[dict[int, int]] = {}
+
+_EDGES: Final = [b""] * 4
+_ZEROS: Final = array("i", [0] * 4)
+_OWNERS: Final = array("i", [_SHARED, NOBODY, NOBODY, NOBODY])
+_ACCESSES: Final = array("q", [ABSENT] * 4)
+_HASHES: Final = array("Q", [0] * 4)
+_SHARES: Final = [_UNSHARED] * 4
+_FREE: Final = array("i", [3, 2, 1])
 _GALLOP_FACTOR: Final = 8
 
-
-class Node:
-    """A point at which texts end or part. Its whole text never changes, its edge may.
-
-    `entries` are the texts that end here, `tenants` all who hold the point with the highest
-    access of their entries at or below it. In a leaf the two are one and the same dict, because
-    nothing hangs below that could make them differ; the root alone is never a leaf.
-
-    Args:
-        edge: the characters between the parent and this point.
-        parent: the node above; None for the root, and for a node that left the tree.
-    """
-
-    __slots__ = ("children", "edge", "entries", "parent", "tenants", "text_hash")
-
-    def __init__(self, edge: str, parent: Node | None) -> None:
-        self.edge = edge
-        self.parent = parent
-        self.children: dict[str, Node] = {}
-        self.tenants: dict[str, int] = {}
-        self.entries: dict[str, int] = self.tenants
-        self.text_hash: int | None = None
-
-    def text(self) -> str:
-        """Build the whole text from the root to this point. O(nodes above + characters)."""
-        edges: list[str] = []
-        node: Node | None = self
-        while node is not None:
-            edges.append(node.edge)
-            node = node.parent
-        edges.reverse()
-        return "".join(edges)
-
-
-class Holding:
-    """What one tenant has: its entries by last access, and the characters of its nodes.
-
-    Args:
-        tenant: the tenant.
-    """
-
-    __slots__ = ("characters", "recency")
-
-    def __init__(self, tenant: str) -> None:
-        self.characters = 0
-        self.recency: Recency[Node] = Recency(partial(_entry_access, tenant))
-
-
-def _entry_access(tenant: str, node: Node) -> int | None:
-    return node.entries.get(tenant)
-
-
-def known_hash(node: Node) -> int:
-    """Return the hash of the text of a node that ends an entry."""
-    assert node.text_hash is not None, "an entry without a hash"
-    return node.text_hash
+Below = dict[Any, int] | int | None
+"""What hangs below a node: nothing, one node, or nodes by the first unit of their edges."""
 
 
 def common_length(edge: str, text: str, position: int) -> int:
@@ -93,7 +74,7 @@ def common_length(edge: str, text: str, position: int) -> int:
     """
     limit = min(len(edge), len(text) - position)
     low = 1
-    step = _GALLOP_START
+    step = _WINDOW
     while True:
         high = min(low + step, limit)
         if not text.startswith(edge[low:high], position + low):
@@ -118,114 +99,517 @@ def common_prefix_length(one: str, other: str) -> int:
     return common_length(one, other, 0)
 
 
-def split(node: Node, length: int) -> Node:
-    """Part a node `length` characters down its edge, and return the new point above it.
+def common_bytes(edge: bytes, data: bytes, at: int) -> int:
+    """Return how many bytes of `edge` stand in `data` at `at`. O(what is shared), in C.
 
-    The node keeps its identity, its entries and its text. O(edge + tenants of the node).
+    Growing steps as of `common_length`; within the last of them two integers are compared, whose
+    highest differing bit tells the first differing byte.
     """
-    parent = node.parent
-    assert parent is not None, "the root has no edge to part"
-    upper = Node(node.edge[:length], parent)
-    upper.tenants = dict(node.tenants)
-    upper.entries = {}
-    parent.children[upper.edge[0]] = upper
-    node.edge = node.edge[length:]
-    node.parent = upper
-    upper.children[node.edge[0]] = node
-    return upper
+    low, high = 0, _WINDOW
+    piece, other = edge[:_WINDOW], data[at : at + _WINDOW]
+    while piece == other:
+        # What is shorter than asked for ends by what the two share.
+        low += len(piece)
+        if low < high:
+            return low
+        high = low * _GALLOP_FACTOR
+        piece, other = edge[low:high], data[at + low : at + high]
+    if len(piece) != len(other):
+        shorter = min(len(piece), len(other))
+        piece, other = piece[:shorter], other[:shorter]
+        if piece == other:
+            return low + shorter
+    while len(piece) > _WINDOW:
+        middle = len(piece) // 2
+        if piece[:middle] == other[:middle]:
+            piece, other = piece[middle:], other[middle:]
+            low += middle
+        else:
+            piece, other = piece[:middle], other[:middle]
+    differing = int.from_bytes(piece, "big") ^ int.from_bytes(other, "big")
+    return low + len(piece) - (differing.bit_length() + 7) // 8
 
 
-def tidy(changed: list[Node]) -> int:
-    """Give the tree its shape back around nodes that lost entries or tenants.
+class Nodes:
+    """The columns of a tree.
 
-    Nodes that nobody holds leave, a node that neither ends nor parts texts joins its child, and
-    what has become a leaf has one dict. O(changed nodes + edges joined).
+    A node that one tenant holds has it as its owner, and the access of the owner's entry that
+    ends there, or `ABSENT`. A node that several hold is in `shared`: for each of them how many
+    nodes right below it holds, and from bit 32 on one more than the access of its entry there.
+    A tenant holds a node as long as that number is not 0.
 
-    Returns:
-        How many characters left the tree.
+    A thin node is one of a conversation that went to several workers: one entry ends there, one
+    node hangs below, few hold it. Its entry is kept as that of a sole owner, and what is left in
+    `shared`, how many nodes below each holds, is the same object for all nodes like it and must
+    not be changed: `_held` makes a node of the other kind of it first.
+
+    Args:
+        first: returns the unit that an edge begins with: what `below` has it under.
     """
-    characters = 0
-    around: dict[Node, None] = dict.fromkeys(changed)
-    for node in changed:
-        if not node.tenants and node.parent is not None:
-            del node.parent.children[node.edge[0]]
-            characters += len(node.edge)
-            around[node.parent] = None
-            node.parent = None
-    for node in around:
-        if node.parent is None:
-            continue
-        if not node.children:
-            node.entries = node.tenants
-        elif len(node.children) == 1 and not node.entries:
-            _join_with_child(node, node.parent)
-    return characters
 
+    __slots__ = (
+        "accesses",
+        "below",
+        "counts",
+        "edges",
+        "first",
+        "free",
+        "hashes",
+        "named",
+        "owners",
+        "parents",
+        "patterns",
+        "sets",
+        "shared",
+    )
 
-def _join_with_child(node: Node, parent: Node) -> None:
-    (child,) = node.children.values()
-    child.edge = node.edge + child.edge
-    child.parent = parent
-    parent.children[child.edge[0]] = child
-    node.parent = None
+    def __init__(self, first: Any) -> None:
+        self.first = first
+        # Copies of columns for three nodes: many a tree is made to hold one entry and dropped.
+        self.edges = _EDGES[:]
+        self.below: list[Below] = [{}, None, None, None]
+        self.parents = _ZEROS[:]
+        self.counts = _ZEROS[:]
+        self.owners = _OWNERS[:]
+        self.accesses = _ACCESSES[:]
+        self.hashes = _HASHES[:]
+        self.shared = _SHARES[:]
+        self.free = _FREE[:]
+        self.patterns: dict[frozenset[tuple[int, int]], dict[int, int]] = {}
+        # The sorted names of who holds a node, and of tenants that hold some node together:
+        # sorting takes longer than all else in a match.
+        self.named: dict[int, tuple[str, ...]] = {}
+        self.sets: dict[frozenset[int], tuple[str, ...]] = {}
 
+    def copy(self) -> Nodes:
+        """Return independent columns; the edges' bytes are shared. O(nodes)."""
+        twin = Nodes(self.first)
+        twin.edges = self.edges.copy()
+        twin.below = [dict(each) if isinstance(each, dict) else each for each in self.below]
+        for name in ("parents", "counts", "owners", "accesses", "hashes", "free"):
+            setattr(twin, name, getattr(self, name)[:])
+        twin.shared = [
+            dict(held) if owner == _SHARED else held
+            for owner, held in zip(self.owners, self.shared, strict=True)
+        ]
+        return twin
 
-def copy_below(root: Node, other_root: Node) -> dict[Node, Node]:
-    """Copy all nodes below `root` to below `other_root`; return which became which. O(nodes)."""
-    twins = {root: other_root}
-    waiting = [root]
-    for node in waiting:
-        waiting.extend(node.children.values())
-        for key, child in node.children.items():
-            twin = twins[child] = twins[node].children[key] = Node(child.edge, twins[node])
-            twin.tenants = dict(child.tenants)
-            twin.entries = twin.tenants if not child.children else dict(child.entries)
-            twin.text_hash = child.text_hash
-    return twins
+    # Reading
 
+    def data(self, node: int) -> bytes:
+        """Build the bytes from the root to the end of a node. O(nodes above + bytes)."""
+        edges: list[bytes] = []
+        while node:
+            edges.append(self.edges[node])
+            node = self.parents[node]
+        edges.reverse()
+        return b"".join(edges)
 
-def youngest_edges(root: Node) -> list[tuple[int, int]]:
-    """Return for each node its highest access and the length of its edge. O(nodes * tenants)."""
-    waiting = list(root.children.values())
-    found: list[tuple[int, int]] = []
-    for node in waiting:
-        waiting.extend(node.children.values())
-        found.append((max(node.tenants.values()), len(node.edge)))
-    return found
+    def holders(self, node: int) -> Iterable[int]:
+        """Return the tenants that hold a node, by number, in no particular order."""
+        owner = self.owners[node]
+        return (owner,) if owner >= 0 else self.shared[node].keys()
 
+    def holds(self, node: int, tenant: int) -> bool:
+        """Tell whether a tenant holds a node. O(1)."""
+        owner = self.owners[node]
+        return owner == tenant or (owner < 0 and tenant in self.shared[node])
 
-def check_shape(root: Node) -> tuple[int, Counter[str], Counter[str]]:
-    """Assert what must hold at each node below `root`, and count. O(nodes * tenants).
+    def access(self, node: int, tenant: int) -> int:
+        """Return the access of a tenant's entry that ends at a node, or `ABSENT`. O(1)."""
+        owner = self.owners[node]
+        if owner == tenant:
+            return self.accesses[node]
+        if owner == _SHARED:
+            return (self.shared[node].get(tenant, 0) >> _ENTRY_SHIFT) - 1
+        return self.accesses[node] if owner == _THIN - tenant else ABSENT
 
-    Returns:
-        The characters of the tree, those of each tenant, and the entries of each tenant.
-    """
-    characters = 0
-    held: Counter[str] = Counter()
-    ended: Counter[str] = Counter()
-    assert not root.edge
-    assert not root.entries
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        waiting.extend(node.children.values())
-        for key, child in node.children.items():
-            assert child.edge, "an empty edge"
-            assert key == child.edge[0], (key, child.edge)
-            assert child.parent is node, child.text()
-        if node is root:
-            continue
-        text = node.text()
-        assert node.tenants, f"nobody holds {text!r}"
-        assert node.entries or len(node.children) > 1, f"{text!r} neither ends nor parts"
-        assert (node.entries is node.tenants) == (not node.children), f"leaf or not: {text!r}"
-        below = [*(child.tenants for child in node.children.values()), node.entries]
-        for tenant in sorted(set().union(*below) | set(node.tenants)):
-            highest = max(accesses.get(tenant, -1) for accesses in below)
-            assert node.tenants.get(tenant) == highest, (text, tenant, node.tenants, highest)
-            held[tenant] += len(node.edge)
-        for tenant in node.entries:
-            ended[tenant] += 1
-        assert not node.entries or node.text_hash == hash64_text(text), f"hash of {text!r}"
-        characters += len(node.edge)
-    return characters, held, ended
+    def names(self, node: int, names: list[str]) -> tuple[str, ...]:
+        """Return the names of those that hold a node, sorted. O(1) if asked before."""
+        owner = self.owners[node]
+        if owner >= 0:
+            return (names[owner],)
+        found = self.named.get(node)
+        if found is None:
+            together = frozenset(self.shared[node])
+            found = self.sets.get(together)
+            if found is None:
+                if len(self.sets) >= _SETS_MAX:
+                    self.sets.clear()
+                found = self.sets[together] = tuple(sorted([names[each] for each in together]))
+            self.named[node] = found
+        return found
+
+    def child_count(self, node: int) -> int:
+        """Count the nodes right below. O(1)."""
+        below = self.below[node]
+        return 0 if below is None else len(below) if isinstance(below, dict) else 1
+
+    def has_entry(self, node: int) -> bool:
+        """Tell whether any entry ends at a node. O(tenants that hold it)."""
+        if self.owners[node] != _SHARED:
+            return self.accesses[node] >= 0
+        return max(self.shared[node].values()) > _BELOW_MASK
+
+    # Growing
+
+    def _grow(self) -> None:
+        """Make room for some more nodes. Amortised O(1) a node, as the columns grow."""
+        first = len(self.edges)
+        count = min(max(_GROWTH_MIN, first >> 3), _GROWTH_MAX)
+        self.edges.extend([b""] * count)
+        self.below.extend([None] * count)
+        self.shared.extend([_UNSHARED] * count)
+        zeros = bytes(count * self.hashes.itemsize)
+        self.hashes.frombytes(zeros)
+        self.accesses.extend(array("q", [ABSENT]) * count)
+        for column in (self.parents, self.counts):
+            column.frombytes(zeros[: count * column.itemsize])
+        self.owners.extend(array("i", [NOBODY]) * count)
+        self.free.extend(range(first + count - 1, first - 1, -1))
+
+    def split(self, node: int, length: int, count: int, unit: Any) -> int:
+        """Part a node `length` bytes and `count` units down its edge; return the part above.
+
+        The node keeps its number, its entries and what hangs below. O(edge + its tenants).
+        `unit` is what the edge begins with.
+        """
+        if not self.free:
+            self._grow()
+        upper = self.free.pop()
+        edges, counts, parents, below = self.edges, self.counts, self.parents, self.below
+        edge, owner = edges[node], self.owners[node]
+        edges[upper] = edge[:length]
+        edges[node] = edge[length:]
+        counts[upper] = count
+        counts[node] -= count
+        parents[upper] = parent = parents[node]
+        parents[node] = upper
+        below[upper] = node
+        self.owners[upper] = owner if owner >= 0 else _SHARED
+        above = below[parent]
+        if isinstance(above, dict):
+            above[unit] = upper
+        else:
+            below[parent] = upper
+        if owner < 0:
+            self.shared[upper] = dict.fromkeys(self.shared[node], 1)
+        return upper
+
+    def hang(self, edge: bytes, parent: int, count: int, owner: int, unit: Any) -> int:
+        """Hang a new node of `count` units below one that `owner` was counted at. O(1).
+
+        `unit` is what the edge begins with.
+        """
+        if not self.free:
+            self._grow()
+        node = self.free.pop()
+        self.edges[node] = edge
+        self.counts[node] = count
+        self.parents[node] = parent
+        self.owners[node] = owner
+        below = self.below[parent]
+        if isinstance(below, dict):
+            below[unit] = node
+        elif below is None:
+            self.below[parent] = node
+            if self.owners[parent] == _SHARED:
+                self._make_thin(parent)
+        else:
+            self.below[parent] = {self.first(self.edges[below]): below, unit: node}
+            if self.owners[parent] <= _THIN:
+                self._held(parent)
+        return node
+
+    def branch(
+        self,
+        node: int,
+        length: int,
+        count: int,
+        unit: Any,
+        edge: bytes,
+        rest: int,
+        tenant: int,
+        fork: Any,
+    ) -> tuple[int, int]:
+        """`split`, `hold` at the part above, and `hang` a node of `rest` units there, in one.
+
+        `unit` is what the parted edge begins with, `fork` what the new edge begins with.
+
+        Returns:
+            The new node, and how many units the tenant holds that it did not hold before.
+        """
+        free = self.free
+        if len(free) < 2:
+            self._grow()
+        upper, leaf = free.pop(), free.pop()
+        edges, counts, parents, owners = self.edges, self.counts, self.parents, self.owners
+        whole, owner, parent = edges[node], owners[node], parents[node]
+        lower = whole[length:]
+        edges[upper], edges[node], edges[leaf] = whole[:length], lower, edge
+        counts[upper] = count
+        counts[node] -= count
+        counts[leaf] = rest
+        parents[upper] = parent
+        parents[node] = parents[leaf] = upper
+        owners[leaf] = tenant
+        below = self.below
+        above = below[parent]
+        if isinstance(above, dict):
+            above[unit] = upper
+        else:
+            below[parent] = upper
+        below[upper] = {self.first(lower): node, fork: leaf}
+        if owner == tenant:
+            owners[upper] = owner
+            return leaf, rest
+        owners[upper] = _SHARED
+        if owner >= 0:
+            self.shared[upper] = {owner: 1, tenant: 1}
+        else:
+            held = self.shared[upper] = dict.fromkeys(self.shared[node], 1)
+            if tenant in held:
+                held[tenant] = 2
+                return leaf, rest
+            held[tenant] = 1
+        return leaf, rest + count + self.hold(parent, tenant)
+
+    def end(self, node: int, tenant: int, access: int) -> int:
+        """Let an entry of a tenant end at a node, or raise its access.
+
+        Returns:
+            How many units the tenant holds that it did not hold before.
+        """
+        owner = self.owners[node]
+        if owner == tenant:
+            self.accesses[node] = access
+            return 0
+        if owner == _THIN - tenant:
+            self.accesses[node] = access
+            return 0
+        held = self._held(node)
+        known = held.get(tenant, 0)
+        held[tenant] = (access + 1 << _ENTRY_SHIFT) | (known & _BELOW_MASK)
+        self._make_thin(node)
+        if known:
+            return 0
+        self.named.pop(node, None)
+        return self.counts[node] + self.hold(self.parents[node], tenant)
+
+    def hold(self, node: int, tenant: int) -> int:
+        """Count one more node below for a tenant; where it is the first, above as well.
+
+        To be called before that node hangs there. O(nodes that the tenant did not hold).
+
+        Returns:
+            How many units the tenant holds that it did not hold before.
+        """
+        units = 0
+        while node:
+            owner = self.owners[node]
+            if owner == tenant:
+                break
+            held = self.shared[node] if owner == _SHARED else self._held(node)
+            known = held.get(tenant)
+            if known is not None:
+                held[tenant] = known + 1
+                if owner != _SHARED:
+                    self._make_thin(node)
+                break
+            held[tenant] = 1
+            self._make_thin(node)
+            self.named.pop(node, None)
+            units += self.counts[node]
+            node = self.parents[node]
+        return units
+
+    def _held(self, node: int) -> dict[int, int]:
+        """Return who holds a node in the form that can be changed. O(its tenants)."""
+        owner = self.owners[node]
+        if owner == _SHARED:
+            return self.shared[node]
+        entry = self.accesses[node] + 1 << _ENTRY_SHIFT
+        if owner >= 0:
+            held = {owner: entry + self.child_count(node)}
+        else:
+            held = dict(self.shared[node])
+            held[_THIN - owner] += entry
+        self.shared[node] = held
+        self.owners[node] = _SHARED
+        return held
+
+    def _make_thin(self, node: int) -> None:
+        """Give a node the smaller form, if it has one entry and one node below. O(8)."""
+        held = self.shared[node]
+        if len(held) > _THIN_HOLDERS_MAX or not isinstance(self.below[node], int):
+            return
+        ending = [tenant for tenant, known in held.items() if known > _BELOW_MASK]
+        if len(ending) != 1:
+            return
+        [tenant] = ending
+        self.accesses[node] = (held[tenant] >> _ENTRY_SHIFT) - 1
+        self.owners[node] = _THIN - tenant
+        held[tenant] &= _BELOW_MASK
+        if len(self.patterns) >= _PATTERNS_MAX:
+            self.patterns.clear()
+        self.shared[node] = self.patterns.setdefault(frozenset(held.items()), held)
+
+    # Shrinking
+
+    def drop(self, node: int, tenant: int, changed: list[int]) -> tuple[int, int]:
+        """Take out a tenant's entry, and the nodes that nobody holds any more.
+
+        O(nodes that the tenant holds no more). `tidy` must follow with what was put in `changed`.
+
+        Returns:
+            How many units the tenant holds no more, and how many nobody does.
+        """
+        if self.owners[node] == tenant:
+            self.accesses[node] = ABSENT
+        else:
+            self._held(node)[tenant] &= _BELOW_MASK
+        units = left = 0
+        while node:
+            if self.owners[node] == tenant:
+                if self.accesses[node] >= 0 or self.below[node] is not None:
+                    break
+                left += self.counts[node]
+                node = self._unlink(node)
+            else:
+                held = self._held(node)
+                if held[tenant]:
+                    self._make_thin(node)
+                    break
+                units += self.counts[node]
+                self._leave(node, held, tenant)
+                changed.append(node)
+                node = self.parents[node]
+            if node and self.owners[node] != tenant:
+                self._held(node)[tenant] -= 1
+        changed.append(node)
+        return units + left, left
+
+    def _leave(self, node: int, held: dict[int, int], tenant: int) -> None:
+        del held[tenant]
+        self.named.pop(node, None)
+        if len(held) == 1:
+            [(owner, known)] = held.items()
+            self.owners[node] = owner
+            self.accesses[node] = (known >> _ENTRY_SHIFT) - 1
+            self.shared[node] = _UNSHARED
+
+    def _unlink(self, node: int) -> int:
+        parent = self.parents[node]
+        below = self.below[parent]
+        if isinstance(below, dict):
+            del below[self.first(self.edges[node])]
+            if len(below) == 1 and parent:
+                [self.below[parent]] = below.values()
+        else:
+            self.below[parent] = None
+        self._release(node)
+        return parent
+
+    def _release(self, node: int) -> None:
+        self.edges[node] = b""
+        self.below[node] = None
+        self.owners[node] = NOBODY
+        self.accesses[node] = ABSENT
+        self.hashes[node] = 0
+        self.shared[node] = _UNSHARED
+        self.named.pop(node, None)
+        self.free.append(node)
+
+    def tidy(self, changed: Iterable[int]) -> None:
+        """Join each node that neither ends nor parts anything with the one below it.
+
+        A whole row of such nodes is joined at once. O(changed nodes + edges joined).
+        """
+        for node in changed:
+            if not self._is_passing(node):
+                continue
+            while self._is_passing(self.parents[node]):
+                node = self.parents[node]
+            self._join_down(node)
+
+    def _is_passing(self, node: int) -> bool:
+        if node == ROOT or not isinstance(self.below[node], int):
+            return False
+        return self.owners[node] != NOBODY and not self.has_entry(node)
+
+    def _join_down(self, top: int) -> None:
+        parent, edges, count = self.parents[top], list[bytes](), 0
+        key, node = self.first(self.edges[top]), top
+        while self._is_passing(node):
+            edges.append(self.edges[node])
+            count += self.counts[node]
+            below = self.below[node]
+            assert isinstance(below, int), below
+            self._release(node)
+            node = below
+        edges.append(self.edges[node])
+        self.edges[node] = b"".join(edges)
+        self.counts[node] += count
+        self.parents[node] = parent
+        above = self.below[parent]
+        if isinstance(above, dict):
+            above[key] = node
+        else:
+            self.below[parent] = node
+
+    def check(self) -> tuple[int, Counter[int], Counter[int]]:
+        """Assert what must hold at each node, and count. O(nodes * tenants).
+
+        Returns:
+            The units of the tree, those that each tenant holds, and its entries.
+        """
+        seen, held, ended, units = {ROOT}, Counter[int](), Counter[int](), 0
+        waiting = [ROOT]
+        for node in waiting:
+            below = self.below[node]
+            children: list[int] = [] if below is None else [below]  # type: ignore[list-item]
+            if isinstance(below, dict):
+                children = list(below.values())
+            assert node == ROOT or not isinstance(below, dict) or len(below) > 1, node
+            for child in children:
+                assert child is not None
+                assert self.edges[child], "an empty edge"
+                assert self.parents[child] == node, (child, node)
+                if isinstance(below, dict):
+                    assert below[self.first(self.edges[child])] == child, child
+                waiting.append(child)
+                assert child not in seen, child
+                seen.add(child)
+            if node == ROOT:
+                continue
+            assert children or self.has_entry(node), f"{node} ends nothing"
+            assert len(children) != 1 or self.has_entry(node), f"{node} neither ends nor parts"
+            self._check_holders(node, children, held, ended)
+            units += self.counts[node]
+        assert seen.isdisjoint(self.free)
+        assert len(seen) + len(self.free) == len(self.edges)
+        shared = {node for node in seen if self.owners[node] < 0}
+        for node, held_there in enumerate(self.shared):
+            assert bool(held_there) == (node in shared - {ROOT}), node
+        assert set(self.named) <= shared
+        return units, held, ended
+
+    def _check_holders(
+        self, node: int, children: list[int], held: Counter[int], ended: Counter[int]
+    ) -> None:
+        counted: Counter[int] = Counter()
+        for child in children:
+            counted.update(self.holders(child))
+        owner, shared = self.owners[node], self.shared[node]
+        assert owner != NOBODY, node
+        assert owner >= 0 or len(shared) > 1, node
+        assert owner > _THIN or (len(children) == 1 and self.has_entry(node)), node
+        for tenant in self.holders(node):
+            held[tenant] += self.counts[node]
+            if self.access(node, tenant) >= 0:
+                ended[tenant] += 1
+            else:
+                assert counted[tenant], (node, tenant)
+            if owner < 0:
+                assert shared[tenant] & _BELOW_MASK == counted[tenant], node
+        assert set(counted) <= set(self.holders(node)), node

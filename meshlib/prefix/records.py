@@ -6,7 +6,7 @@ the block index accept the same.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
 from meshlib.hashing import HASH64_MASK
@@ -44,17 +44,20 @@ NO_MATCH: Final = Match((), 0)
 """The answer when nobody holds any of it."""
 
 
-class Entry(NamedTuple):
-    """One text of one tenant.
+KeyT = TypeVar("KeyT")
+
+
+class Entry(NamedTuple, Generic[KeyT]):
+    """One text, or one sequence of tokens, of one tenant.
 
     Args:
         tenant: who holds the text.
-        text: the whole text.
+        text: the whole text, or the tokens.
         access: when it was last used, in the unit of whoever inserted it.
     """
 
     tenant: str
-    text: str
+    text: KeyT
     access: int
 
 

@@ -50,7 +50,8 @@ class CacheAwareConfig:
         eviction_interval_secs: how stale the recorded last use of a text may be, in seconds;
             what is used more often is recorded again only so often. 0 switches off eviction by
             `max_tree_size`.
-        max_tree_size: characters that the tree of the model may hold, over all workers.
+        max_tree_size: characters that the tree of the model may hold, over all workers; what
+            prompts share counts once. Of a longer prompt its beginning of that size is recorded.
     """
 
     cache_threshold: float = field(default=0.3)

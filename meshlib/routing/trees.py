@@ -285,14 +285,10 @@ class TreeSync:
             )
             return
         while cache.size > size_max:
-            oldest = [
-                (access, tenant)
-                for tenant in cache.tenants()
-                if (access := cache.oldest_access(tenant)) is not None
-            ]
-            if not oldest:
+            oldest = cache.oldest_tenant()
+            if oldest is None:
                 return
-            floor, tenant = min(oldest)
+            tenant, floor = oldest
             self._write(model_id, _evictor(tenant, floor))
 
     def _find(self, model_id: str) -> TreeDocument | None:

@@ -1,20 +1,25 @@
-"""The radix tree against a plain dict, step by step."""
+"""The radix tree and the tree of tokens against a plain dict, step by step."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from meshlib.errors import LimitError
-from meshlib.hashing import hash64_text
-from meshlib.prefix import RadixTree
+from meshlib.hashing import hash64, hash64_text
+from meshlib.prefix import Entry, Match, Placement, RadixTree, TokenTree
 
 TENANTS = st.sampled_from(["v", "w", "ẅ"])
 TEXTS = st.one_of(
     st.sampled_from(["a", "ab", "abb", "aba", "abbab", "b"]),
     st.text(alphabet="ab", min_size=1, max_size=7),
     st.text(alphabet="a\N{EURO SIGN}\U0001f600\ud800", min_size=1, max_size=5),
+    # Characters that differ in the first, in the last or in a middle byte of their UTF-8.
+    st.text(alphabet="\xe9\xe8\u4e2d\u4e2e\U0001f600\U0001f601", min_size=1, max_size=4),
     st.integers(60, 70).map(lambda length: "ab" * length),
 )
 ACCESSES = st.integers(0, 12)
@@ -32,9 +37,15 @@ def shared_length(one: str, other: str) -> int:
 class RadixTreeMachine(RuleBasedStateMachine):
     """Every step is made on the tree and on a dict of (text, tenant) to access."""
 
+    def new_tree(self, characters_max: int) -> RadixTree:
+        return RadixTree(characters_max=characters_max)
+
+    def hash_of(self, text: str) -> int:
+        return hash64_text(text)
+
     @initialize(characters_max=st.sampled_from([200, 10_000]))
     def make(self, characters_max: int) -> None:
-        self.tree = RadixTree(characters_max=characters_max)
+        self.tree = self.new_tree(characters_max)
         self.model: dict[tuple[str, str], int] = {}
 
     def characters(self, texts: set[str]) -> int:
@@ -68,6 +79,32 @@ class RadixTreeMachine(RuleBasedStateMachine):
         if is_new:
             self.model[text, tenant] = access
 
+    @rule(text=TEXTS, tenant=st.one_of(st.none(), TENANTS), access=ACCESSES)
+    def match_and_insert(self, text: str, tenant: str | None, access: int) -> None:
+        expected, seen = self.tree.match(text), list[Match]()
+        texts = {known for known, _ in self.model} | {text}
+        if self.characters(texts) > self.tree.characters_max:
+            return
+
+        def choose(match: Match) -> str | None:
+            seen.append(match)
+            return tenant
+
+        match, placement = self.tree.match_and_insert(text, choose, access=access)
+        assert expected == match
+        assert [expected] == seen
+        if tenant is None:
+            assert placement is None
+            return
+        previous = self.model.get((text, tenant))
+        assert Placement(self.hash_of(text), previous) == placement
+        self.model[text, tenant] = access if previous is None else max(access, previous)
+
+    @rule(text=TEXTS, tenant=TENANTS, accesses=st.lists(ACCESSES, min_size=2, max_size=6))
+    def insert_turn_by_turn(self, text: str, tenant: str, accesses: list[int]) -> None:
+        for turn, access in enumerate(accesses):
+            self.insert(text * (turn + 1), tenant, access)
+
     @rule(data=st.data(), text=TEXTS, tenant=TENANTS)
     def remove(self, data: st.DataObject, text: str, tenant: str) -> None:
         if len(self.model) > 0 and data.draw(st.booleans()):
@@ -78,7 +115,7 @@ class RadixTreeMachine(RuleBasedStateMachine):
     @rule(tenant=TENANTS, floor=ACCESSES)
     def evict(self, tenant: str, floor: int) -> None:
         expected = [
-            (hash64_text(text), access)
+            (self.hash_of(text), access)
             for text, access in self.of(tenant).items()
             if access <= floor
         ]
@@ -126,6 +163,23 @@ class RadixTreeMachine(RuleBasedStateMachine):
             assert found is not None
             assert accesses[found.text] == found.access == min(accesses.values())
 
+    @rule()
+    def oldest_of_all(self) -> None:
+        accesses = [(access, tenant) for (_, tenant), access in self.model.items()]
+        found = self.tree.oldest_tenant()
+        assert (found and (found[1], found[0])) == min(accesses, default=None)
+
+    @rule(share=st.floats(0, 1))
+    def floor_for(self, share: float) -> None:
+        size_max = int(self.tree.characters_total * share)
+        floor = self.tree.floor_for(size_max)
+        assert self.characters({text for (text, _), a in self.model.items() if a > floor}) <= (
+            size_max
+        )
+        if floor:
+            left = {text for (text, _), access in self.model.items() if access >= floor}
+            assert self.characters(left) > size_max
+
     @invariant()
     def agrees_with_the_model(self) -> None:
         self.tree._check()
@@ -140,7 +194,87 @@ class RadixTreeMachine(RuleBasedStateMachine):
                 assert access == self.tree.access(text, tenant=tenant)
 
 
+class Tokens:
+    """A tree of tokens that is spoken to in text: a token for each character."""
+
+    def __init__(self, characters_max: int) -> None:
+        self.tree = TokenTree(tokens_max=characters_max)
+        self.characters_max = characters_max
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tree, name)
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    @property
+    def characters_total(self) -> int:
+        return self.tree.size
+
+    def characters(self, tenant: str) -> int:
+        return self.tree.tokens(tenant)
+
+    def entries(self, tenant: str) -> Iterator[tuple[str, int]]:
+        for tokens, access in self.tree.entries(tenant):
+            yield text_of(tokens), access
+
+    def oldest(self, tenant: str) -> Entry[str] | None:
+        found = self.tree.oldest(tenant)
+        return None if found is None else Entry(tenant, text_of(found.text), found.access)
+
+    def copy(self) -> Tokens:
+        twin = Tokens(self.characters_max)
+        twin.tree = self.tree.copy()
+        return twin
+
+    def insert(self, text: str, **rest: Any) -> bool:
+        return self.tree.insert(tokens_of(text), **rest)
+
+    def match_and_insert(self, text: str, choose: Any, **rest: Any) -> Any:
+        return self.tree.match_and_insert(tokens_of(text), choose, **rest)
+
+    def remove(self, text: str, **rest: Any) -> bool:
+        return self.tree.remove(tokens_of(text), **rest)
+
+    def match(self, text: str) -> Match:
+        return self.tree.match(tokens_of(text))
+
+    def match_each(self, text: str) -> dict[str, int]:
+        return self.tree.match_each(tokens_of(text))
+
+    def match_tenant(self, text: str, **rest: Any) -> int:
+        return self.tree.match_tenant(tokens_of(text), **rest)
+
+    def access(self, text: str, **rest: Any) -> int | None:
+        return self.tree.access(tokens_of(text), **rest)
+
+
+# Token ids of one, two, three and four bytes.
+SPREAD = 0x0101_0101 // 97
+
+
+def tokens_of(text: str) -> list[int]:
+    return [ord(character) * SPREAD % 2**32 for character in text]
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    inverse = pow(SPREAD, -1, 2**32)
+    return "".join(chr(token * inverse % 2**32) for token in tokens)
+
+
+class TokenTreeMachine(RadixTreeMachine):
+    """The same steps on a tree of tokens."""
+
+    def new_tree(self, characters_max: int) -> Any:
+        return Tokens(characters_max)
+
+    def hash_of(self, text: str) -> int:
+        return hash64(b"".join(token.to_bytes(4, "big") for token in tokens_of(text)))
+
+
 RadixTreeMachine.TestCase.settings = settings(
     max_examples=100, stateful_step_count=30, deadline=None
 )
 TestRadixTree = RadixTreeMachine.TestCase
+TokenTreeMachine.TestCase.settings = RadixTreeMachine.TestCase.settings
+TestTokenTree = TokenTreeMachine.TestCase

@@ -69,6 +69,10 @@ class PrefixStore(Protocol[KeyT]):
         """Return the lowest access of a tenant."""
         ...
 
+    def oldest_tenant(self) -> tuple[str, int] | None:
+        """Return the tenant that has the lowest access of all, and that access."""
+        ...
+
     def floor_for(self, size_max: int) -> int:
         """Return the lowest floor that leaves a size."""
         ...

@@ -170,6 +170,13 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
         """Return the access of a tenant's least recently used entry. Amortised O(log n)."""
         return self._store.oldest_access(tenant)
 
+    def oldest_tenant(self) -> tuple[str, int] | None:
+        """Return whose the least recently used entry of all is, and its access.
+
+        Ties go to the smaller tenant. Amortised O(log n), whatever the number of tenants.
+        """
+        return self._store.oldest_tenant()
+
     def entries(self, tenant: str) -> list[tuple[KeyT, int]]:
         """Return the (key, access) pairs of a tenant in canonical order. O(n log n)."""
         return sorted(self._store.entries(tenant))

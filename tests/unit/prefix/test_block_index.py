@@ -11,6 +11,7 @@ from meshlib.limits import BLOCKS_MAX
 from meshlib.prefix import (
     ACCESS_MAX,
     BlockIndex,
+    Chain,
     Match,
     Placement,
     RadixTree,
@@ -305,3 +306,119 @@ def test_it_agrees_with_a_plain_dict(
         index._check()
         assert model == blocks_of(index)
         assert len(model) == len(index)
+
+
+# Runs
+
+
+def test_a_chain_is_one_run_with_one_record() -> None:
+    """However many blocks it has; who shares a part of it parts it once."""
+    index = BlockIndex()
+    index.insert(text_chain("a" * 3000, block_characters=4), tenant="w", access=1)
+    assert (1, 1) == (len(index._runs.pieces), len(index._holdings["w"].recency.heap))
+    index.insert(text_chain("a" * 2000 + "b" * 1000, block_characters=4), tenant="v", access=2)
+    index._check()
+    assert len(index._runs.pieces) == 3
+    assert index.entry_count("v") == index.entry_count("w") == 750
+
+
+def test_whole_chains_need_no_directory() -> None:
+    """Where each block is, is kept from the first on that comes alone."""
+    index, chain = BlockIndex(), text_chain("abcdefgh", block_characters=2)
+    index.insert(chain, tenant="w", access=1)
+    index.match(chain)
+    index.match_each(chain)
+    index.evict("w", floor=0)
+    found = [index._runs.has_directory]
+    index.remove(chain[1:2], tenant="w")
+    index._check()
+    assert [False, True] == [*found, index._runs.has_directory]
+    assert Match(("w",), 1) == index.match(chain)
+
+
+def test_blocks_placed_one_by_one_come_into_one_run() -> None:
+    """Also when they are raised one by one, as a replicated cache does it."""
+    index = index_of((list(range(1, 100)), "w", 1))
+    for access in (2, 3):
+        for block in range(1, 150):
+            index.place(block, tenant="w", access=access)
+    index._check()
+    assert sum(map(bool, index._runs.pieces)) == 1
+    assert Match(("w",), 149) == index.match(range(1, 200))
+
+
+def test_what_is_no_block_matches_nothing() -> None:
+    """A request may be anything; what comes before is matched."""
+    index = index_of(([1, 2, 3], "w", 1))
+    for odd in (-1, 2**64, "x", None):
+        assert Match(("w",), 2) == index.match([1, 2, odd, 3])  # type: ignore[list-item]
+
+
+def test_a_chain_survives_only_whole() -> None:
+    """A part of one is a plain tuple, of which nothing is presumed."""
+    chain = text_chain("abcdefgh", block_characters=2)
+    assert isinstance(chain, Chain)
+    assert not isinstance(chain[1:], Chain)
+    assert chain.data == b"".join(block.to_bytes(8, "big") for block in chain)
+
+
+TEXTS = st.text(alphabet="ab", min_size=1, max_size=8)
+STEPS = st.one_of(
+    st.tuples(st.just("chain"), TEXTS),
+    st.tuples(st.just("insert"), TEXTS),
+    st.tuples(st.just("place"), TEXTS),
+    st.tuples(st.just("remove"), TEXTS),
+    st.tuples(st.sampled_from(["evict", "remove_tenant", "copy"]), st.just("")),
+)
+
+
+@given(
+    steps=st.lists(st.tuples(STEPS, st.sampled_from("uvw"), st.integers(0, 5)), max_size=25),
+    whole_only=st.booleans(),
+    request=TEXTS,
+)
+def test_chains_agree_with_a_plain_dict(
+    steps: list[tuple[tuple[str, str], str, int]], whole_only: bool, request: str
+) -> None:
+    """Whatever is done to both: whole chains alone, or blocks one by one as well."""
+    index, model = BlockIndex(), dict[tuple[int, str], int]()
+    asked = text_chain(request, block_characters=1)
+    for (what, text), tenant, access in steps:
+        chain = text_chain(text, block_characters=1)
+        if what == "copy":
+            index = index.copy()
+        elif what in ("evict", "remove_tenant"):
+            floor = access if what == "evict" else ACCESS_MAX
+            index.evict(tenant, floor=floor)
+            model = {key: held for key, held in model.items() if key[1] != tenant or held > floor}
+        elif what == "chain" or whole_only:
+            rising = sum(model.get((block, tenant), -1) < access for block in chain)
+            assert rising == index.insert(chain, tenant=tenant, access=access)
+            for block in chain:
+                model[block, tenant] = max(access, model.get((block, tenant), 0))
+        elif what == "remove":
+            known = sum(model.pop((block, tenant), None) is not None for block in chain[1::2])
+            assert known == index.remove(chain[1::2], tenant=tenant)
+        else:
+            blocks = chain[len(chain) // 2 :]
+            if what == "insert":
+                index.insert(blocks, tenant=tenant, access=access)
+            else:
+                for block in blocks:
+                    index.place(block, tenant=tenant, access=access)
+            for block in blocks:
+                model[block, tenant] = max(access, model.get((block, tenant), 0))
+        index._check()
+        assert model == blocks_of(index)
+        reached: dict[str, int] = {}
+        for holder in "uvw":
+            while len(asked) > reached.get(holder, 0) and (
+                (asked[reached.get(holder, 0)], holder) in model
+            ):
+                reached[holder] = reached.get(holder, 0) + 1
+        longest = max(reached.values(), default=0)
+        holders = tuple(sorted(each for each in reached if reached[each] == longest))
+        assert Match(holders, longest) == index.match(asked)
+        assert reached == index.match_each(asked)
+        oldest = min(((held, key[1]) for key, held in model.items()), default=None)
+        assert oldest == ((found := index.oldest_tenant()) and (found[1], found[0]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,7 +202,7 @@ def test_what_is_there_already_needs_no_room() -> None:
 
 def test_tenants_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tenant too many is refused, a known one is not."""
-    monkeypatch.setattr("meshlib.prefix.radix_tree.TENANTS_MAX", 2)
+    monkeypatch.setattr("meshlib.prefix.prefix_tree.TENANTS_MAX", 2)
     tree = tree_of(("a", "w1", 1), ("a", "w2", 1))
     with pytest.raises(LimitError):
         tree.insert("a", tenant="w3", access=1)
@@ -213,6 +216,145 @@ def test_the_size_setting_is_checked(characters_max: int, error: type[Exception]
     """A tree without room, or over the package's limit, is not made."""
     with pytest.raises(error):
         RadixTree(characters_max=characters_max)
+
+
+# Matching and inserting in one
+
+
+def test_matching_and_inserting_in_one_does_both() -> None:
+    """What is chosen from is the match before the insertion."""
+    tree = tree_of(("Hello", "a", 1))
+    seen: list[Match] = []
+
+    def choose(match: Match) -> str:
+        seen.append(match)
+        return "b"
+
+    found = tree.match_and_insert("Help", choose, access=2)
+    tree._check()
+    assert [Match(("a",), 3)] == seen
+    assert (Match(("a",), 3), Placement(hash64_text("Help"), None)) == found
+    assert {("Hello", "a"): 1, ("Help", "b"): 2} == entries_of(tree)
+
+
+def test_choosing_nobody_inserts_nothing() -> None:
+    """The match is told all the same."""
+    tree = tree_of(("Hello", "a", 1))
+    assert (Match(("a",), 3), None) == tree.match_and_insert("Help", lambda _: None, access=2)
+    tree._check()
+    assert {("Hello", "a"): 1} == entries_of(tree)
+
+
+def test_a_choice_that_fails_changes_nothing() -> None:
+    """The error comes through, and so does that of a tenant which is none."""
+    tree = tree_of(("Hello", "a", 1))
+
+    def fail(match: Match) -> str:
+        raise KeyError(match.matched)
+
+    with pytest.raises(KeyError):
+        tree.match_and_insert("Help", fail, access=2)
+    with pytest.raises(InvalidValueError):
+        tree.match_and_insert("Help", lambda _: "", access=2)
+    tree._check()
+    assert {("Hello", "a"): 1} == entries_of(tree)
+
+
+# What it costs, in things that can be counted
+
+
+class Counted(list[bytes]):
+    """Edges that count how often one is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+def test_texts_that_extend_each_other_are_not_walked_from_the_root_each_time() -> None:
+    """Neither one that extends the last one nor the same one again, however deep it stands."""
+    tree = RadixTree()
+    tree._nodes.edges = edges = Counted(tree._nodes.edges)
+    for turn in range(1, 1025):
+        tree.insert("a turn. " * turn, tenant="w", access=turn)
+        tree.insert("a turn. " * turn, tenant="v", access=turn)
+    assert edges.looks < 4 * 2048
+    tree._check()
+    assert len(tree) == 2048
+
+
+def test_finding_the_oldest_of_all_asks_few_tenants() -> None:
+    """Dropping one entry after the other does not look at all tenants for each."""
+    tree = tree_of(*((f"{n} text", f"tenant {n % 500}", n) for n in range(2000)))
+    asked: list[str] = []
+    recency_of = tree._eldest._recency_of
+
+    def count(tenant: str) -> Any:
+        asked.append(tenant)
+        return recency_of(tenant)
+
+    tree._eldest._recency_of = count
+    for expected in range(1000):
+        assert (f"tenant {expected % 500}", expected) == tree.oldest_tenant()
+        tree.evict(f"tenant {expected % 500}", floor=expected)
+    assert len(asked) < 4 * 1000
+
+
+def test_an_entry_is_nothing_that_the_garbage_collector_follows() -> None:
+    """A full tree has as many containers as an empty one."""
+    tree = RadixTree()
+    tree.insert("0", tenant="w", access=0)
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(1, 2001):
+        tree.insert(chr(200 + number) * 20, tenant="w", access=number)
+    gc.collect()
+    assert len(gc.get_objects()) < before + 100
+
+
+@pytest.mark.parametrize("wide", ["\N{RIGHT SINGLE QUOTATION MARK}", "\U0001f600"])
+def test_one_wide_character_does_not_widen_the_others(wide: str) -> None:
+    """A text takes its length in UTF-8, and is counted in characters."""
+    tree = tree_of(("x" * 500 + wide + "y" * 500, "w", 1), ("x" * 400 + wide, "w", 1))
+    assert sum(map(len, tree._nodes.edges)) == 1000 + 2 * len(wide.encode())
+    assert tree.characters_total == 1002
+
+
+def test_a_match_ends_between_two_characters() -> None:
+    """Not between two bytes of one: these share the first two of three, or the first of two."""
+    tree = tree_of(("a\u4e2d", "w", 1), ("b\xe9", "w", 1))
+    assert Match(("w",), 1) == tree.match("a\u4e2e")
+    tree.insert("a\u4e2e", tenant="v", access=2)
+    tree.insert("b\xe8", tenant="v", access=2)
+    tree._check()
+    assert Match(("v", "w"), 1) == tree.match("a\u4e00")
+    assert Match(("v",), 2) == tree.match("b\xe8\xe9")
+
+
+def test_a_conversation_that_went_to_several_workers_stays_small() -> None:
+    """Its turns share what they say of who holds them, until one of them changes."""
+    turns = ["turn" * length for length in range(1, 30)]
+    tree = tree_of(*((text, "vw"[n % 2], n) for n, text in enumerate(turns)))
+    assert len({id(held) for held in tree._nodes.shared}) < 6
+    twin = tree.copy()
+    twin._check()
+    for n, text in enumerate(turns):
+        assert tree.remove(text, tenant="vw"[n % 2])
+        tree._check()
+    assert len(twin) == len(turns)
+    assert tree.characters_total == 0
+
+
+def test_a_tenant_takes_the_place_of_another_without_its_name() -> None:
+    """Names that were sorted before are sorted again."""
+    tree = tree_of(("ab", "v", 1), ("ac", "w", 1))
+    assert Match(("v", "w"), 1) == tree.match("a")
+    tree.remove_tenant("v")
+    tree.insert("ab", tenant="x", access=1)
+    tree._check()
+    assert Match(("w", "x"), 1) == tree.match("a")
 
 
 # Removing and evicting
@@ -265,7 +407,7 @@ def test_coming_and_going_leaves_nothing_behind() -> None:
         tree.remove("ab", tenant="w")
     tree.insert("ab", tenant="w", access=1)
     tree._check()
-    assert len(tree._holdings["w"].recency._heap) < 200
+    assert len(tree._holdings["w"].recency.heap) < 200
 
 
 def test_removing_a_tenant_leaves_the_others() -> None:
@@ -286,7 +428,7 @@ def test_the_last_tenant_takes_the_nodes_with_it() -> None:
         tree.characters_total,
         len(tree),
         tree.tenants(),
-        tree._root.children,
+        tree._nodes.below[0],
     )
 
 
@@ -398,12 +540,11 @@ def test_the_shape_follows_from_the_entries(
     """Whatever the order of insertion, and whatever was there in between."""
 
     def shape(tree: RadixTree) -> set[tuple[str, str, tuple[str, ...]]]:
-        found = set()
-        waiting = [tree._root]
-        while waiting:
-            node = waiting.pop()
-            waiting.extend(node.children.values())
-            found.add((node.text(), node.edge, tuple(sorted(node.tenants))))
+        nodes, found = tree._nodes, set()
+        for node in range(1, len(nodes.edges)):
+            if nodes.edges[node]:
+                text = nodes.data(node).decode()
+                found.add((text, nodes.edges[node].decode(), nodes.names(node, tree._names)))
         return found
 
     built = tree_of(*((text, tenant, 1) for text, tenant in entries))
