@@ -2,6 +2,7 @@
 
     pip install -e '.[bench]'
     pip install --no-deps ai-dynamo-runtime    # 75 MB; left out when it is missing
+    cargo                                      # for kv-index; left out when it is missing
     python benchmarks/bench_prefix.py [--quick]
 
 Caveats first. Figures are medians over the calls, in wall time of one thread. Half of each prompt
@@ -10,6 +11,8 @@ asking: the block indexes are shown with the hashes made before, and the making 
 own. Dynamo's tree runs in a thread of its own, so its figures include handing over, which a busy
 machine makes slow; its insertion includes writing the JSON event that it reads. pygtrie has a
 node for each character and finds whole keys only; it is given 20 texts, the others 1,000.
+kv-index is Rust called from Rust and locks for many threads; its figures and ours beside it are
+CPU time, taken in turn on the same prompts, and a known prompt is inserted again with a new time.
 Ray's PrefixTree and the HashTrie of vLLM's production stack are no packages of their own: their
 figures are marks from another day on a machine of the same size, not of this run.
 """
@@ -31,7 +34,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prefix_beside import KV_INDEX, beside
+from prefix_beside import SIZES as BESIDE_SIZES
 from prefix_contenders import WORKERS, Contender, Tree, available, worker
+from prefix_upkeep import MEMORY, collector, memory_per_character, upkeep
 
 from meshlib.crdt import HashedPrefixCacheState, PrefixCacheState, encode
 from meshlib.prefix import text_chain
@@ -201,6 +207,34 @@ def report(results: dict[str, Any]) -> None:
     for label, figures in results["replicated"].items():
         print(f"  {label:40}" + "".join(f"{figure:>12,.2f}" for figure in figures))
 
+    report_beside(results["beside"])
+    print("\nmemory, bytes a distinct character (at most)")
+    for label, figure in results["distinct"].items():
+        most = "" if MEMORY[label] is None else f"  ({MEMORY[label]})"
+        print(f"  {label:40}{figure:>12.2f}{most}")
+    print("\ncollector, a tree of 67 million characters, milliseconds")
+    print(f"  {'':24}{'entries':>10}{'while filling':>15}{'collection':>12}{'after freeze':>14}")
+    for label, (entries, filling, whole, frozen) in results["collector"].items():
+        print(f"  {label:24}{entries:>10,.0f}{filling:>15.1f}{whole:>12.1f}{frozen:>14.1f}")
+    print("\nupkeep")
+    for label, figure in results["upkeep"].items():
+        print(f"  {label:48}{figure:>12.2f}")
+
+
+def report_beside(results: dict[str, dict[str, list[float]]]) -> None:
+    """Print ours and kv-index row by row, with how many times longer kv-index takes."""
+    print(f"\n{'beside ' + KV_INDEX + ', CPU us':32}" + "".join(f"{n:>22,}" for n in BESIDE_SIZES))
+    theirs = results.get(KV_INDEX, {})
+    for name, figures in results["ours"].items():
+        cells = ""
+        for position, figure in enumerate(figures):
+            other = theirs[name][position] if name in theirs else None
+            ratio = "" if other is None else f"{other:.2f} {other / figure:.2f}x"
+            cells += f"{figure:>9.2f}{ratio:>13}"
+        print(f"  {name:30}{cells}")
+    if theirs:
+        print("Ours, theirs, and how many times longer theirs takes.")
+
 
 def plot(results: dict[str, Any], path: Path) -> None:
     import matplotlib as mpl
@@ -215,6 +249,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
         for label, rows in results["figures"].items():
             if operation in rows:
                 axis.plot(SIZES, rows[operation], marker="o", label=label)
+        rust = results["beside"].get(KV_INDEX, {}).get(f"tree.{operation}")
+        if rust is not None:
+            axis.plot(BESIDE_SIZES, rust, marker="x", linestyle="--", label=KV_INDEX)
         for label, rows in results["marks"].items():
             axis.plot(SIZES, rows[operation], linestyle=":", label=f"{label} (mark)")
         axis.set_title(operation)
@@ -248,6 +285,10 @@ def collect(kinds: list[type[Contender]], *, quick: bool) -> dict[str, Any]:
             for kind in kinds
         },
         "marks": MARKS,
+        "beside": beside(lambda n, size, seed: list(prompts(n, size, seed=seed)), quick=quick),
+        "distinct": memory_per_character(quick=quick),
+        "collector": collector(quick=quick),
+        "upkeep": upkeep(quick=quick),
         "memory": {
             kind.label: [memory(kind, size, held(kind, size)) for size in SIZES] for kind in kinds
         },
