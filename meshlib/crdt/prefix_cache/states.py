@@ -6,6 +6,8 @@ Rule: entries are stored in the index that answers matches and nowhere beside it
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar, Self
 
 from meshlib.crdt.prefix_cache.store import Generation
@@ -18,9 +20,10 @@ from meshlib.crdt.prefix_cache.wire import (
     write_texts,
 )
 from meshlib.crdt.registry import register
-from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError, UnknownKeyError
+from meshlib.errors import InvalidValueError, LimitError, UnknownKeyError
 from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
-from meshlib.prefix import BlockIndex, Match, RadixTree, check_block
+from meshlib.prefix import BlockIndex, Chain, Match, RadixTree, check_block
+from meshlib.prefix.records import check_text
 
 __all__ = ["HashedPrefixCacheState", "PrefixCacheState"]
 
@@ -45,6 +48,10 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
     def _new_store() -> RadixTree:
         return RadixTree(characters_max=TREE_CHARACTERS_MAX * PREFIX_HELD_FACTOR)
 
+    @staticmethod
+    def _size_of(key: str, /) -> int:
+        return len(key)
+
     def insert(self, text: str, *, tenant: str, access: int) -> Self:
         """Return the delta that records a text, or raises its access. O(d + m).
 
@@ -61,6 +68,7 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
             LimitError: a text too long, a tenant too many, or more than 67,108,864 characters
                 in the tree; evict first.
         """
+        check_text(text)
         _check_encodable(text)
         delta = self._insert((text,), tenant=tenant, access=access)
         if self.size + len(text) > TREE_CHARACTERS_MAX and not delta.is_bottom():
@@ -133,10 +141,30 @@ class HashedPrefixCacheState(TenantCache[int, BlockIndex]):
 
     _what: ClassVar[str] = "blocks"
     _size_max: ClassVar[int] = BLOCKS_MAX
+    _light_max: ClassVar[int] = 4096
 
     @staticmethod
     def _new_store() -> BlockIndex:
-        return BlockIndex(blocks_max=BLOCKS_MAX * PREFIX_HELD_FACTOR)
+        # Peers send blocks sorted, not as chains, so where each one is will be asked soon.
+        return BlockIndex(blocks_max=BLOCKS_MAX * PREFIX_HELD_FACTOR, is_by_block=True)
+
+    @staticmethod
+    def _size_of(_key: int, /) -> int:
+        return 1
+
+    def _older(self, keys: Iterable[int], *, tenant: str, access: int) -> list[int]:
+        return self._store.older(keys, tenant=tenant, access=access)
+
+    def _store_all(
+        self, entries: Iterable[tuple[int, int]], tenant: str
+    ) -> list[tuple[int, int | None, int, int]]:
+        # Blocks of one access at a time: those of a chain come together and are one run.
+        stored: list[tuple[int, int | None, int, int]] = []
+        for access, pairs in groupby(entries, key=itemgetter(1)):
+            blocks = [block for block, _ in pairs]
+            placed = self._store.place_all(blocks, tenant=tenant, access=access)
+            stored.extend([(block, previous, block, access) for block, previous in placed])
+        return stored
 
     def insert_blocks(self, chain: Iterable[int], *, tenant: str, access: int) -> Self:
         """Return the delta that records blocks, or raises their access. O(blocks).
@@ -153,10 +181,12 @@ class HashedPrefixCacheState(TenantCache[int, BlockIndex]):
             InvalidValueError: an empty tenant, or a number out of range.
             LimitError: a tenant too many, or more than 2,097,152 blocks; evict first.
         """
-        blocks = tuple(chain)
-        for block in blocks:
-            check_block(block)
-        delta = self._insert(blocks, tenant=tenant, access=access)
+        if type(chain) is not Chain:
+            chain = tuple(chain)
+            for block in chain:
+                check_block(block)
+            chain = tuple(dict.fromkeys(chain))
+        delta = self._insert(chain, tenant=tenant, access=access)
         size = self.size + len(delta)
         if size > BLOCKS_MAX:
             added = sum(
@@ -206,9 +236,7 @@ class HashedPrefixCacheState(TenantCache[int, BlockIndex]):
         return state
 
 
-def _check_encodable(text: object) -> None:
-    if not isinstance(text, str):
-        raise InvalidTypeError(f"an entry must be text, not {type(text).__name__}")
+def _check_encodable(text: str) -> None:
     if not text.isascii():
         try:
             text.encode()

@@ -15,7 +15,8 @@ data types", JPDC 2018, whose second part is truncated by a growing floor.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from meshlib.crdt.prefix_cache.digests import TenantDigests, bucket_of_tenant
@@ -34,24 +35,31 @@ KeyT = TypeVar("KeyT", str, int)
 StoreT = TypeVar("StoreT", bound=PrefixStore[Any])
 
 
-GROUP_ENTRIES_MAX: Final = 64
-"""Entries of a delta that are remembered while it is absorbed; more are built up at once."""
-
-
 class TenantCache(ABC, Generic[KeyT, StoreT]):
     """What the prefix cache types share. A container; not hashable.
 
     A subclass says where its entries are stored, how many it may hold, and how they are written.
+
+    A cache begins light, its entries in dictionaries, and becomes a store when it has more than
+    `_light_max` of them or is asked what only a store can answer: a delta is made, written and
+    absorbed without a store of its own.
     """
 
     __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
-    __slots__ = ("_digests", "_generations", "_store")
+    __slots__ = ("_built", "_digests", "_generations", "_light", "_light_count")
 
     _what: ClassVar[str] = "entries"
     _size_max: ClassVar[int] = 0
+    _light_max: ClassVar[int] = 64
+    """Entries that stay light, and that are remembered and placed at once in an `absorb`.
+
+    So few that they are within the limit of the size, whatever they are.
+    """
 
     def __init__(self) -> None:
-        self._store: StoreT = self._new_store()
+        self._built: StoreT | None = None
+        self._light: dict[str, dict[KeyT, int]] = {}
+        self._light_count = 0
         self._generations: dict[str, Generation] = {}
         # Made at their first use and kept up from then on: a delta never needs them.
         self._digests: TenantDigests | None = None
@@ -60,6 +68,38 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
     @abstractmethod
     def _new_store() -> StoreT:
         """Return an empty store."""
+
+    @staticmethod
+    @abstractmethod
+    def _size_of(key: KeyT, /) -> int:
+        """Return what a key alone adds to the size at most. O(1)."""
+
+    @property
+    def _store(self) -> StoreT:
+        """The store of the entries, made of the light form if need be."""
+        store = self._built
+        return self._build() if store is None else store
+
+    def _build(self) -> StoreT:
+        """Give up the light form. O(entries)."""
+        store = self._built = self._new_store()
+        for tenant, entries in self._light.items():
+            self._store_all(entries.items(), tenant)
+        self._light = {}
+        self._light_count = 0
+        return store
+
+    def _entries_of(self, tenant: str) -> Iterable[tuple[KeyT, int]]:
+        """Return the (key, access) pairs of a tenant, in no particular order."""
+        if self._built is None:
+            return self._light.get(tenant, {}).items()
+        return self._built.entries(tenant)
+
+    def _size_at_most(self) -> int:
+        """Return a bound of the size that needs no store. O(light entries)."""
+        if self._built is None:
+            return sum(self._size_of(key) for held in self._light.values() for key in held)
+        return self._built.size
 
     @abstractmethod
     def to_wire(self) -> Any:
@@ -79,11 +119,20 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             generation = ORIGIN
         delta = type(self)()
         if access > generation.floor:
-            for key in keys:
-                held = self._store.access(key, tenant=tenant)
-                if held is None or held < access:
-                    delta._place(key, tenant=tenant, epoch=generation.epoch, access=access)
+            older = self._older(keys, tenant=tenant, access=access)
+            delta._place_all(
+                [(key, access) for key in older], tenant=tenant, epoch=generation.epoch
+            )
         return delta
+
+    def _older(self, keys: Iterable[KeyT], *, tenant: str, access: int) -> list[KeyT]:
+        """Return the keys that are not held, or were used before. O(keys)."""
+        get, found = self._store.access, list[KeyT]()
+        for key in keys:
+            held = get(key, tenant=tenant)
+            if held is None or held < access:
+                found.append(key)
+        return found
 
     def _check_tenant_count(self, added: int) -> None:
         size = len(self._generations) + added
@@ -101,7 +150,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             LimitError: the tenant was removed 2**63 - 1 times.
         """
         delta = type(self)()
-        if self._store.entry_count(tenant):
+        if self.entry_count(tenant):
             epoch = self._generations[tenant].epoch + 1
             if epoch > EPOCH_MAX:
                 raise LimitError("epoch", size=epoch, limit=EPOCH_MAX)
@@ -148,7 +197,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
 
     def __len__(self) -> int:
         """Count the entries of all tenants. O(1)."""
-        return len(self._store)
+        return self._light_count if self._built is None else len(self._built)
 
     def tenants(self) -> tuple[str, ...]:
         """Return the tenants that have entries, sorted. O(n log n) for n tenants."""
@@ -160,7 +209,9 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
 
     def entry_count(self, tenant: str) -> int:
         """Count the entries of a tenant. O(1)."""
-        return self._store.entry_count(tenant)
+        if self._built is None:
+            return len(self._light.get(tenant, ()))
+        return self._built.entry_count(tenant)
 
     def generation(self, tenant: str) -> Generation:
         """Return how often a tenant was removed, and up to which access it was evicted. O(1)."""
@@ -179,7 +230,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
 
     def entries(self, tenant: str) -> list[tuple[KeyT, int]]:
         """Return the (key, access) pairs of a tenant in canonical order. O(n log n)."""
-        return sorted(self._store.entries(tenant))
+        return sorted(self._entries_of(tenant))
 
     @property
     def value(self) -> dict[str, dict[KeyT, int]]:
@@ -203,7 +254,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
         self._check_growth(delta)
         new = type(self)()
         taken: list[tuple[str, KeyT, int]] = []
-        is_all_new = len(delta) <= GROUP_ENTRIES_MAX
+        is_all_new = len(delta) <= self._light_max
         for tenant, theirs in delta._generations.items():
             mine = self._generations.get(tenant, ORIGIN)
             if theirs.epoch > mine.epoch:
@@ -214,26 +265,24 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
                 self._raise_floor(tenant, theirs)
                 new._generations[tenant] = theirs
             else:
-                has_entries = delta._store.entry_count(tenant) > 0
+                has_entries = delta.entry_count(tenant) > 0
                 is_all_new = is_all_new and has_entries and not theirs.floor
             if theirs.epoch < mine.epoch:
                 continue
-            for key, access in self._take(delta, tenant):
-                taken.append((tenant, key, access))
-                if len(taken) > GROUP_ENTRIES_MAX:
+            epoch, floor = self._generations.get(tenant, theirs)
+            entries = delta._entries_of(tenant)
+            if floor:
+                entries = ((key, access) for key, access in entries if access > floor)
+            for group in _groups_of(entries, self._light_max):
+                placed = self._place_all(group, tenant=tenant, epoch=epoch)
+                taken.extend([(tenant, key, access) for key, access in placed])
+                if len(taken) > self._light_max:
                     new._put_all(taken, delta)
                     taken.clear()
         if is_all_new and len(taken) == len(delta):
             return delta
         new._put_all(taken, delta)
         return new
-
-    def _take(self, delta: Self, tenant: str) -> Iterator[tuple[KeyT, int]]:
-        """Take over the entries of a tenant whose epoch is this one's; yield the new ones."""
-        epoch, floor = self._generations.get(tenant, delta._generations[tenant])
-        for key, access in delta._store.entries(tenant):
-            if access > floor and self._place(key, tenant=tenant, epoch=epoch, access=access):
-                yield key, access
 
     def _read_row(
         self, tenant: str, generation: Generation, entries: Iterable[tuple[KeyT, int]]
@@ -242,38 +291,80 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
         if generation != ORIGIN:
             self._generations[tenant] = generation
         try:
-            for key, access in entries:
-                self._place(key, tenant=tenant, epoch=generation.epoch, access=access)
+            for group in _groups_of(entries, self._light_max):
+                self._place_all(group, tenant=tenant, epoch=generation.epoch)
         except LimitError as error:
             raise LimitExceeded(error.what, size=error.size, limit=error.limit) from error
         require(tenant in self._generations, "a tenant of which nothing is known")
 
     def _put_all(self, entries: list[tuple[str, KeyT, int]], source: Self) -> None:
+        by_tenant: dict[str, list[tuple[KeyT, int]]] = {}
         for tenant, key, access in entries:
-            epoch = source._generations[tenant].epoch
-            self._place(key, tenant=tenant, epoch=epoch, access=access)
+            by_tenant.setdefault(tenant, []).append((key, access))
+        for tenant, group in by_tenant.items():
+            self._place_all(group, tenant=tenant, epoch=source._generations[tenant].epoch)
 
     def _check_growth(self, delta: Self) -> None:
-        size, limit = self.size + delta.size, self._size_max * PREFIX_HELD_FACTOR
-        if size > limit:
-            raise LimitExceeded(self._what, size=size, limit=limit)
+        limit = self._size_max * PREFIX_HELD_FACTOR
+        if self._size_at_most() + delta._size_at_most() > limit:
+            size = self.size + delta.size
+            if size > limit:
+                raise LimitExceeded(self._what, size=size, limit=limit)
         added = sum(tenant not in self._generations for tenant in delta._generations)
         size = len(self._generations) + added
         if size > TENANTS_MAX:
             raise LimitExceeded("tenants", size=size, limit=TENANTS_MAX)
 
-    def _place(self, key: KeyT, *, tenant: str, epoch: int, access: int) -> bool:
-        """Store an entry; tell whether it is new or was raised."""
-        key_hash, previous = self._store.place(key, tenant=tenant, access=access)
-        if previous is not None and previous >= access:
-            return False
-        if tenant not in self._generations:
+    def _place_all(
+        self, entries: Sequence[tuple[KeyT, int]], *, tenant: str, epoch: int
+    ) -> list[tuple[KeyT, int]]:
+        """Store checked entries of a tenant; return those that are new or were raised."""
+        if not entries:
+            return []
+        placed = None if self._built is not None else self._place_light(entries, tenant)
+        if placed is None:
+            digests = self._digests
+            stored = self._store_all(entries, tenant)
+            if digests is not None and stored:
+                if tenant not in self._generations:
+                    self._set_generation(tenant, Generation(epoch, 0))
+                for key_hash, previous, _, access in stored:
+                    if previous is not None:
+                        digests.drop_entry(tenant, epoch, key_hash, previous)
+                    digests.add_entry(tenant, epoch, key_hash, access)
+            placed = [(key, access) for _, _, key, access in stored]
+        if placed and tenant not in self._generations:
             self._set_generation(tenant, Generation(epoch, 0))
-        if self._digests is not None:
-            if previous is not None:
-                self._digests.drop_entry(tenant, epoch, key_hash, previous)
-            self._digests.add_entry(tenant, epoch, key_hash, access)
-        return True
+        return placed
+
+    def _place_light(
+        self, entries: Sequence[tuple[KeyT, int]], tenant: str
+    ) -> list[tuple[KeyT, int]] | None:
+        """Place entries without a store, or none of them where that is not possible."""
+        if self._light_count + len(entries) > self._light_max or self._digests is not None:
+            return None
+        held = self._light.setdefault(tenant, {})
+        before = len(held)
+        placed = [pair for pair in entries if held.get(pair[0], -1) < pair[1]]
+        held.update(placed)
+        self._light_count += len(held) - before
+        return placed
+
+    def _store_all(
+        self, entries: Iterable[tuple[KeyT, int]], tenant: str
+    ) -> list[tuple[int, int | None, KeyT, int]]:
+        """Put entries into the store.
+
+        Returns:
+            For each that is new or was raised: its key's hash, its access before, the key, and
+            its access.
+        """
+        place, stored = self._store.place, list[tuple[int, int | None, KeyT, int]]()
+        for key, access in entries:
+            key_hash, previous = place(key, tenant=tenant, access=access)
+            if previous is None or previous < access:
+                stored.append((key_hash, previous, key, access))
+        return stored
 
     def _set_generation(self, tenant: str, generation: Generation) -> None:
         if self._digests is not None:
@@ -312,7 +403,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
                 continue
             if mine.floor > theirs.floor:
                 return False
-            for key, access in self._store.entries(tenant):
+            for key, access in self._entries_of(tenant):
                 if access > theirs.floor:
                     held = other._store.access(key, tenant=tenant)
                     if held is None or held < access:
@@ -326,8 +417,8 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             return False
         return all(
             access == other._store.access(key, tenant=tenant)
-            for tenant in self._store.tenants()
-            for key, access in self._store.entries(tenant)
+            for tenant in self._generations
+            for key, access in self._entries_of(tenant)
         )
 
     def is_bottom(self) -> bool:
@@ -340,9 +431,9 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             epoch, floor = self._generations[tenant]
             for key, access in self.entries(tenant):
                 part = type(self)()
-                part._place(key, tenant=tenant, epoch=epoch, access=access)
+                part._place_all([(key, access)], tenant=tenant, epoch=epoch)
                 yield part
-            if floor or not self._store.entry_count(tenant):
+            if floor or not self.entry_count(tenant):
                 part = type(self)()
                 part._generations[tenant] = Generation(epoch, floor)
                 yield part
@@ -350,7 +441,9 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
     def copy(self) -> Self:
         """Return an independent copy. O(n); texts are shared."""
         other = type(self)()
-        other._store = self._store.copy()
+        other._built = None if self._built is None else self._built.copy()
+        other._light = {tenant: held.copy() for tenant, held in self._light.items()}
+        other._light_count = self._light_count
         other._generations = self._generations.copy()
         other._digests = None if self._digests is None else self._digests.copy()
         return other
@@ -387,8 +480,8 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
         part = type(self)()
         wanted = frozenset(buckets)
         for tenant, generation in self._generations.items():
-            for key, access in self._store.entries(tenant, buckets=wanted):
-                part._place(key, tenant=tenant, epoch=generation.epoch, access=access)
+            for group in _groups_of(self._store.entries(tenant, buckets=wanted), self._light_max):
+                part._place_all(group, tenant=tenant, epoch=generation.epoch)
             is_known = tenant in part._generations or bucket_of_tenant(tenant) in wanted
             if is_known and generation != ORIGIN:
                 part._generations[tenant] = generation
@@ -400,6 +493,9 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
 
     def _check(self) -> None:
         """Assert every invariant. O(n)."""
+        assert self._light_count == sum(map(len, self._light.values())), self
+        assert self._light_count <= self._light_max, self
+        assert self._built is None or not self._light, self
         self._store._check()
         assert set(self._store.tenants()) <= self._generations.keys(), self
         for tenant, generation in self._generations.items():
@@ -412,3 +508,10 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             assert again.bucket_digests() == self.bucket_digests(), self
             for tenant in self._generations:
                 assert again.tenant_digests(tenant) == self.tenant_digests(tenant), tenant
+
+
+def _groups_of(entries: Iterable[tuple[KeyT, int]], size: int) -> Iterator[list[tuple[KeyT, int]]]:
+    """Cut entries into lists of a size that is fit to be placed at once."""
+    iterator = iter(entries)
+    while group := list(islice(iterator, size)):
+        yield group

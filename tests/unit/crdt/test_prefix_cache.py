@@ -325,7 +325,7 @@ def row_of(tenant: str, epoch: int, floor: int, entries: dict[str, int]) -> Pref
         row._generations[tenant] = Generation(epoch, floor)
     for text, access in entries.items():
         if access > floor:
-            row._place(text, tenant=tenant, epoch=epoch, access=access)
+            row._place_all([(text, access)], tenant=tenant, epoch=epoch)
     row._check()
     return row
 
@@ -690,9 +690,46 @@ def test_what_a_peer_sends_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meshlib.crdt.prefix_cache.wire.TENANTS_MAX", 1)
     with pytest.raises(LimitExceeded):
         PrefixCacheState.from_wire((("v", 1, 0, 0, ()), ("w", 1, 0, 0, ())))
+    # So few entries that they could not be over the limit are not counted against it.
+    monkeypatch.setattr(PrefixCacheState, "_light_max", 1)
     monkeypatch.setattr("meshlib.crdt.prefix_cache.states.TREE_CHARACTERS_MAX", 1)
     with pytest.raises(LimitExceeded):
-        PrefixCacheState.from_wire((("w", 0, 0, 1, (0, "abcde", 0)),))
+        PrefixCacheState.from_wire((("w", 0, 0, 1, (0, "abcde", 0, 0, "b", 0)),))
+
+
+@pytest.mark.parametrize("kind", [PrefixCacheState, HashedPrefixCacheState])
+def test_a_write_is_placed_once(kind: type[Cache]) -> None:
+    """Neither the writer's delta nor the one that its peer reads becomes a store of its own."""
+    state: Any = kind()
+    peer: Any = kind()
+    state.digest()
+    delta = insert(state, "ab", "w", 1)
+    state.absorb(delta)
+    received: Any = decode(encode(delta))
+    peer.absorb(received)
+
+    assert delta._built is None
+    assert received._built is None
+    assert state == peer
+    delta._check()
+
+
+@pytest.mark.parametrize("kind", [PrefixCacheState, HashedPrefixCacheState])
+def test_a_light_cache_becomes_a_store_by_its_entries(kind: type[Cache]) -> None:
+    """And is the same cache then, to the byte."""
+    light: Any = kind()
+    built: Any = kind()
+    built._build()
+    for number, text in enumerate(TEXTS):
+        for state in (light, built):
+            state.absorb(insert(state, text, TENANTS[number % 2], number + 1))
+    light = decode(encode(light))
+    assert light._built is None
+    assert light == built
+    assert encode(light) == encode(built)
+    light._build()
+    assert encode(light) == encode(built)
+    assert light.digest() == built.digest()
 
 
 TREES = st.recursive(

@@ -336,6 +336,39 @@ def test_whole_chains_need_no_directory() -> None:
     assert Match(("w",), 1) == index.match(chain)
 
 
+def test_an_index_by_block_has_its_directory_from_the_beginning() -> None:
+    """So no later operation has to find all blocks; it answers as any other does."""
+    index, other = BlockIndex(is_by_block=True), BlockIndex()
+    chain = text_chain("x" * 1024, block_characters=64)
+    assert index._runs.has_directory
+    for each in (index, other):
+        assert len(chain) == each.insert(chain, tenant="w", access=1)
+        assert 1 == each.insert(chain[3:4], tenant="v", access=2)
+    assert blocks_of(index) == blocks_of(other)
+    index._check()
+
+
+def test_placing_many_tells_what_was_there() -> None:
+    """For those that are new or were raised, each once."""
+    index = index_of(([1, 2], "w", 5), ([3], "w", 1))
+    placed = index.place_all([1, 3, 4, 4], tenant="w", access=4)
+
+    assert [(3, 1), (4, None)] == placed
+    assert [1, 9] == index.older([1, 2, 9], tenant="w", access=6)[::2]
+    assert [9] == index.older([1, 2, 9], tenant="w", access=5)
+    index._check()
+
+
+def test_blocks_that_come_sorted_come_into_one_run() -> None:
+    """As peers send them, though they share some with what was there before."""
+    index = BlockIndex(is_by_block=True)
+    index.insert(list(range(0, 40, 2)), tenant="w", access=1)
+    index.insert(list(range(40)), tenant="w", access=2)
+
+    assert 1 == sum(map(bool, index._runs.pieces))
+    index._check()
+
+
 def test_blocks_placed_one_by_one_come_into_one_run() -> None:
     """Also when they are raised one by one, as a replicated cache does it."""
     index = index_of((list(range(1, 100)), "w", 1))
