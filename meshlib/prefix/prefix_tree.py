@@ -9,7 +9,9 @@ before what hangs below it.
 
 Speed comes from comparing whole edges with `bytes.startswith` (one `memcmp`); no loop runs over
 units. An insertion that extends or repeats the last one starts where that one ended, so a
-conversation given turn by turn is not walked from the root each time.
+conversation given turn by turn is not walked from the root each time. Where the text last asked
+for led is remembered until the tree changes, so that to match, to look up and to insert one and
+the same object is one descent.
 Source: the semantics of the string tree in sglang's router (a match may end inside an edge,
 tenants on every node of a path), whose inner nodes have no access of their own.
 """
@@ -77,6 +79,9 @@ class PrefixTree(ABC, Generic[KeyT]):
         "_holdings",
         "_names",
         "_nodes",
+        "_sought",
+        "_sought_data",
+        "_sought_place",
         "_tenants_free",
         "_units",
         "_units_max",
@@ -102,13 +107,16 @@ class PrefixTree(ABC, Generic[KeyT]):
         self._tenants_free: list[int] = []
         self._eldest = Eldest(self._recency_of)
         self._finger, self._finger_data, self._finger_units = ROOT, b"", 0
+        self._sought: KeyT | None = None
+        self._sought_data = b""
+        self._sought_place: Place = (ROOT, 0, 0, ROOT, 0, 0)
 
     # What a unit is
 
     @staticmethod
     @abstractmethod
-    def _checked(key: object) -> bytes:
-        """Return the bytes of the key of an entry, or raise what is wrong with it."""
+    def _check_key(key: object) -> None:
+        """Raise what is wrong with the key of an entry."""
 
     @staticmethod
     @abstractmethod
@@ -197,13 +205,11 @@ class PrefixTree(ABC, Generic[KeyT]):
     def match_tenant(self, key: KeyT, *, tenant: str) -> int:
         """Return how many units of `key` one tenant holds. O(d + m)."""
         holding = self._holdings.get(tenant)
-        reached = 0
         if holding is not None:
-            for node, units in self._steps(key):
-                if not self._nodes.holds(node, holding.number):
-                    break
-                reached = units
-        return reached
+            for node, units in self._path(key):
+                if self._nodes.holds(node, holding.number):
+                    return units
+        return 0
 
     def match_each(self, key: KeyT) -> dict[str, int]:
         """Return how many units of `key` each tenant holds, sorted by tenant.
@@ -212,9 +218,9 @@ class PrefixTree(ABC, Generic[KeyT]):
         is what a router needs that may not choose everybody.
         """
         reached: dict[int, int] = {}
-        for node, units in self._steps(key):
+        for node, units in self._path(key):
             for tenant in self._nodes.holders(node):
-                reached[tenant] = units
+                reached.setdefault(tenant, units)
         names = self._names
         if len(reached) == 1:
             return {names[tenant]: units for tenant, units in reached.items()}
@@ -347,32 +353,30 @@ class PrefixTree(ABC, Generic[KeyT]):
             return count * self._width, count
         return self._whole_units(edge, common)
 
-    def _steps(self, key: KeyT) -> Iterator[tuple[int, int]]:
-        """Yield each node that a key reaches, and how many units of the key that is."""
+    def _seek(self, key: KeyT) -> tuple[bytes, Place]:
+        """Return the bytes of a key, and where it leads. O(1) if it is the one last sought."""
+        if key is self._sought:
+            return self._sought_data, self._sought_place
         data = self._encoded(key)
-        nodes = self._nodes
-        node, at, units = ROOT, 0, 0
-        while at < len(data):
-            hanging = nodes.below[node]
-            if hanging is None:
-                return
-            child = hanging.get(key[units]) if isinstance(hanging, dict) else hanging
-            if child is None:
-                return
-            edge = nodes.edges[child]
-            if not data.startswith(edge, at):
-                _, count = self._partial(key, data, edge, at)
-                if count:
-                    yield child, units + count
-                return
-            at += len(edge)
-            units += nodes.counts[child]
-            node = child
+        place = self._descend(key, data)
+        if type(key) is str:
+            # By identity, which is enough for what cannot change.
+            self._sought, self._sought_data, self._sought_place = key, data, place
+        return data, place
+
+    def _path(self, key: KeyT) -> Iterator[tuple[int, int]]:
+        """Yield the nodes that a key reaches, the deepest first, and the units up to each."""
+        node, _, units, below, _, count = self._seek(key)[1]
+        if below and count:
+            yield below, units + count
+        counts, parents = self._nodes.counts, self._nodes.parents
+        while node:
             yield node, units
+            units -= counts[node]
+            node = parents[node]
 
     def _find(self, key: KeyT) -> int | None:
-        data = self._encoded(key)
-        node, at, _, _, _, _ = self._descend(key, data)
+        data, (node, at, _, _, _, _) = self._seek(key)
         return node if at == len(data) else None
 
     # Inserting
@@ -402,10 +406,11 @@ class PrefixTree(ABC, Generic[KeyT]):
 
     def place(self, key: KeyT, *, tenant: str, access: int) -> Placement:
         """Do as `insert` does, and tell what was there before. Same arguments, cost and errors."""
-        data = self._checked(key)
+        self._check_key(key)
         if type(access) is not int or not 0 <= access <= ACCESS_MAX:
             check_access(access)
-        return self._put(key, data, self._descend(key, data), tenant, access)
+        data, place = self._seek(key)
+        return self._put(key, data, place, tenant, access)
 
     def match_and_insert(
         self, key: KeyT, choose: Callable[[Match], str | None], *, access: int
@@ -425,10 +430,10 @@ class PrefixTree(ABC, Generic[KeyT]):
             InvalidTypeError, InvalidValueError, LimitError: as of `insert`, and what `choose`
                 raises. The tree is unchanged after any of these.
         """
-        data = self._checked(key)
+        self._check_key(key)
         if type(access) is not int or not 0 <= access <= ACCESS_MAX:
             check_access(access)
-        place = self._descend(key, data)
+        data, place = self._seek(key)
         node, _, units, below, _, count = place
         units += count
         match = NO_MATCH
@@ -450,6 +455,7 @@ class PrefixTree(ABC, Generic[KeyT]):
         if rest and self._units + rest > self._units_max:
             total = self._units + rest
             raise LimitError(f"tree {self._what}", size=total, limit=self._units_max)
+        self._sought = None
         if holding is None:
             if not self._names:
                 self._nodes = nodes = Nodes(self._first)
@@ -559,6 +565,7 @@ class PrefixTree(ABC, Generic[KeyT]):
             self._names[holding.number] = ""
             self._tenants_free.append(holding.number)
         self._nodes.tidy(changed)
+        self._sought = None
         self._finger, self._finger_data, self._finger_units = ROOT, b"", 0
 
     def copy(self) -> Self:
@@ -586,6 +593,8 @@ class PrefixTree(ABC, Generic[KeyT]):
             self._check_nodes()
             self._eldest._check(self.tenants())  # noqa: SLF001 - one structure, one check
             assert len(self._names) == len(self._holdings) + len(self._tenants_free)
+            if self._sought is not None:
+                assert self._descend(self._sought, self._sought_data) == self._sought_place
             if self._finger:
                 assert self._nodes.data(self._finger) == self._finger_data
                 assert len(self._decoded(self._finger_data)) == self._finger_units

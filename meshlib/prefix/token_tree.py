@@ -67,14 +67,13 @@ class TokenTree(PrefixTree[Sequence[int]]):
         return 0 if holding is None else holding.units
 
     @staticmethod
-    def _checked(key: object) -> bytes:
+    def _check_key(key: object) -> None:
         if not isinstance(key, Sequence) or isinstance(key, str | bytes | bytearray):
             raise InvalidTypeError(f"an entry must be tokens, not {type(key).__name__}")
         if not key:
             raise InvalidValueError("the tokens of an entry must not be empty")
         if len(key) > TEXT_CHARACTERS_MAX:
             raise LimitError("tokens", size=len(key), limit=TEXT_CHARACTERS_MAX)
-        return tokens_to_bytes(key)
 
     @staticmethod
     def _encoded(key: Sequence[int]) -> bytes:

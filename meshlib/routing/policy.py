@@ -220,6 +220,7 @@ class CacheAwarePolicy:
             self.model_id,
             text,
             tenant=worker_id,
+            held=held.get(worker_id, 0),
             characters_max=config.characters_max,
             refresh_s=config.refresh_s,
         )

@@ -202,7 +202,14 @@ class TreeSync:
             raise LimitError("tenants", size=size, limit=TENANTS_MAX)
 
     def place(
-        self, model_id: str, text: str, *, tenant: str, characters_max: int, refresh_s: float
+        self,
+        model_id: str,
+        text: str,
+        *,
+        tenant: str,
+        held: int,
+        characters_max: int,
+        refresh_s: float,
     ) -> None:
         """Record that a worker was given a text, unless that is known and not long ago.
 
@@ -215,17 +222,18 @@ class TreeSync:
             model_id: the model.
             text: the prompt.
             tenant: the worker.
+            held: how many characters of the text it has, as `held` says.
             characters_max: characters that the tree may hold.
             refresh_s: how old the recorded last use may become, in seconds.
         """
         text = _clip(text, characters_max)
         if not text:
             return
-        document = self._find(model_id)
-        held = 0 if document is None else document.cache.match_tenant(text, tenant=tenant)
         if held < len(text):
             with suppress(DocumentTypeError, LimitError):
-                self._check_room(model_id, {tenant})
+                if not held:
+                    # Who holds something is in the tree, so there is room for both.
+                    self._check_room(model_id, {tenant})
                 self._insert(model_id, text, tenant, characters_max)
             return
 
@@ -240,8 +248,11 @@ class TreeSync:
         self._write(model_id, refresh)
 
     def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
-        self._documents.replica.open(tree_document(model_id), type_tag=TREE_TAG)
-        self._make_room(model_id, text, characters_max)
+        document = self._find(model_id)
+        if document is None:
+            self._documents.replica.open(tree_document(model_id), type_tag=TREE_TAG)
+        else:
+            self._make_room(model_id, document.cache, text, characters_max)
 
         def insert(state: TreeDocument, context: WriteContext) -> TreeDocument:
             cache = state.cache
@@ -267,12 +278,10 @@ class TreeSync:
 
         return self._write(model_id, remove)
 
-    def _make_room(self, model_id: str, text: str, characters_max: int) -> None:
+    def _make_room(
+        self, model_id: str, cache: PrefixCacheState, text: str, characters_max: int
+    ) -> None:
         """Drop the least recently used texts, everywhere, until this one has room."""
-        document = self._find(model_id)
-        if document is None:
-            return
-        cache = document.cache
         size_max = characters_max - len(text)
         if cache.size <= size_max or cache.size <= characters_max - (
             len(text) - cache.match(text).matched

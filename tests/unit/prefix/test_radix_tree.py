@@ -285,6 +285,40 @@ def test_texts_that_extend_each_other_are_not_walked_from_the_root_each_time() -
     assert len(tree) == 2048
 
 
+def test_to_ask_and_then_insert_is_one_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a text leads is remembered until the tree changes, as for each routed prompt."""
+    tree = tree_of(("the quick", "v", 1), ("the quack", "w", 2))
+    text, descents = "the quick brown fox", list[str]()
+    descend = RadixTree._descend
+
+    def counting(self: RadixTree, key: str, data: bytes) -> Any:
+        descents.append(key)
+        return descend(self, key, data)
+
+    monkeypatch.setattr(RadixTree, "_descend", counting)
+    tree.match_each(text)
+    assert 9 == tree.match_tenant(text, tenant="v")
+    assert tree.access(text, tenant="v") is None
+    tree.insert(text, tenant="w", access=3)
+    assert [text] == descents
+
+
+def test_what_is_remembered_of_a_text_ends_with_a_change() -> None:
+    """Insertions, removals and evictions between two questions are seen by the second."""
+    tree = tree_of(("the quick", "v", 1))
+    text = "the quick brown fox"
+    assert {"v": 9} == tree.match_each(text)
+    tree.insert("the quick brown", tenant="w", access=2)
+    assert {"v": 9, "w": 15} == tree.match_each(text)
+    tree.remove("the quick brown", tenant="w")
+    assert {"v": 9} == tree.match_each(text)
+    tree.evict("v", floor=1)
+    assert {} == tree.match_each(text)
+    tree.insert(text, tenant="w", access=3)
+    assert {"w": 19} == tree.match_each(text)
+    tree._check()
+
+
 def test_finding_the_oldest_of_all_asks_few_tenants() -> None:
     """Dropping one entry after the other does not look at all tenants for each."""
     tree = tree_of(*((f"{n} text", f"tenant {n % 500}", n) for n in range(2000)))
