@@ -127,6 +127,8 @@ class GCounter:
     def __le__(self, other: Self, /) -> bool:
         if type(other) is not type(self):
             return NotImplemented
+        if self._actor and self._actor == other._actor:
+            return self._total <= other._total
         theirs = other._totals()
         return all(total <= theirs.get(actor, 0) for actor, total in self._totals().items())
 
@@ -144,6 +146,10 @@ class GCounter:
 
     def decompose(self) -> Iterator[Self]:
         """Yield one counter for each actor."""
+        if self._several is None:
+            if self._actor:
+                yield self
+            return
         for actor, total in sorted(self._totals().items()):
             yield self._of({actor: total})
 

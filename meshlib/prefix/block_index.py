@@ -64,8 +64,9 @@ class BlockIndex:
     A tenant matches as many leading blocks of a chain as it holds without a gap: that is what
     an engine can reuse. Blocks may come and go one by one, as engines publish them; from the
     first of these on the index keeps where each block is, some 90 bytes a block, and that first
-    time costs O(blocks held), 0.9 s at 2 million, which `is_by_block` avoids. An index that is given whole chains only, as `text_chain` and
-    `token_chain` return them, needs some 8 bytes a block and a few hundred a run.
+    time costs O(blocks held), 0.9 s at 2 million, which `is_by_block` avoids. An index that is
+    given whole chains only, as `text_chain` and `token_chain` return them, needs some 8 bytes a
+    block and a few hundred a run.
 
     In the complexities, r is the number of runs on a chain, and m its bytes compared, in C.
 
