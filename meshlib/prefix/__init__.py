@@ -2,8 +2,10 @@
 
 radix_tree.py   RadixTree: holds text
 token_tree.py   TokenTree: holds token ids
-prefix_tree.py  what the two trees share
+prefix_tree.py  what the two trees share: insertion and removal
+tree_reads.py   how they are asked
 nodes.py        their nodes, in columns
+comparing.py    how far two texts are the same
 block_index.py  BlockIndex: holds chains of block hashes
 chains.py       how a text or tokens become a chain
 runs.py         stretches of blocks with the same holders
@@ -21,7 +23,7 @@ from meshlib.prefix.chains import (
     text_chain,
     token_chain,
 )
-from meshlib.prefix.nodes import common_prefix_length
+from meshlib.prefix.comparing import common_prefix_length
 from meshlib.prefix.radix_tree import RadixTree
 from meshlib.prefix.records import (
     ACCESS_MAX,

@@ -26,7 +26,7 @@ from meshlib.prefix.chains import (
     blocks_to_bytes,
     bytes_to_blocks,
 )
-from meshlib.prefix.nodes import common_bytes
+from meshlib.prefix.comparing import common_bytes
 from meshlib.prefix.recency import Eldest, Recency
 from meshlib.prefix.records import (
     ACCESS_MAX,

@@ -9,375 +9,40 @@ before what hangs below it.
 
 Speed comes from comparing whole edges with `bytes.startswith` (one `memcmp`); no loop runs over
 units. An insertion that extends or repeats the last one starts where that one ended, so a
-conversation given turn by turn is not walked from the root each time. Where the text last asked
-for led is remembered until the tree changes, so that to match, to look up and to insert one and
-the same object is one descent.
+conversation given turn by turn is not walked from the root each time.
 Source: the semantics of the string tree in sglang's router (a match may end inside an edge,
 tenants on every node of a path), whose inner nodes have no access of their own.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from heapq import heappush
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Self
 
-from meshlib.errors import InvalidValueError, LimitError
+from meshlib.errors import LimitError
 from meshlib.hashing import hash64
-from meshlib.limits import PREFIX_HELD_FACTOR, TENANTS_MAX, TREE_CHARACTERS_MAX
-from meshlib.prefix.nodes import ABSENT, NOBODY, ROOT, Nodes, common_bytes
-from meshlib.prefix.recency import ACCESS_SHIFT, STEP, Eldest, Recency
+from meshlib.limits import TENANTS_MAX
+from meshlib.prefix.nodes import ABSENT, NOBODY, ROOT, Nodes
+from meshlib.prefix.recency import ACCESS_SHIFT, STEP, Recency
 from meshlib.prefix.records import (
     ACCESS_MAX,
     NO_MATCH,
-    Entry,
     Match,
     Placement,
     check_access,
     check_tenant,
 )
+from meshlib.prefix.tree_reads import Holding, KeyT, Place, TreeReads, new_tuple
 
 __all__ = ["PrefixTree"]
 
-KeyT = TypeVar("KeyT", bound=Sequence[Any])
-Place = tuple[int, int, int, int, int, int]
-"""Where a descent ended: the last node that matched whole, how many bytes and units that is, the
-node below it that matched in part or 0, and how many bytes and units of that one."""
 
-_new_tuple = tuple.__new__
+class PrefixTree(TreeReads[KeyT]):
+    """What the trees share; arguments as of `TreeReads`."""
 
-
-class _Holding:
-    """What one tenant has: its number, its entries by last access, the units of its nodes."""
-
-    __slots__ = ("number", "recency", "units")
-
-    def __init__(self, number: int, recency: Recency) -> None:
-        self.number = number
-        self.recency = recency
-        self.units = 0
-
-
-class PrefixTree(ABC, Generic[KeyT]):
-    """What the trees share.
-
-    In the complexities, d is the number of nodes on a path (not of units) and m the number of
-    bytes compared, in C.
-
-    Args:
-        units_max: how many units the tree may hold; 1 to 4 times 67,108,864.
-    """
-
-    __slots__ = (
-        "_eldest",
-        "_entry_count",
-        "_finger",
-        "_finger_data",
-        "_finger_units",
-        "_holdings",
-        "_names",
-        "_nodes",
-        "_sought",
-        "_sought_data",
-        "_sought_place",
-        "_tenants_free",
-        "_units",
-        "_units_max",
-    )
-
-    _what: ClassVar[str]
-    _width: ClassVar[int]
-    """Bytes of a unit; of the narrowest where they differ."""
-
-    def __init__(self, units_max: int) -> None:
-        if units_max < 1:
-            raise InvalidValueError(f"{self._what}_max must be at least 1, got {units_max}")
-        limit = TREE_CHARACTERS_MAX * PREFIX_HELD_FACTOR
-        if units_max > limit:
-            raise LimitError(f"tree {self._what}", size=units_max, limit=limit)
-        self._units_max = units_max
-        self._units = 0
-        self._entry_count = 0
-        # The columns are made at the first insertion: many a tree is made and dropped empty.
-        self._nodes = _empty_nodes(self._first)
-        self._holdings: dict[str, _Holding] = {}
-        self._names: list[str] = []
-        self._tenants_free: list[int] = []
-        self._eldest = Eldest(self._recency_of)
-        self._finger, self._finger_data, self._finger_units = ROOT, b"", 0
-        self._sought: KeyT | None = None
-        self._sought_data = b""
-        self._sought_place: Place = (ROOT, 0, 0, ROOT, 0, 0)
-
-    # What a unit is
-
-    @staticmethod
-    @abstractmethod
-    def _check_key(key: object) -> None:
-        """Raise what is wrong with the key of an entry."""
-
-    @staticmethod
-    @abstractmethod
-    def _encoded(key: KeyT) -> bytes:
-        """Return the bytes of a request, which may be empty or longer than an entry."""
-
-    @staticmethod
-    @abstractmethod
-    def _decoded(data: bytes) -> KeyT:
-        """Return the key whose bytes these are."""
-
-    @staticmethod
-    @abstractmethod
-    def _first(edge: bytes) -> Any:
-        """Return the unit that an edge begins with, as it stands in a key."""
-
-    @staticmethod
-    def _whole_units(edge: bytes, common: int) -> tuple[int, int]:
-        """Return how many bytes of `common` are whole units, and how many units these are.
-
-        Asked only where units differ in width.
-        """
-        raise NotImplementedError
-
-    # Reading
-
-    @property
-    def size(self) -> int:
-        """How much the tree holds: what its limit counts. A shared prefix counts once. O(1)."""
-        return self._units
-
-    def __len__(self) -> int:
-        """Count the entries of all tenants. O(1)."""
-        return self._entry_count
-
-    def entry_count(self, tenant: str) -> int:
-        """Count the entries of a tenant; 0 when unknown. O(1)."""
-        holding = self._holdings.get(tenant)
-        return 0 if holding is None else holding.recency.count
-
-    def tenants(self) -> tuple[str, ...]:
-        """Return the tenants that have entries, sorted. O(n log n) for n tenants."""
-        return tuple(sorted(self._holdings))
-
-    def access(self, key: KeyT, *, tenant: str) -> int | None:
-        """Return the last access of exactly this entry, or None. O(d + m)."""
-        holding = self._holdings.get(tenant)
-        node = self._find(key)
-        if holding is None or node is None:
-            return None
-        access = self._nodes.access(node, holding.number)
-        return None if access < 0 else access
-
-    def match(self, key: KeyT) -> Match:
-        """Find the longest prefix of `key` that anybody holds, and all who hold it. O(d + m).
-
-        The match may end inside an edge: a key of which only the beginning is shared is a match
-        of that beginning. The tenants are those that hold the deepest matched point.
-        """
-        # As `_descend`, without what only an insertion needs: this is asked most often.
-        data = self._encoded(key)
-        nodes = self._nodes
-        edges, below, counts = nodes.edges, nodes.below, nodes.counts
-        node, at, units, size = ROOT, 0, 0, len(data)
-        while at < size:
-            hanging = below[node]
-            if hanging is None:
-                break
-            child = hanging.get(key[units]) if isinstance(hanging, dict) else hanging
-            if child is None:
-                break
-            edge = edges[child]
-            if not data.startswith(edge, at):
-                _, count = self._partial(key, data, edge, at)
-                if count:
-                    node = child
-                    units += count
-                break
-            at += len(edge)
-            units += counts[child]
-            node = child
-        if not units:
-            return NO_MATCH
-        return _new_tuple(Match, (nodes.names(node, self._names), units))
-
-    def match_tenant(self, key: KeyT, *, tenant: str) -> int:
-        """Return how many units of `key` one tenant holds. O(d + m)."""
-        holding = self._holdings.get(tenant)
-        if holding is not None:
-            for node, units in self._path(key):
-                if self._nodes.holds(node, holding.number):
-                    return units
-        return 0
-
-    def match_each(self, key: KeyT) -> dict[str, int]:
-        """Return how many units of `key` each tenant holds, sorted by tenant.
-
-        Tenants that hold none are left out. O(d + m + t log t) for t tenants on the path; this
-        is what a router needs that may not choose everybody.
-        """
-        reached: dict[int, int] = {}
-        for node, units in self._path(key):
-            for tenant in self._nodes.holders(node):
-                reached.setdefault(tenant, units)
-        names = self._names
-        if len(reached) == 1:
-            return {names[tenant]: units for tenant, units in reached.items()}
-        return dict(sorted([(names[tenant], units) for tenant, units in reached.items()]))
-
-    def entries(
-        self, tenant: str, *, buckets: Collection[int] | None = None
-    ) -> Iterator[tuple[KeyT, int]]:
-        """Yield the (key, access) pairs of a tenant, in no particular order.
-
-        Each key is built when it is asked for. The tree must not change meanwhile.
-
-        Args:
-            tenant: whose.
-            buckets: only keys whose hash has one of these as its top byte; all without it.
-        """
-        holding = self._holdings.get(tenant)
-        if holding is not None:
-            nodes, number = self._nodes, holding.number
-            for node in holding.recency.items():
-                if buckets is None or nodes.hashes[node] >> 56 in buckets:
-                    yield self._decoded(nodes.data(node)), nodes.access(node, number)
-
-    def entry_hashes(self, tenant: str) -> Iterator[tuple[int, int]]:
-        """Yield the (hash of the key, access) pairs of a tenant without building the keys."""
-        holding = self._holdings.get(tenant)
-        if holding is not None:
-            for node in holding.recency.items():
-                yield self._nodes.hashes[node], self._nodes.access(node, holding.number)
-
-    def oldest(self, tenant: str | None = None) -> Entry[KeyT] | None:
-        """Return the least recently used entry, of one tenant or of all; None without any.
-
-        Ties go to the smaller tenant, then to the entry that came first. Amortised O(log n) for
-        one tenant and O(log n + log t) for t tenants, and building the key.
-        """
-        if tenant is None:
-            eldest = self._eldest.oldest()
-            if eldest is None:
-                return None
-            tenant, node, access = eldest
-        else:
-            holding = self._holdings.get(tenant)
-            found = None if holding is None else holding.recency.oldest()
-            if found is None:
-                return None
-            node, access = found
-        return Entry(tenant, self._decoded(self._nodes.data(node)), access)
-
-    def oldest_access(self, tenant: str) -> int | None:
-        """Return the access of a tenant's least recently used entry. Amortised O(log n)."""
-        holding = self._holdings.get(tenant)
-        oldest = None if holding is None else holding.recency.oldest()
-        return None if oldest is None else oldest[1]
-
-    def oldest_tenant(self) -> tuple[str, int] | None:
-        """Return whose the least recently used entry of all is, and its access.
-
-        Ties go to the smaller tenant. Amortised O(log n + log t): the others are not asked.
-        """
-        eldest = self._eldest.oldest()
-        return None if eldest is None else (eldest[0], eldest[2])
-
-    def floor_for(self, size_max: int) -> int:
-        """Return the lowest floor whose eviction of every tenant leaves `size_max` units.
-
-        Or fewer; 0 when there are no more than that. O(n log n) for n entries, for an eviction
-        now and then.
-        """
-        if self._units <= size_max:
-            return 0
-        nodes = self._nodes
-        entries = [
-            (nodes.access(node, holding.number), node)
-            for holding in self._holdings.values()
-            for node in holding.recency.items()
-        ]
-        entries.sort(reverse=True)
-        kept: set[int] = {ROOT}
-        remaining = size_max
-        for access, node in entries:
-            while node not in kept:
-                kept.add(node)
-                remaining -= nodes.counts[node]
-                node = nodes.parents[node]
-            if remaining < 0:
-                return access
-        return 0
-
-    def _recency_of(self, tenant: str) -> Recency | None:
-        holding = self._holdings.get(tenant)
-        return None if holding is None else holding.recency
-
-    # Walking
-
-    def _descend(self, key: KeyT, data: bytes) -> Place:
-        """Follow a key as far as anybody holds it."""
-        nodes = self._nodes
-        edges, below, counts = nodes.edges, nodes.below, nodes.counts
-        node, at, units = ROOT, 0, 0
-        if data.startswith(self._finger_data):
-            node, at, units = self._finger, len(self._finger_data), self._finger_units
-        size = len(data)
-        while at < size:
-            hanging = below[node]
-            if hanging is None:
-                break
-            child = hanging.get(key[units]) if isinstance(hanging, dict) else hanging
-            if child is None:
-                break
-            edge = edges[child]
-            if not data.startswith(edge, at):
-                common = common_bytes(edge, data, at)
-                if size == len(key) * self._width:
-                    count = common // self._width
-                    common = count * self._width
-                else:
-                    common, count = self._whole_units(edge, common)
-                return node, at, units, child if common else ROOT, common, count
-            at += len(edge)
-            units += counts[child]
-            node = child
-        return node, at, units, ROOT, 0, 0
-
-    def _partial(self, key: KeyT, data: bytes, edge: bytes, at: int) -> tuple[int, int]:
-        """Return how many bytes and units of an edge that does not match whole do."""
-        common = common_bytes(edge, data, at)
-        if len(data) == len(key) * self._width:
-            count = common // self._width
-            return count * self._width, count
-        return self._whole_units(edge, common)
-
-    def _seek(self, key: KeyT) -> tuple[bytes, Place]:
-        """Return the bytes of a key, and where it leads. O(1) if it is the one last sought."""
-        if key is self._sought:
-            return self._sought_data, self._sought_place
-        data = self._encoded(key)
-        place = self._descend(key, data)
-        if type(key) is str:
-            # By identity, which is enough for what cannot change.
-            self._sought, self._sought_data, self._sought_place = key, data, place
-        return data, place
-
-    def _path(self, key: KeyT) -> Iterator[tuple[int, int]]:
-        """Yield the nodes that a key reaches, the deepest first, and the units up to each."""
-        node, _, units, below, _, count = self._seek(key)[1]
-        if below and count:
-            yield below, units + count
-        counts, parents = self._nodes.counts, self._nodes.parents
-        while node:
-            yield node, units
-            units -= counts[node]
-            node = parents[node]
-
-    def _find(self, key: KeyT) -> int | None:
-        data, (node, at, _, _, _, _) = self._seek(key)
-        return node if at == len(data) else None
+    __slots__ = ()
 
     # Inserting
 
@@ -438,7 +103,7 @@ class PrefixTree(ABC, Generic[KeyT]):
         units += count
         match = NO_MATCH
         if units:
-            match = _new_tuple(Match, (self._nodes.names(below or node, self._names), units))
+            match = new_tuple(Match, (self._nodes.names(below or node, self._names), units))
         tenant = choose(match)
         if tenant is None:
             return match, None
@@ -483,7 +148,7 @@ class PrefixTree(ABC, Generic[KeyT]):
             key_hash = nodes.hashes[node] = hash64(data)
         self._finger, self._finger_data, self._finger_units = node, data, len(key)
         if previous >= 0:
-            return _new_tuple(Placement, (key_hash, previous))
+            return new_tuple(Placement, (key_hash, previous))
         self._entry_count += 1
         holding.units += held
         recency = holding.recency
@@ -492,14 +157,14 @@ class PrefixTree(ABC, Generic[KeyT]):
         heappush(recency.heap, (access << ACCESS_SHIFT) + order + node)
         if access < recency.bound:
             self._eldest.lower(tenant, recency, access=access, tenant_count=len(self._names))
-        return _new_tuple(Placement, (key_hash, None))
+        return new_tuple(Placement, (key_hash, None))
 
     def _check_tenant(self, tenant: str) -> None:
         check_tenant(tenant)
         if len(self._holdings) >= TENANTS_MAX:
             raise LimitError("tenants", size=len(self._holdings) + 1, limit=TENANTS_MAX)
 
-    def _add_tenant(self, tenant: str) -> _Holding:
+    def _add_tenant(self, tenant: str) -> Holding:
         if self._tenants_free:
             number = self._tenants_free.pop()
             self._names[number] = tenant
@@ -508,7 +173,7 @@ class PrefixTree(ABC, Generic[KeyT]):
             number = len(self._names)
             self._names.append(tenant)
         recency = Recency(partial(_access_of, self._nodes, number))
-        holding = self._holdings[tenant] = _Holding(number, recency)
+        holding = self._holdings[tenant] = Holding(number, recency)
         return holding
 
     # Removing
@@ -558,7 +223,7 @@ class PrefixTree(ABC, Generic[KeyT]):
         self._units -= left
         return units
 
-    def _settle(self, tenant: str, holding: _Holding, changed: list[int]) -> None:
+    def _settle(self, tenant: str, holding: Holding, changed: list[int]) -> None:
         """Give the tree its shape back around what changed, and forget who has nothing."""
         if not holding.recency.count:
             del self._holdings[tenant]
@@ -583,7 +248,7 @@ class PrefixTree(ABC, Generic[KeyT]):
         for tenant, holding in other._holdings.items():
             recency = Recency(partial(_access_of, self._nodes, holding.number))
             recency.copy_from(holding.recency)
-            copied = self._holdings[tenant] = _Holding(holding.number, recency)
+            copied = self._holdings[tenant] = Holding(holding.number, recency)
             copied.units = holding.units
         self._eldest.copy_from(other._eldest)
 
@@ -628,12 +293,6 @@ class PrefixTree(ABC, Generic[KeyT]):
         for node, names in nodes.named.items():
             holders = sorted(self._names[tenant] for tenant in nodes.holders(node))
             assert list(names) == holders, (names, holders)
-
-
-@cache
-def _empty_nodes(first: Callable[[bytes], Any]) -> Nodes:
-    """Return the columns of a tree that never held anything; nothing writes to them."""
-    return Nodes(first)
 
 
 def _access_of(nodes: Nodes, tenant: int, node: int) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshlib.prefix.chains import BLOCK_BYTES, bytes_to_blocks
-from meshlib.prefix.nodes import common_bytes
+from meshlib.prefix.comparing import common_bytes
 
 __all__ = ["SHARD_MASK", "Runs", "Stretch"]
 

@@ -13,7 +13,7 @@ from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
 from meshlib.hashing import hash64_text
 from meshlib.limits import TEXT_CHARACTERS_MAX, TREE_CHARACTERS_MAX
 from meshlib.prefix import ACCESS_MAX, Entry, Match, Placement, RadixTree
-from meshlib.prefix.nodes import common_length
+from meshlib.prefix.comparing import common_length
 
 
 def tree_of(*entries: tuple[str, str, int]) -> RadixTree:
