@@ -5,8 +5,10 @@ token_tree.py   TokenTree: holds token ids
 prefix_tree.py  what the two trees share: insertion and removal
 tree_reads.py   how they are asked
 nodes.py        their nodes, in columns
+columns.py      what a node is made of
 comparing.py    how far two texts are the same
 block_index.py  BlockIndex: holds chains of block hashes
+block_reads.py  how it is asked
 chains.py       how a text or tokens become a chain
 runs.py         stretches of blocks with the same holders
 recency.py      least recently used first

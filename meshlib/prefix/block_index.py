@@ -11,27 +11,18 @@ block instead of its tables of children.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
 
-from meshlib.errors import InvalidValueError, LimitError
-from meshlib.hashing import HASH64_MASK
-from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TENANTS_MAX
-from meshlib.prefix.chains import (
-    BLOCK_BYTES,
-    Chain,
-    blocks_to_bytes,
-    bytes_to_blocks,
-)
+from meshlib.errors import LimitError
+from meshlib.limits import TENANTS_MAX
+from meshlib.prefix.block_reads import BlockReads, Holding, request
+from meshlib.prefix.chains import BLOCK_BYTES, Chain, blocks_to_bytes, bytes_to_blocks
 from meshlib.prefix.comparing import common_bytes
-from meshlib.prefix.recency import Eldest, Recency
+from meshlib.prefix.recency import Recency
 from meshlib.prefix.records import (
     ACCESS_MAX,
-    NO_MATCH,
-    Match,
     Placement,
     check_access,
     check_block,
@@ -44,21 +35,8 @@ __all__ = ["BlockIndex"]
 _PLACED_BYTES_MAX: Final = 1024 * BLOCK_BYTES
 """How long a run of blocks that were placed one by one may become: each copies it."""
 
-_new_tuple = tuple.__new__
 
-
-class _Holding:
-    """What one tenant has: its number, its runs by last access, and how many blocks these are."""
-
-    __slots__ = ("block_count", "number", "recency")
-
-    def __init__(self, number: int, recency: Recency) -> None:
-        self.number = number
-        self.recency = recency
-        self.block_count = 0
-
-
-class BlockIndex:
+class BlockIndex(BlockReads):
     """Blocks by hash, each with the tenants that hold it and when they last used it.
 
     A tenant matches as many leading blocks of a chain as it holds without a gap: that is what
@@ -81,216 +59,7 @@ class BlockIndex:
         LimitError: `blocks_max` over 4 times 2,097,152.
     """
 
-    __slots__ = (
-        "_blocks_max",
-        "_eldest",
-        "_free",
-        "_holdings",
-        "_names",
-        "_pair_count",
-        "_placed",
-        "_runs",
-    )
-
-    def __init__(self, *, blocks_max: int = BLOCKS_MAX, is_by_block: bool = False) -> None:
-        if blocks_max < 1:
-            raise InvalidValueError(f"blocks_max must be at least 1, got {blocks_max}")
-        if blocks_max > BLOCKS_MAX * PREFIX_HELD_FACTOR:
-            raise LimitError("blocks", size=blocks_max, limit=BLOCKS_MAX * PREFIX_HELD_FACTOR)
-        self._blocks_max = blocks_max
-        self._pair_count = 0
-        self._runs = Runs()
-        if is_by_block:
-            self._runs.make_directory()
-        self._holdings: dict[str, _Holding] = {}
-        self._names: list[str] = []
-        self._free: list[int] = []
-        self._eldest = Eldest(self._recency_of)
-        self._placed = -1
-
-    # Reading
-
-    @property
-    def blocks_max(self) -> int:
-        """How many (block, tenant) pairs the index may hold."""
-        return self._blocks_max
-
-    @property
-    def size(self) -> int:
-        """How many (block, tenant) pairs are held: what `blocks_max` limits. O(1)."""
-        return self._pair_count
-
-    def __len__(self) -> int:
-        """Count the (block, tenant) pairs. O(1)."""
-        return self._pair_count
-
-    def entry_count(self, tenant: str) -> int:
-        """Count the blocks of a tenant; 0 when unknown. O(1)."""
-        holding = self._holdings.get(tenant)
-        return 0 if holding is None else holding.block_count
-
-    def tenants(self) -> tuple[str, ...]:
-        """Return the tenants that have blocks, sorted. O(n log n) for n tenants."""
-        return tuple(sorted(self._holdings))
-
-    def access(self, block: int, *, tenant: str) -> int | None:
-        """Return the last access of a block by a tenant, or None. O(1), but see the class."""
-        holding = self._holdings.get(tenant)
-        if holding is None:
-            return None
-        runs = self._runs
-        run = (runs.directory or runs.make_directory())[block & SHARD_MASK].get(block)
-        return None if run is None else self._runs.holders[run].get(holding.number)
-
-    def match(self, chain: Iterable[int]) -> Match:
-        """Find the most leading blocks that anybody holds, and all who hold them. O(r + m).
-
-        `Match.matched` counts blocks.
-        """
-        blocks, data = _request(chain)
-        runs = self._runs
-        pieces, holders = runs.pieces, runs.holders
-        shards = runs.heads if runs.directory is None else runs.directory
-        at, size, last = 0, len(data), -1
-        held: AbstractSet[int] = frozenset()
-        while at < size:
-            block = blocks[at >> 3]
-            run = shards[block & SHARD_MASK].get(block)
-            if run is None:
-                break
-            keys = holders[run].keys()
-            if not at or keys <= held:
-                held, last = keys, run
-            else:
-                remaining = keys & held
-                if not remaining:
-                    break
-                held, last = remaining, -1
-            piece = pieces[run]
-            if data.startswith(piece, at):
-                at += len(piece)
-            else:
-                at += self._common(run, block, data, at)
-        if not at:
-            return NO_MATCH
-        if last >= 0:
-            return _new_tuple(Match, (runs.names(last, self._names), at >> 3))
-        names = tuple(sorted([self._names[tenant] for tenant in held]))
-        return _new_tuple(Match, (names, at >> 3))
-
-    def match_tenant(self, chain: Iterable[int], *, tenant: str) -> int:
-        """Return how many leading blocks one tenant holds. O(r + m)."""
-        holding = self._holdings.get(tenant)
-        matched = 0
-        if holding is not None:
-            for run, reached in self._steps(chain):
-                if holding.number not in self._runs.holders[run]:
-                    break
-                matched = reached
-        return matched
-
-    def match_each(self, chain: Iterable[int]) -> dict[str, int]:
-        """Return how many leading blocks each tenant holds, sorted by tenant.
-
-        Tenants that hold none are left out. O(r + m + t log t) for t tenants.
-        """
-        reached: dict[int, int] = {}
-        held: set[int] | None = None
-        for run, matched in self._steps(chain):
-            keys = self._runs.holders[run].keys()
-            held = set(keys) if held is None else held & keys
-            if not held:
-                break
-            reached.update(dict.fromkeys(held, matched))
-        names = self._names
-        return dict(sorted([(names[tenant], matched) for tenant, matched in reached.items()]))
-
-    def _steps(self, chain: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """Yield each run that a chain comes through, and how many blocks have matched then."""
-        blocks, data = _request(chain)
-        at = 0
-        for stretch, _ in self._runs.stretches(blocks, data):
-            if stretch is None:
-                return
-            at += stretch[2]
-            yield stretch[0], at // BLOCK_BYTES
-
-    def _common(self, run: int, block: int, data: bytes, at: int) -> int:
-        """Return how many bytes of a run, from a block on, stand in `data` at `at`."""
-        piece = self._runs.pieces[run]
-        if not data.startswith(piece[:BLOCK_BYTES], at):
-            found = self._runs.find(block)
-            assert found is not None, block
-            piece = piece[found[1] :]
-        common = common_bytes(piece, data, at)
-        return common - common % BLOCK_BYTES
-
-    def entries(
-        self, tenant: str, *, buckets: Collection[int] | None = None
-    ) -> Iterator[tuple[int, int]]:
-        """Yield the (block, access) pairs of a tenant, in no particular order.
-
-        Args:
-            tenant: whose.
-            buckets: only blocks whose top byte is one of these; all without it.
-        """
-        holding = self._holdings.get(tenant)
-        if holding is not None:
-            for run in holding.recency.items():
-                access = self._runs.access(run, holding.number)
-                for block in bytes_to_blocks(self._runs.pieces[run]):
-                    if buckets is None or block >> 56 in buckets:
-                        yield block, access
-
-    def entry_hashes(self, tenant: str) -> Iterator[tuple[int, int]]:
-        """Yield the (block, access) pairs of a tenant: a block is its own hash."""
-        return self.entries(tenant)
-
-    def oldest(self, tenant: str) -> tuple[int, int] | None:
-        """Return a least recently used block of a tenant, and its access. Amortised O(log n)."""
-        holding = self._holdings.get(tenant)
-        oldest = None if holding is None else holding.recency.oldest()
-        if oldest is None:
-            return None
-        return int.from_bytes(self._runs.pieces[oldest[0]][:BLOCK_BYTES], "big"), oldest[1]
-
-    def oldest_access(self, tenant: str) -> int | None:
-        """Return the access of a tenant's least recently used block. Amortised O(log n)."""
-        oldest = self.oldest(tenant)
-        return None if oldest is None else oldest[1]
-
-    def oldest_tenant(self) -> tuple[str, int] | None:
-        """Return whose the least recently used block of all is, and its access.
-
-        Ties go to the smaller tenant. Amortised O(log n + log t): the others are not asked.
-        """
-        eldest = self._eldest.oldest()
-        return None if eldest is None else (eldest[0], eldest[2])
-
-    def floor_for(self, size_max: int) -> int:
-        """Return the lowest floor whose eviction of every tenant leaves `size_max` pairs at most.
-
-        0 when there are no more than that. O(n log n) for n runs, for an eviction now and then.
-        """
-        excess = self._pair_count - size_max
-        if excess <= 0:
-            return 0
-        pieces = self._runs.pieces
-        held = [
-            (access, len(pieces[run]) // BLOCK_BYTES)
-            for run, holders in enumerate(self._runs.holders)
-            for access in holders.values()
-        ]
-        held.sort()
-        for access, count in held:
-            excess -= count
-            if excess <= 0:
-                return access
-        return ACCESS_MAX
-
-    def _recency_of(self, tenant: str) -> Recency | None:
-        holding = self._holdings.get(tenant)
-        return None if holding is None else holding.recency
+    __slots__ = ()
 
     # Inserting
 
@@ -459,7 +228,7 @@ class BlockIndex:
             begin = end
         return changed
 
-    def _room_for(self, tenant: str, added: int) -> _Holding:
+    def _room_for(self, tenant: str, added: int) -> Holding:
         size = self._pair_count + added
         if size > self._blocks_max:
             raise LimitError("blocks", size=size, limit=self._blocks_max)
@@ -476,10 +245,10 @@ class BlockIndex:
             number = len(self._names)
             self._names.append(tenant)
         recency = Recency(partial(_access_of, self._runs, number))
-        holding = self._holdings[tenant] = _Holding(number, recency)
+        holding = self._holdings[tenant] = Holding(number, recency)
         return holding
 
-    def _hold(self, holding: _Holding, tenant: str, run: int, access: int) -> None:
+    def _hold(self, holding: Holding, tenant: str, run: int, access: int) -> None:
         """Let a tenant hold a run, or raise its access."""
         held = self._runs.holders[run]
         is_new = holding.number not in held
@@ -540,7 +309,7 @@ class BlockIndex:
             return 0
         runs = self._runs
         runs.make_directory()
-        wanted, data = _request(dict.fromkeys(blocks))
+        wanted, data = request(dict.fromkeys(blocks))
         before = holding.block_count
         for stretch, _ in runs.stretches(wanted, data):
             if stretch is not None and holding.number in runs.holders[stretch[0]]:
@@ -580,7 +349,7 @@ class BlockIndex:
         dropped.sort(key=lambda pair: (pair[1], pair[0]))
         return dropped
 
-    def _let_go(self, holding: _Holding, run: int) -> None:
+    def _let_go(self, holding: Holding, run: int) -> None:
         runs = self._runs
         held = runs.holders[run]
         del held[holding.number]
@@ -591,7 +360,7 @@ class BlockIndex:
         if not held:
             runs.discard(run)
 
-    def _forget_if_empty(self, tenant: str, holding: _Holding) -> None:
+    def _forget_if_empty(self, tenant: str, holding: Holding) -> None:
         if not holding.block_count:
             del self._holdings[tenant]
             self._names[holding.number] = ""
@@ -607,7 +376,7 @@ class BlockIndex:
         for tenant, holding in self._holdings.items():
             recency = Recency(partial(_access_of, twin._runs, holding.number))
             recency.copy_from(holding.recency)
-            copied = twin._holdings[tenant] = _Holding(holding.number, recency)
+            copied = twin._holdings[tenant] = Holding(holding.number, recency)
             copied.block_count = holding.block_count
         twin._eldest.copy_from(self._eldest)
         return twin
@@ -640,18 +409,3 @@ class BlockIndex:
 
 def _access_of(runs: Runs, tenant: int, run: int) -> int:
     return runs.holders[run].get(tenant, -1)
-
-
-def _request(chain: Iterable[int]) -> tuple[Sequence[int], bytes]:
-    """Return what is asked for and its bytes, up to the first that cannot be a block."""
-    if type(chain) is Chain:
-        return chain, chain.data
-    blocks = tuple(chain)
-    try:
-        return blocks, blocks_to_bytes(blocks)
-    except struct.error:
-        return _request(blocks[: next(at for at, each in enumerate(blocks) if not _is_block(each))])
-
-
-def _is_block(block: object) -> bool:
-    return isinstance(block, int) and 0 <= block <= HASH64_MASK

@@ -24,7 +24,8 @@ from typing import Self
 from meshlib.errors import LimitError
 from meshlib.hashing import hash64
 from meshlib.limits import TENANTS_MAX
-from meshlib.prefix.nodes import ABSENT, NOBODY, ROOT, Nodes
+from meshlib.prefix.columns import ABSENT, NOBODY, ROOT
+from meshlib.prefix.nodes import Nodes
 from meshlib.prefix.recency import ACCESS_SHIFT, STEP, Recency
 from meshlib.prefix.records import (
     ACCESS_MAX,

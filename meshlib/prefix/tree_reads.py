@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from meshlib.errors import InvalidValueError, LimitError
 from meshlib.limits import PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
+from meshlib.prefix.columns import ROOT
 from meshlib.prefix.comparing import common_bytes
-from meshlib.prefix.nodes import ROOT, Nodes
+from meshlib.prefix.nodes import Nodes
 from meshlib.prefix.recency import Eldest, Recency
 from meshlib.prefix.records import NO_MATCH, Entry, Match
 
