@@ -15,6 +15,7 @@ from meshlib.ratelimit import GLOBAL_KEY, LimitSettings
 from meshlib.replication import Change, Replica, WriteReceipt
 from meshlib.routing import (
     CacheAwarePolicy,
+    PolicyTypes,
     RouteDecision,
     TreeMatch,
     TreeOperation,
@@ -74,6 +75,7 @@ class MeshSyncManager:
         self.workers = WorkerStore(documents)
         self.policies = PolicyStore(documents)
         self.app = AppStore(documents)
+        self.policy_types = PolicyTypes()
         self.limits = LimitSettings(self.app)
         self.trees = TreeSync(documents)
         self._routes: dict[str, CacheAwarePolicy] = {}
@@ -142,14 +144,17 @@ class MeshSyncManager:
 
         Args:
             model_id: 1 byte to 1 KiB in UTF-8.
-            policy_type: `cache_aware`, or any other name; as `model_id`.
-            config: the policy's own configuration, kept as it is.
+            policy_type: `cache_aware`, or a type registered with `policy_types`; as `model_id`.
+            config: the policy's own configuration, checked by its type and kept as it is.
 
         Raises:
             InvalidTypeError: an argument of another type.
-            InvalidValueError: an empty id or type, a text that is not Unicode.
+            InvalidValueError: an empty id, an unknown type, a configuration that the type does not
+                take, a text that is not Unicode.
             LimitError: an argument too long. State unchanged after any of these.
         """
+        check_identifier("model_id", model_id)
+        self.policy_types.check(policy_type, config)
         return self.policies.put(model_id, policy_type=policy_type, config=config)
 
     def remove_policy_state(self, model_id: str) -> WriteReceipt:
@@ -240,7 +245,16 @@ class MeshSyncManager:
     # Configuration and limits
 
     def set_config(self, key: str, value: bytes) -> WriteReceipt:
-        """Write application configuration, everywhere; as `AppStore.set`."""
+        """Write application configuration, everywhere. O(size).
+
+        The keys of limits, `global_rate_limit` and `rate_limit:*`, take limits and nothing else.
+
+        Raises:
+            InvalidValueError: what is no limit, under the key of one.
+            LocalError: as `AppStore.set`. State unchanged after either.
+        """
+        if isinstance(key, str) and isinstance(value, bytes):
+            self.limits.check_config(key, value)
         return self.app.set(key, value)
 
     def get_config(self, key: str) -> bytes | None:
@@ -313,11 +327,12 @@ class MeshSyncManager:
             ("the rate-limit store", self.limits),
             ("the tree store", self.trees),
         )
-        return tuple(
+        unreadable = [
             f"{name} holds {key}, which cannot be read"
             for name, store in stores
             for key in store.unreadable()
-        )
+        ]
+        return (*unreadable, *self.policy_types.problems(self.policies.all()))
 
 
 def _translate(change: Change) -> Iterable[StateChange]:

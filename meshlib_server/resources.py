@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -10,12 +11,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from meshlib_server.problems import BadRequest
+
 __all__ = ["Handler", "resource"]
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def resource(path: str, **methods: Handler) -> Route:
+_SHOWN_MAX: Final = 5
+_SHOWN_CHARACTERS_MAX: Final = 100
+
+
+def resource(path: str, *, parameters: Collection[str] = (), **methods: Handler) -> Route:
     """Make the route of one path.
 
     One route knows all methods of its path, so what it does not know is a 405 whose `Allow`
@@ -23,23 +30,44 @@ def resource(path: str, **methods: Handler) -> Route:
 
     Args:
         path: Starlette's path template.
+        parameters: the query parameters that `get` knows; any other is a 400, as is one that is
+            there twice. Other methods know none.
         methods: handlers by lower-case method; `get` answers HEAD as well.
     """
-    return Route(path, _Resource({name.upper(): handler for name, handler in methods.items()}))
+    handlers = {name.upper(): handler for name, handler in methods.items()}
+    return Route(path, _Resource(handlers, frozenset(parameters)))
 
 
 class _Resource:
     """The ASGI application of one path."""
 
-    def __init__(self, handlers: dict[str, Handler]) -> None:
+    def __init__(self, handlers: dict[str, Handler], parameters: frozenset[str]) -> None:
         if "GET" in handlers:
             handlers = {**handlers, "HEAD": handlers["GET"]}
         self._handlers = handlers
+        self._parameters = parameters
         self._allow = ", ".join(sorted(handlers))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = self._handlers.get(scope["method"])
         if handler is None:
             raise HTTPException(405, headers={"Allow": self._allow})
-        response = await handler(Request(scope, receive, send))
+        request = Request(scope, receive, send)
+        self._check_parameters(request)
+        response = await handler(request)
         await response(scope, receive, send)
+
+    def _check_parameters(self, request: Request) -> None:
+        """Refuse what would be passed over: whoever asks for it would believe the answer."""
+        if not request.scope["query_string"]:
+            return
+        known = self._parameters if request.method in ("GET", "HEAD") else frozenset[str]()
+        names = [name for name, _ in request.query_params.multi_items()]
+        unknown = sorted(set(names) - known)
+        if unknown:
+            shown = ", ".join(repr(name[:_SHOWN_CHARACTERS_MAX]) for name in unknown[:_SHOWN_MAX])
+            raise BadRequest(
+                f"unknown query parameters: {shown}; known: {', '.join(sorted(known)) or 'none'}"
+            )
+        if len(set(names)) < len(names):
+            raise BadRequest("a query parameter is there twice")

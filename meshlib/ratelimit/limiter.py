@@ -324,13 +324,9 @@ class RateLimiter:
             return
         try:
             limit = self._limits.limit(tracked.key)
-        except DecodeError:
-            if tracked.limits_tag is None:
-                self._drop(tracked)
-                raise
-            tracked.limits_tag = tag  # the last limit that could be read stays in force
-            return
-        except UnknownKeyError:
+        except (DecodeError, UnknownKeyError):
+            # The last limit that could be read is known on some nodes only, and is no limit of
+            # the cluster: all nodes answer what they would after a restart.
             self._drop(tracked)
             raise
         tracked.limits_tag = tag

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from meshlib.errors import DecodeError, LocalError, UnknownKeyError
+from meshlib.errors import DecodeError, InvalidValueError, LocalError, UnknownKeyError
 from meshlib.ratelimit.records import GLOBAL_KEY, check_limit
 from meshlib.replication import WriteReceipt
 from meshlib.state import AppStore, check_identifier
@@ -21,6 +21,14 @@ GLOBAL_LIMIT_CONFIG_KEY: Final = "global_rate_limit"
 
 LIMIT_CONFIG_PREFIX: Final = "rate_limit:"
 """What comes before a rate-limit key in its configuration key."""
+
+_UNREADABLE: Final = (ValueError, RecursionError, LookupError, TypeError, LocalError)
+"""What reading a value may raise that is no limit."""
+
+
+def _read(value: bytes) -> int:
+    """Return the limit that a value of the application store says, or raise `_UNREADABLE`."""
+    return check_limit(json.loads(value)["limit_per_second"])
 
 
 class LimitSettings:
@@ -50,10 +58,38 @@ class LimitSettings:
         if value is None:
             return None
         try:
-            tree = json.loads(value)
-            return check_limit(tree["limit_per_second"])
-        except (ValueError, RecursionError, LookupError, TypeError, LocalError) as error:
+            return _read(value)
+        except _UNREADABLE as error:
             raise DecodeError(f"the limit of {key!r} cannot be read: {error}") from error
+
+    @staticmethod
+    def check_config(config_key: str, value: bytes) -> None:
+        """Raise when raw configuration is no limit and is about to be written as one. O(size).
+
+        Keys that are kept for no limit may hold anything.
+
+        Args:
+            config_key: the configuration key.
+            value: what is to be written under it.
+
+        Raises:
+            InvalidValueError: the key is one of a limit, and the value is none. Nothing changed.
+        """
+        if config_key == LIMIT_CONFIG_PREFIX + GLOBAL_KEY:
+            raise InvalidValueError(
+                f"key: the limit of {GLOBAL_KEY!r} is kept under {GLOBAL_LIMIT_CONFIG_KEY!r}"
+            )
+        if config_key == LIMIT_CONFIG_PREFIX:
+            raise InvalidValueError("key: a rate-limit key must not be empty")
+        if config_key != GLOBAL_LIMIT_CONFIG_KEY and not config_key.startswith(LIMIT_CONFIG_PREFIX):
+            return
+        try:
+            _read(value)
+            unknown = sorted(set(json.loads(value)) - {"limit_per_second"})
+        except _UNREADABLE as error:
+            raise InvalidValueError(f"value: no limit: {error}") from error
+        if unknown:
+            raise InvalidValueError(f"value: no limit: unknown field {unknown[0][:100]!r}")
 
     def limit(self, key: str) -> int:
         """Return the limit of a key; 0 means unlimited, as the global one is until it is set.

@@ -1,11 +1,13 @@
 """Cache-aware routing: which worker has the most of a prompt cached, and may take it.
 
-policy.py   CacheAwarePolicy
-trees.py    one replicated routing tree for each model
-records.py  what a tree is made of, and what a router is answered
+policy.py        CacheAwarePolicy
+policy_types.py  which policies may be written
+trees.py         one replicated routing tree for each model
+records.py       what a tree is made of, and what a router is answered
 """
 
 from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
+from meshlib.routing.policy_types import PolicyTypes
 from meshlib.routing.records import (
     RouteDecision,
     RouteReason,
@@ -22,6 +24,7 @@ __all__ = [
     "TREE_PREFIX",
     "CacheAwareConfig",
     "CacheAwarePolicy",
+    "PolicyTypes",
     "RouteDecision",
     "RouteReason",
     "TreeDocument",

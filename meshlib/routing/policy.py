@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from meshlib.errors import InvalidTypeError, StateError
+from meshlib.errors import InvalidTypeError, InvalidValueError, StateError
 from meshlib.limits import TREE_CHARACTERS_MAX
 from meshlib.ring import rendezvous
 from meshlib.routing.records import RouteDecision, RouteReason
@@ -75,6 +75,34 @@ class CacheAwareConfig:
             return cls()
         return cls(**{name: tree[name] for name, holds in _FIELDS.items() if holds(tree.get(name))})
 
+    @classmethod
+    def check(cls, config: str) -> CacheAwareConfig:
+        """Read a configuration that somebody is about to write. O(size).
+
+        The empty text, `{}` and the specification's `...` are the defaults.
+
+        Raises:
+            InvalidValueError: no JSON object, a field that is not known or there twice, or a value
+                that is of another type or out of its range. Names the field as `config.NAME`.
+        """
+        if config.strip() in _DEFAULTS:
+            return cls()
+        try:
+            tree = json.loads(config, object_pairs_hook=_without_repeats)
+        except (ValueError, RecursionError) as error:
+            raise InvalidValueError(f"config: not valid JSON: {error}") from None
+        if not isinstance(tree, dict):
+            raise InvalidValueError("config: expected a JSON object")
+        for name, value in tree.items():
+            if name not in _FIELDS:
+                known = ", ".join(_FIELDS)
+                raise InvalidValueError(f"config.{_shown(name)}: unknown; known: {known}")
+            if not _FIELDS[name](value):
+                raise InvalidValueError(
+                    f"config.{name}: expected {_RANGES[name]}, got {_shown(json.dumps(value))}"
+                )
+        return cls(**tree)
+
     @property
     def characters_max(self) -> int:
         """How many characters the model's tree may hold."""
@@ -105,6 +133,31 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "eviction_interval_secs": _is_number,
     "max_tree_size": _is_size,
 }
+
+_RANGES: Final[Mapping[str, str]] = {
+    "cache_threshold": "a number from 0 to 1",
+    "balance_abs_threshold": "a number of 0 or more",
+    "balance_rel_threshold": "a number of 0 or more",
+    "eviction_interval_secs": "a number of 0 or more",
+    "max_tree_size": f"an integer from 1 to {TREE_CHARACTERS_MAX}",
+}
+
+_DEFAULTS: Final = frozenset({"", "..."})
+"""Texts that are no JSON and stand for the defaults; the second is the specification's."""
+
+_SHOWN_CHARACTERS_MAX: Final = 100
+
+
+def _shown(text: str) -> str:
+    """Return a text from outside, short enough for a line."""
+    return text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "..."
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        raise ValueError("a field is there twice")
+    return tree
 
 
 def choose_worker(

@@ -22,7 +22,10 @@ __all__ = ["routes"]
 
 @frozen(kw_only=True)
 class _PolicyBody:
-    """What `PUT` takes: all that a policy state has, but its model and its version."""
+    """What `PUT` takes: all that a policy state has, but its model and its version.
+
+    Whether the type is known and takes this configuration, the library tells.
+    """
 
     policy_type: str
     config: str

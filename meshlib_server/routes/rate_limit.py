@@ -58,7 +58,12 @@ async def _get(request: Request) -> Response:
 
 
 async def _stats(request: Request) -> Response:
-    stats = mesh_of(request).rate_limit_stats(_GLOBAL_KEY)
+    key = request.query_params.get("key", _GLOBAL_KEY)
+    mesh = mesh_of(request)
+    if not key:
+        raise BadRequest("key: must not be empty")
+    check_key(key)
+    stats = mesh.rate_limit_stats(key)
     return JSONResponse(
         {
             "limit_per_second": stats.limit_per_second,
@@ -92,6 +97,6 @@ def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
     return [
         resource(f"{prefix}/rate-limit/acquire", post=_acquire),
-        resource(f"{prefix}/rate-limit/stats", get=_stats),
+        resource(f"{prefix}/rate-limit/stats", parameters=("key",), get=_stats),
         resource(f"{prefix}/rate-limit", get=_get, post=_set),
     ]

@@ -48,7 +48,7 @@ def test_the_store_counts_are_the_real_ones(cluster: list[Node], node: Node, nam
     before = node.get("/mesh/status")["stores"]
     worker = {"model_id": name, "url": "http://w:1", "health": True, "load": 0.5}
     node.request("PUT", f"/mesh/workers/{name}", worker)
-    node.request("PUT", f"/mesh/policies/{name}", {"policy_type": "random", "config": ""})
+    node.request("PUT", f"/mesh/policies/{name}", {"policy_type": "cache_aware", "config": ""})
     node.request("POST", "/mesh/config", {"key": name, "value": "00"})
     between = node.get("/mesh/status")["stores"]
     for path in ("workers", "policies", "config"):

@@ -32,7 +32,7 @@ ENDPOINTS = {
 CALLS = [(method, path) for path, methods in ENDPOINTS.items() for method in methods]
 BODIES = {
     "/workers/w": {"model_id": "m", "url": "u", "health": True, "load": 0},
-    "/policies/m": {"policy_type": "p", "config": ""},
+    "/policies/m": {"policy_type": "cache_aware", "config": ""},
     "/config": {"key": "k", "value": "00"},
     "/rate-limit": {"limit_per_second": 1},
     "/rate-limit/acquire": {"key": "global"},
@@ -339,3 +339,26 @@ def test_with_the_mesh_not_enabled_a_body_is_not_looked_at(disabled: Node) -> No
     response = disabled.client.post("/mesh/config", content=b"{")
 
     assert response.status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/mesh/health"),
+        ("GET", "/mesh/status"),
+        ("GET", "/ha/workers"),
+        ("GET", "/mesh/rate-limit"),
+        ("GET", "/mesh/rate-limit/stats"),
+        ("GET", "/mesh/config"),
+        ("PUT", "/mesh/policies/m"),
+        ("POST", "/mesh/config"),
+        ("POST", "/mesh/shutdown"),
+    ],
+)
+def test_an_unknown_query_parameter_is_400(node: Node, method: str, path: str) -> None:
+    """With its name: who asks for it would take the answer for one to it."""
+    body = BODIES.get(path.removeprefix("/mesh")) if method != "GET" else None
+
+    error = node.request(method, f"{path}?window=60&limit", body, status=400)["error"]
+
+    assert error.startswith("unknown query parameters: 'limit', 'window'; known: ")

@@ -92,7 +92,7 @@ def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Launcher
 
 BODIES_WHILE_LEAVING = [
     ("PUT", "/workers/w", {"model_id": "m", "url": "u", "health": True, "load": 0}),
-    ("PUT", "/policies/m", {"policy_type": "p", "config": ""}),
+    ("PUT", "/policies/m", {"policy_type": "cache_aware", "config": ""}),
     ("POST", "/config", {"key": "k", "value": "00"}),
     ("POST", "/rate-limit", {"limit_per_second": 1}),
     ("POST", "/rate-limit/acquire", {"key": "global"}),

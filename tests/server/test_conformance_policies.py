@@ -34,7 +34,7 @@ def test_the_version_grows_by_one_for_each_change(
     """Whichever node is told, and the same on every node."""
     path = f"/mesh/policies/{name}"
     for number, writer in enumerate(cluster, 1):
-        body = {"policy_type": "random", "config": str(number)}
+        body = {"policy_type": "cache_aware", "config": f'{{"max_tree_size": {number}}}'}
         writer.request("PUT", path, body)
         agree(cluster, path, {"model_id": name, **body, "version": number})
 
@@ -93,8 +93,8 @@ def test_a_tree_is_no_policy(node: Node, name: str) -> None:
         {"config": "a"},
         {"policy_type": 1, "config": ""},
         {"policy_type": "", "config": ""},
-        {"policy_type": "a", "config": {}},
-        {"policy_type": "a", "config": "", "model_id": "m"},
+        {"policy_type": "cache_aware", "config": {}},
+        {"policy_type": "cache_aware", "config": "", "model_id": "m"},
     ],
 )
 def test_a_body_that_is_no_policy_is_400(node: Node, name: str, body: dict[str, Any]) -> None:
@@ -102,6 +102,40 @@ def test_a_body_that_is_no_policy_is_400(node: Node, name: str, body: dict[str, 
     node.request("PUT", f"/mesh/policies/{name}", body, status=400)
 
     node.get(f"/mesh/policies/{name}", status=404)
+
+
+@pytest.mark.parametrize(
+    ("policy_type", "config", "path"),
+    [
+        ("round_robin", "", "policy_type: 'round_robin' is not known; known: cache_aware"),
+        ("cache_aware", "not JSON", "config: not valid JSON"),
+        ("cache_aware", "[]", "config: expected a JSON object"),
+        ("cache_aware", '{"cache_treshold": 0.9}', "config.cache_treshold: unknown"),
+        ("cache_aware", '{"cache_threshold": 9}', "config.cache_threshold: expected a number from"),
+        ("cache_aware", '{"cache_threshold": "0.9"}', "config.cache_threshold: expected a number"),
+        ("cache_aware", '{"max_tree_size": -5}', "config.max_tree_size: expected an integer from"),
+        ("cache_aware", '{"max_tree_size": 1, "max_tree_size": 2}', "config: not valid JSON"),
+        ("cache_aware", '{"balance_abs_threshold": NaN}', "config.balance_abs_threshold"),
+    ],
+)
+def test_a_policy_that_would_be_passed_over_is_400(
+    node: Node, name: str, policy_type: str, config: str, path: str
+) -> None:
+    """With the path of what is wrong; nothing is written."""
+    body = {"policy_type": policy_type, "config": config}
+
+    error = node.request("PUT", f"/mesh/policies/{name}", body, status=400)["error"]
+
+    assert error.startswith(path)
+    node.get(f"/mesh/policies/{name}", status=404)
+
+
+@pytest.mark.parametrize("config", ["", "{}", "...", " {} "])
+def test_no_settings_are_the_defaults(node: Node, name: str, config: str) -> None:
+    """Also the specification's ellipsis; the text is kept as it came."""
+    body = {"policy_type": "cache_aware", "config": config}
+
+    assert config == node.request("PUT", f"/mesh/policies/{name}", body)["config"]
 
 
 def test_configured_models_are_published_at_start(
@@ -140,11 +174,13 @@ def test_a_configured_model_does_not_replace_the_policy_that_the_cluster_has(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:
     """A node that comes back with an older file changes nothing."""
-    config = "models: [{{model_id: m, policy: {{type: {}}}}}]"
-    first = own_launcher.node("first", config=config.format("older"))
+    config = "models: [{{model_id: m, policy: {{type: cache_aware, config: {}}}}}]"
+    first = own_launcher.node("first", config=config.format("{max_tree_size: 1}"))
     first.start()
     eventually(lambda: first.client.get("/mesh/policies/m").is_success, "it is published")
-    second = own_launcher.node("second", peers=[first.port], config=config.format("newer"))
+    second = own_launcher.node(
+        "second", peers=[first.port], config=config.format("{max_tree_size: 2}")
+    )
     second.start()
     eventually(
         lambda: any("has a policy" in line["message"] for line in second.log_lines()), "it looked"
@@ -152,4 +188,4 @@ def test_a_configured_model_does_not_replace_the_policy_that_the_cluster_has(
 
     for node in (first, second):
         policy = node.get("/mesh/policies/m")
-        assert ("older", 1) == (policy["policy_type"], policy["version"])
+        assert ('{"max_tree_size":1}', 1) == (policy["config"], policy["version"])

@@ -146,13 +146,26 @@ def test_a_limit_that_cannot_be_one_is_400_and_changes_nothing(
 
 
 @pytest.mark.parametrize("value", ["ff00", "", b'{"limit_per_second": "x"}'.hex()])
-def test_a_stored_limit_that_is_none_is_500(fresh: Node, value: str) -> None:
-    """As documented: what somebody put under its key cannot be deserialised. No guess is made."""
-    fresh.request("POST", "/mesh/config", {"key": "global_rate_limit", "value": value})
+def test_raw_configuration_that_is_no_limit_is_400(fresh: Node, value: str) -> None:
+    """Under the key of a limit; decisions go on as before."""
+    body = {"key": "global_rate_limit", "value": value}
+    assert fresh.request("POST", "/mesh/config", body, status=400)["error"]
 
-    assert fresh.get("/mesh/rate-limit", status=500)["error"]
-    assert fresh.get("/mesh/rate-limit/stats", status=500)["error"]
-    fresh.request("POST", "/mesh/rate-limit/acquire", {"key": "global"}, status=500)
+    fresh.get("/mesh/rate-limit", status=404)
+    fresh.request("POST", "/mesh/rate-limit/acquire", {"key": "global"})
+    assert "healthy" == fresh.get("/mesh/health")["status"]
+
+
+def test_the_statistics_of_a_key_are_those_of_the_key(fresh: Node) -> None:
+    """And not the global ones; a key without a limit is a 404."""
+    value = b'{"limit_per_second": 7}'.hex()
+    fresh.request("POST", "/mesh/config", {"key": "rate_limit:alice", "value": value})
+
+    assert 7 == fresh.get("/mesh/rate-limit/stats?key=alice")["limit_per_second"]
+    assert 0 == fresh.get("/mesh/rate-limit/stats?key=global")["limit_per_second"]
+    assert "bob" in fresh.get("/mesh/rate-limit/stats?key=bob", status=404)["error"]
+    fresh.get("/mesh/rate-limit/stats?key=", status=400)
+    fresh.get("/mesh/rate-limit/stats?key=alice&key=bob", status=400)
 
 
 def test_the_limit_is_kept_in_the_application_store(fresh: Node) -> None:

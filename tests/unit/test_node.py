@@ -40,7 +40,7 @@ def test_a_limit_that_cannot_be_read_makes_the_stores_unhealthy_until_it_is_mend
     node = make_node()
     node.join([], now=0.0)
     before = node.health()
-    node.sync.set_config("global_rate_limit", b"\x00")
+    node.sync.app.set("global_rate_limit", b"\x00")
     broken = node.health()
     node.sync.set_global_rate_limit(5)
     after = node.health()
@@ -52,6 +52,25 @@ def test_a_limit_that_cannot_be_read_makes_the_stores_unhealthy_until_it_is_mend
     )
     assert broken.status is HealthStatus.DEGRADED
     assert broken.problems == ("the rate-limit store holds 'global', which cannot be read",)
+
+
+def test_a_stored_policy_that_is_not_understood_is_a_problem_and_stays_readable() -> None:
+    """A node of an earlier version took anything."""
+    node = make_node()
+    node.join([], now=0.0)
+    node.sync.policies.put("m", policy_type="round_robin", config="free text")
+
+    stored = node.sync.get_policy_state("m")
+    assert stored is not None
+    assert ("round_robin", "free text") == (stored.policy_type, stored.config)
+    health = node.health()
+    assert health.status is HealthStatus.DEGRADED
+    assert (
+        (
+            "the policy of 'm' holds what is not understood: "
+            "policy_type: 'round_robin' is not known; known: cache_aware"
+        ),
+    ) == health.problems
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,14 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
             tombstone_grace_s=tuning.tombstone_grace_s,
         ),
     )
-    return MeshNode(
+    node = MeshNode(
         config,
         rng=host.rng(scenario.seed),
         wall_clock=host.wall_clock,
         now=host.monotonic(now),
     )
+    node.sync.policy_types.register("test")
+    return node
 
 
 def restore(host: Host, now: float) -> bool:

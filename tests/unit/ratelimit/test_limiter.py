@@ -200,13 +200,19 @@ def test_a_limit_that_cannot_be_read_is_an_error(alone: RateCluster) -> None:
         alone.limiters["node1"].acquire("global", now=0.0)
 
 
-def test_a_limit_that_can_no_longer_be_read_stays_in_force(alone: RateCluster) -> None:
-    """A peer that stores nonsense does not switch limits off."""
-    alone.settings.set("global", 5)
-    admit_all(alone, 3)
-    alone.settings._app.set("global_rate_limit", b'{"limit_per_second": true}')
+def test_a_limit_that_can_no_longer_be_read_is_an_error_on_all_nodes_alike(
+    rate_cluster: type[RateCluster],
+) -> None:
+    """Whether a node knew the last one that could be read or not; limits are not switched off."""
+    cluster = rate_cluster(2)
+    cluster.settings.set("global", 5)
+    assert cluster.limiters["node1"].acquire("global", now=0.0)
+    cluster.settings._app.set("global_rate_limit", b'{"limit_per_second": true}')
 
-    assert 2 == admit_all(alone, 10)
+    for name in cluster.names:
+        for now in (0.01, 0.02):
+            with pytest.raises(DecodeError):
+                cluster.limiters[name].acquire("global", now=now)
 
 
 def test_the_table_of_keys_is_bounded(rate_cluster: type[RateCluster]) -> None:

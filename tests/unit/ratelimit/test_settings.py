@@ -57,10 +57,41 @@ def test_a_limit_of_another_type_is_refused(manager: MeshSyncManager, limit: Any
     [b"", b"\xff", b"12", b"[]", b"{}", b'{"limit_per_second": -1}', b'{"limit_per_second": true}'],
 )
 def test_a_value_that_is_no_limit_is_an_error(manager: MeshSyncManager, value: bytes) -> None:
-    """The key is an ordinary one, so anything may have been written to it."""
-    manager.set_config("global_rate_limit", value)
+    """It may have been stored by a peer that checks nothing."""
+    manager.app.set("global_rate_limit", value)
     with pytest.raises(DecodeError):
         manager.get_global_rate_limit()
+
+
+@pytest.mark.parametrize("key", ["global_rate_limit", "rate_limit:alice"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"\x00", b"12", b"[]", b"{}", b'{"limit_per_second": -1}', b'"limit_per_second"',
+        b'{"limit_per_second": 5, "burst": 9}',
+    ],
+)  # fmt: skip
+def test_raw_configuration_under_the_key_of_a_limit_is_a_limit(
+    manager: MeshSyncManager, key: str, value: bytes
+) -> None:
+    """What the reader of the key could not read is refused, and nothing is written."""
+    with pytest.raises(InvalidValueError):
+        manager.set_config(key, value)
+    assert [] == manager.config_keys()
+
+
+@pytest.mark.parametrize("key", ["rate_limit:", "rate_limit:global"])
+def test_a_key_that_no_limit_is_read_from_is_refused(manager: MeshSyncManager, key: str) -> None:
+    """A limit there would never be in force."""
+    with pytest.raises(InvalidValueError):
+        manager.set_config(key, b'{"limit_per_second": 5}')
+
+
+def test_raw_configuration_may_set_a_limit(manager: MeshSyncManager) -> None:
+    """As documented for keys other than the global one."""
+    manager.set_config("rate_limit:alice", b'{"limit_per_second": 5}')
+
+    assert 5 == manager.limits.configured("alice")
 
 
 def test_a_limit_reaches_the_other_nodes(state_cluster: type[StateCluster]) -> None:

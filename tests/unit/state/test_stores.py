@@ -148,8 +148,8 @@ def test_a_removed_worker_is_removed_everywhere(state_cluster: type[StateCluster
 
 
 def test_a_policy_keeps_its_configuration_to_the_letter(manager: MeshSyncManager) -> None:
-    """It is text to us, JSON or not."""
-    config = '{"cache_threshold": 0.70 , "ü": [1,]'
+    """White space, the order of its fields and the form of its numbers."""
+    config = '{"max_tree_size" : 9 ,\n "cache_threshold": 0.70}'
     manager.sync_policy_state("m1", policy_type="cache_aware", config=config)
     expected = PolicyState(model_id="m1", policy_type="cache_aware", config=config, version=1)
 
@@ -160,7 +160,9 @@ def test_a_policy_keeps_its_configuration_to_the_letter(manager: MeshSyncManager
     ("values", "error"),
     [
         ({"policy_type": "", "config": ""}, InvalidValueError),
-        ({"policy_type": "random", "config": {"a": 1}}, InvalidTypeError),
+        ({"policy_type": "cache_aware", "config": {"a": 1}}, InvalidTypeError),
+        ({"policy_type": "round_robin", "config": ""}, InvalidValueError),
+        ({"policy_type": "cache_aware", "config": '{"treshold": 1}'}, InvalidValueError),
         ({"policy_type": None, "config": ""}, InvalidTypeError),
     ],
 )

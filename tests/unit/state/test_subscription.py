@@ -34,7 +34,7 @@ def test_a_subscriber_hears_of_the_stores_it_asked_for(state_cluster: type[State
     cluster = state_cluster(1)
     subscription = cluster.managers[0].subscribe(stores=[StoreName.POLICIES])
     cluster.managers[0].set_config("key", b"")
-    cluster.managers[0].sync_policy_state("m1", policy_type="random", config="")
+    cluster.managers[0].sync_policy_state("m1", policy_type="cache_aware", config="")
     cluster.exchange()
 
     assert [StateChange(StoreName.POLICIES, "m1", True)] == subscription.take()

@@ -1,0 +1,86 @@
+"""The types of policies that a node knows, and what the configuration of each may be.
+
+Rule: whether a policy may be written is decided here. What is stored already is never refused:
+it is told as a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from meshlib.errors import InvalidTypeError, InvalidValueError, LocalError, StateError
+from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig
+from meshlib.state import PolicyState, check_identifier, check_text
+
+__all__ = ["PolicyTypes"]
+
+_SHOWN_CHARACTERS_MAX = 100
+
+
+def _any_text(_config: str) -> None:
+    """Accept every configuration."""
+
+
+class PolicyTypes:
+    """The types that one node knows: `cache_aware`, and those that an application registers."""
+
+    __slots__ = ("_checks",)
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Callable[[str], object]] = {CACHE_AWARE: CacheAwareConfig.check}
+
+    def names(self) -> list[str]:
+        """Return the names of the known types, sorted. O(n log n)."""
+        return sorted(self._checks)
+
+    def register(self, name: str, *, check: Callable[[str], object] = _any_text) -> None:
+        """Let policies of a further type be written on this node.
+
+        Every node that is told of such policies must know the type. What they mean is the
+        application's business: `route` goes on with the defaults of `cache_aware`.
+
+        Args:
+            name: the type; 1 byte to 1 KiB in UTF-8.
+            check: raises a `LocalError` for a configuration that cannot be; by default all can.
+
+        Raises:
+            LocalError: a name that cannot be, or a check that cannot be called.
+            StateError: the type is this package's own. Nothing changed after either.
+        """
+        check_identifier("policy_type", name)
+        if not callable(check):
+            raise InvalidTypeError("the check of a policy type must be callable")
+        if name == CACHE_AWARE:
+            raise StateError(f"{name!r} is a type of this package")
+        self._checks[name] = check
+
+    def check(self, policy_type: str, config: str) -> None:
+        """Raise what is wrong with a policy; change nothing. O(size).
+
+        Raises:
+            InvalidTypeError: an argument that is not text.
+            InvalidValueError: an unknown type (the known ones are named), or a configuration that
+                the type does not take (the field is named).
+            LocalError: whatever the check of a registered type raises.
+        """
+        check_identifier("policy_type", policy_type)
+        check_text("config", config)
+        check = self._checks.get(policy_type)
+        if check is None:
+            shown = policy_type[:_SHOWN_CHARACTERS_MAX]
+            raise InvalidValueError(
+                f"policy_type: {shown!r} is not known; known: {', '.join(self.names())}"
+            )
+        check(config)
+
+    def problems(self, policies: Iterable[PolicyState]) -> list[str]:
+        """Return a line for each stored policy that could not be written today. O(size)."""
+        lines = []
+        for policy in policies:
+            try:
+                self.check(policy.policy_type, policy.config)
+            except LocalError as error:
+                lines.append(
+                    f"the policy of {policy.model_id!r} holds what is not understood: {error}"
+                )
+        return lines
