@@ -8,7 +8,8 @@ local verb included, the driver drains `packets_to_send` and `events` and arms o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -402,7 +403,8 @@ class MeshNode:
         """Return what happened since the last call; drains."""
         events = self._engine.events()
         if any(isinstance(event, ChangesDropped) for event in events):
-            self.sync.publish_loss()
+            with self._unguarded():
+                self.sync.publish_loss()
         return events
 
     def connection_lost(self, address: str, *, now: float) -> None:
@@ -425,9 +427,19 @@ class MeshNode:
         changes = self.replica.changes()
         if changes:
             self._store_problems = None
-            self.sync.publish(changes)
+            with self._unguarded():
+                self.sync.publish(changes)
         if self._engine.members_revision != self._limiter_revision:
             self._update_limiter()
+
+    @contextmanager
+    def _unguarded(self) -> Iterator[None]:
+        """Let this node itself use its stores: applications may be refused already at its end."""
+        guard, self.replica.guard = self.replica.guard, None
+        try:
+            yield
+        finally:
+            self.replica.guard = guard
 
     def _update_limiter(self) -> None:
         self._limiter_revision = self._engine.members_revision

@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from meshlib.crdt import LWWMap
+from meshlib.errors import UnknownKeyError
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 from meshlib.ratelimit import GLOBAL_KEY, LimitSettings
 from meshlib.replication import Change, Replica, WriteReceipt
 from meshlib.routing import (
     CacheAwarePolicy,
+    Departures,
     PolicyTypes,
     RouteDecision,
     TreeMatch,
@@ -80,6 +82,7 @@ class MeshSyncManager:
         self.trees = TreeSync(documents)
         self._routes: dict[str, CacheAwarePolicy] = {}
         self._subscriptions: list[Subscription] = []
+        self._departures = Departures(self.workers, self.trees)
 
     # Workers
 
@@ -88,7 +91,8 @@ class MeshSyncManager:
     ) -> WriteReceipt:
         """Write what is known of a worker, everywhere. O(1).
 
-        A worker that comes to serve another model is forgotten in the tree of the earlier one.
+        A worker that comes to serve another model is forgotten in the trees of both: it has loaded
+        other weights, and its cache is empty.
 
         Args:
             worker_id: 1 byte to 1 KiB in UTF-8.
@@ -108,8 +112,10 @@ class MeshSyncManager:
         check_identifier("worker_id", worker_id)
         before = self.workers.get(worker_id)
         receipt = self.workers.put(worker_id, model_id=model_id, url=url, health=health, load=load)
+        self._departures.note(worker_id, model_id)
         if before is not None and before.model_id != model_id:
-            self._forget_tenant(before)
+            self._forget_tenant(worker_id, before.model_id)
+            self._forget_tenant(worker_id, model_id)
         return receipt
 
     def remove_worker_state(self, worker_id: str) -> WriteReceipt:
@@ -122,12 +128,28 @@ class MeshSyncManager:
         before = self.workers.get(worker_id)
         receipt = self.workers.remove(worker_id)
         if before is not None:
-            self._forget_tenant(before)
+            self._forget_tenant(worker_id, before.model_id)
         return receipt
 
-    def _forget_tenant(self, worker: WorkerState) -> None:
-        if self.trees.has(worker.model_id):
-            self.sync_tree_operation(worker.model_id, TreeRemove(worker.worker_id))
+    def clear_worker(self, worker_id: str) -> WriteReceipt:
+        """Forget everywhere what a worker had cached: it has restarted and holds nothing. O(1).
+
+        Raises:
+            UnknownKeyError: there is none of that id. State unchanged.
+        """
+        check_identifier("worker_id", worker_id)
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            raise UnknownKeyError("worker", worker_id)
+        return self._forget_tenant(worker_id, worker.model_id)
+
+    def _forget_tenant(self, worker_id: str, model_id: str) -> WriteReceipt:
+        # Whether it has anything there or not: another node may be placing its first prompt.
+        return self.sync_tree_operation(model_id, TreeRemove(worker_id))
+
+    def _forget_all(self, gone: Iterable[tuple[str, str]]) -> None:
+        for model_id, worker_id in gone:
+            self._forget_tenant(worker_id, model_id)
 
     def get_worker_state(self, worker_id: str) -> WorkerState | None:
         """Return a worker, or None. O(1)."""
@@ -304,8 +326,9 @@ class MeshSyncManager:
         self._subscriptions.append(subscription)
         return subscription
 
-    def publish(self, changes: Iterable[Change]) -> None:
-        """Tell the subscribers what the replica reports; for the driver of the node."""
+    def publish(self, changes: Sequence[Change]) -> None:
+        """Follow what the replica reports and tell the subscribers; for the driver of the node."""
+        self._forget_all(self._departures.left_behind(changes))
         self._subscriptions = [sub for sub in self._subscriptions if not sub.is_closed]
         if not self._subscriptions:
             return
@@ -315,6 +338,7 @@ class MeshSyncManager:
 
     def publish_loss(self) -> None:
         """Tell the subscribers that changes were dropped and all must be read again."""
+        self._forget_all(self._departures.left_behind_by_all())
         for subscription in self._subscriptions:
             subscription.reset()
 

@@ -1,11 +1,13 @@
 """Cache-aware routing: which worker has the most of a prompt cached, and may take it.
 
 policy.py        CacheAwarePolicy
+departures.py    workers that went and what trees still hold of them
 policy_types.py  which policies may be written
 trees.py         one replicated routing tree for each model
 records.py       what a tree is made of, and what a router is answered
 """
 
+from meshlib.routing.departures import Departures
 from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
 from meshlib.routing.policy_types import PolicyTypes
 from meshlib.routing.records import (
@@ -24,6 +26,7 @@ __all__ = [
     "TREE_PREFIX",
     "CacheAwareConfig",
     "CacheAwarePolicy",
+    "Departures",
     "PolicyTypes",
     "RouteDecision",
     "RouteReason",

@@ -49,6 +49,8 @@ _TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
 _ACCESS_BITS: Final = 10
 """An access is a millisecond and, below it, this many bits that order what it holds."""
 
+_LOGICAL_BITS: Final = 16
+"""An epoch is a millisecond and, below it, the whole logical part of its stamp."""
 
 _ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
 
@@ -112,6 +114,11 @@ class TreeSync:
         document = self._find(model_id)
         return 0 if document is None else len(document.cache)
 
+    def holds(self, model_id: str, tenant: str) -> bool:
+        """Tell whether a tenant has any text in a model's tree. O(1)."""
+        document = self._find(model_id)
+        return document is not None and document.cache.entry_count(tenant) > 0
+
     def characters(self, model_id: str) -> int:
         """Return how many characters a model's tree holds; a shared prefix counts once. O(1)."""
         document = self._find(model_id)
@@ -120,7 +127,7 @@ class TreeSync:
     def state(self, model_id: str) -> TreeState | None:
         """Return a model's tree as operations; None before the first. O(n log n + characters)."""
         document = self._find(model_id)
-        if document is None or document.is_bottom():
+        if document is None or not (document.changes.value or len(document.cache)):
             return None
         cache = document.cache
         inserts = sorted(
@@ -154,8 +161,9 @@ class TreeSync:
     ) -> WriteReceipt:
         """Apply an operation, everywhere; as `MeshSyncManager.sync_tree_operation`.
 
-        Removing a tenant that has nothing, and inserting what it has already, are no changes:
-        the version counts neither.
+        Inserting what a tenant has already is no change. Removing one that has nothing here is
+        written all the same, since another node may be placing its first text; the version does
+        not count it.
 
         Args:
             model_id: the model.
@@ -265,15 +273,19 @@ class TreeSync:
         return self._write(model_id, insert)
 
     def _remove(self, model_id: str, tenant: str) -> WriteReceipt:
-        if self._find(model_id) is None:
-            replica = self._documents.replica
+        replica = self._documents.replica
+        try:
+            self._check_room(model_id, {tenant})
+            replica.open(tree_document(model_id), type_tag=TREE_TAG)
+        except (DocumentTypeError, LimitError):
+            # Nothing of this tenant is here, and nothing could be.
             sequence = replica.version_vector.get(replica.actor, 0)
             return WriteReceipt(replica.actor, sequence, is_new=False)
 
         def remove(state: TreeDocument, context: WriteContext) -> TreeDocument:
-            delta = state.cache.remove_tenant(tenant)
-            if delta.is_bottom():
-                return TreeDocument()
+            delta = state.cache.remove_tenant(tenant, epoch=_epoch(context))
+            if not state.cache.entry_count(tenant):
+                return TreeDocument(cache=delta)
             return TreeDocument(cache=delta, changes=state.changes.increment(by=context.actor))
 
         return self._write(model_id, remove)
@@ -326,6 +338,16 @@ def _access(state: TreeDocument, context: WriteContext, tenant: str) -> int:
     order = min(stamp.logical, (1 << _ACCESS_BITS) - 1)
     now = (stamp.wall_ms << _ACCESS_BITS) | order
     return max(now, state.cache.generation(tenant).floor + 1)
+
+
+def _epoch(context: WriteContext) -> int:
+    """Return an epoch for now, so that epochs come in the order of the removals' stamps.
+
+    Counted from one, two nodes that both remove a worker at the same time would share an epoch,
+    and what one of them placed after its own removal would outlive the other's.
+    """
+    stamp = context.stamp()
+    return (stamp.wall_ms << _LOGICAL_BITS) | stamp.logical
 
 
 def _check_operation(operation: TreeOperation, characters_max: int) -> None:

@@ -67,9 +67,17 @@ async def _delete(request: Request) -> Response:
     return JSONResponse({"status": "deleted", "worker_id": worker_id})
 
 
+async def _cleared(request: Request) -> Response:
+    worker_id = path_key(request, "worker_id")
+    node_of(request).sync.clear_worker(worker_id)
+    return JSONResponse({"status": "cleared", "worker_id": worker_id})
+
+
 def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
+    worker = f"{prefix}/workers/{{worker_id:path}}"
     return [
         resource(f"{prefix}/workers", get=_list),
-        resource(f"{prefix}/workers/{{worker_id:path}}", get=_get, put=_put, delete=_delete),
+        resource(f"{worker}/cleared", post=_cleared),
+        resource(worker, get=_get, put=_put, delete=_delete),
     ]

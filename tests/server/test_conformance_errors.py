@@ -17,6 +17,7 @@ ENDPOINTS = {
     "/workers": ["GET"],
     "/workers/w": ["DELETE", "GET", "PUT"],
     "/policies": ["GET"],
+    "/workers/w/cleared": ["POST"],
     "/policies/m": ["DELETE", "GET", "PUT"],
     "/config": ["GET", "POST"],
     "/config/k": ["DELETE", "GET"],

@@ -153,3 +153,27 @@ def test_a_missing_field_is_400(node: Node, name: str, field: str) -> None:
 def test_an_id_that_cannot_be_one_is_400(node: Node, worker_id: str) -> None:
     """Empty, over 1 KiB, or not UTF-8."""
     node.request("PUT", f"/mesh/workers/{worker_id}", WORKER, status=400)
+
+
+def test_a_worker_that_has_restarted_has_nothing_cached(
+    cluster: list[Node], eventually: Eventually, name: str
+) -> None:
+    """Whoever knows says so, on any node; the worker's version stays."""
+    worker = {**WORKER, "model_id": name}
+    cluster[0].request("PUT", f"/mesh/workers/{name}", worker)
+    first = cluster[0].request("POST", f"/mesh/route/{name}", {"text": "Hello"})
+    again = cluster[0].request("POST", f"/mesh/route/{name}", {"text": "Hello"})
+    assert ("no_match", "prefix_match") == (first["reason"], again["reason"])
+    path = f"/mesh/workers/{name}"
+    eventually(lambda: cluster[1].client.get(path).is_success, "the other node knows it")
+
+    cleared = cluster[1].request("POST", f"{path}/cleared")
+
+    def matched() -> int:
+        match = cluster[0].request("POST", f"/mesh/trees/{name}/match", {"text": "Hello"})
+        return int(match["matched"])
+
+    assert {"status": "cleared", "worker_id": name} == cleared
+    eventually(lambda: matched() == 0, "its cache is forgotten")
+    assert 1 == cluster[0].get(path)["version"]
+    cluster[1].request("POST", f"{path}-unknown/cleared", status=404)

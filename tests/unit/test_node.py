@@ -9,7 +9,7 @@ from attrs import evolve
 
 from meshlib.clock import HybridClock
 from meshlib.codec import pack
-from meshlib.errors import ConfigError, InvalidValueError
+from meshlib.errors import ConfigError, InvalidValueError, StateError
 from meshlib.identity import actor_id
 from meshlib.node import HealthStatus, MeshConfig, MeshNode
 from meshlib.replication import LogEntry, Replica, ReplicationConfig
@@ -71,6 +71,22 @@ def test_a_stored_policy_that_is_not_understood_is_a_problem_and_stays_readable(
             "policy_type: 'round_robin' is not known; known: cache_aware"
         ),
     ) == health.problems
+
+
+def test_what_a_node_does_of_itself_is_not_refused_at_its_end() -> None:
+    """Applications are refused while it still sends and receives."""
+    node = make_node()
+    node.join([], now=0.0)
+    node.sync.sync_worker_state("w", model_id="m", url="u", health=True, load=0.0)
+
+    def refuse() -> None:
+        raise StateError("the end")
+
+    node.set_guard(refuse)
+    node.packets_to_send()
+
+    with pytest.raises(StateError):
+        node.sync.get_worker_state("w")
 
 
 @pytest.mark.parametrize(

@@ -139,22 +139,37 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
         if size > TENANTS_MAX:
             raise LimitError("tenants", size=size, limit=TENANTS_MAX)
 
-    def remove_tenant(self, tenant: str) -> Self:
+    def remove_tenant(self, tenant: str, *, epoch: int = 1) -> Self:
         """Return the delta that removes a tenant with everything it has. O(1).
 
         It also beats every insertion that has not seen it yet: the worker restarted and its
-        cache is gone. The bottom when the tenant has no entries, so that removing a worker on
-        each node that sees it fail does not remove what it has cached since.
+        cache is gone. It does so also when the tenant has nothing here: another replica may be
+        inserting its first entry.
+
+        Args:
+            tenant: who goes; 1 byte to 1 KiB in UTF-8.
+            epoch: what the tenant's epoch becomes, 1 to 2**63 - 1, or one more than it is when
+                that is higher. With epochs in the order of the removals' stamps the last removal
+                beats all that was inserted before it, after other removals too.
 
         Raises:
-            LimitError: the tenant was removed 2**63 - 1 times.
+            InvalidTypeError: an argument of another type.
+            InvalidValueError: an empty tenant, or an epoch out of range.
+            LimitError: a tenant too many, or one at the highest epoch.
         """
+        check_tenant(tenant)
+        check_access(epoch)
+        if not epoch:
+            raise InvalidValueError("an epoch must be at least 1")
+        generation = self._generations.get(tenant)
+        if generation is None:
+            self._check_tenant_count(1)
+            generation = ORIGIN
+        epoch = max(epoch, generation.epoch + 1)
+        if epoch > EPOCH_MAX:
+            raise LimitError("epoch", size=epoch, limit=EPOCH_MAX)
         delta = type(self)()
-        if self.entry_count(tenant):
-            epoch = self._generations[tenant].epoch + 1
-            if epoch > EPOCH_MAX:
-                raise LimitError("epoch", size=epoch, limit=EPOCH_MAX)
-            delta._generations[tenant] = Generation(epoch, 0)
+        delta._generations[tenant] = Generation(epoch, 0)
         return delta
 
     def evict(self, tenant: str, *, floor: int) -> Self:

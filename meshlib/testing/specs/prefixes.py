@@ -21,6 +21,7 @@ TENANTS: Final = st.sampled_from(["t", "u"])
 TEXTS: Final = st.sampled_from(["a", "ab", "abc", "abd", "b", "é"])
 CHAINS: Final = st.sampled_from([(1,), (1, 2), (1, 2, 3), (1, 4), (5,), ((1 << 64) - 1,)])
 ACCESSES: Final = st.integers(1, 4)
+EPOCHS: Final = st.integers(1, 3)
 TEXT_PROBES: Final = ("abcd", "abdx", "bé", "é")
 BLOCK_PROBES: Final = ((1, 2, 3, 4), (1, 4, 2), (5, 1))
 
@@ -53,7 +54,7 @@ def _told(event: Event) -> _Cached:
     """Return what one write says, given what its writer had seen."""
     here = _cached(event.seen, event["tenant"])
     if event.operation == "remove_tenant":
-        return _Cached(here.epoch + 1) if here.entries else _Cached()
+        return _Cached(max(event["epoch"], here.epoch + 1))
     if event.operation == "evict":
         is_needed = any(access <= event["floor"] for access in here.entries.values())
         return _Cached(here.epoch, event["floor"]) if is_needed else _Cached()
@@ -155,9 +156,12 @@ def _older_epoch_is_joined(spec: CRDTSpec[Any]) -> CRDTSpec[Any]:
 def _common() -> dict[str, Operation[Any]]:
     return {
         "remove_tenant": Operation(
-            apply=lambda state, _context, tenant: state.remove_tenant(tenant),
-            arguments={"tenant": TENANTS},
-            ensures=lambda _before, after, tenant: after.entry_count(tenant) == 0,
+            apply=lambda state, _context, tenant, epoch: state.remove_tenant(tenant, epoch=epoch),
+            arguments={"tenant": TENANTS, "epoch": EPOCHS},
+            ensures=lambda before, after, tenant, epoch: (
+                after.entry_count(tenant) == 0
+                and after.generation(tenant).epoch >= max(epoch, before.generation(tenant).epoch)
+            ),
         ),
         "evict": Operation(
             apply=lambda state, _context, tenant, floor: state.evict(tenant, floor=floor),

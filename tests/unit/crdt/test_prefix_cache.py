@@ -360,11 +360,34 @@ def test_a_removed_tenant_can_come_back(cls: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])
-def test_removing_a_tenant_without_entries_does_nothing(cls: type[Any]) -> None:
-    """So every node may remove a worker that it sees fail."""
-    state = make(cls, ("insert", "a", "w", 1), ("remove", "", "w", 0))
-    assert state.remove_tenant("w").is_bottom()
-    assert state.remove_tenant("unknown").is_bottom()
+def test_removing_a_tenant_without_entries_beats_its_first_insertion_elsewhere(
+    cls: type[Any],
+) -> None:
+    """Whether this replica has seen another removal of it before, or never heard of it."""
+    for here in (cls(), make(cls, ("insert", "a", "w", 1), ("remove", "", "w", 0))):
+        there = here.copy()
+        there.absorb(insert(there, "ab", "w", 9))
+        assert (there | here.remove_tenant("w")).entry_count("w") == 0
+
+
+@pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])
+def test_the_higher_epoch_of_two_removals_beats_what_came_between(cls: type[Any]) -> None:
+    """One that was told its epoch wins over a removal before it, and over insertions since."""
+    here = make(cls, ("insert", "a", "w", 1))
+    there = here.copy()
+    there.absorb(there.remove_tenant("w", epoch=10))
+    there.absorb(insert(there, "ab", "w", 9))
+    joined = there | here.remove_tenant("w", epoch=20)
+    assert (joined.entry_count("w"), joined.generation("w")) == (0, Generation(20, 0))
+    assert joined.remove_tenant("w", epoch=5).generation("w") == Generation(21, 0)
+
+
+@pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])
+@pytest.mark.parametrize("epoch", [0, -1, 1 << 63])
+def test_an_epoch_out_of_range_is_refused(cls: type[Any], epoch: int) -> None:
+    """It would not be read back."""
+    with pytest.raises(InvalidValueError):
+        cls().remove_tenant("w", epoch=epoch)
 
 
 @pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])

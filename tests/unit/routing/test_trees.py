@@ -90,13 +90,36 @@ def test_what_changes_nothing_is_not_counted(state_cluster: type[StateCluster]) 
     manager = state_cluster(1).managers[0]
     insert(manager, "Hello")
     insert(manager, "Hello")
-    receipt = manager.sync_tree_operation(MODEL, TreeRemove("w9"))
-    elsewhere = manager.sync_tree_operation("no such model", TreeRemove("w9"))
+    manager.sync_tree_operation(MODEL, TreeRemove("w9"))
+    manager.sync_tree_operation("no such model", TreeRemove("w9"))
 
     assert 1 == tree_of(manager).version
-    assert not receipt.is_new
-    assert not elsewhere.is_new
-    assert [MODEL] == manager.trees.models()
+    assert manager.get_tree_state("no such model") is None
+
+
+def test_removing_who_has_nothing_here_beats_its_first_text_elsewhere(
+    state_cluster: type[StateCluster],
+) -> None:
+    """Also where the remover has never heard of a tree of the model."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    insert(there, "Hello")
+    here.sync_tree_operation(MODEL, TreeRemove("w1"))
+    cluster.exchange()
+
+    assert [0, 0] == [manager.trees.entry_count(MODEL) for manager in (here, there)]
+
+
+def test_a_removal_that_finds_no_room_for_a_tree_changes_nothing(
+    state_cluster: type[StateCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker can be removed all the same: where no tree can be, it is in none."""
+    manager = state_cluster(1).managers[0]
+    manager.sync_worker_state("w1", model_id=MODEL, url="u", health=True, load=0)
+    monkeypatch.setattr("meshlib.routing.trees.DOCUMENTS_MAX", 1)
+    manager.remove_worker_state("w1")
+
+    assert [[], []] == [manager.get_all_worker_states(), manager.trees.models()]
 
 
 def test_a_tenant_can_come_back_after_its_removal(state_cluster: type[StateCluster]) -> None:

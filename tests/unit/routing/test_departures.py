@@ -1,0 +1,182 @@
+"""Workers that go while other nodes place prompts with them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.states import StateCluster
+
+from meshlib.errors import UnknownKeyError
+from meshlib.replication import LogEntry
+from meshlib.routing.records import RouteReason
+from meshlib.sync import MeshSyncManager
+
+MODELS: Final = ("llama-3", "qwen")
+MODEL: Final = MODELS[0]
+PROMPT: Final = "You are a helpful assistant."
+
+
+def put(manager: MeshSyncManager, worker_id: str = "w1", model_id: str = MODEL) -> None:
+    manager.sync_worker_state(worker_id, model_id=model_id, url="u", health=True, load=0.0)
+
+
+def test_a_worker_removed_during_its_first_prompt_comes_back_with_nothing(
+    state_cluster: type[StateCluster],
+) -> None:
+    """The node that removed it had no entry of it to remove."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    assert "w1" == there.route(MODEL, PROMPT).worker_id
+    here.remove_worker_state("w1")
+    cluster.exchange()
+    cluster.exchange()
+    put(here)
+    cluster.exchange()
+
+    assert [RouteReason.NO_MATCH] * 2 == [
+        manager.route(MODEL, PROMPT).reason for manager in (here, there)
+    ]
+
+
+def test_a_worker_that_changes_its_model_during_its_first_prompt_begins_anew(
+    state_cluster: type[StateCluster],
+) -> None:
+    """In the tree of the model that it left, to which it may come back."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    there.route(MODEL, PROMPT)
+    put(here, model_id=MODELS[1])
+    cluster.exchange()
+    put(here)
+    cluster.exchange()
+
+    assert RouteReason.NO_MATCH == there.route(MODEL, PROMPT).reason
+
+
+def test_the_last_of_two_removals_beats_what_came_after_the_first(
+    state_cluster: type[StateCluster],
+) -> None:
+    """One node removes the worker, takes it back and uses it; the other removes it later."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    here.remove_worker_state("w1")
+    put(here)
+    here.route(MODEL, PROMPT)
+    cluster.time.now += 1.0
+    there.remove_worker_state("w1")
+    entries = cluster.replicas[0].flush()
+    cluster.replicas[0].changes()  # its process ends here, and follows nothing any more
+    cluster.replicas[1].receive(entries)
+
+    assert [] == there.get_all_worker_states()
+    assert 0 == there.trees.entry_count(MODEL)
+
+
+def test_a_prompt_placed_between_the_parts_of_a_removal_is_taken_back(
+    state_cluster: type[StateCluster],
+) -> None:
+    """A node that has the new epoch, and not yet the removal, places in the new epoch."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    here.remove_worker_state("w1")
+    cluster.time.now += 1.0
+    there.clear_worker("w1")
+    there.route(MODEL, PROMPT)
+    deliver(cluster, 1, cluster.replicas[0].flush())
+
+    assert [] == there.get_all_worker_states()
+    assert 0 == there.trees.entry_count(MODEL)
+
+
+def deliver(cluster: StateCluster, number: int, entries: list[LogEntry]) -> None:
+    cluster.replicas[number].receive(entries)
+    cluster.managers[number].publish(cluster.replicas[number].changes())
+
+
+def test_a_cleared_worker_stays_and_has_nothing(state_cluster: type[StateCluster]) -> None:
+    """It has restarted, and says so."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    there.route(MODEL, PROMPT)
+    here.clear_worker("w1")
+    cluster.exchange()
+    version = here.get_all_worker_states()[0].version
+
+    assert (1, RouteReason.NO_MATCH) == (version, there.route(MODEL, PROMPT).reason)
+
+
+def test_a_worker_that_nobody_knows_cannot_be_cleared(state_cluster: type[StateCluster]) -> None:
+    """And no tree is made for it."""
+    manager = state_cluster(1).managers[0]
+    with pytest.raises(UnknownKeyError):
+        manager.clear_worker("w1")
+    assert [] == manager.trees.models()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["put", "move", "remove", "route", "clear", "flush", "wait"]),
+        st.integers(0, 2),
+    ),
+    max_size=40,
+)
+
+
+def step(manager: MeshSyncManager, action: str) -> None:
+    known = manager.get_worker_state("w1")
+    if action == "put":
+        put(manager, model_id=MODEL if known is None else known.model_id)
+    elif action == "move":
+        put(manager, model_id=MODELS[known is not None and known.model_id == MODEL])
+    elif action == "remove" and known is not None:
+        manager.remove_worker_state("w1")
+    elif action == "clear" and known is not None:
+        manager.clear_worker("w1")
+    elif action == "route":
+        for model_id in MODELS:
+            manager.route(model_id, PROMPT)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=STEPS)
+def test_once_all_agree_a_worker_is_in_no_tree_but_its_own(
+    state_cluster: type[StateCluster], steps: list[tuple[int, str, int]]
+) -> None:
+    """Whatever three nodes do with it, and whenever each hears of it."""
+    cluster = state_cluster(3)
+    under_way: list[tuple[int, Any]] = []
+    for number, action, other in steps:
+        cluster.time.now += 0.001
+        if action == "flush":
+            entries = cluster.replicas[number].flush()
+            under_way += [(to, entries) for to in range(3) if to != number]
+        elif action == "wait":
+            due = [entries for to, entries in under_way if to == other]
+            under_way = [item for item in under_way if item[0] != other]
+            for entries in due:
+                deliver(cluster, other, entries)
+        else:
+            step(cluster.managers[number], action)
+    for to, entries in under_way:
+        deliver(cluster, to, entries)
+    for _ in range(4):
+        cluster.exchange()
+
+    for manager in cluster.managers:
+        worker = manager.get_worker_state("w1")
+        serves = None if worker is None else worker.model_id
+        assert {serves} >= {model for model in MODELS if manager.trees.holds(model, "w1")}
