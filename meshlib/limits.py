@@ -36,6 +36,7 @@ __all__ = [
     "RATE_KEYS_PER_MESSAGE_MAX",
     "RATE_PENDING_MAX",
     "RATE_WAITING_MAX",
+    "RENEWALS_PER_MESSAGE_MAX",
     "SUBSCRIPTION_QUEUE_MAX",
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
@@ -45,6 +46,8 @@ __all__ = [
     "VALUE_BYTES_MAX",
     "VIRTUAL_NODES_MAX",
     "WINDOWS_MAX",
+    "WORKER_TTL_S_MAX",
+    "WORKER_TTL_S_MIN",
     "WRITES_MAX",
 ]
 
@@ -120,6 +123,15 @@ EVENTS_QUEUED_MAX: Final = 65_536
 
 SUBSCRIPTION_QUEUE_MAX: Final = 65_536
 """Changes that one subscriber has not read yet; it is told how many it missed beyond it."""
+
+WORKER_TTL_S_MIN: Final = 1.0
+"""The shortest lease of a worker, in seconds: below it one lost frame would end it."""
+
+WORKER_TTL_S_MAX: Final = 86_400.0
+"""The longest lease of a worker, in seconds."""
+
+RENEWALS_PER_MESSAGE_MAX: Final = 256
+"""Workers in one message of renewals: with ids at their limit it stays within half a frame."""
 
 TENANTS_MAX: Final = 65_536
 """Tenants (workers) of one prefix cache, removed ones included."""

@@ -39,7 +39,7 @@ from meshlib.replication import (
     StabilityTracker,
     WriteReceipt,
 )
-from meshlib.routing import RouteDecision
+from meshlib.routing import LEASE_DOCUMENT, RouteDecision, VolatileUpdate, WorkerLeases
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode", "NodeState"]
@@ -202,6 +202,7 @@ class MeshNode:
             read_time=self._time.follow,
         )
         self._is_stopped = False
+        self.leases = WorkerLeases(self.sync.workers)
         self._store_problems: tuple[str, ...] | None = None
         self._limiter_revision = -1
         self._update_limiter()
@@ -334,6 +335,18 @@ class MeshNode:
         """
         return self.sync.route(model_id, text)
 
+    def renew_worker(self, worker_id: str, *, now: float) -> None:
+        """Take note that a worker with a `ttl_s` lives, and tell the others; see `WorkerLeases`.
+
+        No write: its version stays, and nothing is logged.
+
+        Raises:
+            UnknownKeyError: there is none of that id.
+            InvalidValueError: it has no `ttl_s`. State unchanged after either.
+        """
+        self.leases.renew(worker_id, now=self._time.follow(now))
+        self._wake()
+
     # The driver's side
 
     def note_time(self, now: float) -> None:
@@ -344,6 +357,7 @@ class MeshNode:
         """Begin with a state that was kept on disk, before `join`. See `Engine.restore`."""
         self._engine.restore(state, age_s=age_s, now=self._time.advance(now))
         self._settle()
+        self.leases.follow_all(now=self._time.latest_s)
 
     def join(self, seeds: Iterable[str], *, now: float, may_find_more: bool = False) -> None:
         """Ask seeds to let this node in; dial them for ever after. See `Engine.join`."""
@@ -384,14 +398,31 @@ class MeshNode:
         limiter_due = self.limiter.next_deadline()
         if limiter_due is not None and limiter_due <= now:
             self._send_volatile(self.limiter.tick(now))
+        leases_due = self.leases.next_deadline()
+        if leases_due is not None and leases_due <= now:
+            with self._unguarded():
+                self._tick_leases(now)
         self._settle()
+
+    def _tick_leases(self, now: float) -> None:
+        """Let leases end here, tell renewals, and remove who is long gone where it is our turn."""
+        reachable = self._engine.reachable_names()
+        others = [name for name in reachable if name != self.name]
+        self._send_volatile(self.leases.tick(now, others=others))
+        is_our_turn = self.is_ready and self._engine.partition().has_quorum
+        if is_our_turn and self.name == min(reachable):
+            for worker_id in self.leases.overdue():
+                if self.sync.get_worker_state(worker_id) is not None:
+                    self.sync.remove_worker_state(worker_id)
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timer` is to be called next, in monotonic seconds."""
-        engine, limiter = self._engine.next_deadline(), self.limiter.next_deadline()
-        if engine is None or limiter is None:
-            return limiter if engine is None else engine
-        return min(engine, limiter)
+        deadlines = (
+            self._engine.next_deadline(),
+            self.limiter.next_deadline(),
+            self.leases.next_deadline(),
+        )
+        return min((due_at for due_at in deadlines if due_at is not None), default=None)
 
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
@@ -405,6 +436,7 @@ class MeshNode:
         if any(isinstance(event, ChangesDropped) for event in events):
             with self._unguarded():
                 self.sync.publish_loss()
+                self.leases.follow_all(now=self._time.latest_s)
         return events
 
     def connection_lost(self, address: str, *, now: float) -> None:
@@ -429,6 +461,7 @@ class MeshNode:
             self._store_problems = None
             with self._unguarded():
                 self.sync.publish(changes)
+                self.leases.follow(changes, now=self._time.latest_s)
         if self._engine.members_revision != self._limiter_revision:
             self._update_limiter()
 
@@ -459,13 +492,17 @@ class MeshNode:
             now: monotonic seconds.
         """
         try:
+            if document == LEASE_DOCUMENT:
+                with self._unguarded():
+                    self.leases.receive(payload, now=now)
+                return
             answers = self.limiter.receive_volatile(document, payload, sender=name, now=now)
         except RemoteError as error:
             self._engine.reject(error.reason, sender=sender, size=len(payload), detail=str(error))
             return
         self._send_volatile(answers)
 
-    def _send_volatile(self, messages: Iterable[RateMessage]) -> None:
+    def _send_volatile(self, messages: Iterable[RateMessage | VolatileUpdate]) -> None:
         for message in messages:
             for name in message.to:
                 self._engine.send_volatile(name, message.document, message.payload)

@@ -87,7 +87,14 @@ class MeshSyncManager:
     # Workers
 
     def sync_worker_state(
-        self, worker_id: str, *, model_id: str, url: str, health: bool, load: float
+        self,
+        worker_id: str,
+        *,
+        model_id: str,
+        url: str,
+        health: bool,
+        load: float,
+        ttl_s: float | None = None,
     ) -> WriteReceipt:
         """Write what is known of a worker, everywhere. O(1).
 
@@ -100,6 +107,9 @@ class MeshSyncManager:
             url: where it is reached.
             health: whether it may be chosen; a bool and no number.
             load: how busy it is; finite, 0 or more.
+            ttl_s: its lease, 1 to 86,400 seconds: a node that has heard of no renewal and no write
+                for so long takes it for not healthy, and after ten times as long it is removed.
+                None: it stays as written.
 
         Returns:
             the number under which the write travels.
@@ -111,7 +121,9 @@ class MeshSyncManager:
         """
         check_identifier("worker_id", worker_id)
         before = self.workers.get(worker_id)
-        receipt = self.workers.put(worker_id, model_id=model_id, url=url, health=health, load=load)
+        receipt = self.workers.put(
+            worker_id, model_id=model_id, url=url, health=health, load=load, ttl_s=ttl_s
+        )
         self._departures.note(worker_id, model_id)
         if before is not None and before.model_id != model_id:
             self._forget_tenant(worker_id, before.model_id)

@@ -106,6 +106,13 @@ class MeshFront:
         """
         return self.node.sync.route(model_id, text)
 
+    def renew_worker(self, worker_id: str) -> None:
+        """Take note that a worker with a `ttl_s` lives, on all nodes; as `MeshNode.renew_worker`.
+
+        `MeshRuntime.keep_worker` does so at intervals.
+        """
+        self.node.renew_worker(worker_id, now=monotonic())
+
     # Documents
 
     def document(self, name: str, kind: type[LatticeT]) -> Document[LatticeT]:

@@ -27,7 +27,7 @@ from meshlib.aio.snapshots import SnapshotFile
 from meshlib.aio.transport import Transport
 from meshlib.errors import NameConflictError, NotReadyError, StateError
 from meshlib.gossip import Event, NameConflict
-from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
+from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
 from meshlib.node import MeshConfig, MeshNode, NodeState
 from meshlib.replication import WriteReceipt
 
@@ -269,6 +269,20 @@ class MeshRuntime(MeshFront):
         except TimeoutError:
             assert timeout_s is not None
             raise NotReadyError(timeout_s=timeout_s, story=self.diagnose().story) from None
+
+    async def keep_worker(self, worker_id: str) -> None:
+        """Renew a worker's lease three times in each `ttl_s`, until cancelled; the heartbeat task.
+
+        Raises:
+            UnknownKeyError: it is not there, or was removed meanwhile.
+            InvalidValueError: it has no `ttl_s`.
+            StateError: the runtime has ended.
+        """
+        while True:
+            self.renew_worker(worker_id)
+            worker = self.sync.get_worker_state(worker_id)
+            ttl_s = None if worker is None else worker.ttl_s
+            await asyncio.sleep((ttl_s or WORKER_TTL_S_MIN) / 3)
 
     def diagnose(self) -> Diagnosis:
         """Tell how far the node has come, and what each seed answered. O(members + seeds).

@@ -2,12 +2,14 @@
 
 policy.py        CacheAwarePolicy
 departures.py    workers that went and what trees still hold of them
+leases.py        workers with a time to live
 policy_types.py  which policies may be written
 trees.py         one replicated routing tree for each model
 records.py       what a tree is made of, and what a router is answered
 """
 
 from meshlib.routing.departures import Departures
+from meshlib.routing.leases import LEASE_DOCUMENT, VolatileUpdate, WorkerLeases
 from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
 from meshlib.routing.policy_types import PolicyTypes
 from meshlib.routing.records import (
@@ -23,6 +25,7 @@ from meshlib.routing.trees import TREE_PREFIX, TreeDocument, TreeSync, model_of
 
 __all__ = [
     "CACHE_AWARE",
+    "LEASE_DOCUMENT",
     "TREE_PREFIX",
     "CacheAwareConfig",
     "CacheAwarePolicy",
@@ -37,5 +40,7 @@ __all__ = [
     "TreeRemove",
     "TreeState",
     "TreeSync",
+    "VolatileUpdate",
+    "WorkerLeases",
     "model_of",
 ]

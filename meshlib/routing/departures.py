@@ -14,7 +14,19 @@ from meshlib.replication import Change
 from meshlib.routing.trees import TreeSync
 from meshlib.state import WORKERS_DOCUMENT, WorkerStore
 
-__all__ = ["Departures"]
+__all__ = ["Departures", "changed_workers"]
+
+
+def changed_workers(changes: Iterable[Change]) -> set[str] | None:
+    """Return the workers that changes are of; None when it may be any. O(changes)."""
+    told: set[str] = set()
+    for change in changes:
+        if change.document != WORKERS_DOCUMENT:
+            continue
+        if change.is_reset or not isinstance(change.delta, LWWMap):
+            return None
+        told.update(key for key, _ in change.delta.entries() if isinstance(key, str))
+    return told
 
 
 class Departures:
@@ -44,15 +56,8 @@ class Departures:
         Args:
             changes: what the replica reports, of all documents.
         """
-        told: set[str] = set()
-        for change in changes:
-            if change.document != WORKERS_DOCUMENT:
-                continue
-            if change.is_reset or not isinstance(change.delta, LWWMap):
-                told.update(self._everybody())
-            else:
-                told.update(key for key, _ in change.delta.entries() if isinstance(key, str))
-        return self._follow(told)
+        told = changed_workers(changes)
+        return self.left_behind_by_all() if told is None else self._follow(told)
 
     def left_behind_by_all(self) -> list[tuple[str, str]]:
         """Return the same where nobody knows what has changed. O(workers)."""

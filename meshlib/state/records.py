@@ -12,7 +12,7 @@ from enum import StrEnum
 from attrs import frozen
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
-from meshlib.limits import KEY_BYTES_MAX
+from meshlib.limits import KEY_BYTES_MAX, WORKER_TTL_S_MAX, WORKER_TTL_S_MIN
 
 __all__ = [
     "PolicyState",
@@ -23,6 +23,7 @@ __all__ = [
     "check_identifier",
     "check_load",
     "check_text",
+    "check_ttl",
 ]
 
 
@@ -43,9 +44,11 @@ class WorkerState:
         worker_id: the worker's name, unique in the cluster.
         model_id: the model that it serves.
         url: where it is reached.
-        health: whether it may be chosen.
+        health: whether it may be chosen: what was written, and on this node not longer than its
+            time to live without a word of it.
         load: how busy it is, 0 or more, in a unit that all workers of a model share.
         version: counts the changes of this worker, from 1; the same on every node.
+        ttl_s: seconds after which it is not healthy unless it was heard of again; None: for ever.
     """
 
     worker_id: str
@@ -54,6 +57,7 @@ class WorkerState:
     health: bool
     load: float
     version: int
+    ttl_s: float | None = None
 
 
 @frozen(slots=True, kw_only=True)
@@ -150,3 +154,21 @@ def check_load(value: object) -> float:
     if not math.isfinite(load) or load < 0:
         raise InvalidValueError(f"load must be finite and at least 0, got {load}")
     return load + 0.0
+
+
+def check_ttl(value: object) -> float | None:
+    """Check a worker's time to live: 1 to 86,400 seconds, or None for no end.
+
+    Raises:
+        InvalidTypeError: neither a number nor None; a bool is no number.
+        InvalidValueError: out of range, or NaN.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidTypeError(f"ttl_s must be a number, not {type(value).__name__}")
+    if not WORKER_TTL_S_MIN <= value <= WORKER_TTL_S_MAX:
+        raise InvalidValueError(
+            f"ttl_s must be {WORKER_TTL_S_MIN:g} to {WORKER_TTL_S_MAX:g} seconds, got {value}"
+        )
+    return float(value)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from attrs import evolve
+
 from meshlib.errors import InvalidTypeError
 from meshlib.replication import WriteReceipt
 from meshlib.state.documents import Documents, RecordTable, stored_field
@@ -19,6 +21,7 @@ from meshlib.state.records import (
     check_identifier,
     check_load,
     check_text,
+    check_ttl,
 )
 
 __all__ = [
@@ -44,12 +47,14 @@ class WorkerStore:
         documents: where they are kept, in `workers`.
     """
 
-    __slots__ = ("_by_model", "_seen", "_table")
+    __slots__ = ("_by_model", "_lapse_count", "_lapsed", "_seen", "_table")
 
     def __init__(self, documents: Documents) -> None:
         self._table = RecordTable(documents, WORKERS_DOCUMENT, what="worker", thaw=_thaw_worker)
         self._by_model: dict[str, tuple[WorkerState, ...]] = {}
-        self._seen: int | None = None
+        self._seen: tuple[int, int] | None = None
+        self._lapsed: set[str] = set()
+        self._lapse_count = 0
 
     def __len__(self) -> int:
         """Return the number of workers. O(1)."""
@@ -57,35 +62,57 @@ class WorkerStore:
 
     def get(self, worker_id: str) -> WorkerState | None:
         """Return a worker, or None. O(1)."""
-        return self._table.get(worker_id)
+        worker = self._table.get(worker_id)
+        return worker if worker is None else self._seen_here(worker)
 
     def all(self) -> list[WorkerState]:
         """Return the workers, sorted by id. O(n log n)."""
-        return self._table.records()
+        return [self._seen_here(worker) for worker in self._table.records()]
+
+    def _seen_here(self, worker: WorkerState) -> WorkerState:
+        return evolve(worker, health=False) if worker.worker_id in self._lapsed else worker
+
+    def set_lapsed(self, worker_id: str, *, is_lapsed: bool) -> None:
+        """Show a worker as not healthy on this node, or as written again; for its leases. O(1)."""
+        if is_lapsed != (worker_id in self._lapsed):
+            self._lapse_count += 1
+            (self._lapsed.add if is_lapsed else self._lapsed.discard)(worker_id)
 
     def of_model(self, model_id: str) -> tuple[WorkerState, ...]:
         """Return the workers of a model, sorted by id. O(1) until a worker changes."""
-        seen = self._table.map.digest()
+        seen = (self._table.map.digest(), self._lapse_count)
         if seen != self._seen:
             by_model: dict[str, list[WorkerState]] = {}
-            for worker in self._table.records():
+            for worker in self.all():
                 by_model.setdefault(worker.model_id, []).append(worker)
             self._by_model = {name: tuple(workers) for name, workers in by_model.items()}
             self._seen = seen
         return self._by_model.get(model_id, ())
 
     def put(
-        self, worker_id: str, *, model_id: str, url: str, health: bool, load: float
+        self,
+        worker_id: str,
+        *,
+        model_id: str,
+        url: str,
+        health: bool,
+        load: float,
+        ttl_s: float | None = None,
     ) -> WriteReceipt:
         """Write a worker; as `MeshSyncManager.sync_worker_state`."""
         check_identifier("worker_id", worker_id)
-        value = {
+        value: dict[str, Any] = {
             "model_id": check_identifier("model_id", model_id),
             "url": check_text("url", url),
             "health": check_flag("health", health),
             "load": check_load(load),
         }
-        return self._table.put(worker_id, value)
+        ttl_s = check_ttl(ttl_s)
+        if ttl_s is not None:
+            value["ttl_s"] = ttl_s
+        receipt = self._table.put(worker_id, value)
+        self.set_lapsed(worker_id, is_lapsed=False)
+        return receipt
 
     def remove(self, worker_id: str) -> WriteReceipt:
         """Remove a worker.
@@ -93,7 +120,9 @@ class WorkerStore:
         Raises:
             UnknownKeyError: there is none of that id. State unchanged.
         """
-        return self._table.remove(check_identifier("worker_id", worker_id))
+        receipt = self._table.remove(check_identifier("worker_id", worker_id))
+        self.set_lapsed(worker_id, is_lapsed=False)
+        return receipt
 
     def unreadable(self) -> list[str]:
         """Return the keys whose values are no workers. O(n)."""
@@ -108,6 +137,7 @@ def _thaw_worker(key: str, value: Any, version: int) -> WorkerState:
         health=check_flag("health", stored_field(value, "health")),
         load=check_load(stored_field(value, "load")),
         version=version,
+        ttl_s=check_ttl(value.get("ttl_s")),
     )
 
 

@@ -15,23 +15,30 @@ from meshlib.errors import UnknownKeyError
 from meshlib.state import WorkerState
 from meshlib_server.bodies import path_key, read_record
 from meshlib_server.resources import resource
-from meshlib_server.service import node_of
+from meshlib_server.service import mesh_of, node_of
 
 __all__ = ["routes"]
 
 
 @frozen(kw_only=True)
 class _WorkerBody:
-    """What `PUT` takes: all that a worker state has, but its id and its version."""
+    """What `PUT` takes: all that a worker state has, but its id and its version.
+
+    Without `ttl_s` a worker stays as it was written, as specified.
+    """
 
     model_id: str
     url: str
     health: bool
     load: float
+    ttl_s: float | None = None
 
 
 def _as_json(worker: WorkerState) -> dict[str, Any]:
-    return attrs.asdict(worker)
+    fields = attrs.asdict(worker)
+    if worker.ttl_s is None:
+        del fields["ttl_s"]  # the specification's answer does not have it
+    return fields
 
 
 def _known(node: MeshNode, worker_id: str) -> WorkerState:
@@ -56,7 +63,12 @@ async def _put(request: Request) -> Response:
     body = await read_record(request, _WorkerBody)
     node = node_of(request)
     node.sync.sync_worker_state(
-        worker_id, model_id=body.model_id, url=body.url, health=body.health, load=body.load
+        worker_id,
+        model_id=body.model_id,
+        url=body.url,
+        health=body.health,
+        load=body.load,
+        ttl_s=body.ttl_s,
     )
     return JSONResponse({"status": "updated", **_as_json(_known(node, worker_id))})
 
@@ -65,6 +77,12 @@ async def _delete(request: Request) -> Response:
     worker_id = path_key(request, "worker_id")
     node_of(request).sync.remove_worker_state(worker_id)
     return JSONResponse({"status": "deleted", "worker_id": worker_id})
+
+
+async def _heartbeat(request: Request) -> Response:
+    worker_id = path_key(request, "worker_id")
+    mesh_of(request).renew_worker(worker_id)
+    return JSONResponse({"status": "renewed", "worker_id": worker_id})
 
 
 async def _cleared(request: Request) -> Response:
@@ -78,6 +96,7 @@ def routes(prefix: str) -> list[BaseRoute]:
     worker = f"{prefix}/workers/{{worker_id:path}}"
     return [
         resource(f"{prefix}/workers", get=_list),
+        resource(f"{worker}/heartbeat", post=_heartbeat),
         resource(f"{worker}/cleared", post=_cleared),
         resource(worker, get=_get, put=_put, delete=_delete),
     ]

@@ -18,6 +18,7 @@ ENDPOINTS = {
     "/workers/w": ["DELETE", "GET", "PUT"],
     "/policies": ["GET"],
     "/workers/w/cleared": ["POST"],
+    "/workers/w/heartbeat": ["POST"],
     "/policies/m": ["DELETE", "GET", "PUT"],
     "/config": ["GET", "POST"],
     "/config/k": ["DELETE", "GET"],

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from support.servers import Agree, Eventually, Node
+from support.servers import Agree, Eventually, Launcher, Node
 
 WORKER = {"model_id": "model-1", "url": "http://worker1:8000", "health": True, "load": 0.75}
 
@@ -177,3 +177,43 @@ def test_a_worker_that_has_restarted_has_nothing_cached(
     eventually(lambda: matched() == 0, "its cache is forgotten")
     assert 1 == cluster[0].get(path)["version"]
     cluster[1].request("POST", f"{path}-unknown/cleared", status=404)
+
+
+def test_a_lease_shows_where_there_is_one(node: Node, name: str) -> None:
+    """And the answer without one is exactly the specification's."""
+    path = f"/mesh/workers/{name}"
+    leased = node.request("PUT", path, {**WORKER, "ttl_s": 60})
+    assert {"status": "updated", "worker_id": name, **WORKER, "ttl_s": 60, "version": 1} == leased
+    assert {"status": "renewed", "worker_id": name} == node.request("POST", f"{path}/heartbeat")
+    assert 1 == node.get(path)["version"]
+
+    node.request("PUT", path, WORKER)
+
+    assert {"worker_id": name, **WORKER, "version": 2} == node.get(path)
+    node.request("POST", f"{path}/heartbeat", status=400)
+    node.request("POST", f"{path}-unknown/heartbeat", status=404)
+
+
+@pytest.mark.parametrize("ttl_s", [0, 0.5, 86_401, "60", True])
+def test_a_lease_that_cannot_be_is_400(node: Node, name: str, ttl_s: object) -> None:
+    """It is 1 second to a day."""
+    body = {**WORKER, "ttl_s": ttl_s}
+    assert "ttl_s" in node.request("PUT", f"/mesh/workers/{name}", body, status=400)["error"]
+
+
+def test_workers_of_a_node_that_was_killed_are_no_longer_chosen(
+    own_launcher: Launcher, eventually: Eventually
+) -> None:
+    """Nobody renews them; those that another node renews stay."""
+    first, second = own_launcher.cluster("first", "second")
+    for owner, worker_id in ((first, "kept"), (second, "orphan")):
+        worker = {**WORKER, "model_id": "m", "ttl_s": 1}
+        owner.request("PUT", f"/mesh/workers/{worker_id}", worker)
+    eventually(lambda: len(first.get("/mesh/workers")) == 2, "both are known")
+    second.kill()
+
+    def healths() -> dict[str, bool]:
+        first.request("POST", "/mesh/workers/kept/heartbeat")
+        return {one["worker_id"]: one["health"] for one in first.get("/mesh/workers")}
+
+    eventually(lambda: healths() == {"kept": True, "orphan": False}, "the orphan's lease is over")

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from meshlib.aio import MemoryNetwork, MeshRuntime, TcpTransport
 from meshlib.crdt import LWWMap, LWWRegister, MaxRegister, ORSet, lattice
-from meshlib.errors import NameConflictError, StateError
+from meshlib.errors import NameConflictError, StateError, UnknownKeyError
 from meshlib.gossip import GossipConfig, MemberJoined, MemberLeft
 from meshlib.node import MeshConfig
 from meshlib.replication import WriteReceipt
@@ -615,3 +615,34 @@ async def test_a_stalled_loop_accuses_nobody(cluster: Cluster) -> None:
 
     assert ["LocalPause"] == [type(event).__name__ async for event in events]
     assert one.counters.timer_late_max_s > 1.0
+
+
+async def test_a_worker_is_healthy_on_all_nodes_while_it_is_kept(cluster: Cluster) -> None:
+    """And before and after that it is not, once its lease is over."""
+    one, two = await cluster.start("one", "two")
+    one.sync.sync_worker_state("w", model_id="m", url="u", health=True, load=0.0, ttl_s=1.0)
+
+    def chosen() -> list[bool]:
+        return [bool(node.route("m", "")) for node in (one, two)]
+
+    await two.wait_until(lambda: two.sync.get_worker_state("w") is not None, timeout_s=10)
+    await poll(lambda: chosen() == [False, False])
+    keeping = asyncio.create_task(one.keep_worker("w"))
+    await poll(lambda: chosen() == [True, True])
+    keeping.cancel()
+    await poll(lambda: chosen() == [False, False])
+
+
+async def poll(condition: Callable[[], bool]) -> None:
+    """Return once something holds that no event tells."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a lease that ends is no event
+            await asyncio.sleep(0.02)
+
+
+async def test_keeping_a_worker_that_is_not_there_ends(cluster: Cluster) -> None:
+    """It is to be written again, by whoever knows what it is."""
+    (one,) = await cluster.start("one")
+
+    with pytest.raises(UnknownKeyError):
+        await one.keep_worker("w")
