@@ -13,6 +13,7 @@
     │   ├── NameConflictError      (RuntimeError) the node's name is taken by a live node
     │   ├── DocumentTypeError      (TypeError) a document exists with another type
     │   ├── UnknownKeyError        (KeyError) nothing is kept under that name
+    │   ├── MemberInReachError     (RuntimeError) a member that is there cannot be forgotten
     │   ├── EmptyRingError         (LookupError) a ring without nodes has no owners
     │   └── InsufficientRights     (ValueError) a bounded counter cannot spend what it does not hold
     ├── RemoteError                a peer's fault; what it sent was dropped and nothing was changed
@@ -45,6 +46,7 @@ __all__ = [
     "LimitError",
     "LimitExceeded",
     "LocalError",
+    "MemberInReachError",
     "MeshError",
     "NameConflictError",
     "NotReadyError",
@@ -99,6 +101,20 @@ class InvalidValueError(LocalError, ValueError):
 
 class InvalidTypeError(LocalError, TypeError):
     """A value of a type that cannot be kept or replicated. State unchanged."""
+
+
+class MemberInReachError(LocalError, RuntimeError):
+    """A member that is neither Down nor Leaving cannot be forgotten. State unchanged.
+
+    Args:
+        name: the member.
+        status: what it is.
+    """
+
+    def __init__(self, name: str, *, status: str) -> None:
+        super().__init__(f"the member {name!r} is {status}, and neither Down nor Leaving")
+        self.name = name
+        self.status = status
 
 
 class ConfigError(LocalError, ValueError):

@@ -17,7 +17,13 @@ from attrs import field, frozen
 
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
-from meshlib.errors import ConfigError, LocalError, RemoteError
+from meshlib.errors import (
+    ConfigError,
+    LocalError,
+    MemberInReachError,
+    RemoteError,
+    UnknownKeyError,
+)
 from meshlib.gossip import Counters, Engine, Event, GossipConfig, NodeState, Packet
 from meshlib.identity import (
     ActorId,
@@ -40,9 +46,13 @@ from meshlib.replication import (
     WriteReceipt,
 )
 from meshlib.routing import LEASE_DOCUMENT, RouteDecision, VolatileUpdate, WorkerLeases
+from meshlib.state import WRITTEN_OFF_DOCUMENT, Documents, WrittenOff
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode", "NodeState"]
+
+LONG_GONE_S: Final = 900.0
+"""How long a Down member makes a node `degraded` while a majority is in reach, in seconds."""
 
 _NAMED_MAX: Final = 5
 """Documents that one line names; of the others it says how many there are."""
@@ -203,6 +213,8 @@ class MeshNode:
         )
         self._is_stopped = False
         self.leases = WorkerLeases(self.sync.workers)
+        self._written_off = WrittenOff(Documents(self.replica))
+        self._engine.is_written_off = self._written_off.__contains__
         self._store_problems: tuple[str, ...] | None = None
         self._limiter_revision = -1
         self._update_limiter()
@@ -246,7 +258,7 @@ class MeshNode:
     @property
     def members_revision(self) -> int:
         """Grows with every change of the member table: for caches."""
-        return self._engine.members_revision
+        return self._engine.members_revision + self._written_off.revision
 
     @property
     def has_joined(self) -> bool:
@@ -271,15 +283,48 @@ class MeshNode:
         return "stopped" if self._is_stopped else self._engine.beginning.problem()
 
     def members(self) -> tuple[MemberRecord, ...]:
-        """Return every known member, this node included, sorted by name. O(n)."""
-        return self._engine.members()
+        """Return every known member, this node included, sorted by name. O(n).
+
+        But for those that are gone and were forgotten; see `forget`.
+        """
+        return tuple(
+            member
+            for member in self._engine.members()
+            if member.is_reachable or member not in self._written_off
+        )
+
+    def forget(self, name: str) -> WriteReceipt:
+        """Say of a member that is gone that it does not come back; it counts for nothing then.
+
+        Everywhere: it is in no majority, in no judgement and in no list of members. If it comes
+        back after all it is a member like any other. Whoever says so of a member that lives on
+        the other side of a broken network lets both sides take themselves for whole.
+
+        Raises:
+            UnknownKeyError: there is no such member.
+            MemberInReachError: it is neither Down nor Leaving. State unchanged after either.
+        """
+        known = {member.name: member for member in self.members()}
+        member = known.get(name)
+        if member is None:
+            raise UnknownKeyError("member", name)
+        if member.is_reachable:
+            raise MemberInReachError(name, status=member.status)
+        names = [one.name for one in self._engine.members()]
+        receipt = self._written_off.add(member, known=names)
+        self._update_limiter()
+        return receipt
 
     def health(self) -> Health:
         """Judge the cluster and this node's stores. O(members), and O(keys) after a change."""
         partition = self._engine.partition()
         own = self.state_problem()
         problems = [own] if own else []
-        problems += [f"{name} is down" for name in partition.unreachable]
+        problems += [
+            f"{name} is down"
+            for name in partition.unreachable
+            if not partition.has_quorum or not self._is_long_gone(name)
+        ]
         problems += [
             f"{member.name} is suspected"
             for member in self._engine.members()
@@ -308,6 +353,9 @@ class MeshNode:
             partition=partition,
             problems=(*problems, *faults),
         )
+
+    def _is_long_gone(self, name: str) -> bool:
+        return self._time.latest_s - self._engine.since(name) > LONG_GONE_S
 
     def seen_by(self, receipt: WriteReceipt) -> frozenset[str]:
         """Return the peers known to hold a write, this node not counted. O(peers)."""
@@ -357,6 +405,7 @@ class MeshNode:
         """Begin with a state that was kept on disk, before `join`. See `Engine.restore`."""
         self._engine.restore(state, age_s=age_s, now=self._time.advance(now))
         self._settle()
+        self._written_off.follow()
         self.leases.follow_all(now=self._time.latest_s)
 
     def join(self, seeds: Iterable[str], *, now: float, may_find_more: bool = False) -> None:
@@ -462,7 +511,10 @@ class MeshNode:
             with self._unguarded():
                 self.sync.publish(changes)
                 self.leases.follow(changes, now=self._time.latest_s)
-        if self._engine.members_revision != self._limiter_revision:
+            if any(change.document == WRITTEN_OFF_DOCUMENT for change in changes):
+                with self._unguarded():
+                    self._written_off.follow()
+        if self.members_revision != self._limiter_revision:
             self._update_limiter()
 
     @contextmanager
@@ -475,7 +527,7 @@ class MeshNode:
             self.replica.guard = guard
 
     def _update_limiter(self) -> None:
-        self._limiter_revision = self._engine.members_revision
+        self._limiter_revision = self.members_revision
         reachable = self._engine.reachable_names()
         self.limiter.update_members(reachable, has_quorum=self._engine.partition().has_quorum)
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
-from meshlib.errors import LocalError, RemoteError, StateError, UnknownKeyError
+from meshlib.errors import LocalError, MemberInReachError, RemoteError, StateError, UnknownKeyError
 
 __all__ = ["EXCEPTION_HANDLERS", "BadRequest", "ContentTooLarge", "Unavailable", "problem"]
 
@@ -57,6 +57,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _local_error(_request: Request, error: Exception) -> Response:
     if isinstance(error, UnknownKeyError):
         return problem(404, str(error))
+    if isinstance(error, MemberInReachError):
+        return problem(409, str(error))
     if isinstance(error, StateError):
         return problem(503, str(error))
     return problem(400, str(error))

@@ -116,6 +116,8 @@ class Engine:
             now=now,
         )
         self._volatile: deque[tuple[str, str, bytes]] = deque()
+        self.is_written_off: Callable[[MemberRecord], bool] = lambda _member: False
+        """Whether an operator has said that a member does not come back; for `partition`."""
         self._timer_handlers = self._make_timer_handlers()
         self._message_handlers = self._make_message_handlers()
         self.roster.start(now)
@@ -202,7 +204,13 @@ class Engine:
     def partition(self) -> PartitionView:
         """Judge whether this node reaches a majority. O(n)."""
         members = self._context.members
-        return self._context.detector.judge(members, peak_count=members.peak_count)
+        return self._context.detector.judge(
+            members, peak_count=members.peak_count, is_written_off=self.is_written_off
+        )
+
+    def since(self, name: str) -> float:
+        """Return since when (monotonic seconds) a known member is in its status. O(1)."""
+        return self._context.members.since(name)
 
     @property
     def state(self) -> NodeState:

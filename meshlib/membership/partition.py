@@ -6,7 +6,7 @@ reaches a majority of those it knows. Members that left do not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from attrs import frozen
@@ -56,7 +56,11 @@ class PartitionDetector:
     __slots__ = ()
 
     def judge(
-        self, members: Iterable[MemberRecord], *, peak_count: int | None = None
+        self,
+        members: Iterable[MemberRecord],
+        *,
+        peak_count: int | None = None,
+        is_written_off: Callable[[MemberRecord], bool] = lambda _member: False,
     ) -> PartitionView:
         """Return what the members' states say of this node's side.
 
@@ -65,8 +69,15 @@ class PartitionDetector:
             peak_count: the size that the cluster is to have, as `MemberTable.peak_count`; a
                 majority is one of it, so that Down members whose place others have taken do
                 not count. None: every member counts.
+            is_written_off: tells whether an operator has said of a member, in this incarnation,
+                that it does not come back; while it is Down it then counts for nothing.
         """
-        known = [member for member in members if member.status is not MemberStatus.LEAVING]
+        known = [
+            member
+            for member in members
+            if member.status is not MemberStatus.LEAVING
+            and not (member.status is MemberStatus.DOWN and is_written_off(member))
+        ]
         down = sorted(member.name for member in known if member.status is MemberStatus.DOWN)
         reachable_count = len(known) - len(down)
         if not down:

@@ -3,6 +3,7 @@
 documents.py     a replica as the stores use it
 stores.py        WorkerStore, PolicyStore, AppStore, MembershipStore
 records.py       what they keep, and the checks of what goes into them
+written_off.py   members that do not come back
 subscription.py  who wants to hear of changes
 """
 
@@ -26,11 +27,13 @@ from meshlib.state.stores import (
     WorkerStore,
 )
 from meshlib.state.subscription import Subscription
+from meshlib.state.written_off import WRITTEN_OFF_DOCUMENT, WrittenOff
 
 __all__ = [
     "APP_DOCUMENT",
     "POLICIES_DOCUMENT",
     "WORKERS_DOCUMENT",
+    "WRITTEN_OFF_DOCUMENT",
     "AppStore",
     "Documents",
     "MemberView",
@@ -42,6 +45,7 @@ __all__ = [
     "Subscription",
     "WorkerState",
     "WorkerStore",
+    "WrittenOff",
     "check_identifier",
     "check_text",
 ]

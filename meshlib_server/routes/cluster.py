@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from meshlib_server.bodies import path_key
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of, service_of
 
@@ -29,9 +30,16 @@ async def _health(request: Request) -> Response:
     )
 
 
+async def _forget(request: Request) -> Response:
+    name = path_key(request, "name")
+    node_of(request).forget(name)
+    return JSONResponse({"status": "forgotten", "name": name})
+
+
 def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
     return [
         resource(f"{prefix}/status", get=_status),
+        resource(f"{prefix}/members/{{name:path}}", delete=_forget),
         resource(f"{prefix}/health", get=_health),
     ]

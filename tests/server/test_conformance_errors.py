@@ -17,6 +17,7 @@ ENDPOINTS = {
     "/workers": ["GET"],
     "/workers/w": ["DELETE", "GET", "PUT"],
     "/policies": ["GET"],
+    "/members/m": ["DELETE"],
     "/workers/w/cleared": ["POST"],
     "/workers/w/heartbeat": ["POST"],
     "/policies/m": ["DELETE", "GET", "PUT"],
