@@ -19,7 +19,7 @@ __all__ = ["WRITTEN_OFF_DOCUMENT", "WrittenOff"]
 WRITTEN_OFF_DOCUMENT: Final = "members:written_off"
 
 
-class Incarnate(Protocol):
+class _Incarnate(Protocol):
     """What is asked of a member's record."""
 
     @property
@@ -48,7 +48,7 @@ class WrittenOff:
         self.revision = 0
         """Grows with every change: for caches."""
 
-    def __contains__(self, member: Incarnate) -> bool:
+    def __contains__(self, member: _Incarnate) -> bool:
         """Tell whether a member is written off as it is now. O(1)."""
         return member.incarnation <= self._incarnations.get(member.name, -1)
 
@@ -67,7 +67,7 @@ class WrittenOff:
     def _opened(self) -> RecordTable[int]:
         return RecordTable(self._documents, WRITTEN_OFF_DOCUMENT, what="member", thaw=_thaw)
 
-    def add(self, member: Incarnate, *, known: Collection[str]) -> WriteReceipt:
+    def add(self, member: _Incarnate, *, known: Collection[str]) -> WriteReceipt:
         """Write a member off, everywhere, and drop the names that nobody knows any more. O(n).
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.servers import Node
+from support.servers import Eventually, Launcher, Node
 
 
 def test_status_has_exactly_the_documented_fields(cluster: list[Node], node: Node) -> None:
@@ -81,3 +81,21 @@ def test_health_of_a_whole_cluster(cluster: list[Node]) -> None:
         }
         for node in cluster
     ] == [node.get("/mesh/health") for node in cluster]
+
+
+def test_a_member_that_is_gone_can_be_forgotten(
+    own_launcher: Launcher, eventually: Eventually
+) -> None:
+    """One that is there cannot, nor one that nobody knows; the survivor of two is whole then."""
+    first, second = own_launcher.cluster("first", "second")
+    first.request("DELETE", "/mesh/members/second", status=409)
+    first.request("DELETE", "/mesh/members/first", status=409)
+    first.request("DELETE", "/mesh/members/third", status=404)
+    second.kill()
+    eventually(lambda: first.get("/mesh/health")["status"] == "partitioned", "it is Down")
+
+    answer = first.request("DELETE", "/mesh/members/second")
+
+    assert {"status": "forgotten", "name": "second"} == answer
+    assert "healthy" == first.get("/mesh/health")["status"]
+    assert ["first"] == [member["name"] for member in first.get("/mesh/status")["nodes"]]
