@@ -31,6 +31,8 @@ __all__ = ["Listener", "ListenerConfig"]
 _logger = logging.getLogger(__name__)
 _BACKLOG = 512
 _ACCEPT_RETRY_S = 0.1
+_ACCEPT_BATCH = 64
+"""Connections taken before the rest of the program has its turn."""
 
 
 @frozen(slots=True, kw_only=True)
@@ -242,6 +244,7 @@ class Listener:
 
     async def _accept_all(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        taken = 0
         try:
             while True:
                 try:
@@ -254,6 +257,10 @@ class Listener:
                     await asyncio.sleep(_ACCEPT_RETRY_S)
                     continue
                 self._take(accepted, join_address(str(socket_address[0]), socket_address[1]))
+                taken += 1
+                if taken % _ACCEPT_BATCH == 0:
+                    # To take what is waiting already gives nobody a turn, however many come.
+                    await asyncio.sleep(0)
         finally:
             listening.close()
 

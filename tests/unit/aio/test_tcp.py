@@ -16,6 +16,7 @@ from support.transports import Eventually, NewTcp, Recorder
 
 from meshlib.aio import LinkConfig, ListenerConfig, split_address
 from meshlib.aio.framing import encode_frame, encode_hello
+from meshlib.aio.listener import Listener
 from meshlib.errors import ConfigError, StateError
 from meshlib.limits import FRAME_BYTES_MAX
 
@@ -555,3 +556,28 @@ async def test_a_handshake_that_never_ends_is_closed_in_time(
         assert await is_closed(reader)
 
     assert 1 == transport.counters.hellos_timed_out
+
+
+async def test_many_connections_at_once_leave_turns_for_everything_else(
+    new_tcp: NewTcp, new_recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood that is always waiting would be all that a node does."""
+    turn = 0
+    taken: list[int] = []
+
+    def take(_listener: Listener, accepted: socket.socket, _sender: str) -> None:
+        accepted.close()
+        taken.append(turn)
+
+    monkeypatch.setattr(Listener, "_take", take)
+    one = new_tcp(token="secret")
+    await one.start(new_recorder())
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):  # without a turn of the loop, so that all of them are waiting
+            stack.enter_context(socket.create_connection(split_address(one.address)))
+        async with asyncio.timeout(10):
+            while len(taken) < 300:
+                turn += 1
+                await asyncio.sleep(0)
+
+    assert max(taken.count(each) for each in set(taken)) <= 64
