@@ -215,7 +215,6 @@ class MeshNode:
         self.leases = WorkerLeases(self.sync.workers)
         self._written_off = WrittenOff(Documents(self.replica))
         self._engine.is_written_off = self._written_off.__contains__
-        self._store_problems: tuple[str, ...] | None = None
         self._limiter_revision = -1
         self._update_limiter()
 
@@ -316,7 +315,7 @@ class MeshNode:
         return receipt
 
     def health(self) -> Health:
-        """Judge the cluster and this node's stores. O(members), and O(keys) after a change."""
+        """Judge the cluster and this node's stores. O(members, documents, keys changed since)."""
         partition = self._engine.partition()
         own = self.state_problem()
         problems = [own] if own else []
@@ -334,9 +333,7 @@ class MeshNode:
             f"content differs from {name} at equal vectors"
             for name in sorted(self._engine.anti_entropy.diverged_from)
         ]
-        if self._store_problems is None:
-            self._store_problems = self.sync.problems()
-        faults += self._store_problems
+        faults += self.sync.problems()
         incomplete = self.replica.incomplete_documents()
         if incomplete:
             faults.append(f"entries could not be read here, of {_some(incomplete)}")
@@ -405,6 +402,7 @@ class MeshNode:
         """Begin with a state that was kept on disk, before `join`. See `Engine.restore`."""
         self._engine.restore(state, age_s=age_s, now=self._time.advance(now))
         self._settle()
+        self.sync.note_all()
         self._written_off.follow()
         self.leases.follow_all(now=self._time.latest_s)
 
@@ -499,7 +497,6 @@ class MeshNode:
     # Inside
 
     def _wake(self) -> None:
-        self._store_problems = None
         if self.wakeup is not None:
             self.wakeup()
 
@@ -507,7 +504,6 @@ class MeshNode:
         """Bring the stores and the limiter up to what has just changed below them."""
         changes = self.replica.changes()
         if changes:
-            self._store_problems = None
             with self._unguarded():
                 self.sync.publish(changes)
                 self.leases.follow(changes, now=self._time.latest_s)

@@ -6,8 +6,8 @@ also removed from its model's tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from meshlib.crdt import LWWMap
 from meshlib.errors import UnknownKeyError
@@ -19,6 +19,7 @@ from meshlib.routing import (
     Departures,
     PolicyTypes,
     RouteDecision,
+    TreeInsert,
     TreeMatch,
     TreeOperation,
     TreeRemove,
@@ -80,6 +81,11 @@ class MeshSyncManager:
         self.policy_types = PolicyTypes()
         self.limits = LimitSettings(self.app)
         self.trees = TreeSync(documents)
+        self._tables: dict[str, WorkerStore | PolicyStore | AppStore] = {
+            WORKERS_DOCUMENT: self.workers,
+            POLICIES_DOCUMENT: self.policies,
+            APP_DOCUMENT: self.app,
+        }
         self._routes: dict[str, CacheAwarePolicy] = {}
         self._subscriptions: list[Subscription] = []
         self._departures = Departures(self.workers, self.trees)
@@ -251,6 +257,18 @@ class MeshSyncManager:
         """Return a model's tree as operations, or None when there is none that can be read."""
         return self.trees.state(model_id)
 
+    def tree_slices(self, model_id: str) -> Iterator[tuple[TreeInsert, ...]]:
+        """Yield the operations of `get_tree_state`, a few at a time; some slices are empty.
+
+        Large trees take long to list. Between two slices the caller may do something else, and the
+        tree may change: what comes or goes meanwhile is listed or not.
+        """
+        return self.trees.slices(model_id)
+
+    def get_tree_version(self, model_id: str) -> int | None:
+        """Return the version of a model's tree, or None when there is none that can be read."""
+        return self.trees.version(model_id)
+
     def match_tree(self, model_id: str, text: str) -> TreeMatch:
         """Find the longest prefix of a text that a tenant of the model has cached. O(d + m).
 
@@ -340,6 +358,7 @@ class MeshSyncManager:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Follow what the replica reports and tell the subscribers; for the driver of the node."""
+        self._note(changes)
         self._forget_all(self._departures.left_behind(changes))
         self._subscriptions = [sub for sub in self._subscriptions if not sub.is_closed]
         if not self._subscriptions:
@@ -348,14 +367,40 @@ class MeshSyncManager:
         for subscription in self._subscriptions:
             subscription.put(told)
 
+    def _note(self, changes: Iterable[Change]) -> None:
+        """Tell the stores which keys have changed, so that they need not look at all."""
+        for change in changes:
+            keys: list[Any] | None = None
+            if not change.is_reset and isinstance(change.delta, LWWMap):
+                keys = change.delta.unordered_keys()
+            store = self._tables.get(change.document)
+            if store is not None:
+                store.note_changes(keys)
+            if change.document == APP_DOCUMENT:
+                self.limits.note_changes(keys)
+            model_id = model_of(change.document)
+            if model_id is not None:
+                self.trees.note_changes((model_id,))
+
+    def note_all(self) -> None:
+        """Take note that anything may be different, after a state was put in place whole."""
+        for store in self._tables.values():
+            store.note_changes(None)
+        self.limits.note_changes(None)
+        self.trees.note_changes(None)
+
     def publish_loss(self) -> None:
-        """Tell the subscribers that changes were dropped and all must be read again."""
+        """Tell all that changes were dropped and everything must be read again."""
+        self.note_all()
         self._forget_all(self._departures.left_behind_by_all())
         for subscription in self._subscriptions:
             subscription.reset()
 
     def problems(self) -> tuple[str, ...]:
-        """Tell what is wrong with the stores, one line each; empty when all can be read. O(n)."""
+        """Tell what is wrong with the stores, one line each; empty when all can be read.
+
+        O(what changed since the last call).
+        """
         stores = (
             ("the worker store", self.workers),
             ("the policy store", self.policies),

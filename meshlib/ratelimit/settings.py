@@ -6,13 +6,13 @@ Rule: the names of these keys and the form of their values are decided in this f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from meshlib.errors import DecodeError, InvalidValueError, LocalError, UnknownKeyError
 from meshlib.ratelimit.records import GLOBAL_KEY, check_limit
 from meshlib.replication import WriteReceipt
-from meshlib.state import AppStore, check_identifier
+from meshlib.state import AppStore, ReadChecks, check_identifier
 
 __all__ = ["GLOBAL_LIMIT_CONFIG_KEY", "LIMIT_CONFIG_PREFIX", "LimitSettings"]
 
@@ -38,10 +38,12 @@ class LimitSettings:
         app: the application store.
     """
 
-    __slots__ = ("_app",)
+    __slots__ = ("_app", "_checks")
 
     def __init__(self, app: AppStore) -> None:
         self._app = app
+        self._checks = ReadChecks(self._is_readable, all_keys=self.keys)
+        self.watch(lambda key: self._checks.note((key,)))
 
     @staticmethod
     def config_key(key: str) -> str:
@@ -142,15 +144,24 @@ class LimitSettings:
             keys.add(GLOBAL_KEY)
         return sorted(keys)
 
+    def note_changes(self, names: Iterable[Any] | None) -> None:
+        """Take note that configuration keys have changed by what peers sent; None for all."""
+        if names is None:
+            self._checks.note(None)
+            return
+        keys = [_limit_key(name) for name in names if isinstance(name, str)]
+        self._checks.note(key for key in keys if key is not None)
+
     def unreadable(self) -> list[str]:
-        """Return the rate-limit keys whose limits cannot be read. O(n log n)."""
-        bad = []
-        for key in self.keys():
-            try:
-                self.configured(key)
-            except DecodeError:
-                bad.append(repr(key))
-        return bad
+        """Return the rate-limit keys whose limits cannot be read. O(changes since then)."""
+        return sorted(repr(key) for key in self._checks.unreadable())
+
+    def _is_readable(self, key: str) -> bool:
+        try:
+            self.configured(key)
+        except DecodeError:
+            return False
+        return True
 
     def tag(self) -> int:
         """Return a number that is another one once any limit may be different."""
@@ -160,9 +171,15 @@ class LimitSettings:
         """Call `watcher` with the rate-limit key after each change of a limit made here."""
 
         def translate(name: str) -> None:
-            if name == GLOBAL_LIMIT_CONFIG_KEY:
-                watcher(GLOBAL_KEY)
-            elif name.startswith(LIMIT_CONFIG_PREFIX):
-                watcher(name.removeprefix(LIMIT_CONFIG_PREFIX))
+            key = _limit_key(name)
+            if key is not None:
+                watcher(key)
 
         self._app.watch(translate)
+
+
+def _limit_key(name: str) -> str | None:
+    """Return whose limit a configuration key holds; None when it holds none."""
+    if name == GLOBAL_LIMIT_CONFIG_KEY:
+        return GLOBAL_KEY
+    return name.removeprefix(LIMIT_CONFIG_PREFIX) if name.startswith(LIMIT_CONFIG_PREFIX) else None

@@ -6,8 +6,9 @@ decided in this file. Operations are not kept: they are derived from the state.
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote
@@ -34,7 +35,7 @@ from meshlib.limits import (
 from meshlib.prefix import check_tenant
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeOperation, TreeRemove, TreeState
-from meshlib.state import Documents, check_identifier, check_text
+from meshlib.state import Documents, ReadChecks, check_identifier, check_text
 
 __all__ = ["TREE_PREFIX", "TreeDocument", "TreeSync", "model_of", "tree_document"]
 
@@ -45,6 +46,10 @@ TREE_TAG: Final = "record:tree"
 
 _TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
 """What a text may take in UTF-8, so that its insertion fits an entry of the log."""
+
+_SLICE_CHARACTERS: Final = 64 * 1024
+_SLICE_OPERATIONS: Final = 256
+"""What is made of a tree at once where others are to have their turn in between."""
 
 _ACCESS_BITS: Final = 10
 """An access is a millisecond and, below it, this many bits that order what it holds."""
@@ -91,10 +96,12 @@ class TreeSync:
         documents: where they are kept, each as `tree:{model_id}`.
     """
 
-    __slots__ = ("_documents",)
+    __slots__ = ("_checks", "_document_count", "_documents")
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
+        self._checks = ReadChecks(self._is_readable, all_keys=self.models)
+        self._document_count = 0
 
     def has(self, model_id: str) -> bool:
         """Tell whether a model has a tree here. O(1)."""
@@ -105,9 +112,17 @@ class TreeSync:
         names = map(model_of, self._documents.replica.documents())
         return sorted(name for name in names if name is not None)
 
+    def note_changes(self, model_ids: Iterable[str] | None) -> None:
+        """Take note that the documents of models have changed; None for all of them."""
+        self._checks.note(model_ids)
+
     def unreadable(self) -> list[str]:
-        """Return the models whose trees are documents of another type. O(n log n)."""
-        return [repr(model_id) for model_id in self.models() if not self.has(model_id)]
+        """Return the models whose trees are documents of another type. O(documents)."""
+        count = len(self._documents.replica.documents())
+        if count != self._document_count:  # one may have been opened and never written
+            self._document_count = count
+            self.note_changes(None)
+        return sorted(repr(model_id) for model_id in self._checks.unreadable())
 
     def entry_count(self, model_id: str) -> int:
         """Return how many texts a model's tree holds, over all tenants. O(1)."""
@@ -140,6 +155,34 @@ class TreeSync:
             operations=tuple(TreeInsert(text, tenant) for _, tenant, text in inserts),
             version=document.changes.value,
         )
+
+    def slices(self, model_id: str) -> Iterator[tuple[TreeInsert, ...]]:
+        """Yield the insertions of `state`, a few at a time: others may have their turn between two.
+
+        One tenant is collected at a time, which yields nothing yet; what changes meanwhile may be
+        in it or not. O(n log tenants), and each step O(one tenant) or 64 Ki characters.
+        """
+        document = self._find(model_id)
+        runs: list[list[tuple[int, str, str]]] = []
+        for tenant in document.cache.tenants() if document is not None else ():
+            current = self._find(model_id)  # it may have been replaced meanwhile
+            entries = [] if current is None else current.cache.entries(tenant)
+            runs.append(sorted((access, tenant, text) for text, access in entries))
+            yield ()
+        waiting: list[TreeInsert] = []
+        size = 0
+        for _, tenant, text in heapq.merge(*runs):
+            waiting.append(TreeInsert(text, tenant))
+            size += len(text)
+            if size >= _SLICE_CHARACTERS or len(waiting) >= _SLICE_OPERATIONS:
+                yield tuple(waiting)
+                waiting, size = [], 0
+        yield tuple(waiting)
+
+    def version(self, model_id: str) -> int | None:
+        """Return how many operations have changed a model's tree; None without one. O(nodes)."""
+        document = self._find(model_id)
+        return None if document is None or document.is_bottom() else document.changes.value
 
     def match(self, model_id: str, text: str) -> TreeMatch:
         """Find the longest prefix of a text; as `MeshSyncManager.match_tree`."""
@@ -318,6 +361,13 @@ class TreeSync:
         except UnknownKeyError:
             return None
         return document if isinstance(document, TreeDocument) else None
+
+    def _is_readable(self, model_id: str) -> bool:
+        try:
+            document = self._documents.replica.get(tree_document(model_id))
+        except UnknownKeyError:
+            return True
+        return isinstance(document, TreeDocument)
 
     def _write(
         self, model_id: str, mutate: Callable[[TreeDocument, WriteContext], TreeDocument]

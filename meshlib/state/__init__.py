@@ -7,7 +7,7 @@ written_off.py   members that do not come back
 subscription.py  who wants to hear of changes
 """
 
-from meshlib.state.documents import Documents
+from meshlib.state.documents import Documents, ReadChecks
 from meshlib.state.records import (
     PolicyState,
     StateChange,
@@ -40,6 +40,7 @@ __all__ = [
     "MembershipStore",
     "PolicyState",
     "PolicyStore",
+    "ReadChecks",
     "StateChange",
     "StoreName",
     "Subscription",

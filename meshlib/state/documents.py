@@ -5,7 +5,8 @@ Rule: a value that is no record never raises when it is read: it is unreadable, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar, cast
 
 from meshlib.codec import decode_value
@@ -14,7 +15,7 @@ from meshlib.errors import InvalidTypeError, LocalError, UnknownKeyError
 from meshlib.replication import Replica, WriteContext, WriteReceipt
 from meshlib.state.records import check_identifier
 
-__all__ = ["Documents", "RecordTable", "stored_field"]
+__all__ = ["Documents", "ReadChecks", "RecordTable", "stored_field"]
 
 _MAP_TAG: Final = "lww_map"
 
@@ -44,6 +45,63 @@ class Documents:
         return self.replica.write(document, mutate)
 
 
+class ReadChecks:
+    """Which keys hold what cannot be read, kept up with changes instead of found anew.
+
+    A change is noted at once and read when somebody asks: `CHECKED_EACH_TIME` keys at each look, so
+    that no look takes long, however much has come; what is left is read at the next ones.
+
+    Args:
+        is_readable: reads a key; a key that is not there counts as readable.
+        all_keys: returns every key there is, in any order.
+    """
+
+    CHECKED_EACH_TIME: Final = 4096
+
+    __slots__ = (
+        "_all_keys", "_are_all_noted", "_is_readable", "_noted", "_unreadable", "_waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self, is_readable: Callable[[Any], bool], *, all_keys: Callable[[], Iterable[Any]]
+    ) -> None:
+        self._is_readable = is_readable
+        self._all_keys = all_keys
+        self._are_all_noted = True
+        self._noted: set[Any] = set()
+        self._waiting: deque[Any] = deque()
+        self._unreadable: set[Any] = set()
+
+    def note(self, keys: Iterable[Any] | None) -> None:
+        """Take note that keys may have changed; None for all of them. Reads nothing. O(keys)."""
+        if keys is None:
+            self._are_all_noted = True
+            return
+        for key in keys:
+            if key not in self._noted:
+                self._noted.add(key)
+                self._waiting.append(key)
+
+    def look(self) -> None:
+        """Read the keys that have changed and were not looked at yet, up to so many."""
+        if self._are_all_noted:
+            self._are_all_noted = False
+            self.note(self._all_keys())
+        for _ in range(min(len(self._waiting), self.CHECKED_EACH_TIME)):
+            key = self._waiting.popleft()
+            self._noted.discard(key)
+            if self._is_readable(key):
+                self._unreadable.discard(key)
+            else:
+                self._unreadable.add(key)
+
+    def unreadable(self) -> list[Any]:
+        """Look, and return the keys known to be unreadable, in no order. O(changes, these)."""
+        self.look()
+        self._unreadable = {key for key in self._unreadable if not self._is_readable(key)}
+        return list(self._unreadable)
+
+
 class RecordTable(Generic[RecordT]):
     """Records in one replicated map, thawed once for each change.
 
@@ -55,7 +113,7 @@ class RecordTable(Generic[RecordT]):
         is_cached: whether records are kept beside the map, for those that cost to thaw.
     """
 
-    __slots__ = ("_cache", "_document", "_documents", "_is_cached", "_thaw", "_what")
+    __slots__ = ("_cache", "_checks", "_document", "_documents", "_is_cached", "_thaw", "_what")
 
     def __init__(
         self,
@@ -72,6 +130,10 @@ class RecordTable(Generic[RecordT]):
         self._what = what
         self._thaw = thaw
         self._cache: dict[str, tuple[LWWEntry, RecordT | None]] = {}
+        self._checks = ReadChecks(
+            lambda key: key not in self.map or self.get(key) is not None,
+            all_keys=lambda: self.map.unordered_keys(),  # noqa: PLW0108 - another map each time
+        )
         documents.open_map(document)
 
     @property
@@ -106,9 +168,13 @@ class RecordTable(Generic[RecordT]):
         """Return the records that can be read, sorted by key. O(n log n)."""
         return [record for key in self.map if (record := self.get(key)) is not None]
 
+    def note_changes(self, keys: Iterable[Any] | None) -> None:
+        """Take note that keys have changed by what peers sent; None for all of them."""
+        self._checks.note(keys)
+
     def unreadable(self) -> list[str]:
-        """Return the keys whose values are no such records. O(n log n)."""
-        return [repr(key) for key in self.map if self.get(key) is None]
+        """Return the keys whose values are no such records, sorted. O(changes, these)."""
+        return sorted(repr(key) for key in self._checks.unreadable())
 
     def put(self, key: str, value: Any) -> WriteReceipt:
         """Write a value. O(size)."""
@@ -116,7 +182,9 @@ class RecordTable(Generic[RecordT]):
         def mutate(state: LWWMap[str, Any], context: WriteContext) -> LWWMap[str, Any]:
             return state.set(key, value, stamp=context.stamp(), sequence=context.sequence)
 
-        return self._documents.write(self._document, mutate)
+        receipt = self._documents.write(self._document, mutate)
+        self._checks.note((key,))
+        return receipt
 
     def remove(self, key: str) -> WriteReceipt:
         """Remove a key; `UnknownKeyError` without one, and nothing changed. O(1)."""

@@ -6,7 +6,7 @@ a peer wrote and that is no record is unreadable: it is left out of the answers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from attrs import evolve
@@ -125,8 +125,12 @@ class WorkerStore:
         return receipt
 
     def unreadable(self) -> list[str]:
-        """Return the keys whose values are no workers. O(n)."""
+        """Return the keys whose values are no workers. O(changes since the last call)."""
         return self._table.unreadable()
+
+    def note_changes(self, keys: Iterable[Any] | None) -> None:
+        """Take note that keys have changed by what peers sent; None for all of them."""
+        self._table.note_changes(keys)
 
 
 def _thaw_worker(key: str, value: Any, version: int) -> WorkerState:
@@ -183,8 +187,12 @@ class PolicyStore:
         return self._table.remove(check_identifier("model_id", model_id))
 
     def unreadable(self) -> list[str]:
-        """Return the keys whose values are no policies. O(n)."""
+        """Return the keys whose values are no policies. O(changes since the last call)."""
         return self._table.unreadable()
+
+    def note_changes(self, keys: Iterable[Any] | None) -> None:
+        """Take note that keys have changed by what peers sent; None for all of them."""
+        self._table.note_changes(keys)
 
 
 def _thaw_policy(key: str, value: Any, version: int) -> PolicyState:
@@ -268,8 +276,12 @@ class AppStore:
         self._watchers.append(watcher)
 
     def unreadable(self) -> list[str]:
-        """Return the keys whose values are not bytes. O(n)."""
+        """Return the keys whose values are not bytes. O(changes since the last call)."""
         return self._table.unreadable()
+
+    def note_changes(self, keys: Iterable[Any] | None) -> None:
+        """Take note that keys have changed by what peers sent; None for all of them."""
+        self._table.note_changes(keys)
 
     def _tell(self, key: str) -> None:
         for watcher in self._watchers:

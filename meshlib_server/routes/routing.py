@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Annotated, Any
 
 from attrs import frozen
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute
 
 from meshlib.errors import LocalError, UnknownKeyError
@@ -20,6 +24,9 @@ from meshlib_server.service import node_of
 from meshlib_server.structure import AtMost
 
 __all__ = ["routes"]
+
+
+_dumps = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 
 
 @frozen(kw_only=True)
@@ -100,16 +107,26 @@ async def _apply(request: Request) -> Response:
 
 async def _get(request: Request) -> Response:
     model_id = path_key(request, "model_id")
-    tree = node_of(request).sync.get_tree_state(model_id)
-    if tree is None:
+    sync = node_of(request).sync
+    version = sync.get_tree_version(model_id)
+    if version is None:
         raise UnknownKeyError("tree", model_id)
-    return JSONResponse(
-        {
-            "model_id": tree.model_id,
-            "operations": [_as_json(operation) for operation in tree.operations],
-            "version": tree.version,
-        }
-    )
+    parts = _tree_parts(model_id, version, sync.tree_slices(model_id))
+    return StreamingResponse(parts, media_type="application/json")
+
+
+async def _tree_parts(
+    model_id: str, version: int, slices: Iterable[Sequence[TreeOperation]]
+) -> AsyncIterator[str]:
+    """Write a tree a slice at a time, with a turn for everything else after each."""
+    yield f'{{"model_id":{_dumps(model_id)},"operations":['
+    comma = ""
+    for operations in slices:
+        if operations:
+            yield comma + ",".join(_dumps(_as_json(operation)) for operation in operations)
+            comma = ","
+        await asyncio.sleep(0)
+    yield f'],"version":{version}}}'
 
 
 async def _match(request: Request) -> Response:

@@ -161,6 +161,10 @@ class LWWMap(Generic[K, V]):
         entries = self._entries.items()
         return canonical_order(key for key, entry in entries if entry[4] is not None)
 
+    def unordered_keys(self) -> list[K]:
+        """Return the keys with a value, in no order that means anything. O(n)."""
+        return [key for key, entry in self._entries.items() if entry[4] is not None]
+
     def items(self) -> Iterator[tuple[K, V]]:
         """Yield the keys and values in canonical order, thawed afresh. O(n log n)."""
         for key in self.keys():

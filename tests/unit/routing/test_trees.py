@@ -402,3 +402,36 @@ def test_applying_the_operations_makes_the_tree_again(
     expected = () if state is None else state.operations
 
     assert expected == (() if restored is None else restored.operations)
+
+
+def test_slices_are_the_operations_in_their_order(state_cluster: type[StateCluster]) -> None:
+    """However many tenants there are, and however long the texts are."""
+    manager = state_cluster(1).managers[0]
+    for number in range(700):
+        insert(manager, f"{number % 7}-{number}" + "x" * (number * 3), tenant=f"w{number % 5}")
+    state = manager.get_tree_state(MODEL)
+    assert state is not None
+
+    slices = list(manager.tree_slices(MODEL))
+
+    assert list(state.operations) == [operation for part in slices for operation in part]
+    assert max(len(part) for part in slices) <= 256
+    assert max(sum(len(each.text) for each in part[:-1]) for part in slices) < 64 * 1024
+    assert state.version == manager.get_tree_version(MODEL)
+
+
+def test_a_tree_may_change_while_it_is_listed(state_cluster: type[StateCluster]) -> None:
+    """A tenant that goes, one that comes, and the whole tree."""
+    manager = state_cluster(1).managers[0]
+    for number in range(300):
+        insert(manager, f"text {number}", tenant=f"w{number % 3}")
+    slices = manager.tree_slices(MODEL)
+    assert () == next(slices)
+
+    manager.sync_tree_operation(MODEL, TreeRemove("w1"))
+    insert(manager, "another", tenant="w9")
+    listed = [operation for part in slices for operation in part]
+
+    assert {"w0", "w2"} == {operation.tenant for operation in listed}
+    assert [] == [operation for part in manager.tree_slices("none") for operation in part]
+    assert manager.get_tree_version("none") is None

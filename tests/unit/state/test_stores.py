@@ -17,6 +17,7 @@ from meshlib.errors import (
 )
 from meshlib.identity import actor_id
 from meshlib.replication import Replica
+from meshlib.state.documents import ReadChecks
 from meshlib.state.records import PolicyState, WorkerState
 from meshlib.state.stores import MembershipStore
 from meshlib.sync import MeshSyncManager
@@ -338,3 +339,71 @@ def test_the_membership_store_shows_the_members_sorted() -> None:
     assert members[0] is store.get("b")
     assert store.get("c") is None
     assert 2 == len(store)
+
+
+def test_a_store_reads_what_changed_and_not_all_it_holds(
+    state_cluster: type[StateCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is told after every write, and a store may hold 100,000 keys."""
+    cluster = state_cluster(2)
+    writer, reader = cluster.managers
+    for number in range(300):
+        writer.set_config(f"k{number}", b"v")
+    writer.app._table.put("bad", 7)
+    cluster.exchange()
+    bad = ("the app store holds 'bad', which cannot be read",)
+    assert bad == reader.problems()
+    read: list[str] = []
+    monkeypatch.setattr(
+        "meshlib.state.documents.RecordTable.get",
+        lambda _table, key: read.append(key),
+    )
+
+    writer.app._table.put("other", 7)
+    cluster.exchange()
+    problems = reader.problems()
+
+    assert ["the app store holds 'bad', which cannot be read",
+            "the app store holds 'other', which cannot be read"] == sorted(problems)  # fmt: skip
+    assert {"bad", "other"} == set(read)
+
+
+def test_what_becomes_readable_again_is_no_problem_any_more(
+    state_cluster: type[StateCluster],
+) -> None:
+    """Written anew by another node, or removed by it."""
+    cluster = state_cluster(2)
+    writer, reader = cluster.managers
+    writer.app._table.put("a", 7)
+    writer.app._table.put("b", 7)
+    writer.app._table.put("global_rate_limit", b"no limit")
+    cluster.exchange()
+    assert 3 == len(reader.problems())
+
+    writer.set_config("a", b"v")
+    writer.app._table.remove("b")
+    writer.set_global_rate_limit(5)
+    cluster.exchange()
+
+    assert () == reader.problems()
+
+
+def test_a_burst_of_changes_is_read_in_parts() -> None:
+    """Each look is bounded, and nothing that was noted is forgotten."""
+    count = 3 * ReadChecks.CHECKED_EACH_TIME
+    asked: list[int] = []
+
+    def is_readable(key: int) -> bool:
+        asked.append(key)
+        return key != count - 1
+
+    checks = ReadChecks(is_readable, all_keys=lambda: range(count))
+    assert [] == asked  # nothing is read before somebody wants to know
+    assert [] == checks.unreadable()
+    assert len(asked) == ReadChecks.CHECKED_EACH_TIME
+
+    while not checks.unreadable():
+        pass
+
+    assert [count - 1] == checks.unreadable()
+    assert set(range(count)) == set(asked)
