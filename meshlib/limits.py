@@ -23,10 +23,16 @@ __all__ = [
     "FRAME_BYTES_MAX",
     "GAP_BUFFER_BYTES_MAX",
     "HELLO_BYTES_MAX",
+    "HTTP_HEADERS_MAX",
+    "HTTP_HEAD_BYTES_MAX",
+    "HTTP_LINGER_BYTES_MAX",
+    "HTTP_LINGER_S_MAX",
+    "HTTP_REQUEST_BYTES_MAX",
     "INBOX_BYTES_MAX",
     "JSON_BODY_BYTES_MAX",
     "KEY_BYTES_MAX",
     "LOG_BYTES_MAX",
+    "LOG_LINES_QUEUED_BYTES_MAX",
     "MEMBERS_MAX",
     "NODE_NAME_BYTES_MAX",
     "PEER_QUEUE_BYTES_MAX",
@@ -179,3 +185,22 @@ not even a probe, and these take one to three tenths of a second."""
 
 JSON_BODY_BYTES_MAX: Final = 1 * MIB
 """One HTTP request body."""
+
+HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
+"""Request line and headers of one HTTP request; h11 and nginx allow less, Envoy 60 KiB."""
+
+HTTP_HEADERS_MAX: Final = 100
+"""Header lines of one HTTP request, trailers included: Envoy's and Apache's default."""
+
+HTTP_REQUEST_BYTES_MAX: Final = 8 * MIB
+"""What one HTTP request may take with its framing: a body at its limit in chunks of one byte."""
+
+HTTP_LINGER_BYTES_MAX: Final = 36 * MIB
+"""What is read and thrown away on a connection that is being closed: a refused body of 32 MiB, and
+an eighth for its framing."""
+
+HTTP_LINGER_S_MAX: Final = 30.0
+"""Seconds for which that is done at most; nginx's `lingering_time` is the same."""
+
+LOG_LINES_QUEUED_BYTES_MAX: Final = 1 * MIB
+"""Log lines that wait for standard error; beyond it they are dropped and counted."""

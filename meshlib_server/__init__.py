@@ -8,12 +8,13 @@ service.py     what the endpoints work on
 bodies.py, structure.py
 what comes in with a request, read strictly
 problems.py    errors as answers
-protocol.py    how what is no HTTP is answered
+http/          uvicorn's connections, with bounds
 auth.py        who may call
 websocket.py   gossip on the port of the API
 addresses.py   where a node listens, and what it tells its peers to dial
 companions.py  what runs beside a node
 config.py      settings: file, environment, flags
 logs.py        one JSON object a line
+lag.py         how long the event loop is held
 commands/      serve, demo, simulate
 """

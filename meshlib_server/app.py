@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from meshlib_server.auth import AuthMiddleware, Secrets
+from meshlib_server.auth import AuthMiddleware, Keyring, Secrets
 from meshlib_server.problems import EXCEPTION_HANDLERS
 from meshlib_server.routes import PREFIXES, api_routes
 from meshlib_server.routes.probes import probe_routes
@@ -22,14 +22,14 @@ __all__ = ["EncodedPaths", "build_app"]
 def build_app(
     service: Service,
     *,
-    secrets: Secrets,
+    secrets: Secrets | Keyring,
     gossip: Callable[[WebSocket], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Make the application of one node.
 
     Args:
         service: what the endpoints work on.
-        secrets: who may call.
+        secrets: who may call; a keyring's may be replaced while it runs.
         gossip: takes the connections of peers; None when the mesh is not enabled.
     """
     routes: list[BaseRoute] = [*probe_routes(), *api_routes()]

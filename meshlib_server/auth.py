@@ -22,7 +22,7 @@ from meshlib_server.logs import quiet_warning
 from meshlib_server.problems import problem
 from meshlib_server.routes.probes import PROBE_PATHS
 
-__all__ = ["AuthMiddleware", "Secrets", "TokenSet", "load_secrets", "read_tokens"]
+__all__ = ["AuthMiddleware", "Keyring", "Secrets", "TokenSet", "load_secrets", "read_tokens"]
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """A bearer token as RFC 6750, section 2.1, writes it."""
@@ -73,6 +73,29 @@ class Secrets:
     operators: TokenSet = field(repr=False)
     peers: TokenSet = field(repr=False)
     peer_token: str | None = field(repr=False)
+
+
+class Keyring:
+    """The tokens in force, which may be replaced while the process runs.
+
+    Args:
+        secrets: the first ones.
+    """
+
+    def __init__(self, secrets: Secrets) -> None:
+        self.secrets = secrets
+
+    def replace(self, secrets: Secrets) -> None:
+        """Put other tokens in force: for requests and connections from now on.
+
+        Raises:
+            ConfigError: there were tokens of a kind and would be none, or the other way round:
+                what is open to whom is decided at a start. Nothing was changed.
+        """
+        for kind in ("operators", "peers"):
+            if bool(getattr(secrets, kind)) != bool(getattr(self.secrets, kind)):
+                raise ConfigError(f"whether there are tokens of {kind} is decided at the start")
+        self.secrets = secrets
 
 
 def load_secrets(
@@ -146,27 +169,27 @@ class AuthMiddleware:
     Args:
         app: what is protected.
         secrets: the tokens. Without operator tokens HTTP is open (that is `--insecure`); the
-            gossip is open only when there are no tokens at all.
+            gossip is open only when there are no tokens at all. A keyring's may be replaced.
     """
 
-    def __init__(self, app: ASGIApp, *, secrets: Secrets) -> None:
+    def __init__(self, app: ASGIApp, *, secrets: Secrets | Keyring) -> None:
         self._app = app
-        self._operators = secrets.operators
-        self._peers = secrets.peers
-        self._is_http_open = not secrets.operators
-        self._is_gossip_open = not secrets.operators and not secrets.peers
+        self._keyring = secrets if isinstance(secrets, Keyring) else Keyring(secrets)
+        first = self._keyring.secrets
+        self._is_http_open = not first.operators
+        self._is_gossip_open = not first.operators and not first.peers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the one `Authorization` header against the set of tokens of its kind."""
-        kind = scope["type"]
+        kind, secrets = scope["type"], self._keyring.secrets
         if kind == "http":
             is_allowed = (
                 self._is_http_open
                 or scope.get("path") in PROBE_PATHS
-                or _is_accepted(scope, self._operators)
+                or _is_accepted(scope, secrets.operators)
             )
         elif kind == "websocket":
-            is_allowed = self._is_gossip_open or _is_accepted(scope, self._peers)
+            is_allowed = self._is_gossip_open or _is_accepted(scope, secrets.peers)
         else:
             is_allowed = True
         if is_allowed:

@@ -23,6 +23,7 @@ from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig, GossipProfile
 from meshlib.ratelimit import RateLimitConfig
 from meshlib.routing import CACHE_AWARE, CacheAwareConfig
+from meshlib_server.http.gate import HttpSettings
 from meshlib_server.structure import StructureError, structure
 
 __all__ = [
@@ -79,6 +80,7 @@ class MeshSettings:
         zone: its availability zone within the region.
         full_mesh_threshold: up to how many nodes each is connected to each.
         auth: where the tokens are kept.
+        http: what callers are granted, and how the server ends.
         gossip_profile: the kind of network, from which the timing follows: `lan`, `wan` or
             `local`.
         gossip: the timing of the gossip, where it is to differ from the profile's.
@@ -95,6 +97,7 @@ class MeshSettings:
     zone: str = ""
     full_mesh_threshold: int = 10
     auth: AuthSettings = AuthSettings()
+    http: HttpSettings = field(factory=HttpSettings)
     gossip_profile: GossipProfile = field(default=GossipProfile.LAN, converter=_profile)
     gossip: GossipConfig = field(factory=GossipConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)

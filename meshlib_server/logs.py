@@ -1,32 +1,171 @@
 """Logging: one JSON object on each line of stderr, the library's and uvicorn's lines included.
 
-Rule: no token and no prompt text is ever handed to a logger, and what a stranger can cause is
-logged at most once a minute.
+Rule: no token and no prompt text is ever handed to a logger; what a stranger can cause is logged
+at most once a minute for each kind; and to log never waits, whoever reads standard error or not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import os
 import sys
-from typing import Any, Final
+import threading
+import time
+from collections import deque
+from typing import Any, Final, TextIO
 
 import structlog
 
 from meshlib.aio import QuietLog
+from meshlib.limits import LOG_LINES_QUEUED_BYTES_MAX
 
-__all__ = ["configure_logging", "get_logger", "quiet_warning"]
+__all__ = ["LineWriter", "configure_logging", "get_logger", "quiet_warning"]
 
-_WARNINGS_BY_STRANGERS: Final = frozenset(
-    {"Invalid HTTP request received.", "Unsupported upgrade request."}
-)
-"""What uvicorn warns of for each request that is so, in its own words."""
+FLUSH_TIMEOUT_S: Final = 1.0
+"""How long an end waits for the last lines to be taken."""
+
+_QUIET_LIBRARIES: Final = frozenset({"asyncio", "uvicorn", "websockets"})
+"""Libraries that say a line for each thing that somebody outside does wrong."""
+
+_QUIET_INTERVAL_S: Final = 60.0
+_KINDS_MAX: Final = 256
 
 
-def configure_logging(level: int = logging.INFO) -> None:
+class LineWriter(logging.Handler):
+    """Writes lines from a thread of its own: a reader that has gone to sleep stops nobody else.
+
+    Args:
+        stream: where lines go; written to by its descriptor when it has one.
+        queued_bytes_max: lines that may wait; beyond it they are dropped, and how many were is
+            said once there is room.
+    """
+
+    def __init__(
+        self, stream: TextIO, *, queued_bytes_max: int = LOG_LINES_QUEUED_BYTES_MAX
+    ) -> None:
+        super().__init__()
+        self.dropped_count = 0
+        self._stream = stream
+        self._queued_bytes_max = queued_bytes_max
+        self._lines: deque[bytes] = deque()
+        self.queued_bytes = 0
+        self._untold = 0
+        self._is_closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line. Never waits for who reads it."""
+        try:
+            line = self.format(record).encode(errors="backslashreplace") + b"\n"
+        except Exception:  # noqa: BLE001 - as every handler: who logs must not fail
+            self.handleError(record)
+            return
+        with self._changed:
+            if self.queued_bytes + len(line) > self._queued_bytes_max:
+                self.dropped_count += 1
+                self._untold += 1
+                return
+            if self._untold:
+                self._put(_told_drops(self._untold))
+                self._untold = 0
+            self._put(line)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Write what is queued, for up to `FLUSH_TIMEOUT_S` seconds, and end. Idempotent."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join(FLUSH_TIMEOUT_S)
+        super().close()
+
+    def _put(self, line: bytes) -> None:
+        self._lines.append(line)
+        self.queued_bytes += len(line)
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                while not self._lines and not self._is_closing:
+                    self._changed.wait()
+                if not self._lines:
+                    return
+                line = self._lines.popleft()
+            # Nobody may read it any more, and then there is nowhere left to say so.
+            with contextlib.suppress(OSError, ValueError):
+                self._write(line)
+            with self._changed:
+                self.queued_bytes -= len(line)
+
+    def _write(self, line: bytes) -> None:
+        """Write past the stream's own buffer, whose lock the end of the interpreter wants."""
+        try:
+            descriptor = self._stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            self._stream.write(line.decode())
+            self._stream.flush()
+            return
+        left = memoryview(line)
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+
+def _told_drops(count: int) -> bytes:
+    tree = {
+        "level": "warning",
+        "logger": "meshlib_server",
+        "message": "log lines were dropped, since nobody took them",
+        "count": count,
+    }
+    return json.dumps(tree).encode() + b"\n"
+
+
+class _OnceAMinute(logging.Filter):
+    """Lets a library say each kind of thing at most once a minute, and adds how often it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[tuple[Any, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is to be logged."""
+        if record.name.partition(".")[0] not in _QUIET_LIBRARIES:
+            return True
+        kind = (record.name, record.msg if isinstance(record.msg, str) else None, _place(record))
+        now = time.monotonic()
+        logged_at, suppressed = self._kinds.pop(kind, (float("-inf"), 0))
+        is_new = now - logged_at >= _QUIET_INTERVAL_S
+        if len(self._kinds) >= _KINDS_MAX:
+            del self._kinds[next(iter(self._kinds))]  # the one that was not met for longest
+        self._kinds[kind] = (now, 0) if is_new else (logged_at, suppressed + 1)
+        if is_new and suppressed:
+            record.msg = f"{record.getMessage()} ({suppressed:,} more since the last such line)"
+            record.args = ()
+        return is_new
+
+
+def _place(record: logging.LogRecord) -> tuple[Any, ...] | None:
+    """Return what failed and where, so that two failures of one wording are two kinds."""
+    if not record.exc_info or record.exc_info[0] is None:
+        return None
+    kind, _, traceback = record.exc_info
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return (kind, None if traceback is None else (traceback.tb_frame.f_code, traceback.tb_lineno))
+
+
+def configure_logging(level: int = logging.INFO) -> LineWriter:
     """Send every logger of the process to stderr, as JSON lines.
 
     Args:
         level: the least level that is logged.
+
+    Returns:
+        what writes them, to be closed in the end.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -41,7 +180,8 @@ def configure_logging(level: int = logging.INFO) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineWriter(sys.stderr)
+    handler.addFilter(_OnceAMinute())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
@@ -55,24 +195,16 @@ def configure_logging(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # uvicorn says at each start and stop what this server says better; its warnings stay.
-    logging.getLogger("uvicorn").setLevel(max(level, logging.WARNING))
-    logging.getLogger("uvicorn.error").addFilter(_quieten)
-    # A peer that is down is the cluster's daily life, not the client library's news.
-    logging.getLogger("websockets").setLevel(max(level, logging.WARNING))
+    # uvicorn says at each start and stop what this server says better; its warnings stay. A peer
+    # that is down is the cluster's daily life, not the client library's news.
+    for name in _QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    return handler
 
 
 def get_logger() -> Any:
     """Return the server's logger: `log.info("message", field=value)`."""
     return structlog.get_logger("meshlib_server")
-
-
-def _quieten(record: logging.LogRecord) -> bool:
-    """Let a line of uvicorn through, unless it is one that is to be said once a minute."""
-    if record.msg not in _WARNINGS_BY_STRANGERS:
-        return True
-    quiet_warning("what came in is not served", record.msg)
-    return False
 
 
 _quiet_log = QuietLog(logging.getLogger("meshlib_server"))

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from meshlib import MeshNode, MeshRuntime
+from meshlib_server.lag import LoopLag
 from meshlib_server.problems import Unavailable
 
 __all__ = ["Service", "mesh_of", "node_of", "service_of"]
@@ -20,14 +21,29 @@ class Service:
     Args:
         mesh: the running node; None when the mesh is not enabled.
         shut_down: called once when a graceful end is asked for; returns at once.
+        lag: how long the event loop is held, as far as it is measured.
+        has_grace: whether requests are still answered once a graceful end was asked for; False
+            begins to leave with it.
     """
 
-    def __init__(self, mesh: MeshRuntime | None, *, shut_down: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        mesh: MeshRuntime | None,
+        *,
+        shut_down: Callable[[], None],
+        lag: LoopLag | None = None,
+        has_grace: bool = True,
+    ) -> None:
+        self.lag = lag if lag is not None else LoopLag()
         self._mesh = mesh
         self._shut_down = shut_down
         self._status_key: tuple[int, ...] | None = None
         self._status_body = b""
+        self._has_grace = has_grace
+        self.is_draining = False
+        """Whether the end was asked for: still answered, and not to be sent more."""
         self.is_leaving = False
+        """Whether the node leaves the mesh: nothing is answered but 503."""
 
     @property
     def mesh(self) -> MeshRuntime:
@@ -51,7 +67,7 @@ class Service:
         """Say in one line why no request should be sent here; empty when they may. O(members)."""
         if self._mesh is None:
             return "the mesh is not enabled"
-        if self.is_leaving:
+        if self.is_draining:
             return "leaving"
         node = self._mesh.node
         return "" if node.is_ready else node.state_problem()
@@ -75,9 +91,10 @@ class Service:
         return self._status_body
 
     def shut_down(self) -> None:
-        """Begin to leave; idempotent."""
-        if not self.is_leaving:
-            self.is_leaving = True
+        """Begin to end; idempotent."""
+        if not self.is_draining:
+            self.is_draining = True
+            self.is_leaving = not self._has_grace
             self._shut_down()
 
 

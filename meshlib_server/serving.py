@@ -1,8 +1,10 @@
 """One process, one node: start, run, leave, end.
 
 Rule: the order of a start and of an end must live in this file. Started: settings, tokens,
-socket, address, node, HTTP. Ended, however it was asked for: the node hands over, leaves and
-flushes while HTTP still answers, then HTTP closes, and the exit code is 0.
+socket, address, node, HTTP. Ended, however it was asked for: the node says that it is not ready and
+still answers for a while, each answer the last of its connection; it hands over, leaves and flushes
+while HTTP answers 503, then HTTP closes, and the exit code is 0. Who asks twice does not wait for
+any of it.
 """
 
 from __future__ import annotations
@@ -11,24 +13,23 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final
 
-import uvicorn
 from attrs import frozen
 from starlette.applications import Starlette
 
 from meshlib import MeshConfig, MeshRuntime
 from meshlib.aio import join_address, split_address
-from meshlib.errors import NameConflictError
-from meshlib.limits import FRAME_BYTES_MAX
+from meshlib.errors import ConfigError, NameConflictError
 from meshlib_server.addresses import advertised_address, listening_address
 from meshlib_server.app import build_app
-from meshlib_server.auth import Secrets, load_secrets
+from meshlib_server.auth import Keyring, Secrets, load_secrets
 from meshlib_server.companions import companions
 from meshlib_server.config import Settings, load_settings
+from meshlib_server.http import HttpServer, share_descriptors
+from meshlib_server.lag import LoopLag, new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
-from meshlib_server.protocol import JsonErrorsProtocol
 from meshlib_server.service import Service
 from meshlib_server.websocket import WebSocketTransport
 
@@ -37,13 +38,7 @@ __all__ = ["StartError", "run"]
 LEAVE_TIMEOUT_S: Final = 2.5
 """For the node to leave and flush, beside `leave_handover_s` for handing over."""
 
-HTTP_CLOSE_TIMEOUT_S: Final = 1
-"""For requests that are still being answered."""
-
 EXIT_FAILURE: Final = 1
-
-KEEP_ALIVE_S: Final = 30
-"""How long an idle connection of a caller is kept."""
 
 BACKLOG: Final = 1024
 
@@ -61,6 +56,7 @@ class _Prepared:
     listener: socket.socket
     listening: str
     advertised: str
+    reread: Callable[[], Secrets]
 
 
 def run(
@@ -82,17 +78,30 @@ def run(
         ConfigError: a setting that cannot hold. Nothing was started.
         StartError: the address is taken, or the name is. Everything started was stopped.
     """
-    configure_logging()
-    settings = load_settings(config_path, environment=environment, flags=flags)
-    flagged = [path.removeprefix("mesh.auth.") for path in flags if path.startswith("mesh.auth.")]
-    secrets = load_secrets(settings.mesh.auth, environment=environment, flagged=flagged)
-    with _prepare(settings, secrets, is_insecure=is_insecure) as prepared:
-        return asyncio.run(_serve(prepared))
+    # Whoever started it may have gone, which is no reason to end; later it rereads the tokens.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with contextlib.closing(configure_logging()):
+        settings = load_settings(config_path, environment=environment, flags=flags)
+        flagged = [
+            path.removeprefix("mesh.auth.") for path in flags if path.startswith("mesh.auth.")
+        ]
+
+        def read_secrets() -> Secrets:
+            return load_secrets(settings.mesh.auth, environment=environment, flagged=flagged)
+
+        lag = LoopLag()
+        with (
+            _prepare(settings, read_secrets, is_insecure=is_insecure) as prepared,
+            asyncio.Runner(loop_factory=lambda: new_watched_loop(lag)) as runner,
+        ):
+            return runner.run(_serve(prepared, lag))
 
 
 @contextlib.contextmanager
-def _prepare(settings: Settings, secrets: Secrets, *, is_insecure: bool) -> Iterator[_Prepared]:
-    mesh = settings.mesh
+def _prepare(
+    settings: Settings, reread: Callable[[], Secrets], *, is_insecure: bool
+) -> Iterator[_Prepared]:
+    mesh, secrets = settings.mesh, reread()
     _check_secrets(settings, secrets, is_insecure=is_insecure)
     wanted = listening_address(mesh.self_addr, is_loopback_only=not secrets.operators)
     with _listen(wanted) as listener:
@@ -109,6 +118,7 @@ def _prepare(settings: Settings, secrets: Secrets, *, is_insecure: bool) -> Iter
             listener=listener,
             listening=listening,
             advertised=advertised,
+            reread=reread,
         )
 
 
@@ -150,22 +160,52 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-async def _serve(prepared: _Prepared) -> int:
+class _End:
+    """That the end was asked for, and whether somebody cannot wait for it."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    async def wait_unless_hurried(
+        self, what: Coroutine[Any, Any, Any], *, limit_s: float | None = None
+    ) -> None:
+        """Wait for something, but no longer than until somebody cannot wait."""
+        tasks = [asyncio.create_task(what), asyncio.create_task(self.hurried.wait())]
+        await asyncio.wait(tasks, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+async def _serve(prepared: _Prepared, lag: LoopLag) -> int:
     """Run the node and its HTTP until told to end; return the exit code."""
     if not prepared.settings.mesh.enabled:
-        stopping = asyncio.Event()
-        service = Service(None, shut_down=stopping.set)
-        app = build_app(service, secrets=prepared.secrets)
-        async with _http(app, prepared, service):
-            await stopping.wait()
-        return 0
-    return await _serve_node(prepared)
+        end = _End()
+        service = Service(None, shut_down=end.asked.set, lag=lag)
+        keyring = Keyring(prepared.secrets)
+        app = build_app(service, secrets=keyring)
+        reload = _reloader(prepared, keyring, None)
+        async with _http(app, prepared, service, end=end, reload=reload) as server:
+            await end.asked.wait()
+            await _drain(server, prepared, end)
+        return EXIT_FAILURE if end.hurried.is_set() else 0
+    return await _serve_node(prepared, lag)
 
 
-async def _serve_node(prepared: _Prepared) -> int:
-    stopping = asyncio.Event()
-    transport = WebSocketTransport(prepared.advertised, token=prepared.secrets.peer_token)
+async def _drain(server: HttpServer, prepared: _Prepared, end: _End) -> None:
+    """Go on answering for the grace period."""
+    server.begin_draining()
+    await end.wait_unless_hurried(asyncio.sleep(prepared.settings.mesh.http.grace_s))
+
+
+async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
+    end, keyring = _End(), Keyring(prepared.secrets)
     mesh = prepared.settings.mesh
+    transport = WebSocketTransport(
+        prepared.advertised,
+        token=prepared.secrets.peer_token,
+        accepted_max=share_descriptors(mesh.http.connections_max).peers,
+    )
     config = MeshConfig(
         name=mesh.self_name,
         address=prepared.advertised,
@@ -178,32 +218,78 @@ async def _serve_node(prepared: _Prepared) -> int:
     )
     runtime = MeshRuntime(config, transport=transport, seeds=mesh.init_peer)
     await runtime.start()
-    service = Service(runtime, shut_down=stopping.set)
-    app = build_app(service, secrets=prepared.secrets, gossip=transport.endpoint)
-    async with _http(app, prepared, service), companions(runtime, prepared.settings.models):
+    service = Service(runtime, shut_down=end.asked.set, lag=lag, has_grace=mesh.http.grace_s > 0)
+    app = build_app(service, secrets=keyring, gossip=transport.endpoint)
+    reload = _reloader(prepared, keyring, transport)
+    async with (
+        _http(app, prepared, service, end=end, reload=reload) as server,
+        companions(runtime, prepared.settings.models),
+    ):
         ended = asyncio.create_task(runtime.wait_stopped())
-        asked = asyncio.create_task(stopping.wait())
+        asked = asyncio.create_task(end.asked.wait())
         await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
+        service.is_draining = True
+        if not ended.done():
+            await _drain(server, prepared, end)
         service.is_leaving = True
         # An end takes under 5 s beside that, whatever hangs.
         limit_s = LEAVE_TIMEOUT_S + mesh.gossip.leave_handover_s
-        await asyncio.wait((asyncio.create_task(runtime.stop()),), timeout=limit_s)
+        await end.wait_unless_hurried(runtime.stop(), limit_s=limit_s)
         ended.cancel()
         await asyncio.wait((ended,))
     error = None if ended.cancelled() else ended.exception()
     if isinstance(error, NameConflictError):
         raise StartError(str(error))
-    return 0 if error is None else EXIT_FAILURE  # the runtime has logged what failed
+    is_well = error is None and not end.hurried.is_set()
+    return 0 if is_well else EXIT_FAILURE  # the runtime has logged what failed
+
+
+def _reloader(
+    prepared: _Prepared, keyring: Keyring, transport: WebSocketTransport | None
+) -> Callable[[], None]:
+    """Make what reads the tokens again; what cannot be read leaves those of before in force."""
+
+    def reload() -> None:
+        log = get_logger()
+        try:
+            secrets = prepared.reread()
+            keyring.replace(secrets)
+        except ConfigError as error:
+            message = "the tokens stay as they are"
+            log.error(message, detail=str(error))  # noqa: TRY400 - a mistake in a file, no bug
+            return
+        if transport is not None:
+            transport.present(secrets.peer_token)
+        log.info("the tokens were read again")
+
+    return reload
 
 
 @contextlib.asynccontextmanager
-async def _http(app: Starlette, prepared: _Prepared, service: Service) -> AsyncIterator[None]:
+async def _http(
+    app: Starlette,
+    prepared: _Prepared,
+    service: Service,
+    *,
+    end: _End,
+    reload: Callable[[], None],
+) -> AsyncIterator[HttpServer]:
     """Answer HTTP inside the block, and close it at the end; signals ask for the end."""
-    server = _Server(app)
+    settings = prepared.settings.mesh.http
+    callers_max = share_descriptors(settings.connections_max).callers
+    server = HttpServer(app, settings=settings, connections_max=callers_max)
     loop = asyncio.get_running_loop()
+
+    def end_soon() -> None:
+        if service.is_draining:
+            end.hurried.set()
+            server.hurry()
+        service.shut_down()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.shut_down)
+        loop.add_signal_handler(number, end_soon)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     serving = asyncio.create_task(server.serve(sockets=[prepared.listener]))
     log = get_logger()
     log.info(
@@ -213,39 +299,8 @@ async def _http(app: Starlette, prepared: _Prepared, service: Service) -> AsyncI
         advertised=prepared.advertised,
     )
     try:
-        yield
+        yield server
     finally:
         server.should_exit = True
         await serving
         log.info("ended")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, without its signal handling, which would end the process with a signal's code.
-
-    Args:
-        app: the application.
-    """
-
-    def __init__(self, app: Starlette) -> None:
-        config = uvicorn.Config(
-            app,
-            http=JsonErrorsProtocol,
-            ws="websockets-sansio",
-            ws_max_size=FRAME_BYTES_MAX,
-            ws_per_message_deflate=False,  # frames are small or already dense
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=HTTP_CLOSE_TIMEOUT_S,
-        )
-        super().__init__(config)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield

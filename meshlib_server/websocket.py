@@ -64,12 +64,21 @@ class WebSocketTransport:
         address: what to advertise, as `host:port`.
         token: what to present to peers; None presents nothing.
         links: how outgoing connections are kept.
+        accepted_max: connections of peers that are held at once.
     """
 
-    def __init__(self, address: str, *, token: str | None, links: LinkConfig | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None,
+        links: LinkConfig | None = None,
+        accepted_max: int = ACCEPTED_CONNECTIONS_MAX,
+    ) -> None:
         self._address = address
+        self._accepted_max = accepted_max
         self._counters = TransportCounters()
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self.present(token)
         self._links = OutgoingLinks(
             self._dial,
             connection_lost=self._connection_lost,
@@ -91,6 +100,10 @@ class WebSocketTransport:
     def counters(self) -> TransportCounters:
         """What was done and dropped so far."""
         return self._counters
+
+    def present(self, token: str | None) -> None:
+        """Show another token to peers that are dialled from now on; None shows none."""
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def start(self, receiver: Receiver) -> None:
         """Deliver to `receiver` from now on.
@@ -140,7 +153,7 @@ class WebSocketTransport:
         if receiver is None or self._is_closed:
             await websocket.close(_TRY_AGAIN_LATER)
             return
-        if len(self._accepted) >= ACCEPTED_CONNECTIONS_MAX:
+        if len(self._accepted) >= self._accepted_max:
             self._counters.connections_refused += 1
             quiet_warning("too many gossip connections", f"{len(self._accepted):,} are open")
             await websocket.close(_TRY_AGAIN_LATER)

@@ -131,18 +131,18 @@ def test_retry_after_is_whole_seconds_and_never_at_once(retry_after_s: float, he
     assert (429, header) == (answer.status_code, answer.headers["retry-after"])
 
 
-def test_shutting_down_is_begun_once_and_everything_else_is_503_from_then_on() -> None:
-    """Shutdown itself stays an acceptable wish."""
+def test_shutting_down_is_begun_once_and_the_rest_is_answered_until_the_node_leaves() -> None:
+    """Shutdown itself stays an acceptable wish to the end."""
     calls: list[str] = []
+    its_service = service(FakeNode(), calls)
+    requests = [("POST", "/mesh/shutdown", None)] * 2 + [("GET", "/mesh/status", None)]
 
-    answers = ask(
-        service(FakeNode(), calls),
-        ("POST", "/mesh/shutdown", None),
-        ("POST", "/mesh/shutdown", None),
-        ("GET", "/mesh/status", None),
-    )
+    while_it_drains = ask(its_service, *requests)
+    its_service.is_leaving = True
+    while_it_leaves = ask(its_service, *requests)
 
-    assert [202, 202, 503] == [answer.status_code for answer in answers]
+    assert [202, 202, 200] == [answer.status_code for answer in while_it_drains]
+    assert [202, 202, 503] == [answer.status_code for answer in while_it_leaves]
     assert ["shut down"] == calls
 
 

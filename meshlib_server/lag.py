@@ -1,0 +1,76 @@
+"""How long the event loop is held, measured exactly and at no cost worth telling.
+
+Between two looks at the sockets a loop does what has become due, and whatever comes meanwhile
+waits for it: this is the lag that probes and requests see. It is measured where the loop looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from typing import Any, Final
+
+from attrs import define
+
+from meshlib_server.logs import quiet_warning
+
+__all__ = ["HELD_S", "LoopLag", "new_watched_loop"]
+
+HELD_S: Final = 0.02
+"""Nothing may hold the loop for longer than this."""
+
+_TOLD_S = 0.5
+"""What is worth a line: so long a stall makes peers wonder."""
+
+
+@define(kw_only=True)
+class LoopLag:
+    """What was measured since the start. Counts only grow.
+
+    Args:
+        turns: turns of the loop.
+        busy_s: how long they took together, in seconds.
+        held_count: turns that took longer than `HELD_S`.
+        held_max_s: how long the longest took.
+    """
+
+    turns: int = 0
+    busy_s: float = 0.0
+    held_count: int = 0
+    held_max_s: float = 0.0
+
+    def add(self, turn_s: float) -> None:
+        """Count one turn."""
+        self.turns += 1
+        self.busy_s += turn_s
+        if turn_s > HELD_S:
+            self.held_count += 1
+            self.held_max_s = max(self.held_max_s, turn_s)
+            if turn_s > _TOLD_S:
+                quiet_warning("the event loop was held", f"for {turn_s:.2f} s")
+
+
+class _WatchingSelector(selectors.DefaultSelector):
+    """Looks at the sockets, and takes the time between two looks."""
+
+    def __init__(self, lag: LoopLag) -> None:
+        super().__init__()
+        self._lag = lag
+        self._looked_at: float | None = None
+
+    def select(self, timeout: float | None = None) -> Any:
+        if self._looked_at is not None:
+            self._lag.add(time.monotonic() - self._looked_at)
+        found = super().select(timeout)
+        self._looked_at = time.monotonic()
+        return found
+
+
+def new_watched_loop(lag: LoopLag) -> asyncio.AbstractEventLoop:
+    """Make an event loop whose turns are counted.
+
+    Args:
+        lag: where they are.
+    """
+    return asyncio.SelectorEventLoop(_WatchingSelector(lag))
