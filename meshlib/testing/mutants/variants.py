@@ -33,7 +33,7 @@ __all__ = ["Mutant", "mutants"]
 
 S = TypeVar("S")
 
-SAMPLES: Final = 40
+SAMPLES: Final = 80
 
 
 @frozen(slots=True, kw_only=True)
