@@ -74,7 +74,8 @@ class Health:
 
     Args:
         status: healthy; degraded while this node is not ready or has met nobody, a member is
-            suspected or Down, or a store is not well; partitioned while no majority is in reach.
+            suspected or Down, or a store or the storage is not well; partitioned while no majority
+            is in reach.
         cluster_size: members in reach, this node included.
         stores_healthy: whether every store can be read, lacks no entry that came, and agrees
             with its peers.
@@ -215,6 +216,7 @@ class MeshNode:
         self.leases = WorkerLeases(self.sync.workers)
         self._written_off = WrittenOff(Documents(self.replica))
         self._engine.is_written_off = self._written_off.__contains__
+        self._noted_problems: dict[str, str] = {}
         self._limiter_revision = -1
         self._update_limiter()
 
@@ -319,6 +321,7 @@ class MeshNode:
         partition = self._engine.partition()
         own = self.state_problem()
         problems = [own] if own else []
+        problems += self._noted_problems.values()
         problems += [
             f"{name} is down"
             for name in partition.unreachable
@@ -353,6 +356,22 @@ class MeshNode:
 
     def _is_long_gone(self, name: str) -> bool:
         return self._time.latest_s - self._engine.since(name) > LONG_GONE_S
+
+    def note_problem(self, kind: str, text: str) -> None:
+        """Have a problem of the driver's told by `health`, or no longer. O(1).
+
+        Args:
+            kind: which one; a later text of the same kind takes its place.
+            text: one line; empty when it is over.
+        """
+        if text:
+            self._noted_problems[kind] = text
+        else:
+            self._noted_problems.pop(kind, None)
+
+    def has_problem(self, kind: str) -> bool:
+        """Tell whether a problem of this kind is noted. O(1)."""
+        return kind in self._noted_problems
 
     def seen_by(self, receipt: WriteReceipt) -> frozenset[str]:
         """Return the peers known to hold a write, this node not counted. O(peers)."""

@@ -8,6 +8,7 @@ error that names it, and so is a key given twice.
 from __future__ import annotations
 
 import json
+import math
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ __all__ = [
     "ModelSettings",
     "PolicySettings",
     "Settings",
+    "StorageSettings",
     "load_settings",
     "settings_paths",
 ]
@@ -60,6 +62,20 @@ class AuthSettings:
     peer_token_file: str | None = None
 
 
+@frozen(kw_only=True)
+class StorageSettings:
+    """Where this node's state is kept, so that all nodes may be restarted at once.
+
+    Args:
+        path: a file of this node alone, in a folder that exists; None: nowhere.
+        interval_s: how often what has changed is saved, and how much may be lost when all
+            nodes are lost at once; over 0. A save that takes long is made less often.
+    """
+
+    path: str | None = None
+    interval_s: float = 5.0
+
+
 def _profile(name: str) -> GossipProfile:
     return GossipProfile.named(name)
 
@@ -84,6 +100,7 @@ class MeshSettings:
         gossip_profile: the kind of network, from which the timing follows: `lan`, `wan` or
             `local`.
         gossip: the timing of the gossip, where it is to differ from the profile's.
+        storage: where the state is kept on disk.
         rate_limit: how limits are shared, and what a node does that is cut off.
     """
 
@@ -98,6 +115,7 @@ class MeshSettings:
     full_mesh_threshold: int = 10
     auth: AuthSettings = AuthSettings()
     http: HttpSettings = field(factory=HttpSettings)
+    storage: StorageSettings = StorageSettings()
     gossip_profile: GossipProfile = field(default=GossipProfile.LAN, converter=_profile)
     gossip: GossipConfig = field(factory=GossipConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
@@ -329,6 +347,11 @@ def _check(mesh: MeshSettings) -> None:
         raise ConfigError("mesh.self_name: must not be empty")
     if not mesh.cluster_name:
         raise ConfigError("mesh.cluster_name: must not be empty")
+    storage = mesh.storage
+    if storage.path == "":
+        raise ConfigError("mesh.storage.path: must not be empty")
+    if not 0 < storage.interval_s < math.inf:
+        raise ConfigError(f"mesh.storage.interval_s: must be over 0, got {storage.interval_s}")
     if mesh.full_mesh_threshold < 1:
         raise ConfigError(
             f"mesh.full_mesh_threshold: must be at least 1, got {mesh.full_mesh_threshold}"

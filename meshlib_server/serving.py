@@ -19,14 +19,14 @@ from typing import Any, Final
 from attrs import frozen
 from starlette.applications import Starlette
 
-from meshlib import MeshConfig, MeshRuntime
+from meshlib import MeshConfig, MeshRuntime, SnapshotFile
 from meshlib.aio import join_address, split_address
 from meshlib.errors import ConfigError, NameConflictError
 from meshlib_server.addresses import advertised_address, listening_address
 from meshlib_server.app import build_app
 from meshlib_server.auth import Keyring, Secrets, load_secrets
 from meshlib_server.companions import companions
-from meshlib_server.config import Settings, load_settings
+from meshlib_server.config import Settings, StorageSettings, load_settings
 from meshlib_server.http import HttpServer, share_descriptors
 from meshlib_server.lag import LoopLag, new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
@@ -35,8 +35,8 @@ from meshlib_server.websocket import WebSocketTransport
 
 __all__ = ["StartError", "run"]
 
-LEAVE_TIMEOUT_S: Final = 2.5
-"""For the node to leave and flush, beside `leave_handover_s` for handing over."""
+LEAVE_TIMEOUT_S: Final = 4.5
+"""For the node to leave, flush and save, beside `leave_handover_s` for handing over."""
 
 EXIT_FAILURE: Final = 1
 
@@ -216,7 +216,9 @@ async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
         gossip=mesh.gossip,
         rate_limit=mesh.rate_limit,
     )
-    runtime = MeshRuntime(config, transport=transport, seeds=mesh.init_peer)
+    runtime = MeshRuntime(
+        config, transport=transport, seeds=mesh.init_peer, snapshots=_snapshots(mesh.storage)
+    )
     await runtime.start()
     service = Service(runtime, shut_down=end.asked.set, lag=lag, has_grace=mesh.http.grace_s > 0)
     app = build_app(service, secrets=keyring, gossip=transport.endpoint)
@@ -233,7 +235,7 @@ async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
         if not ended.done():
             await _drain(server, prepared, end)
         service.is_leaving = True
-        # An end takes under 5 s beside that, whatever hangs.
+        # An end takes under 6 s beside that, whatever hangs.
         limit_s = LEAVE_TIMEOUT_S + mesh.gossip.leave_handover_s
         await end.wait_unless_hurried(runtime.stop(), limit_s=limit_s)
         ended.cancel()
@@ -264,6 +266,12 @@ def _reloader(
         log.info("the tokens were read again")
 
     return reload
+
+
+def _snapshots(storage: StorageSettings) -> SnapshotFile | None:
+    if storage.path is None:
+        return None
+    return SnapshotFile(storage.path, interval_s=storage.interval_s)
 
 
 @contextlib.asynccontextmanager

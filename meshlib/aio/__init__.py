@@ -6,8 +6,7 @@ gate.py       which thread may enter a node, and when
 diagnosis.py  how far a node has come, and what its seeds answered
 driver.py     drives one node, which has no IO, with a transport and a clock
 events.py     events for whoever listens
-keeper.py     keeps a running node's state in its file
-snapshots.py  that file
+storage/      a node's state in a file
 discovery.py  where peers may be found
 transport.py  what carries frames between nodes
 memory.py     a network within one process
@@ -32,7 +31,7 @@ from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks, bound_silen
 from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.memory import MemoryNetwork, MemoryTransport
 from meshlib.aio.runtime import MeshRuntime
-from meshlib.aio.snapshots import SavedState, SnapshotCounters, SnapshotFile
+from meshlib.aio.storage import SavedState, SnapshotCounters, SnapshotFile, SnapshotRefusedError
 from meshlib.aio.tcp import TcpTransport
 from meshlib.aio.transport import (
     LinkFailure,
@@ -75,6 +74,7 @@ __all__ = [
     "SeveralSources",
     "SnapshotCounters",
     "SnapshotFile",
+    "SnapshotRefusedError",
     "TcpTransport",
     "Transport",
     "TransportCounters",

@@ -22,8 +22,8 @@ from meshlib.aio.discovery import Discovery, FixedSeeds
 from meshlib.aio.driver import DriverCounters, NodeDriver
 from meshlib.aio.events import Conditions, EventStream, EventStreams
 from meshlib.aio.front import MeshFront
-from meshlib.aio.keeper import SnapshotKeeper
-from meshlib.aio.snapshots import SnapshotFile
+from meshlib.aio.storage.keeper import SnapshotKeeper
+from meshlib.aio.storage.snapshots import SnapshotFile
 from meshlib.aio.transport import Transport
 from meshlib.errors import NameConflictError, NotReadyError, StateError
 from meshlib.gossip import Event, NameConflict
@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 DISCOVERY_TIMEOUT_S = 5.0
 """How long a start waits for the first seeds."""
 
-STOP_SAVE_S = 1.0
+STOP_SAVE_S = 3.0
 """How long a stop waits for the last save; one that takes longer is given up."""
 
 STOP_FLUSH_S = 0.5
@@ -185,7 +185,7 @@ class MeshRuntime(MeshFront):
         """Leave: hand over, send what was written, tell the peers, save, close.
 
         What only this node has is handed over to ready peers first, which takes a round trip as a
-        rule and `GossipConfig.leave_handover_s` at most; the rest takes under 3 s. Idempotent; a
+        rule and `GossipConfig.leave_handover_s` at most; the rest takes under 5 s. Idempotent; a
         second call waits for the first. Does nothing for a runtime that failed.
         """
         if not self._is_started:

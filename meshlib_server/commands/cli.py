@@ -63,6 +63,13 @@ def main() -> None:
     metavar="NODES",
     help="How many nodes it takes for one of them to begin.",
 )
+@click.option("--storage-path", metavar="FILE", help="Where this node's state is kept.")
+@click.option(
+    "--storage-interval",
+    type=float,
+    metavar="SECONDS",
+    help="How often the state is saved there.",
+)
 @click.option("--insecure", is_flag=True, help="Allow no tokens; listens on loopback only.")
 def serve(
     *,
@@ -76,6 +83,8 @@ def serve(
     peer_token_file: str | None,
     bootstrap_after: float | None,
     bootstrap_expect: int | None,
+    storage_path: str | None,
+    storage_interval: float | None,
     insecure: bool,
 ) -> None:
     """Run one node until it is told to leave.
@@ -92,6 +101,8 @@ def serve(
         "mesh.gossip_profile": gossip_profile,
         "mesh.gossip.bootstrap_after_s": bootstrap_after,
         "mesh.gossip.bootstrap_expect": bootstrap_expect,
+        "mesh.storage.path": storage_path,
+        "mesh.storage.interval_s": storage_interval,
         "mesh.auth.tokens_file": token_file,
         "mesh.auth.peer_token_file": peer_token_file,
     }

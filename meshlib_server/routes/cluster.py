@@ -26,6 +26,8 @@ async def _health(request: Request) -> Response:
             "node_name": node.name,
             "cluster_size": health.cluster_size,
             "stores_healthy": health.stores_healthy,
+            "state": node.state,
+            "problems": list(health.problems),
         }
     )
 

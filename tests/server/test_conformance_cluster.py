@@ -78,6 +78,8 @@ def test_health_of_a_whole_cluster(cluster: list[Node]) -> None:
             "node_name": node.name,
             "cluster_size": 3,
             "stores_healthy": True,
+            "state": "ready",
+            "problems": [],
         }
         for node in cluster
     ] == [node.get("/mesh/health") for node in cluster]

@@ -34,6 +34,7 @@ class Node:
     environment: dict[str, str]
     client: httpx2.Client
     process: subprocess.Popen[bytes] | None = None
+    launcher: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -55,7 +56,7 @@ class Node:
         """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meshlib_server", "serve", *self.arguments],
+                [*self.launcher, sys.executable, "-m", "meshlib_server", "serve", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -290,8 +290,10 @@ class Keeping:
         self.made: list[MeshRuntime] = []
         self.wall_ahead_s = 0.0
 
-    def new(self, name: str, *seeds: str, **settings: Any) -> MeshRuntime:
-        file = SnapshotFile(self.folder / f"{name}.db", interval_s=0.02)
+    def new(
+        self, name: str, *seeds: str, file_name: str | None = None, **settings: Any
+    ) -> MeshRuntime:
+        file = SnapshotFile(self.folder / f"{file_name or name}.db", interval_s=0.02)
         gossip = evolve(GossipConfig.local(), forget_after_s=1000.0)
         config = MeshConfig(name=name, address=f"{name}:1", gossip=gossip)
         runtime = MeshRuntime(
@@ -438,16 +440,41 @@ async def test_a_node_that_meets_nobody_does_not_become_younger(keeping: Keeping
     assert saved.saved_at_s < time.time() + 100.0
 
 
-async def test_a_state_of_another_cluster_is_refused(keeping: Keeping) -> None:
-    """Two clusters never merge by a file either."""
+async def test_a_state_of_another_cluster_is_set_aside(keeping: Keeping) -> None:
+    """Two clusters never merge by a file either, and neither loses its own."""
     async with keeping.new("one") as one:
         one.node.sync.app.set("key", b"value")
-    other = keeping.new("one", cluster_name="other")
+    written = (keeping.folder / "one.db").read_bytes()
 
-    with pytest.raises(ConfigError, match="mesh"):
-        await other.start()
+    async with keeping.new("one", cluster_name="other") as other:
+        assert [] == other.node.sync.app.keys()
+        assert "is of cluster 'mesh', not 'other'" in other.health().problems[0]
 
-    assert not other.is_running
+    assert written == (keeping.folder / "one.db.aside-1").read_bytes()
+
+
+async def test_a_state_from_the_future_keeps_a_node_from_starting(keeping: Keeping) -> None:
+    """The clock is what is wrong, so the file stays where it is."""
+    keeping.wall_ahead_s = 600.0
+    async with keeping.new("one") as one:
+        one.node.sync.app.set("key", b"value")
+    keeping.wall_ahead_s = 0.0
+
+    with pytest.raises(ConfigError, match="clock is behind"):
+        await keeping.new("one").start()
+
+    assert (keeping.folder / "one.db").exists()
+
+
+async def test_two_runtimes_do_not_share_a_file(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second would overwrite what the first one saves."""
+    monkeypatch.setattr("meshlib.aio.storage.places.LOCK_WAIT_S", 0.1)
+    async with keeping.new("one"):
+        second = keeping.new("two", file_name="one")
+        with pytest.raises(ConfigError, match="in use"):
+            await second.start()
 
 
 async def test_a_save_that_fails_is_told_and_tried_again(

@@ -1,8 +1,9 @@
 """A node's state in one SQLite file, so that a whole cluster may be restarted.
 
 Rules: the file at the path is whole at any moment: a new one is written beside it, flushed, and
-renamed over it. A file that is not ours, is damaged or is of a later version is never
-overwritten: the node does not start on it. Only the thread of this room touches the disk.
+renamed over it; nothing is ever changed in place. A file that is not this node's, is damaged or is
+of a later version is never overwritten: `SnapshotKeeper` sets it aside. Only the thread of this
+room touches the disk.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import define, frozen
 
+from meshlib.aio.storage.places import PathLock, SnapshotRefusedError, set_aside
 from meshlib.codec import pack
 from meshlib.errors import ConfigError, RemoteError
 from meshlib.hashing import hash64, hash64_hex
@@ -156,14 +159,19 @@ class _Writer:
         self._put("digest", self._digest.hex())
         self._database.execute("COMMIT")
         self._database.close()
-        _flush_to_disk(self._temporary)
-        self._temporary.replace(self._path)
-        _flush_to_disk(self._path.parent)
+        _put_in_place(self._temporary, self._path)
 
     def discard(self) -> None:
         """Leave the present file alone."""
         self._database.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Rename a file that is complete over the one before, each step on the disk."""
+    _flush_to_disk(new)
+    new.replace(path)
+    _flush_to_disk(path.parent)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -194,18 +202,18 @@ def _decode_vector(data: object) -> tuple[ActorId, dict[ActorId, int]]:
 
 def _read(path: Path) -> SavedState | None:
     """Read and check a whole file; None when there is none."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is no folder, so {path.name} cannot be kept in it")
     if not path.exists():
         return None
     try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
+        # Nobody changes it in place: so it is read without looking for journals, or making any.
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
             return _read_database(database)
     except (sqlite3.Error, OSError, RemoteError, KeyError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise ConfigError(f"{path}: {error}") from error
-        raise ConfigError(
-            f"{path} cannot be read ({error}): move it away to start without it"
-        ) from error
+        reason = str(error) if isinstance(error, ConfigError) else f"it cannot be read ({error})"
+        raise SnapshotRefusedError(path, reason=reason) from error
 
 
 def _read_database(database: sqlite3.Connection) -> SavedState:
@@ -214,7 +222,10 @@ def _read_database(database: sqlite3.Connection) -> SavedState:
     if application_id != APPLICATION_ID:
         raise ConfigError("this is no snapshot of a node")
     if version != FORMAT_VERSION:
-        raise ConfigError(f"format {version} is not known here, only {FORMAT_VERSION}")
+        raise ConfigError(
+            f"it has format {version}, and the newest known here is {FORMAT_VERSION}: "
+            "a later release wrote it"
+        )
     facts = dict(database.execute("SELECT name, value FROM facts"))
     actor, vector = _decode_vector(facts["clock"])
     cluster = read_text(facts["cluster"], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
@@ -239,7 +250,7 @@ def _read_database(database: sqlite3.Connection) -> SavedState:
 class SnapshotFile:
     """Keeps a replica's state in one file.
 
-    One process may use a path at a time, and one runtime an object of this.
+    One runtime may use a path at a time, and an object of this.
 
     Args:
         path: the file; its folder must exist.
@@ -258,27 +269,53 @@ class SnapshotFile:
         self.counters = SnapshotCounters()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meshlib-snapshot")
         self._lock = asyncio.Lock()
+        self._lock_of_path = PathLock(self.path)
+        self._is_closed = False
 
-    async def load(self) -> SavedState | None:
-        """Read the state that is kept, or None when there is none yet. O(size).
-
-        Also checks that a state can be saved later.
+    async def lock(self) -> None:
+        """Claim the path until `close`, as its one user. Waits a little for a former one to end.
 
         Raises:
-            ConfigError: the file is damaged, of a later version or no snapshot at all, or its
-                folder cannot be written to. Nothing was changed.
+            ConfigError: another runtime or process uses the path.
         """
-        return await self._on_thread(self._load)
+        await self._lock_of_path.take()
 
-    def _load(self) -> SavedState | None:
+    async def load(self) -> SavedState | None:
+        """Read the state that is kept, or None when there is none yet. O(size), on a thread.
+
+        Raises:
+            SnapshotRefusedError: the file is damaged, of a later version or no snapshot at all.
+            ConfigError: the folder is not there. In each case nothing was changed.
+        """
+        return await self.on_thread(lambda: _read(self.path))
+
+    async def probe(self) -> None:
+        """See whether a state could be saved. O(1).
+
+        Raises:
+            OSError: the folder cannot be written to. Nothing was changed.
+        """
+        await self.on_thread(self._probe)
+
+    def _probe(self) -> None:
         probe = self.path.with_name(self.path.name + ".new")
         try:
             probe.unlink(missing_ok=True)
             os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             probe.unlink()
         except OSError as error:
-            raise ConfigError(f"{self.path} cannot be written: {error}") from error
-        return _read(self.path)
+            raise OSError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    async def set_aside(self) -> Path | None:
+        """Give the file a name under which nothing touches it again. O(1).
+
+        Returns:
+            that name; None when there is no file.
+
+        Raises:
+            OSError: it cannot be renamed, or `ASIDE_MAX` are set aside already. It stays.
+        """
+        return await self.on_thread(lambda: set_aside(self.path))
 
     async def save(
         self, replica: Replica, *, cluster_name: str, node_name: str, wall_s: float
@@ -318,41 +355,56 @@ class SnapshotFile:
         pages = replica.transfer_pages({})
         vector_hash = replica.vector_hash()
         vector = _encode_vector(replica.actor, sorted(pages.vector.items()))
-        writer = await self._on_thread(lambda: _Writer(self.path, vector=vector, facts=facts))
+        writer = await self.on_thread(lambda: _Writer(self.path, vector=vector, facts=facts))
         size = 0
         try:
             for batch in _batches(iter(pages)):
                 size += sum(len(page.state) for page in batch)
-                await self._on_thread(lambda batch=batch: writer.add(batch))  # type: ignore[misc]
-            await self._on_thread(writer.finish)
+                await self.on_thread(lambda batch=batch: writer.add(batch))  # type: ignore[misc]
+            await self.on_thread(writer.finish)
         except BaseException:
             self._thread.submit(writer.discard)
             raise
         return vector_hash, size
 
     async def touch(self, wall_s: float) -> None:
-        """Note that the node is in contact, though nothing has changed. O(1).
+        """Note that the node is in contact, though nothing has changed. O(size), on a thread.
 
         Raises:
             OSError: it could not be noted. The file is as it was before.
         """
         async with self._lock:
             try:
-                await self._on_thread(lambda: self._touch(wall_s))
-            except sqlite3.Error as error:
+                await self.on_thread(lambda: self._touch(wall_s))
+            except (OSError, sqlite3.Error) as error:
+                self.counters.saves_failed += 1
                 raise OSError(f"{self.path} cannot be written: {error}") from error
             self.counters.saved_at_s = wall_s
 
     def _touch(self, wall_s: float) -> None:
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database, database:
-            database.execute("UPDATE facts SET value = ? WHERE name = 'saved_at_s'", (wall_s,))
+        """Change a copy and put it in the place of the file, so that no moment sees half of it."""
+        copy = self.path.with_name(self.path.name + ".new")
+        copy.unlink(missing_ok=True)
+        try:
+            os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            shutil.copyfile(self.path, copy)
+            with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as database:
+                database.execute("PRAGMA journal_mode = OFF")
+                database.execute("UPDATE facts SET value = ? WHERE name = 'saved_at_s'", (wall_s,))
+            _put_in_place(copy, self.path)
+        except BaseException:
+            copy.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         """End the thread once it has done what it was given. Idempotent; does not wait."""
-        self._thread.shutdown(wait=False)
+        if not self._is_closed:
+            self._is_closed = True
+            self._thread.submit(self._lock_of_path.release)
+            self._thread.shutdown(wait=False)
 
-    async def _on_thread(self, work: Callable[[], _T]) -> _T:
+    async def on_thread(self, work: Callable[[], _T]) -> _T:
+        """Do something that touches the disk, in the order in which it was asked for."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 

@@ -1,0 +1,187 @@
+"""Keeps a running node's state in its file, and begins with what is there.
+
+Rules: what a file says of its age is when the node was last in contact with its cluster, not
+when it was written: a node that was cut off for long must not come back as one that was not. What
+is wrong with the storage is a problem in the node's health and never its end; a file that the node
+must not begin with is set aside, and nothing is saved over it while that cannot be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from meshlib.aio.storage.places import SnapshotRefusedError
+from meshlib.aio.storage.snapshots import SavedState, SnapshotFile
+from meshlib.aio.transport import QuietLog
+from meshlib.errors import ConfigError, RejectReason, RemoteError
+from meshlib.node import MeshNode
+
+__all__ = ["SnapshotKeeper"]
+
+_logger = logging.getLogger(__name__)
+
+TOUCH_S = 60.0
+"""How old the file may say it is while nothing changes."""
+
+PAUSE_RATIO = 10.0
+"""A save that takes long is made less often: at most a tenth of the time goes into it."""
+
+
+class SnapshotKeeper:
+    """Saves what has changed, at intervals and at the end.
+
+    Args:
+        file: where.
+        node: whose state.
+        wall_clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, file: SnapshotFile, node: MeshNode, *, wall_clock: Callable[[], float]
+    ) -> None:
+        self._file = file
+        self._node = node
+        self._wall_clock = wall_clock
+        self._contact_at_s = wall_clock()
+        self._saved_hash: int | None = None
+        self._has_met = False
+        self._refused: SnapshotRefusedError | None = None  # what lies at the path, and must not go
+        self._aside: tuple[Path, str] | None = None
+        self._log = QuietLog(_logger)
+
+    async def restore(self) -> bool:
+        """Give the node the state that is kept, before it joins. O(size), on a thread.
+
+        A file that it must not begin with is set aside, which its health tells.
+
+        Returns:
+            whether there was one that it began with.
+
+        Raises:
+            ConfigError: the folder is not there, another process uses the path, or this machine's
+                clock is so far behind that the state is from its future. The file is as it was.
+        """
+        file = self._file
+        await file.lock()
+        try:
+            saved = await file.load()
+            if saved is not None:
+                self._check_owner(saved)
+                # Nobody else knows the node yet, so that it may be filled on the thread.
+                await file.on_thread(lambda: self._fill(saved))
+        except SnapshotRefusedError as error:
+            self._refused = error
+            await self._set_aside()
+            return False
+        try:
+            await file.probe()
+        except OSError as error:
+            self._tell_failure(str(error))
+        return saved is not None
+
+    def _check_owner(self, saved: SavedState) -> None:
+        """Refuse what another node wrote, or one of another cluster."""
+        config, path = self._node.config, self._file.path
+        if saved.cluster_name != config.cluster_name:
+            raise SnapshotRefusedError(
+                path, reason=f"it is of cluster {saved.cluster_name!r}, not {config.cluster_name!r}"
+            )
+        if saved.node_name != config.name:
+            raise SnapshotRefusedError(
+                path, reason=f"it is of node {saved.node_name!r}, not {config.name!r}"
+            )
+
+    def _fill(self, saved: SavedState) -> None:
+        age_s = max(0.0, self._wall_clock() - saved.saved_at_s)
+        try:
+            self._node.restore(saved.state, age_s=age_s, now=time.monotonic())
+        except RemoteError as error:
+            if error.reason is RejectReason.CLOCK:
+                # The file is well: it is for whoever runs this machine to set its clock.
+                raise ConfigError(
+                    f"{self._file.path} is from the future: this machine's clock is behind"
+                ) from error
+            reason = f"it cannot be read ({error})"
+            raise SnapshotRefusedError(self._file.path, reason=reason) from error
+        self._contact_at_s = min(saved.saved_at_s, self._contact_at_s)
+
+    async def _set_aside(self) -> bool:
+        """Have the refused file make way; tell whether it has."""
+        refused = self._refused
+        if refused is None:
+            return True
+        try:
+            name = await self._file.set_aside()
+        except OSError as error:
+            reason = error.strerror or error
+            self._tell_failure(f"{refused}; it cannot be set aside ({reason}): nothing is saved")
+            return False
+        self._refused = None
+        if name is not None:
+            self._aside = name, f"{refused}; it was set aside as {name.name}"
+            _logger.error("%s", self._aside[1])
+            self._node.note_problem("storage aside", self._aside[1])
+        return True
+
+    def _tell_failure(self, text: str) -> None:
+        self._log.tell("the state is not saved", text)
+        self._node.note_problem("storage", f"storage: {text}")
+
+    async def run(self) -> None:
+        """Save at intervals until cancelled."""
+        file = self._file
+        while True:
+            await asyncio.sleep(max(file.interval_s, PAUSE_RATIO * file.counters.save_s))
+            await self.save()
+
+    async def save(self) -> None:
+        """Save what has changed since the last time; a failure is a problem, and not raised."""
+        node, file = self._node, self._file
+        replica = node.replica
+        if replica.is_rejoining:
+            return  # its state is not whole, and what is kept is what it comes back with
+        if not await self._set_aside():
+            return
+        self._note_contact()
+        try:
+            if replica.has_open_writes or replica.vector_hash() != self._saved_hash:
+                self._saved_hash = await file.save(
+                    replica,
+                    cluster_name=node.config.cluster_name,
+                    node_name=node.name,
+                    wall_s=self._contact_at_s,
+                )
+            elif self._contact_at_s - file.counters.saved_at_s >= TOUCH_S:
+                await file.touch(self._contact_at_s)
+            elif node.has_problem("storage"):
+                await file.probe()
+        except OSError as error:
+            self._tell_failure(str(error))
+        else:
+            node.note_problem("storage", "")
+        await self._look_aside()
+
+    async def _look_aside(self) -> None:
+        """Tell of a file that was set aside until somebody has taken it away."""
+        if self._aside is not None:
+            name = self._aside[0]
+            if not await self._file.on_thread(name.exists):
+                self._aside = None
+                self._node.note_problem("storage aside", "")
+
+    def _note_contact(self) -> None:
+        """Move the moment of the last contact on, while there is contact."""
+        node = self._node
+        others = [member for member in node.members() if member.name != node.name]
+        self._has_met = self._has_met or bool(others)
+        is_alone_by_choice = node.has_joined and not self._has_met
+        if is_alone_by_choice or any(member.is_reachable for member in others):
+            self._contact_at_s = self._wall_clock()
+
+    def close(self) -> None:
+        """End the file's thread once it has done its work."""
+        self._file.close()
