@@ -42,6 +42,7 @@ _ONE_BYTE_VALUES: Final = b"\xa0\xc0\xc2\xc3"
 INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 64) - 1
 
+# One for all threads: it is written in C and calls nothing, so none comes in between.
 pack = msgpack.Packer(use_bin_type=True).pack
 """`pack(tree) -> bytes`: a tree of None, bool, int, float, str, bytes, list, tuple and dict.
 

@@ -256,12 +256,20 @@ class Replica(LocalReplica):
             return Received()
         return self._intake.release()
 
+    def export_pages(self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX) -> TransferPages:
+        """Return the pages of everything that is served, of the state as it is now.
+
+        O(content) for a copy of it. The pages are made as they are asked for, from that copy
+        alone: that may be on another thread, and takes most of the time.
+        """
+        self._close_writes()
+        return TransferPages(
+            self._served, None, page_bytes_max=page_bytes_max, number=0, is_repair=False
+        )
+
     def export_state(self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX) -> ReplicaState:
         """Return everything that is served, to be kept on disk. O(content)."""
-        self._close_writes()
-        pages = TransferPages(
-            self._served, {}, page_bytes_max=page_bytes_max, number=0, is_repair=False
-        )
+        pages = self.export_pages(page_bytes_max=page_bytes_max)
         return ReplicaState(self.actor, pages.vector, tuple(pages))
 
     def import_state(self, state: ReplicaState) -> None:

@@ -27,8 +27,8 @@ _logger = logging.getLogger(__name__)
 TOUCH_S = 60.0
 """How old the file may say it is while nothing changes."""
 
-PAUSE_RATIO = 10.0
-"""A save that takes long is made less often: at most a tenth of the time goes into it."""
+PAUSE_RATIO = 3.0
+"""A save that takes long is made less often: at most a quarter of the time goes into it."""
 
 
 class SnapshotKeeper:

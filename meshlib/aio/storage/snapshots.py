@@ -58,7 +58,7 @@ VECTOR_BYTES_MAX: Final = 4 * 1024 * 1024
 """A vector of `limits.ACTORS_MAX` writers: 65,536 times 16 + 9 bytes and their heads."""
 
 BATCH_BYTES: Final = 256 * 1024
-"""Pages handed to the thread at a time; made on the event loop, which turns in between."""
+"""Pages made and written at a time, before it is seen whether the save was given up."""
 
 _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -142,14 +142,22 @@ class _Writer:
     def _put(self, name: str, value: Any) -> None:
         self._database.execute("INSERT INTO facts VALUES (?, ?)", (name, value))
 
-    def add(self, pages: Sequence[TransferPage]) -> None:
-        """Write pages behind those before."""
-        rows = []
+    def add(self, pages: Iterator[TransferPage]) -> int:
+        """Make and write some pages behind those before.
+
+        Returns:
+            how many bytes they have; 0 once there are no more.
+        """
+        size = 0
         for page in pages:
             self._digest.add(page.document, page.state)
-            rows.append((self._count, page.document, page.state))
+            row = (self._count, page.document, page.state)
+            self._database.execute("INSERT INTO pages VALUES (?, ?, ?)", row)
             self._count += 1
-        self._database.executemany("INSERT INTO pages VALUES (?, ?, ?)", rows)
+            size += len(page.state)
+            if size >= BATCH_BYTES:
+                break
+        return size
 
     def finish(self) -> None:
         """Put the new file in the place of the one before, whole and on the disk."""
@@ -320,7 +328,7 @@ class SnapshotFile:
     async def save(
         self, replica: Replica, *, cluster_name: str, node_name: str, wall_s: float
     ) -> int:
-        """Write the state of a replica as it is now. O(size), in small steps.
+        """Write the state of a replica as it is now. O(size), all but a copy of it on a thread.
 
         Args:
             replica: not one that `is_rejoining`, whose state is not whole.
@@ -352,15 +360,14 @@ class SnapshotFile:
             return vector_hash
 
     async def _save(self, replica: Replica, facts: dict[str, Any]) -> tuple[int, int]:
-        pages = replica.transfer_pages({})
+        pages = replica.export_pages()
         vector_hash = replica.vector_hash()
         vector = _encode_vector(replica.actor, sorted(pages.vector.items()))
         writer = await self.on_thread(lambda: _Writer(self.path, vector=vector, facts=facts))
         size = 0
         try:
-            for batch in _batches(iter(pages)):
-                size += sum(len(page.state) for page in batch)
-                await self.on_thread(lambda batch=batch: writer.add(batch))  # type: ignore[misc]
+            while written := await self.on_thread(lambda: writer.add(pages)):
+                size += written
             await self.on_thread(writer.finish)
         except BaseException:
             self._thread.submit(writer.discard)
@@ -406,16 +413,3 @@ class SnapshotFile:
     async def on_thread(self, work: Callable[[], _T]) -> _T:
         """Do something that touches the disk, in the order in which it was asked for."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _batches(pages: Iterator[TransferPage]) -> Iterator[list[TransferPage]]:
-    batch: list[TransferPage] = []
-    size = 0
-    for page in pages:
-        batch.append(page)
-        size += len(page.state)
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

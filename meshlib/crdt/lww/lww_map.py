@@ -351,6 +351,13 @@ class LWWMap(Generic[K, V]):
             other._pending = self._pending.copy()
         return other
 
+    def copy_content(self) -> Self:
+        """Return an independent copy that makes its digests anew when they are asked for.
+
+        O(n), and some ten times quicker than `copy` where the digests are kept up.
+        """
+        return self._of(self._entries.copy(), tombstone_count=self._tombstone_count)
+
     # Digests and parts.
 
     def _current_digests(self) -> BucketDigests:

@@ -156,7 +156,7 @@ class TransferPages:
 
     Args:
         parts: the sender's.
-        offer: what the peer has.
+        offer: what the peer has; None to write everything, for which nothing is hashed here.
         page_bytes_max: of a page's `state`; one irreducible part may be over it.
         number: how many transfers this replica has begun, to tell them apart.
         is_repair: see `PageContent`.
@@ -167,7 +167,7 @@ class TransferPages:
     def __init__(
         self,
         parts: Parts,
-        offer: DocumentDigests,
+        offer: DocumentDigests | None,
         *,
         page_bytes_max: int,
         number: int,
@@ -190,15 +190,20 @@ class TransferPages:
 
     @staticmethod
     def _differing(
-        documents: DocumentTable, offer: DocumentDigests
-    ) -> list[tuple[HeldDocument, list[int]]]:
-        """Return copies of the documents that differ, small ones first, and the buckets."""
+        documents: DocumentTable, offer: DocumentDigests | None
+    ) -> list[tuple[HeldDocument, list[int] | None]]:
+        """Return copies of the documents that differ, small ones first, and the buckets.
+
+        None stands for all buckets of a document.
+        """
 
         def size(document: HeldDocument) -> tuple[int, str]:
             state = document.state
             return (len(state) if hasattr(state, "__len__") else 0), document.name
 
-        found: list[tuple[HeldDocument, list[int]]] = []
+        found: list[tuple[HeldDocument, list[int] | None]] = []
+        if offer is None:
+            return [(document.copy_content(), None) for document in sorted(documents, key=size)]
         for document in sorted(documents, key=size):
             tag, theirs = offer.get(document.name, (document.tag, ()))
             if tag != document.tag:
@@ -219,7 +224,9 @@ class TransferPages:
     def __next__(self) -> TransferPage:
         return next(self._stream)
 
-    def _pages(self, differing: list[tuple[HeldDocument, list[int]]]) -> Iterator[TransferPage]:
+    def _pages(
+        self, differing: list[tuple[HeldDocument, list[int] | None]]
+    ) -> Iterator[TransferPage]:
         """Number the pieces, and mark the last one: so one piece is made ahead."""
         waiting: tuple[str, PageContent] | None = None
         index = 0
@@ -235,9 +242,11 @@ class TransferPages:
             yield TransferPage(waiting[0], evolve(waiting[1], is_last=True).encode())
 
     def _pieces(
-        self, document: HeldDocument, buckets: list[int]
+        self, document: HeldDocument, buckets: list[int] | None
     ) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Yield the pieces of a document, and the buckets that each begins."""
+        if buckets is None:
+            buckets = list(range(len(document_digests(document.state))))
         if buckets and document.traits.is_paged:
             yield from self._bucket_pieces(document, buckets)
         else:

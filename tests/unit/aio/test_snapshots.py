@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from attrs import evolve
 
 from meshlib.aio import MemoryNetwork, MeshRuntime, SnapshotFile
 from meshlib.clock import HybridClock
+from meshlib.crdt import registry
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
 from meshlib.identity import actor_id
@@ -127,6 +130,46 @@ async def test_a_save_names_the_clock_it_is_of(new_file: NewFile) -> None:
     vector_hash = await save(file, replica)
 
     assert vector_hash == replica.vector_hash() != new_replica().vector_hash()
+
+
+async def test_a_save_is_of_the_state_as_it_was_when_it_began(new_file: NewFile) -> None:
+    """What is written and removed while the pages are made is in the next one."""
+    file, replica = new_file(), new_replica()
+    for i in range(500):
+        put(replica, f"key-{i}", "x" * 2000)
+    digest = replica.content_digest()
+    saving = asyncio.create_task(save(file, replica))
+    while not saving.done():
+        await asyncio.sleep(0)
+        put(replica, "key-1", "later")
+        put(replica, "new", "later")
+
+    saved = await new_file().load()
+    assert saved is not None
+    restored = new_replica(2)
+    restored.import_state(saved.state)
+
+    assert digest == restored.content_digest() != replica.content_digest()
+
+
+async def test_pages_are_made_beside_the_event_loop(
+    new_file: NewFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop turns while a large state is encoded."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+    threads: set[int] = set()
+    encode = registry.encode
+
+    def noting(state: Any) -> bytes:
+        threads.add(threading.get_ident())
+        return encode(state)
+
+    monkeypatch.setattr(registry, "encode", noting)
+    await save(file, replica)
+
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_only_the_owner_may_read_the_file(new_file: NewFile) -> None:
