@@ -265,7 +265,7 @@ def test_what_cannot_be_set_aside_is_not_overwritten(
     time.sleep(2 * INTERVAL_S)
     assert "no database" == path.read_text()
     (tmp_path / "one.db.aside-3").unlink()
-    eventually(lambda: path.read_bytes()[:6] == b"SQLite", "it saves")
+    eventually(lambda: path.exists() and path.read_bytes()[:6] == b"SQLite", "it saves")
 
     assert "no database" == (tmp_path / "one.db.aside-3").read_text()
 

@@ -149,6 +149,16 @@ def _read_time(wall_ms: int, logical: int) -> Time:
     )
 
 
+_Pieces = Iterator[tuple[tuple[int, ...], bytes]]
+"""The encoded pieces of a document, each with the buckets that begin with it."""
+
+
+def _size(document: HeldDocument) -> tuple[int, str]:
+    """Order documents by how many entries they have."""
+    state = document.state
+    return (len(state) if hasattr(state, "__len__") else 0), document.name
+
+
 class TransferPages:
     """The pages that a peer needs, written one by one as they are asked for.
 
@@ -186,25 +196,39 @@ class TransferPages:
             part=b"",
             is_repair=is_repair,
         )
-        self._stream = self._pages(self._differing(parts.documents, offer))
+        if offer is None:
+            self._stream = self._pages(self._everything(parts.documents))
+        else:
+            differing = self._differing(parts.documents, offer)
+            self._stream = self._pages([(d, self._pieces(d, buckets)) for d, buckets in differing])
+
+    def _everything(self, documents: DocumentTable) -> list[tuple[HeldDocument, _Pieces]]:
+        """Return every document and the pieces of it as it is now, made as they are asked for."""
+        found: list[tuple[HeldDocument, _Pieces]] = []
+        for document in sorted(documents, key=_size):
+            if hasattr(document.state, "content_parts"):
+                # A list of entries, which is made much sooner than a tree of them.
+                parts = document.state.content_parts(size_max=self._piece_bytes_max // 2)
+                head = document.empty()
+                head.skipped = dict(document.skipped)
+                found.append((head, self._part_pieces(parts)))
+            else:
+                copy = document.copy_content()
+                found.append((copy, self._pieces(copy, None)))
+        return found
+
+    def _part_pieces(self, parts: Iterator[Any]) -> _Pieces:
+        for part in parts:
+            for _, data in encoded_pieces([part], bytes_max=self._piece_bytes_max):
+                yield (), data
 
     @staticmethod
     def _differing(
-        documents: DocumentTable, offer: DocumentDigests | None
-    ) -> list[tuple[HeldDocument, list[int] | None]]:
-        """Return copies of the documents that differ, small ones first, and the buckets.
-
-        None stands for all buckets of a document.
-        """
-
-        def size(document: HeldDocument) -> tuple[int, str]:
-            state = document.state
-            return (len(state) if hasattr(state, "__len__") else 0), document.name
-
-        found: list[tuple[HeldDocument, list[int] | None]] = []
-        if offer is None:
-            return [(document.copy_content(), None) for document in sorted(documents, key=size)]
-        for document in sorted(documents, key=size):
+        documents: DocumentTable, offer: DocumentDigests
+    ) -> list[tuple[HeldDocument, list[int]]]:
+        """Return copies of the documents that differ, small ones first, and the buckets."""
+        found: list[tuple[HeldDocument, list[int]]] = []
+        for document in sorted(documents, key=_size):
             tag, theirs = offer.get(document.name, (document.tag, ()))
             if tag != document.tag:
                 # This is enough for the receiver to learn that the types differ.
@@ -224,14 +248,12 @@ class TransferPages:
     def __next__(self) -> TransferPage:
         return next(self._stream)
 
-    def _pages(
-        self, differing: list[tuple[HeldDocument, list[int] | None]]
-    ) -> Iterator[TransferPage]:
+    def _pages(self, wanted: list[tuple[HeldDocument, _Pieces]]) -> Iterator[TransferPage]:
         """Number the pieces, and mark the last one: so one piece is made ahead."""
         waiting: tuple[str, PageContent] | None = None
         index = 0
-        for document, buckets in differing:
-            for begun, part in self._pieces(document, buckets):
+        for document, pieces in wanted:
+            for begun, part in pieces:
                 if waiting is not None:
                     yield TransferPage(waiting[0], waiting[1].encode())
                 is_whole = not document.skipped
@@ -241,10 +263,8 @@ class TransferPages:
         if waiting is not None:
             yield TransferPage(waiting[0], evolve(waiting[1], is_last=True).encode())
 
-    def _pieces(
-        self, document: HeldDocument, buckets: list[int] | None
-    ) -> Iterator[tuple[tuple[int, ...], bytes]]:
-        """Yield the pieces of a document, and the buckets that each begins."""
+    def _pieces(self, document: HeldDocument, buckets: list[int] | None) -> _Pieces:
+        """Yield the pieces of a document, all its buckets for None, and those each begins."""
         if buckets is None:
             buckets = list(range(len(document_digests(document.state))))
         if buckets and document.traits.is_paged:

@@ -23,7 +23,9 @@ from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
 from meshlib.identity import actor_id
 from meshlib.node import MeshConfig
-from meshlib.replication import Replica
+from meshlib.replication import Replica, ReplicaState
+from meshlib.routing import TreeInsert, TreeRemove
+from meshlib.sync import MeshSyncManager
 
 pytestmark = pytest.mark.anyio
 
@@ -567,3 +569,24 @@ async def test_an_idle_node_in_contact_stays_young(keeping: Keeping) -> None:
     saved = await SnapshotFile(file.path).load()
     assert saved is not None
     assert saved.saved_at_s > time.time() + 50.0
+
+
+async def test_a_tree_is_kept_as_it_was_when_the_save_began() -> None:
+    """Texts that are evicted or added while its pages are made do not matter."""
+    replica = new_replica()
+    sync = MeshSyncManager(replica, members=lambda: ())
+    for i in range(600):
+        sync.sync_tree_operation(
+            "m", TreeInsert(text=f"{i % 7} " + "y" * i * 3, tenant=f"w{i % 3}")
+        )
+    sync.sync_tree_operation("m", TreeRemove(tenant="w2"))
+    digest = replica.content_digest()
+    pages = replica.export_pages(page_bytes_max=4096)
+    state = ReplicaState(replica.actor, pages.vector, (next(pages),))
+    sync.sync_tree_operation("m", TreeRemove(tenant="w1"))
+    sync.sync_tree_operation("m", TreeInsert(text="later", tenant="w0"))
+
+    restored = new_replica(2)
+    restored.import_state(evolve(state, pages=(*state.pages, *pages)))
+
+    assert digest == restored.content_digest() != replica.content_digest()
