@@ -35,6 +35,7 @@ from meshlib.prefix.records import (
     check_access,
     check_block,
     check_tenant,
+    check_text,
 )
 from meshlib.prefix.token_tree import TokenTree
 
@@ -52,6 +53,7 @@ __all__ = [
     "check_access",
     "check_block",
     "check_tenant",
+    "check_text",
     "common_prefix_length",
     "text_chain",
     "token_chain",

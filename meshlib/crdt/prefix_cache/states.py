@@ -22,8 +22,7 @@ from meshlib.crdt.prefix_cache.wire import (
 from meshlib.crdt.registry import register
 from meshlib.errors import InvalidValueError, LimitError, UnknownKeyError
 from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
-from meshlib.prefix import BlockIndex, Chain, Match, RadixTree, check_block
-from meshlib.prefix.records import check_text
+from meshlib.prefix import BlockIndex, Chain, Match, RadixTree, check_block, check_text
 
 __all__ = ["HashedPrefixCacheState", "PrefixCacheState"]
 
