@@ -475,7 +475,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             size_max: characters, or bytes of hashes, after which a part ends.
         """
         rows = [
-            (tenant, generation, list(self._store.entries(tenant)))
+            (tenant, generation, list(self._entries_of(tenant)))
             for tenant, generation in self._generations.items()
         ]
         return self._parts_of(rows, size_max)
@@ -492,7 +492,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
                 if size >= size_max:
                     yield part
                     part, size = cls(), 0
-                part._place(key, tenant=tenant, epoch=generation.epoch, access=access)
+                part._place_all([(key, access)], tenant=tenant, epoch=generation.epoch)
                 part._generations[tenant] = generation
                 size += len(key) if isinstance(key, str) else _HASH_BYTES
         yield part
