@@ -43,6 +43,7 @@ class _Start:
         heard: what members said of themselves last.
         answers: the whole vectors that ready peers have sent it.
         has_equal: whether a ready peer said that its vector is the same.
+        latest: the frame that came last, the hash of the vector before it, and when it came.
         was_ready: whether it was ready to itself, and to others, when it was looked at last.
         is_proven: whether it has become ready by the rules.
     """
@@ -53,6 +54,7 @@ class _Start:
     heard: dict[str, _Heard] = field(factory=dict)
     answers: list[Any] = field(factory=list)
     has_equal: bool = False
+    latest: tuple[bytes, int, float] | None = None
     was_ready: tuple[bool, bool] = (False, False)
     is_proven: bool = False
 
@@ -85,6 +87,7 @@ class Beginnings:
             local: what the machine's monotonic clock shows.
         """
         start = self._starts[host.label]
+        start.latest = data, hash_before, local
         if all(start.was_ready):
             return
         told = inside.read_frame(data, cluster=self._cluster_name)
@@ -94,7 +97,8 @@ class Beginnings:
         member = next((m for m in host.node.members() if m.name == header.name), None)
         if header.is_ready:
             own = {hash_before, start.node.replica.vector_hash()}
-            start.has_equal = start.has_equal or not own.isdisjoint(told.hashes)
+            is_equal = not own.isdisjoint(told.hashes)
+            start.has_equal = start.has_equal or is_equal
             start.answers += told.vectors
         if member is not None and member.actor == header.actor and header.name != host.name:
             start.heard[header.name] = _Heard(header, local)
@@ -108,6 +112,10 @@ class Beginnings:
         start.answers.clear()
         start.has_equal = start.is_proven = False
         start.was_ready = start.was_ready[0], False
+        if start.latest is not None and start.latest[2] == local:
+            # The frame by which it has become a new writer may tell what is there, too.
+            data, hash_before, _ = start.latest
+            self.received(host, data, hash_before=hash_before, local=local)
 
     def after_event(self, host: Host, packets: Iterable[Packet], *, local: float) -> None:
         """Look whether a node that has become ready may be so, and what it says of it.

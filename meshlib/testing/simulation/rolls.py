@@ -2,9 +2,9 @@
 
 Rule: what a roll must not lose is looked at here. As long as nothing else goes wrong meanwhile,
 a machine that waits for its turn holds what all of them held before, once all say that they are
-ready; and what a node is told to leave with is with those that stay. A machine that is the only
-seed is told of nobody and begins at once, with nothing, until the others find it: nobody waits for
-it to hold anything.
+ready; and what a node is told to leave with is with those that stay. Not so where all are told
+of one machine alone: that one is told of nobody and begins at once, with nothing, until the others
+find it, and who starts meanwhile takes that nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ __all__ = ["Roll"]
 LOOK_S: Final = 0.1
 """How often an operator looks whether to go on."""
 
-LONGEST_S: Final = 60.0
-"""Other incidents that began so long before a roll are over."""
+SETTLE_S: Final = 8.0
+"""Other incidents that ended so long before a roll have left nothing behind."""
+
+SLOW_BYTES_PER_S: Final = 50_000
+"""Over links that are slower a handover may take longer than a node waits."""
 
 
 class Roll:
@@ -47,6 +50,7 @@ class Roll:
         names = incident.names
         self._batches = [names[at : at + size] for at in range(0, len(names), size)]
         self._number = incident.number
+        self._began_at_s = incident.at_s
         self._due: dict[ActorId, int] = {}
         self._waiting: tuple[str, ...] = ()
 
@@ -112,17 +116,22 @@ class Roll:
     def _is_disturbed(self) -> bool:
         """Tell whether anything else may have taken away what is missing."""
         scenario, now = self._cluster.scenario, self._cluster.now
-        others = (each for each in scenario.incidents if each.number != self._number)
-        return scenario.network.loss > 0.1 or any(
-            each.at_s <= now and now - each.at_s < LONGEST_S for each in others
+        network = scenario.network
+        is_slow = 0 < network.link_bytes_per_s < SLOW_BYTES_PER_S
+        if is_slow or network.loss > 0.1 or len(self._cluster.seeds()) == 1:
+            return True
+        return any(
+            each.number != self._number
+            and each.at_s <= now
+            and each.at_s + each.duration_s + SETTLE_S >= self._began_at_s
+            for each in scenario.incidents
         )
 
     def _look(self) -> None:
-        """Look whether each machine that is ready, and knew of others, has what is due."""
+        """Look whether each machine that is ready has what is due."""
         for host in self._cluster.running():
             node = host.node
-            has_others = any(seed != host.address for seed in self._cluster.seeds())
-            if has_others and node.is_ready and not (node.replica.is_rejoining or host.is_twin):
+            if node.is_ready and not (node.replica.is_rejoining or host.is_twin):
                 self._compare(host.label, inside.covered(node))
 
     def _look_at_all(self) -> None:

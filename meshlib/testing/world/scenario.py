@@ -229,15 +229,19 @@ def draw_scenario(
     drawn_count = rng.randint(*NODES_DRAWN)
     count = drawn_count if node_count is None else node_count
     scenario = Scenario(seed=seed, node_count=count, duration_s=duration_s)
+    restarts = _draw_restarts(random.Random(f"{seed}/restarts"), count, duration_s)
+    network = _draw_network(rng)
+    if not network.link_bytes_per_s and any(i.kind is IncidentKind.HASTY_ROLL for i in restarts):
+        # Over links that carry everything at once the last holder never has to wait.
+        network = evolve(network, link_bytes_per_s=HASTY_LINK_BYTES_PER_S)
     return evolve(
         scenario,
-        network=_draw_network(rng),
+        network=network,
         tuning=evolve(
             _draw_tuning(rng, count),
             clock_rate_spread=random.Random(f"{seed}/rates").choice((0.0, 0.0005, 0.02)),
         ),
-        incidents=_draw_incidents(rng, count, duration_s)
-        + _draw_restarts(random.Random(f"{seed}/restarts"), count, duration_s),
+        incidents=_draw_incidents(rng, count, duration_s) + restarts,
     )
 
 
@@ -283,6 +287,8 @@ RESTARTS: Final = (IncidentKind.ROLL, IncidentKind.HASTY_ROLL, IncidentKind.JOIN
 
 RESTARTS_FROM: Final = 1_000
 
+HASTY_LINK_BYTES_PER_S: Final = 50_000
+
 
 def _draw_restarts(rng: random.Random, count: int, duration_s: float) -> tuple[Incident, ...]:
     """Draw at most one restart of many machines, from chance of its own."""
@@ -299,7 +305,7 @@ def _draw_restarts(rng: random.Random, count: int, duration_s: float) -> tuple[I
             at_s=rng.uniform(BOOT_S, max(BOOT_S, duration_s / 2)),
             duration_s=rng.uniform(0.0, 1.0),
             names=tuple(names[stays:] if kind is IncidentKind.JOINT_START else names),
-            amount=float(rng.choice((1, 1, 2, count - 1))),
+            amount=float(rng.choice((1, 2, count - 1, count - 1))),
         ),
     )
 
