@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
 import socket
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from support.servers import Agree, Eventually, Launcher
+
+from meshlib import MemoryNetwork, MeshConfig, MeshRuntime, SnapshotFile
 
 OPERATION = {"insert": {"text": "Hello world", "tenant": "w1"}}
 
@@ -191,12 +195,23 @@ def test_a_node_that_lost_most_of_the_others_is_partitioned(
     first.request("POST", "/mesh/config", {"key": "k", "value": "01"})
 
 
-def test_stores_healthy_can_be_false(own_launcher: Launcher) -> None:
+async def keep_what_is_no_limit(path: Path) -> None:
+    """Leave the file of a node that stored something unreadable before doors looked at it."""
+    runtime = MeshRuntime(
+        MeshConfig(name="sick"),
+        transport=MemoryNetwork().transport("sick:1"),
+        snapshots=SnapshotFile(path),
+    )
+    async with runtime:
+        runtime.sync.app.set("global_rate_limit", b"\xff")
+
+
+def test_stores_healthy_can_be_false(own_launcher: Launcher, tmp_path: Path) -> None:
     """Something unreadable in a store makes it so, and the whole node degraded."""
-    node = own_launcher.node("sick")
+    asyncio.run(keep_what_is_no_limit(tmp_path / "sick.db"))
+    node = own_launcher.node("sick", arguments=["--storage-path", str(tmp_path / "sick.db")])
     node.start()
 
-    node.request("POST", "/mesh/config", {"key": "global_rate_limit", "value": "ff"})
     sick = node.get("/mesh/health")
     node.request("POST", "/mesh/rate-limit", {"limit_per_second": 5})
     well = node.get("/mesh/health")
