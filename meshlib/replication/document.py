@@ -151,7 +151,7 @@ class HeldDocument:
     def absorb_known(self, part: Any, *, covers: Covers) -> Any:
         """Join what may hold writes already absorbed and removed here; return the new part.
 
-        Rule R2: an entry whose write the clock covers and that is not here is dead. Types
+        Rule R2: an entry whose write the vector covers and that is not here is dead. Types
         without numbered entries never drop a removal, so for them a plain join is right.
         """
         if self.traits.is_numbered and not self.skipped:
@@ -261,11 +261,11 @@ class DocumentTable:
         """Return the names of the documents that lack an entry, sorted; some may not be here."""
         return sorted(self._skipped)
 
-    def heal(self, name: str, clock: Mapping[ActorId, int]) -> None:
-        """Note that a whole document of a peer with this clock was absorbed. O(skipped)."""
+    def heal(self, name: str, vector: Mapping[ActorId, int]) -> None:
+        """Note that a whole document of a peer with this vector was absorbed. O(skipped)."""
         skipped = self._skipped.get(name)
         if skipped is not None and all(
-            marked_number(clock.get(a, 0)) >= n for a, n in skipped.items()
+            marked_number(vector.get(a, 0)) >= n for a, n in skipped.items()
         ):
             skipped.clear()
             del self._skipped[name]
