@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from meshlib.aio.transport import QuietLog, join_address, split_address
-from meshlib.errors import ConfigError, check_several
+from meshlib.errors import ConfigError, InvalidTypeError, check_several
 
 __all__ = [
     "Discovery",
@@ -55,7 +55,7 @@ class FixedSeeds:
 
     Raises:
         ConfigError: one of them is no address.
-        InvalidTypeError: one text in place of several.
+        InvalidTypeError: one text in place of several, or one of them is no text.
     """
 
     is_fixed = True
@@ -63,7 +63,11 @@ class FixedSeeds:
     def __init__(self, addresses: Iterable[str]) -> None:
         check_several("seeds", addresses)
         self._addresses = tuple(dict.fromkeys(addresses))
-        for address in self._addresses:
+        given: tuple[object, ...] = self._addresses
+        for address in given:
+            if not isinstance(address, str):
+                kind = type(address).__name__
+                raise InvalidTypeError(f"a seed must be text, not {kind}")
             split_address(address)
 
     async def addresses(self) -> tuple[str, ...]:

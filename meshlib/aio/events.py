@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Self
 
+from meshlib.errors import InvalidTypeError, InvalidValueError
 from meshlib.gossip import Event
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 
@@ -19,10 +20,19 @@ class EventStream(AsyncIterator[Event]):
     Also a context manager, which closes it. One task may wait on it at a time.
 
     Args:
-        queue_max: events that wait to be read; beyond it the oldest is dropped and counted.
+        queue_max: events that wait to be read, at least 1; beyond it the oldest is dropped and
+            counted.
+
+    Raises:
+        InvalidTypeError: `queue_max` is no integer.
+        InvalidValueError: it is under 1.
     """
 
     def __init__(self, *, queue_max: int = SUBSCRIPTION_QUEUE_MAX) -> None:
+        if type(queue_max) is not int:
+            raise InvalidTypeError(f"queue_max must be an integer, not {type(queue_max).__name__}")
+        if queue_max < 1:
+            raise InvalidValueError(f"queue_max must be at least 1, got {queue_max}")
         self.missed_count = 0
         self.is_closed = False
         self._queue: deque[Event] = deque()

@@ -148,7 +148,8 @@ class MeshFront:
             kwargs: likewise.
 
         Raises:
+            InvalidTypeError: a coroutine's function; nothing ran.
             StateError: before the start, after the end, or the loop ended meanwhile.
-            Exception: what the function raised.
+            BaseException: what the function raised.
         """
         return self._gate.call(function, *args, **kwargs)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from threading import Lock, get_ident
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from meshlib.errors import StateError, ThreadError
+from meshlib.errors import InvalidTypeError, StateError, ThreadError
 
 __all__ = ["Gate"]
 
@@ -78,9 +79,12 @@ class Gate:
         """Run a function in the thread of the loop, and return what it returns.
 
         Raises:
+            InvalidTypeError: a coroutine's function, of which nothing would run.
             StateError: not open yet, or closed before the function ran, or the loop has ended.
-            Exception: what the function raised.
+            BaseException: what the function raised.
         """
+        if iscoroutinefunction(function):
+            raise InvalidTypeError("call takes an ordinary function, not a coroutine's")
         if get_ident() == self._owner:
             return function(*args, **kwargs)
         loop = self._loop
@@ -95,8 +99,10 @@ class Gate:
                 self._waiting.discard(future)
             try:
                 future.set_result(function(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001 - it is raised where the call is
+            except BaseException as error:  # whatever it is: who waits would wait for ever
                 future.set_exception(error)
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise  # the loop's own affair too
 
         with self._lock:
             if self._is_closed:

@@ -358,20 +358,23 @@ class MeshRuntime(MeshFront):
                 node.request_acknowledgements(is_wanted=False)
 
     def events(self, *, queue_max: int = SUBSCRIPTION_QUEUE_MAX) -> EventStream:
-        """Listen to the node's events from now on.
+        """Listen to the node's events from now on; before the start too, to miss none.
 
         Args:
-            queue_max: events that may wait for the reader; beyond it the oldest are dropped,
-                and counted in the stream's `missed_count`.
+            queue_max: events that may wait for the reader, at least 1; beyond it the oldest are
+                dropped, and counted in the stream's `missed_count`.
 
         Returns:
             an async iterator that ends when the runtime does; close it when it is not needed.
 
         Raises:
+            InvalidTypeError: `queue_max` is no integer.
+            InvalidValueError: it is under 1.
             StateError: the runtime has ended.
+            ThreadError: from another thread than the event loop's.
         """
-        if self._is_ending:
-            self._gate.refuse()
+        if self._is_started:
+            self._gate.check()
         return self._streams.open(queue_max=queue_max)
 
     # Inside

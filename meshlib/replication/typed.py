@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 from meshlib.crdt import Lattice, registry
+from meshlib.errors import InvalidTypeError
 from meshlib.replication.local import LocalReplica
 from meshlib.replication.records import WriteReceipt
 from meshlib.replication.writes import WriteContext
@@ -27,7 +28,7 @@ class Document(Generic[LatticeT]):
 
     Raises:
         DocumentTypeError: it exists with another type.
-        InvalidTypeError: the class is not registered, or the name is no text.
+        InvalidTypeError: it is no class, or one that is not registered, or the name is no text.
         InvalidValueError: a malformed name.
         LimitError: one more document than allowed, or too long a name.
     """
@@ -35,6 +36,8 @@ class Document(Generic[LatticeT]):
     __slots__ = ("_replica", "kind", "name")
 
     def __init__(self, replica: LocalReplica, name: str, *, kind: type[LatticeT]) -> None:
+        if not isinstance(kind, type):
+            raise InvalidTypeError(f"a document's kind must be a class, not {type(kind).__name__}")
         self._replica = replica
         self.name = name
         self.kind = kind

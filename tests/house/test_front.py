@@ -129,6 +129,7 @@ async def test_a_call_from_another_thread_is_refused_with_the_way_that_works(
         "members": mesh.members,
         "health": mesh.health,
         "wake": mesh.wake,
+        "events": mesh.events,
         "a document's state": lambda: tags.state,
         "a document's write": lambda: tags.write(add("x")),
         "the manager": lambda: sync.set_config("key", b"value"),
@@ -187,6 +188,54 @@ async def test_what_a_called_function_raises_is_raised_where_it_was_called(
         await asyncio.to_thread(mesh.call, mesh.acquire, "global", cost="1")  # type: ignore[arg-type]
     assert mesh.call(threading.get_ident) == threading.get_ident()
     assert await asyncio.to_thread(mesh.call, threading.get_ident) == threading.get_ident()
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
+async def test_what_is_no_exception_is_raised_where_it_was_called_too(
+    mesh: MeshRuntime, error: type[BaseException]
+) -> None:
+    """Or the caller would wait for ever."""
+    told: list[type[BaseException]] = []
+
+    def fail() -> None:
+        raise error
+
+    def ask() -> None:
+        try:
+            mesh.call(fail)
+        except (asyncio.CancelledError, GeneratorExit) as raised:
+            told.append(type(raised))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    await asyncio.to_thread(asking.join, 10)
+
+    assert [error] == told
+
+
+async def test_a_coroutines_function_is_no_function_to_call(mesh: MeshRuntime) -> None:
+    """Nothing of it would run, and the caller would hold a coroutine of another thread."""
+    with pytest.raises(InvalidTypeError, match="an ordinary function"):
+        _ = await asyncio.to_thread(mesh.call, mesh.wait_ready)
+
+
+@pytest.mark.parametrize(
+    ("queue_max", "error"),
+    [(0, InvalidValueError), (-1, InvalidValueError), ("9", InvalidTypeError)],
+)
+async def test_a_stream_of_events_has_room_for_one(
+    mesh: MeshRuntime, queue_max: int, error: type[LocalError]
+) -> None:
+    """The first event would have ended the node."""
+    with pytest.raises(error, match="queue_max"):
+        mesh.events(queue_max=queue_max)
+
+
+async def test_a_document_is_of_a_class_and_not_of_a_state(mesh: MeshRuntime) -> None:
+    """The state would be thrown away; nothing is made."""
+    with pytest.raises(InvalidTypeError, match="must be a class, not ORSet"):
+        mesh.document("tags", ORSet())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert "tags" not in mesh.node.replica.documents()
 
 
 async def test_who_waits_for_a_call_is_answered_when_the_runtime_ends(mesh: MeshRuntime) -> None:
@@ -362,6 +411,12 @@ def test_one_text_in_place_of_several_is_refused(misuse: Callable[[], object]) -
     """A text is an iterable of texts, and would be taken for its characters."""
     with pytest.raises(InvalidTypeError, match="must be several, such as a list, and not one str"):
         misuse()
+
+
+def test_a_seed_is_text() -> None:
+    """Another type is refused as such."""
+    with pytest.raises(InvalidTypeError, match="a seed must be text, not int"):
+        FixedSeeds([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_gossip_profile_has_a_name() -> None:
