@@ -59,7 +59,7 @@ class Roll:
         cluster = self._cluster
         if cluster.is_calm:
             return
-        if any(not self._is_back(name) for name in self._waiting):
+        if any(not self._is_back(name) for name in self._waiting) or not self._has_contact():
             cluster.schedule(now + LOOK_S, self.step)
             return
         if self._waiting and not self._is_hasty:
@@ -103,6 +103,21 @@ class Roll:
         if host.node is None or host.is_leaving:
             return False
         return bool(host.node.is_ready or (self._is_hasty and len(host.node.members()) > 1))
+
+    def _has_contact(self) -> bool:
+        """Tell whether each machine of the next batch knows of somebody in reach.
+
+        In a hasty roll one may hold everything and not have met yet those that are back: it takes
+        itself for alone, and who is alone ends at once.
+        """
+        if not self._is_hasty or not self._batches:
+            return True
+        hosts = (self._cluster.hosts[name] for name in self._batches[0])
+        return all(
+            any(each.is_reachable and each.name != host.label for each in host.node.members())
+            for host in hosts
+            if host.node is not None
+        )
 
     # What must not be lost
 
