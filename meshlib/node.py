@@ -509,6 +509,13 @@ class MeshNode:
         """Learn that a link broke or a dial was refused: the member is probed at once."""
         self._engine.connection_lost(address, now=self._time.advance(now))
 
+    def heard_again(self) -> list[str]:
+        """Return the addresses that could not be reached, and from where a frame came; drains.
+
+        Their peers are there again, wait for an answer, and are to be dialled without a pause.
+        """
+        return self._engine.heard_again()
+
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         """Learn that a link has more to carry than it takes, or is free again."""
         self._engine.link_state(address, is_busy=is_busy, now=self._time.advance(now))

@@ -136,6 +136,14 @@ class WebSocketTransport:
         """
         self._links.drop(address)
 
+    def end_pause(self, address: str) -> None:
+        """Dial again what could not be reached a moment ago, for its peer was heard.
+
+        Args:
+            address: one that is not waited for is ignored.
+        """
+        self._links.end_pause(address)
+
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the accepted connection that a frame came on: it carried what nobody sends.
 

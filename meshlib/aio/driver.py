@@ -71,6 +71,10 @@ class DrivenNode(Protocol):
     def connection_lost(self, address: str, *, now: float) -> None:
         """Learn that a link broke."""
 
+    def heard_again(self) -> list[str]:
+        """Return the addresses that were lost, and from where something came; drains."""
+        ...
+
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         """Learn that a link is busy, or free again."""
 
@@ -210,6 +214,9 @@ class NodeDriver:
             elif isinstance(event, MemberDown):
                 # Before the sending: what is still sent there is to dial anew.
                 self._drop_link(node, event.member.address)
+        for address in node.heard_again():
+            # Likewise: it waits for an answer, and may go on without one.
+            self._transport.end_pause(address)
         for packet in packets:
             self.attempts.sent(packet.destination)
             if not self._transport.send(packet.destination, packet.data):

@@ -83,7 +83,8 @@ class LinkConfig:
     Args:
         dial_timeout_s: how long one attempt to reach a peer may take, handshakes included.
         retry_first_s: the pause after the first failed attempt; doubled by each further one,
-            and shortened at random by up to a half. Nothing is sent to the peer meanwhile.
+            and shortened at random by up to a half. Nothing is sent to the peer meanwhile,
+            unless it is heard from: see `OutgoingLinks.end_pause`.
         retry_max_s: the longest pause. Keep it under the engine's `heal_interval_s`, so that
             its dials of Down members find the pause over.
         stable_s: a link that lived for less counts as a failed attempt when it breaks: a peer
@@ -118,6 +119,7 @@ class _Link:
     queued_bytes: int = 0
     failures: int = 0
     retry_at: float = 0.0
+    pause_kept_until: float = 0.0
     task: asyncio.Task[None] | None = None
     is_busy: bool = False
 
@@ -238,6 +240,17 @@ class OutgoingLinks:
         link.task.cancel()
         self._ending.add(link.task)
         link.task.add_done_callback(self._ending.discard)
+
+    def end_pause(self, address: str) -> None:
+        """Let the next frame to a peer dial at once, for the peer was heard. O(1).
+
+        Only once in `retry_max_s`: one that can send and cannot be reached is not dialled for
+        each of its frames.
+        """
+        link, now = self._links.get(address), self._now()
+        if link is not None and now >= link.pause_kept_until:
+            link.retry_at = now
+            link.pause_kept_until = now + self.config.retry_max_s
 
     async def close(self, *, drain_s: float) -> None:
         """Take nothing more, send what is queued for up to `drain_s` seconds, and close all.

@@ -312,6 +312,9 @@ class MemoryTransport:
     def drop_link(self, address: str) -> None:
         """Do nothing: a frame is carried or lost, and none waits for another."""
 
+    def end_pause(self, address: str) -> None:
+        """Do nothing: whoever listens is reached at once."""
+
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Tell the sender that its link is closed; there is none, and its next frame is taken."""
         endpoint = self._hub.endpoints.get(sender)

@@ -205,6 +205,11 @@ class TcpTransport:
         if self._links is not None:
             self._links.drop(address)
 
+    def end_pause(self, address: str) -> None:
+        """Dial a peer that was heard without waiting; see `Transport.end_pause`."""
+        if self._links is not None:
+            self._links.end_pause(address)
+
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the incoming connection that a frame came on; see `Transport.close_sender`."""
         if self._listener is not None:

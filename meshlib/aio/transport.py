@@ -252,6 +252,15 @@ class Transport(Protocol):
             address: one without a link is ignored.
         """
 
+    def end_pause(self, address: str) -> None:
+        """Dial again what could not be reached a moment ago, for its peer was heard.
+
+        A peer that has just started waits for an answer, and may go on without one.
+
+        Args:
+            address: one that is not waited for is ignored.
+        """
+
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the incoming connection that a frame came on: it carried what nobody sends.
 

@@ -47,7 +47,7 @@ from meshlib.gossip.messages.kinds import (
     VolatileMessage,
 )
 from meshlib.gossip.upkeep import Upkeep
-from meshlib.limits import EVENTS_QUEUED_MAX
+from meshlib.limits import EVENTS_QUEUED_MAX, MEMBERS_MAX
 from meshlib.membership import MemberRecord, PartitionView, TopologyManager
 from meshlib.replication import (
     Replica,
@@ -100,6 +100,9 @@ class Engine:
             now=now,
         )
         self._met: dict[str, None] = {}
+        self._lost: dict[str, None] = {}
+        """Addresses that could not be reached, and from where nothing was heard since."""
+        self._heard_again: dict[str, None] = {}
         self.roster = Roster(self._context, on_member_met=self._on_member_met)
         self.dissemination = Dissemination(self._context)
         self.beginning = Beginning(self._context, now=now)
@@ -302,6 +305,10 @@ class Engine:
             self.reject(error.reason, sender=sender, size=len(data), detail=str(error))
             return
         header = frame.header
+        if header.address in self._lost:
+            del self._lost[header.address]
+            if len(self._heard_again) < MEMBERS_MAX:
+                self._heard_again[header.address] = None
         is_current = self.roster.on_header(header, now)
         if is_current and header.name != self._context.name:
             self.upkeep.note_contact(now)
@@ -377,8 +384,16 @@ class Engine:
     def connection_lost(self, address: str, *, now: float) -> None:
         """Learn that a link broke or a dial was refused: the member is probed at once."""
         self._enter(now)
+        if len(self._lost) >= MEMBERS_MAX:
+            del self._lost[next(iter(self._lost))]
+        self._lost[address] = None
         if not self._context.is_leaving:
             self.roster.detector.on_connection_lost(address, now)
+
+    def heard_again(self) -> list[str]:
+        """Return the addresses that could not be reached, and from where a frame came; drains."""
+        addresses, self._heard_again = self._heard_again, {}
+        return list(addresses)
 
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         """Learn that a link has more to carry than it takes, or is free again."""

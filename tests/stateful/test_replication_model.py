@@ -101,7 +101,7 @@ def lose_unsent_writes_when_rejoining(
     patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]
 ) -> None:
     """A node that comes back takes a peer's state and writes nothing again."""
-    patch.setattr(replica, "write_again", lambda former, parts, write: (0, []))
+    patch.setattr(replica, "write_again", lambda former, parts, write, was_present: (0, []))
 
 
 def covers_is_not_checked(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:

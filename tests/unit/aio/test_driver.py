@@ -28,6 +28,7 @@ class FakeNode:
         self.deadline: float | None = None
         self.outgoing: list[Packet] = []
         self.happened: list[Event] = []
+        self.heard: list[str] = []
         self.known: tuple[MemberRecord, ...] = ()
         self.cost: Callable[[], None] = lambda: None
 
@@ -56,6 +57,10 @@ class FakeNode:
     def connection_lost(self, address: str, *, now: float) -> None:
         self.calls.append(("lost", address))
 
+    def heard_again(self) -> list[str]:
+        heard, self.heard = self.heard, []
+        return heard
+
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         self.calls.append(("busy" if is_busy else "free", address))
 
@@ -77,6 +82,9 @@ class FakeTransport:
         return self.takes
 
     def drop_link(self, address: str) -> None:
+        self.sent.append((address, None))
+
+    def end_pause(self, address: str) -> None:
         self.sent.append((address, None))
 
     def close_sender(self, sender: str, *, reason: object = None) -> None:
@@ -203,6 +211,16 @@ async def test_lost_and_busy_links_are_reported_in_order(rig: Rig) -> None:
     rig.driver.step()
 
     assert [("busy", "a:1"), ("free", "a:1"), ("lost", "b:1")] == rig.node.calls
+
+
+async def test_the_pause_of_a_peer_that_was_heard_ends_before_it_is_answered(rig: Rig) -> None:
+    """Or the answer would be dropped for a refusal that is over."""
+    rig.node.heard.append("peer:1")
+    rig.node.outgoing.append(Packet("peer:1", b"answer"))
+
+    rig.driver.step()
+
+    assert [("peer:1", None), ("peer:1", b"answer")] == rig.transport.sent
 
 
 async def test_the_link_to_a_member_that_is_down_is_dropped_before_more_is_sent(rig: Rig) -> None:

@@ -398,6 +398,40 @@ async def test_pauses_double_up_to_the_longest(
     assert all(bound / 2 <= p <= bound for p, bound in zip(pauses, longest, strict=True))
 
 
+async def test_a_peer_that_is_heard_is_dialled_without_waiting(
+    new_net: NewNet, eventually: Eventually
+) -> None:
+    """It has just started, waits for an answer, and may go on without one."""
+    net = new_net(retry_first_s=600.0, retry_max_s=600.0)
+    net.error = ConnectionRefusedError()
+    net.links.send("a:1", b"1")
+    await eventually(lambda: net.lost == ["a:1"])
+    net.error = None
+    refused = net.links.send("a:1", b"2")
+
+    net.links.end_pause("a:1")
+    taken = net.links.send("a:1", b"3")
+    await eventually(lambda: net.connections and net.connections[0].writes)
+
+    assert (refused, taken) == (False, True)
+    assert [[b"3"]] == net.connections[0].writes
+
+
+async def test_one_that_can_send_and_cannot_be_reached_is_not_dialled_for_each_frame(
+    new_net: NewNet, eventually: Eventually
+) -> None:
+    """A pause is ended once in the longest pause."""
+    net = new_net(retry_first_s=600.0, retry_max_s=600.0)
+    net.error = ConnectionRefusedError()
+    taken = []
+    for number in range(4):
+        net.links.end_pause("a:1")
+        taken.append(net.links.send("a:1", b"%d" % number))
+        await eventually(lambda: not net.links.is_open("a:1"))
+
+    assert [True, True, False, False] == taken
+
+
 async def test_addresses_whose_pause_is_over_make_room_for_others(
     new_net: NewNet, eventually: Eventually
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from meshlib.aio import MemoryNetwork, MeshRuntime, TcpTransport
+from meshlib.aio import LinkConfig, MemoryNetwork, MeshRuntime, TcpTransport
 from meshlib.crdt import LWWMap, LWWRegister, MaxRegister, ORSet, lattice
 from meshlib.errors import NameConflictError, StateError, UnknownKeyError
 from meshlib.gossip import GossipConfig, MemberJoined, MemberLeft
@@ -214,6 +215,30 @@ async def test_nodes_over_tcp_understand_each_other(cluster: Cluster) -> None:
 
     put(two, "colour", "blue")
     await one.wait_until(lambda: get(one, "colour") == "blue", timeout_s=10)
+
+
+async def test_one_that_has_just_started_is_answered_at_once(cluster: Cluster) -> None:
+    """A peer that could not reach it a moment ago does not let it go on without an answer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    patient = LinkConfig(retry_first_s=600.0, retry_max_s=600.0)
+    one = cluster.new(
+        "one",
+        transport=TcpTransport("127.0.0.1:0", links=patient),
+        source=[address],
+        gossip=evolve(GossipConfig.local(), bootstrap_after_s=0.1),
+    )
+    await one.start()
+    await one.wait_ready()
+    put(one, "colour", "blue")
+    never = evolve(GossipConfig.local(), bootstrap_after_s=0.0)
+    seeds = [one.transport.address]
+    two = cluster.new("two", transport=TcpTransport(address), source=seeds, gossip=never)
+    await two.start()
+    await two.wait_ready()
+
+    assert "blue" == get(two, "colour")
 
 
 async def test_a_class_of_lattices_is_a_document_of_the_mesh(cluster: Cluster) -> None:
