@@ -24,11 +24,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
+# More at once than a small machine has cores: the tests of processes wait for most of their time.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not long and not network'
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not slow and not long and not network'
 
 slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not long'
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'slow and not long'
 
 # Who asks for these and cannot run them here is told so: nothing is skipped.
 network: $(VENV)/.installed
@@ -61,7 +62,7 @@ long: $(VENV)/.installed
 	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not network'
 
 coverage: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not long and not network' --cov --cov-report=
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m 'not slow and not long and not network' --cov --cov-report=
 	$(BIN)/python -m coverage json -q -o $(VENV)/coverage.json
 	$(BIN)/python tools/coverage_by_room.py $(VENV)/coverage.json
 

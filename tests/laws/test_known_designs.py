@@ -380,6 +380,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [COUNTER, ADD_WINS, BOARD], ids=lambda spec: spec.name)
 def test_a_sound_design_passes_every_law(spec: CRDTSpec[Any]) -> None:
     """The kit blames nobody without reason."""
@@ -387,6 +388,7 @@ def test_a_sound_design_passes_every_law(spec: CRDTSpec[Any]) -> None:
         check_law(spec, law, profile=evolve(QUICK, law_examples=100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "law"), BROKEN, ids=lambda item: getattr(item, "name", item))
 def test_a_known_mistake_is_caught(spec: CRDTSpec[Any], law: str) -> None:
     """By the law that its users would have needed."""
@@ -395,6 +397,7 @@ def test_a_known_mistake_is_caught(spec: CRDTSpec[Any], law: str) -> None:
     assert violation is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec", [ONE_TOTAL, INCREMENTS, RESET_BY_SUBTRACTION], ids=lambda spec: spec.name
 )

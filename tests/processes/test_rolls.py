@@ -79,6 +79,7 @@ def start_ready(nodes: list[Node]) -> None:
         eventually(partial(is_ready, node), f"{node.name} is ready", deadline_s=60.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=LONG)])
 def test_a_roll_that_waits_for_health_loses_nothing(own_launcher: Launcher, rounds: int) -> None:
     """Three nodes, told to end one after the other, each awaited by its health alone."""
@@ -95,6 +96,7 @@ def test_a_roll_that_waits_for_health_loses_nothing(own_launcher: Launcher, roun
             assert keys_of(node) == keys
 
 
+@pytest.mark.slow
 def test_a_roll_in_haste_loses_nothing(own_launcher: Launcher) -> None:
     """Whoever goes on as soon as a node answers finds the last holder handing over."""
     nodes = nodes_of(own_launcher, 3)
@@ -110,6 +112,7 @@ def test_a_roll_in_haste_loses_nothing(own_launcher: Launcher) -> None:
     await_all(nodes, keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=LONG)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_two_that_start_together_have_all_that_a_third_has(
@@ -149,7 +152,7 @@ def roll_at_random(launcher: Launcher, count: int, seed: int, batches: int) -> N
         node.stop()
 
 
-@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("count", [3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("seeds", "batches"), [(1, 2), pytest.param(10, 12, marks=LONG)], ids=["few", "many"]
 )
@@ -171,6 +174,7 @@ def test_three_empty_nodes_that_start_at_once_are_ready_soon(own_launcher: Launc
     assert all(is_healthy(node) for node in nodes)
 
 
+@pytest.mark.slow
 def test_two_beside_a_silent_third_begin_and_lose_nothing_of_it(own_launcher: Launcher) -> None:
     """It holds all and is stopped; once it goes on, everybody has everything."""
     *newcomers, third = nodes_of(own_launcher, 3)

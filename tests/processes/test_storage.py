@@ -77,6 +77,7 @@ def test_limits_and_keys_are_in_force_before_the_first_request(
     assert not node.is_ready()
 
 
+@pytest.mark.slow
 def test_a_stop_saves_what_no_interval_did(own_launcher: Launcher, tmp_path: Path) -> None:
     """The last save is made at the end."""
     node = own_launcher.node(
@@ -92,6 +93,7 @@ def test_a_stop_saves_what_no_interval_did(own_launcher: Launcher, tmp_path: Pat
     assert {"key"} == keys_of(node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rounds", [3, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
@@ -131,6 +133,7 @@ def test_killing_all_at_once_loses_nothing_older_than_the_interval(
     assert len(written) > 100
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_problem_and_not_an_end(own_launcher: Launcher, tmp_path: Path) -> None:
     """The file is as before, the node answers and says so, and saves once there is room."""
     path = tmp_path / "one.db"
@@ -156,6 +159,7 @@ def test_a_full_disk_is_a_problem_and_not_an_end(own_launcher: Launcher, tmp_pat
     assert {"early", "late-0", "late-19"} <= keys_of(node)
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_a_problem_and_not_an_end(
     own_launcher: Launcher, tmp_path: Path
 ) -> None:
@@ -249,6 +253,7 @@ def test_a_file_that_is_not_to_be_used_is_set_aside(
     eventually(lambda: not problems(node), "it is content")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_set_aside_is_not_overwritten(
     own_launcher: Launcher, tmp_path: Path
 ) -> None:
