@@ -14,6 +14,7 @@ Settings
     ReplicationConfig   how much it keeps
     RateLimitConfig     how limits are shared; PartitionMode: what it admits while cut off
     CacheAwareConfig    how prompts are routed
+    StartupConfig       what is decided before a node is ready
 
 Transports, discovery, snapshots
     Transport           what carries frames: TcpTransport, or MemoryNetwork and MemoryTransport
@@ -40,13 +41,14 @@ Errors
     LocalError          the caller's: ConfigError, InvalidValueError, InvalidTypeError, LimitError,
                         UnknownKeyError, DocumentTypeError, StateError, ThreadError,
                         ForeignClockError, NameConflictError
-    NotReadyError       it took too long, with what was tried
+    NotReadyError       it took too long, or it is too early; with what was tried
     RemoteError         a peer's
 
 Rooms, from the top of the house down; each imports only what stands below it
     aio/                the runtime, its transports, discovery and snapshots
     testing/            laws, machines and a simulator for one's own types and clusters
     node.py, sync.py    one whole node, without IO; what a router reads and writes
+    startup.py          what a node may decide before it is ready
     gossip/             members, news and entries between nodes, without IO
     ratelimit/          rate limits over the cluster, decided locally
     routing/            which worker has the most of a prompt cached, and may take it
@@ -129,6 +131,7 @@ if TYPE_CHECKING:
         TreeInsert,
         TreeRemove,
     )
+    from meshlib.startup import StartupConfig
     from meshlib.state import PolicyState, StateChange, StoreName, WorkerState
     from meshlib.sync import MeshSyncManager
 
@@ -191,6 +194,7 @@ __all__ = [
     "SeedReport",
     "SeveralSources",
     "SnapshotFile",
+    "StartupConfig",
     "StateChange",
     "StateError",
     "StateRestored",
@@ -228,6 +232,7 @@ _ROOMS = {
     "meshlib.replication": "Document ReplicationConfig WriteContext WriteReceipt",
     "meshlib.ring": "ConsistentHashRing",
     "meshlib.routing": "CacheAwareConfig RouteDecision RouteReason TreeInsert TreeRemove",
+    "meshlib.startup": "StartupConfig",
     "meshlib.state": "PolicyState StateChange StoreName WorkerState",
     "meshlib.sync": "MeshSyncManager",
 }

@@ -1,7 +1,7 @@
 """Every error of the package, split by whose fault it is.
 
     MeshError
-    ├── NotReadyError              (TimeoutError) a node was not ready in time; it goes on trying
+    ├── NotReadyError              (TimeoutError) a node was not ready in time, or when asked
     ├── LocalError                 the caller's fault; nothing was changed
     │   ├── InvalidValueError      (ValueError) a value that cannot be kept or replicated
     │   ├── InvalidTypeError       (TypeError) a value of a type that cannot be kept
@@ -78,17 +78,29 @@ class MeshError(Exception):
 
 
 class NotReadyError(MeshError, TimeoutError):
-    """A node was not ready in time. It goes on trying, and nothing else has changed.
+    """A node was not ready in time, or not when asked. It goes on trying; nothing has changed.
 
     Args:
-        timeout_s: how long was waited, in seconds.
         story: what was tried and what came of it, one line each.
+        timeout_s: how long was waited, in seconds; 0 when a call that never waits was refused.
+        what: what is not known yet, when it was not readiness itself that was waited for.
+        retry_after_s: when to ask again, in seconds.
     """
 
-    def __init__(self, *, timeout_s: float, story: tuple[str, ...]) -> None:
-        super().__init__(f"not ready after {timeout_s:g} s: {'; '.join(story)}")
+    def __init__(
+        self,
+        *,
+        story: tuple[str, ...],
+        timeout_s: float = 0.0,
+        what: str = "",
+        retry_after_s: float = 1.0,
+    ) -> None:
+        beginning = f"{what} is not known here yet" if what else f"not ready after {timeout_s:g} s"
+        super().__init__(f"{beginning}: {'; '.join(story)}")
         self.timeout_s = timeout_s
         self.story = story
+        self.what = what
+        self.retry_after_s = retry_after_s
 
 
 class LocalError(MeshError):

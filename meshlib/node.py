@@ -35,7 +35,7 @@ from meshlib.identity import (
 )
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX
 from meshlib.membership import MemberRecord, PartitionState, PartitionView, TopologyManager
-from meshlib.ratelimit import RateLimitConfig, RateLimiter, RateMessage
+from meshlib.ratelimit import Decision, RateLimitConfig, RateLimiter, RateMessage
 from meshlib.replication import (
     ChangesDropped,
     Document,
@@ -46,6 +46,7 @@ from meshlib.replication import (
     WriteReceipt,
 )
 from meshlib.routing import LEASE_DOCUMENT, RouteDecision, VolatileUpdate, WorkerLeases
+from meshlib.startup import Startup, StartupConfig
 from meshlib.state import WRITTEN_OFF_DOCUMENT, Documents, WrittenOff
 from meshlib.sync import MeshSyncManager
 
@@ -110,6 +111,7 @@ class MeshConfig:
         gossip: the engine's settings, or the name of a profile: `lan`, `wan` or `local`.
         replication: the replica's settings.
         rate_limit: the limiter's settings.
+        startup: what is decided before this node is ready.
         clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped.
     """
 
@@ -122,6 +124,7 @@ class MeshConfig:
     gossip: GossipConfig = field(factory=GossipConfig, converter=_gossip)
     replication: ReplicationConfig = field(factory=ReplicationConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
+    startup: StartupConfig = field(factory=StartupConfig)
     clock_skew_max_s: float = 60.0
 
     def __attrs_post_init__(self) -> None:
@@ -212,6 +215,13 @@ class MeshNode:
             on_urgent=self._wake,
             read_time=self._time.follow,
         )
+        self.startup = Startup(
+            config.startup,
+            limits=self.sync.limits,
+            is_ready=lambda: self.is_ready,
+            problem=self.state_problem,
+        )
+        self.sync.check_route = self.startup.check_route
         self._is_stopped = False
         self.leases = WorkerLeases(self.sync.workers)
         self._written_off = WrittenOff(Documents(self.replica))
@@ -395,9 +405,21 @@ class MeshNode:
     def route(self, model_id: str, text: str) -> RouteDecision:
         """Choose a worker for a prompt and record the placement everywhere. Never waits.
 
-        As `MeshSyncManager.route`. Rate-limit decisions are `limiter.acquire`.
+        As `MeshSyncManager.route`.
         """
         return self.sync.route(model_id, text)
+
+    def acquire(self, key: str, *, cost: int = 1, now: float) -> Decision:
+        """Decide whether a request may pass, and count it when it may. O(1), and never waits.
+
+        As `RateLimiter.acquire`, once the limit is known here.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key; `StartupConfig`.
+            LocalError: as `RateLimiter.acquire`. Nothing is counted.
+        """
+        early = self.startup.decide(key, cost=cost)
+        return self.limiter.acquire(key, cost=cost, now=now) if early is None else early
 
     def renew_worker(self, worker_id: str, *, now: float) -> None:
         """Take note that a worker with a `ttl_s` lives, and tell the others; see `WorkerLeases`.

@@ -88,6 +88,8 @@ class MeshSyncManager:
         }
         self._routes: dict[str, CacheAwarePolicy] = {}
         self._subscriptions: list[Subscription] = []
+        self.check_route: Callable[[], None] = lambda: None
+        """Called before a worker is chosen, and may refuse it by raising; see `Startup`."""
         self._departures = Departures(self.workers, self.trees)
 
     # Workers
@@ -291,7 +293,13 @@ class MeshSyncManager:
         return policy
 
     def route(self, model_id: str, text: str) -> RouteDecision:
-        """Choose a worker of a model for a prompt; as `CacheAwarePolicy.select`."""
+        """Choose a worker of a model for a prompt; as `CacheAwarePolicy.select`.
+
+        Raises:
+            NotReadyError: the node does not know yet which workers there are, and may not choose
+                among those it knows. Nothing was placed.
+        """
+        self.check_route()
         return self.policy(model_id).select(text)
 
     # Configuration and limits

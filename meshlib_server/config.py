@@ -19,6 +19,7 @@ import attrs
 import yaml
 from attrs import field, frozen
 
+from meshlib import StartupConfig
 from meshlib.aio import split_address
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig, GossipProfile
@@ -102,6 +103,7 @@ class MeshSettings:
         gossip: the timing of the gossip, where it is to differ from the profile's.
         storage: where the state is kept on disk.
         rate_limit: how limits are shared, and what a node does that is cut off.
+        startup: what is decided before the node is ready.
     """
 
     enabled: bool = True
@@ -119,6 +121,7 @@ class MeshSettings:
     gossip_profile: GossipProfile = field(default=GossipProfile.LAN, converter=_profile)
     gossip: GossipConfig = field(factory=GossipConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
+    startup: StartupConfig = field(factory=StartupConfig)
 
 
 @frozen(kw_only=True)

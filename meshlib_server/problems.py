@@ -5,6 +5,7 @@ Rule: the mapping of an error to a status code must live in this file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
-from meshlib.errors import LocalError, MemberInReachError, RemoteError, StateError, UnknownKeyError
+from meshlib.errors import (
+    LocalError,
+    MemberInReachError,
+    NotReadyError,
+    RemoteError,
+    StateError,
+    UnknownKeyError,
+)
 
-__all__ = ["EXCEPTION_HANDLERS", "BadRequest", "ContentTooLarge", "Unavailable", "problem"]
+__all__ = [
+    "EXCEPTION_HANDLERS",
+    "BadRequest",
+    "ContentTooLarge",
+    "Unavailable",
+    "problem",
+    "retry_after",
+]
 
 
 class BadRequest(Exception):  # noqa: N818 - named as the status is
@@ -43,6 +58,11 @@ def problem(
     return JSONResponse({"error": message}, status_code=status_code, headers=headers)
 
 
+def retry_after(seconds: float) -> dict[str, str]:
+    """Return the header that says when to come back: in whole seconds, and 0 would be "at once"."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = str(error.detail)
@@ -54,14 +74,23 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return problem(error.status_code, message, headers=error.headers)
 
 
-async def _local_error(_request: Request, error: Exception) -> Response:
+async def _local_error(request: Request, error: Exception) -> Response:
     if isinstance(error, UnknownKeyError):
+        try:
+            request.app.state.service.check_absence(f"the {error.what} {error.key!r}")
+        except NotReadyError as early:
+            return await _not_ready(request, early)
         return problem(404, str(error))
     if isinstance(error, MemberInReachError):
         return problem(409, str(error))
     if isinstance(error, StateError):
         return problem(503, str(error))
     return problem(400, str(error))
+
+
+async def _not_ready(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotReadyError)
+    return problem(503, str(error), headers=retry_after(error.retry_after_s))
 
 
 async def _unreadable(_request: Request, error: Exception) -> Response:
@@ -92,6 +121,7 @@ EXCEPTION_HANDLERS: Mapping[Any, ExceptionHandler] = {
     ContentTooLarge: _content_too_large,
     Unavailable: _unavailable,
     LocalError: _local_error,
+    NotReadyError: _not_ready,
     RemoteError: _unreadable,  # what a peer, or a writer of raw configuration, stored
     Exception: _server_error,
 }

@@ -72,6 +72,17 @@ class Service:
         node = self._mesh.node
         return "" if node.is_ready else node.state_problem()
 
+    def check_absence(self, what: str) -> None:
+        """Refuse to say of something that it is not there, before the node can know that.
+
+        Args:
+            what: what was asked for.
+
+        Raises:
+            NotReadyError: it may come with the state of the cluster.
+        """
+        self.node.startup.check_absence(what)
+
     def status_body(self) -> bytes:
         """Return the answer to `GET /status`, as JSON. O(1) while nothing changes.
 

@@ -215,6 +215,7 @@ async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
         full_mesh_threshold=mesh.full_mesh_threshold,
         gossip=mesh.gossip,
         rate_limit=mesh.rate_limit,
+        startup=mesh.startup,
     )
     runtime = MeshRuntime(
         config, transport=transport, seeds=mesh.init_peer, snapshots=_snapshots(mesh.storage)

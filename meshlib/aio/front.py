@@ -81,11 +81,18 @@ class MeshFront:
             cost: the request's units, 1 to the limit.
 
         Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key; it is admitted
+                where `StartupConfig.acquire` is `open`.
             LocalError: as `RateLimiter.acquire`; nothing is counted.
         """
         node = self._node
         if node is None:
             self._gate.refuse()
+        if not node.is_ready:
+            self._gate.check()
+            early = node.startup.decide(key, cost=cost)
+            if early is not None:
+                return early
         try:
             return node.limiter.acquire(key, cost=cost, now=monotonic())
         except ForeignClockError:
@@ -94,8 +101,13 @@ class MeshFront:
             return node.limiter.acquire(key, cost=cost, now=monotonic())
 
     def rate_limit_stats(self, key: str = GLOBAL_KEY) -> RateLimitStats:
-        """Return what the whole cluster used of a limit; as `RateLimiter.stats`."""
+        """Return what the whole cluster used of a limit; as `RateLimiter.stats`.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+        """
         node = self.node
+        node.startup.check_limit(key)
         node.note_time(now := monotonic())
         return node.limiter.stats(key, now=now)
 
@@ -103,6 +115,9 @@ class MeshFront:
         """Choose a worker for a prompt and record the placement everywhere. Never waits.
 
         As `MeshSyncManager.route`.
+
+        Raises:
+            NotReadyError: the node is not ready; `StartupConfig.route`.
         """
         return self.node.sync.route(model_id, text)
 

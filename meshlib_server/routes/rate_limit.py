@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,9 +9,9 @@ from starlette.routing import BaseRoute
 
 from meshlib.codec import check_key
 from meshlib_server.bodies import read_record
-from meshlib_server.problems import BadRequest, problem
+from meshlib_server.problems import BadRequest, problem, retry_after
 from meshlib_server.resources import resource
-from meshlib_server.service import mesh_of, node_of
+from meshlib_server.service import mesh_of, node_of, service_of
 
 __all__ = ["routes"]
 
@@ -53,6 +51,7 @@ async def _set(request: Request) -> Response:
 async def _get(request: Request) -> Response:
     limit = node_of(request).sync.get_global_rate_limit()
     if limit is None:
+        service_of(request).check_absence("the global rate limit")
         return problem(404, "the global rate limit is not configured")
     return JSONResponse({"limit_per_second": limit})
 
@@ -88,9 +87,7 @@ async def _acquire(request: Request) -> Response:
     }
     if decision.allowed:
         return JSONResponse(answer)
-    # Whole seconds, and 0 would be "at once".
-    headers = {"Retry-After": str(max(1, math.ceil(decision.retry_after_s)))}
-    return JSONResponse(answer, status_code=429, headers=headers)
+    return JSONResponse(answer, status_code=429, headers=retry_after(decision.retry_after_s))
 
 
 def routes(prefix: str) -> list[BaseRoute]:

@@ -18,7 +18,7 @@ FLOORS = (
     {"crdt", "membership"},
     {"replication", "state"},
     {"gossip", "ratelimit", "routing"},
-    {"sync", "node"},
+    {"sync", "startup", "node"},
     {"aio", "testing"},
 )
 """The rooms of the library, floor by floor from the ground up: `docs` draws the same house."""
@@ -26,7 +26,7 @@ FLOORS = (
 LEANS_ON = {
     "reading": {"codec", "clock", "identity"},
     "state": {"replication"},
-    "node": {"sync"},
+    "node": {"sync", "startup"},
 }
 """Neighbours on one floor: the first is made on top of the second, which knows nothing of it."""
 

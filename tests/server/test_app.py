@@ -46,6 +46,13 @@ class FakeMember:
     version: int = 1
 
 
+class FakeStartup:
+    """The rule of a node that is ready: what is not there is not there."""
+
+    def check_absence(self, _what: str) -> None:
+        """Let it be said."""
+
+
 @define
 class FakeNode:
     """A node with members and stores of the test's choice."""
@@ -53,6 +60,7 @@ class FakeNode:
     name: str = "a"
     members_revision: int = 1
     sync: FakeSync = field(factory=FakeSync)
+    startup: FakeStartup = field(factory=FakeStartup)
     listed: list[FakeMember] = field(factory=lambda: [FakeMember("a")])
     members_calls: int = 0
     retry_after_s: float = 1.0
