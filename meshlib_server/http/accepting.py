@@ -7,7 +7,6 @@ for. Here room is made before a connection becomes anything.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +18,9 @@ from meshlib_server.logs import quiet_warning
 __all__ = ["Acceptor"]
 
 _RETRY_S: Final = 0.1
+
+_WAITING_MAX: Final = 65_536
+"""More than wait at one socket: what is taken at the end is all that has come."""
 
 
 class Acceptor:
@@ -37,40 +39,52 @@ class Acceptor:
         self._gate = gate
         self._make_protocol = make_protocol
         self._connecting: set[asyncio.Task[None]] = set()
+        self._retrying: asyncio.TimerHandle | None = None
         listener.setblocking(False)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept_all())
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(listener, self._on_readable)
 
-    async def close(self) -> None:
-        """Take what has come by now, which would be reset otherwise, and close the socket."""
-        self._accepting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._accepting
-        self._accept_batch(ACCEPT_BATCH)
+    def close(self) -> None:
+        """Take whatever has come by now, which would be reset otherwise; close. Idempotent."""
+        if self._listener.fileno() < 0:
+            return
+        if self._retrying is not None:
+            self._retrying.cancel()
+        else:
+            self._loop.remove_reader(self._listener)
+        try:
+            self._accept_batch(_WAITING_MAX)
+        except OSError as error:
+            quiet_warning("cannot accept a connection", str(error))
         self._listener.close()
 
-    async def _accept_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, address = await loop.sock_accept(self._listener)
-            except ConnectionError:
-                continue  # it was gone before it was taken
-            except OSError as error:
-                # No descriptors are left, as a rule; those that close make room.
-                quiet_warning("cannot accept a connection", str(error))
-                await asyncio.sleep(_RETRY_S)
-                continue
-            self._take(accepted, address[0])
-            self._accept_batch(ACCEPT_BATCH - 1)
-            await asyncio.sleep(0)  # one turn for everything else, however many wait here
+    def _on_readable(self) -> None:
+        """Take some of what has come; the loop calls again, after a turn for everything else."""
+        try:
+            self._accept_batch(ACCEPT_BATCH)
+        except OSError as error:
+            # No descriptors are left, as a rule; those that close make room.
+            quiet_warning("cannot accept a connection", str(error))
+            self._loop.remove_reader(self._listener)
+            self._retrying = self._loop.call_later(_RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = None
+        self._loop.add_reader(self._listener, self._on_readable)
 
     def _accept_batch(self, count: int) -> None:
-        """Take what has come, without waiting for more."""
+        """Take what has come, without waiting for more.
+
+        Raises:
+            OSError: why no more can be taken, when anything waits.
+        """
         for _ in range(count):
             try:
                 accepted, address = self._listener.accept()
-            except OSError:
-                return  # nothing is left, or `sock_accept` will say what is wrong
+            except BlockingIOError:
+                return  # nothing is left
+            except ConnectionError:
+                continue  # it was gone before it was taken
             self._take(accepted, address[0])
 
     def _take(self, accepted: socket.socket, host: str) -> None:

@@ -83,7 +83,7 @@ class HttpServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
         """Answer what has come, let callers read it, and close; uvicorn calls it."""
         for acceptor in self._acceptors:
-            await acceptor.close()
+            acceptor.close()
         self.gate.begin_draining()
         await asyncio.sleep(0)  # for connections taken just now
         for connection in list(self.server_state.connections):
