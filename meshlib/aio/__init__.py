@@ -3,6 +3,7 @@
 runtime.py    MeshRuntime: a running node
 front.py      its verbs: what a program calls
 gate.py       which thread may enter a node, and when
+guarded.py    a node that may be kept: each use of it is judged
 diagnosis.py  how far a node has come, and what its seeds answered
 driver.py     drives one node, which has no IO, with a transport and a clock
 events.py     events for whoever listens

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import ParamSpec, TypeVar
 
 from meshlib.aio.gate import Gate
+from meshlib.aio.guarded import guarded
 from meshlib.crdt import Lattice
 from meshlib.errors import ForeignClockError
 from meshlib.membership import MemberRecord
@@ -37,16 +38,29 @@ class MeshFront:
     def __init__(self) -> None:
         self._gate = Gate()
         self._node: MeshNode | None = None
+        self._handed_out: MeshNode | None = None
+
+    def _entered(self) -> MeshNode:
+        """Return the node to one that may enter now, for one use in this turn of the loop."""
+        self._gate.check()
+        if self._node is None:
+            self._gate.refuse()
+        return self._node
 
     # What is there
 
     @property
     def node(self) -> MeshNode:
-        """The node behind this. Its local verbs may be called; its driver's side may not."""
-        self._gate.check()
-        if self._node is None:
-            self._gate.refuse()
-        return self._node
+        """The node behind this. Its local verbs may be called; its driver's side may not.
+
+        It may be kept: whatever is public on it, and on what is reached through it, raises
+        StateError after the end and ThreadError in another thread, as the verbs here do; but for
+        its `state`, which says `stopped`.
+        """
+        node = self._entered()
+        if self._handed_out is None:
+            self._handed_out = guarded(node, self._gate.check, always=frozenset({"state"}))
+        return self._handed_out
 
     @property
     def sync(self) -> MeshSyncManager:
@@ -60,16 +74,16 @@ class MeshFront:
 
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n)."""
-        return self.node.members()
+        return self._entered().members()
 
     def health(self) -> Health:
         """Judge the cluster and this node's stores; as `MeshNode.health`."""
-        return self.node.health()
+        return self._entered().health()
 
     @property
     def is_ready(self) -> bool:
         """Whether the node holds what its cluster held when they met, or has begun itself."""
-        return self.node.is_ready
+        return self._entered().is_ready
 
     # Decisions
 
@@ -106,7 +120,7 @@ class MeshFront:
         Raises:
             NotReadyError: the node is not ready, and knows no limit of this key.
         """
-        node = self.node
+        node = self._entered()
         node.startup.check_limit(key)
         node.note_time(now := monotonic())
         return node.limiter.stats(key, now=now)
@@ -119,14 +133,14 @@ class MeshFront:
         Raises:
             NotReadyError: the node is not ready; `StartupConfig.route`.
         """
-        return self.node.sync.route(model_id, text)
+        return self._entered().sync.route(model_id, text)
 
     def renew_worker(self, worker_id: str) -> None:
         """Take note that a worker with a `ttl_s` lives, on all nodes; as `MeshNode.renew_worker`.
 
         `MeshRuntime.keep_worker` does so at intervals.
         """
-        self.node.renew_worker(worker_id, now=monotonic())
+        self._entered().renew_worker(worker_id, now=monotonic())
 
     # Documents
 
@@ -145,7 +159,7 @@ class MeshFront:
             InvalidValueError: a malformed name.
             LimitError: one more document than allowed, or too long a name.
         """
-        return self.node.document(name, kind)
+        return self._entered().document(name, kind)
 
     # Other threads
 

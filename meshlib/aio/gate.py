@@ -111,10 +111,14 @@ class Gate:
         try:
             loop.call_soon_threadsafe(run)
         except RuntimeError:
-            self._waiting.discard(future)
+            self._forget(future)
             raise StateError("the event loop of the runtime has ended") from None
         while not concurrent.futures.wait((future,), timeout=_LOOK_S).done:
             if not loop.is_running():
-                self._waiting.discard(future)
+                self._forget(future)
                 raise StateError("the event loop of the runtime has ended")
         return future.result()
+
+    def _forget(self, future: concurrent.futures.Future[Any]) -> None:
+        with self._lock:
+            self._waiting.discard(future)

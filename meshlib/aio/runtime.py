@@ -263,7 +263,7 @@ class MeshRuntime(MeshFront):
             NameConflictError: a live node has this node's name. The runtime has ended.
             StateError: it is not running.
         """
-        node = self.node
+        node = self._entered()
         try:
             await self.wait_until(lambda: node.is_ready, timeout_s=timeout_s)
         except TimeoutError:
@@ -291,7 +291,7 @@ class MeshRuntime(MeshFront):
             StateError: not started, or ended.
         """
         return diagnose(
-            self.node,
+            self._entered(),
             seeds=self._seeds,
             attempts=self._driver.attempts,
             discovery_problem=self._discovery_problem,
@@ -336,7 +336,7 @@ class MeshRuntime(MeshFront):
             TimeoutError: not known in time; the write stays and spreads.
             StateError: the runtime is not running, or ended before.
         """
-        node = self.node
+        node = self._entered()
 
         def is_held() -> bool:
             holders = node.seen_by(receipt)
@@ -438,7 +438,7 @@ class MeshRuntime(MeshFront):
 
     async def _hand_over(self) -> None:
         """Wait until others have what this node has, as long as anybody can take it."""
-        node, limit_s = self.node, self.config.gossip.leave_handover_s
+        node, limit_s = self._entered(), self.config.gossip.leave_handover_s
         node.drain(now=time.monotonic())
         self.wake()
         try:
@@ -495,5 +495,5 @@ class MeshRuntime(MeshFront):
             if found and set(found) != set(self._seeds):
                 self._seeds = found
                 self._driver.attempts.watch(found)
-                self.node.join(found, now=time.monotonic(), may_find_more=True)
+                self._entered().join(found, now=time.monotonic(), may_find_more=True)
                 self._driver.wake()

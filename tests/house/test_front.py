@@ -10,7 +10,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -33,6 +36,7 @@ from meshlib import (
     ThreadError,
 )
 from meshlib.aio import DnsSeeds, FixedSeeds, LinkFault
+from meshlib.aio.gate import Gate
 from meshlib.crdt import GCounter, ORSet
 from meshlib.ring import rendezvous
 
@@ -40,6 +44,9 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_CODE = ROOT / "tests" / "house" / "user_code.py"
+
+BEHIND = "_guarded_thing"
+"""Where a guarded object has the one behind it."""
 
 THREADS = 4
 CALLS = 4_000
@@ -257,6 +264,135 @@ async def test_who_waits_for_a_call_is_answered_when_the_runtime_ends(mesh: Mesh
         await asking
 
     assert [] == ran
+
+
+async def test_who_waits_is_noted_and_forgotten_under_the_lock() -> None:
+    """By whichever way a call ends: the end of the runtime goes through them at the same time."""
+    gate = Gate()
+    gate.open()
+    changes: list[bool] = []
+
+    class Watched(set[Any]):
+        def add(self, element: object) -> None:
+            changes.append(gate._lock.locked())
+            super().add(element)
+
+        def discard(self, element: object) -> None:
+            changes.append(gate._lock.locked())
+            super().discard(element)
+
+    def call_a_loop(*, is_closed: bool) -> None:
+        loop = asyncio.new_event_loop()
+        gate._waiting, gate._loop = Watched(), loop
+        if is_closed:
+            loop.close()
+        try:
+            with pytest.raises(StateError, match="loop of the runtime has ended"):
+                gate.call(threading.get_ident)
+        finally:
+            loop.close()
+
+    gate._owner += 1  # somebody else's: what is called here comes from another thread
+    call_a_loop(is_closed=True)
+    call_a_loop(is_closed=False)
+
+    assert [True] * 4 == changes
+
+
+# What is kept of a node
+
+
+def what_acts(node: meshlib.MeshNode) -> dict[str, object]:
+    """Return a node and all that is reached through it and acts, by the path to it."""
+    found: dict[str, object] = {"node": node}
+    waiting = ["node"]
+    while waiting:
+        path = waiting.pop()
+        for name in public_names(found[path]):
+            value = getattr(found[path], name)
+            if hasattr(type(value), BEHIND):
+                found[f"{path}.{name}"] = value
+                waiting.append(f"{path}.{name}")
+    return found
+
+
+def public_names(thing: object) -> list[str]:
+    """Return what is public on an object: of its class, and of its own."""
+    return [name for name in dir(getattr(thing, BEHIND)) if not name.startswith("_")]
+
+
+def uses_of(path: str, thing: object) -> dict[str, Callable[[], object]]:
+    """Return a use of everything that is public on a guarded object, by the path to it."""
+    guarded = vars(type(thing))
+    uses: dict[str, Callable[[], object]] = {}
+    for name in public_names(thing):
+        if isinstance(guarded.get(name), FunctionType):
+            uses[f"{path}.{name}"] = getattr(thing, name)
+        elif not callable(getattr(type(thing), name, None)):  # or the class's own, as `of` is
+            uses[f"{path}.{name}"] = partial(getattr, thing, name)
+    return uses
+
+
+def outcomes(uses: dict[str, Callable[[], object]]) -> dict[str, str]:
+    """Use each, and return what came of it: the error's name, or `done`."""
+    found = {}
+    for path, use in uses.items():
+        try:
+            use()
+        except Exception as error:  # noqa: BLE001 - which one it is, is what is asked
+            found[path] = type(error).__name__
+        else:
+            found[path] = "done"
+    return found
+
+
+async def test_whatever_is_public_on_a_kept_node_is_refused_to_another_thread(
+    mesh: MeshRuntime,
+) -> None:
+    """On all that is reached through it as well, and on methods that were kept."""
+    things = what_acts(mesh.node)
+    uses = {name: use for path in things for name, use in uses_of(path, things[path]).items()}
+    found = await asyncio.to_thread(outcomes, uses)
+
+    assert "done" == found.pop("node.state")  # as that of the runtime
+    assert {"ThreadError"} == set(found.values()), found
+    assert {
+        "node.members", "node.seen_by", "node.forget", "node.note_problem", "node.wakeup",
+        "node.sync.subscribe", "node.sync.members.all", "node.replica.flush", "node.limiter.tick",
+    } <= set(found)  # fmt: skip
+    assert {"node", "node.replica", "node.limiter", "node.sync", "node.leases"} <= set(things)
+
+
+async def test_whatever_is_public_on_a_kept_node_is_refused_after_the_end() -> None:
+    """As the verbs of the runtime are."""
+    mesh = MeshRuntime(MeshConfig(name="node"), transport=MemoryNetwork().transport("node:1"))
+    async with mesh:
+        things = what_acts(mesh.node)
+        uses = {name: use for path in things for name, use in uses_of(path, things[path]).items()}
+    found = outcomes(uses)
+
+    assert "done" == found.pop("node.state")
+    assert {"StateError"} == set(found.values()), found
+    assert len(found) > 100
+
+
+async def test_a_kept_node_is_the_node_that_runs(mesh: MeshRuntime) -> None:
+    """An instance of its class, the same each time, that does what the one behind it does."""
+    node = mesh.node
+    node.note_problem("disk", "the disk is full")
+
+    assert isinstance(node, meshlib.MeshNode)
+    assert isinstance(mesh.sync, meshlib.MeshSyncManager)
+    assert node is mesh.node
+    assert node.sync is mesh.sync
+    assert "the disk is full" in mesh.health().problems
+    assert mesh.members() == node.members() == tuple(mesh.sync.members.all())
+    node.wakeup, before = None, node.wakeup
+    assert mesh._node is not None
+    assert mesh._node.wakeup is None
+    node.wakeup = before
+    with pytest.raises(meshlib.UnknownKeyError):
+        node.forget("nobody")
 
 
 # Before the start and after the end

@@ -529,7 +529,7 @@ async def test_a_bug_in_the_node_ends_the_runtime_and_every_wait(
     def fail(now: float) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(one.node, "handle_timer", fail)
+    monkeypatch.setattr(one._node, "handle_timer", fail)  # the one that is driven
     with pytest.raises(ZeroDivisionError):
         await one.wait_stopped()
     with pytest.raises(ZeroDivisionError):
