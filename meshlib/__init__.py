@@ -12,29 +12,28 @@ Settings
     MeshConfig          who a node is, with what follows inside
     GossipConfig        how often it probes, gossips and repairs; profiles lan, wan, local
     ReplicationConfig   how much it keeps
-    RateLimitConfig     how limits are shared; PartitionMode: what it admits while cut off
+    RateLimitConfig     how limits are shared
     CacheAwareConfig    how prompts are routed
     StartupConfig       what is decided before a node is ready
 
 Transports, discovery, snapshots
-    Transport           what carries frames: TcpTransport, or MemoryNetwork and MemoryTransport
-    Discovery           where peers are: FixedSeeds, DnsSeeds, FileSeeds, SeveralSources
+    Transport           what carries frames: TcpTransport, or those of a MemoryNetwork
+    Discovery           where peers are: FixedSeeds, DnsSeeds, FileSeeds
     SnapshotFile        where a node's state is kept
 
 Answers
     Decision            of a rate limit; RateLimitStats: what is used of it
-    RouteDecision       of a prompt; RouteReason: why this worker
+    RouteDecision       of a prompt
     WriteReceipt        of a write; WriteContext: what marks one
-    WorkerState, PolicyState, TreeInsert, TreeRemove, StateChange, StoreName
-                        what the stores hold, and which of it changed
-    Health              how the cluster is; HealthStatus; NodeState: what a node is doing
-    MemberRecord        who is in it; MemberStatus
-    Diagnosis           how far a node has come; SeedReport: what a seed answered
+    WorkerState         what is known of a worker
+    Health              how the cluster is; NodeState: what a node is doing
+    MemberRecord        who is in it
+    Diagnosis           how far a node has come
 
 Events
-    EventStream         an async iterator of what happens to a node; Event: any of these
+    EventStream         an async iterator of what happens to a node; Event: any of what follows
     MemberJoined, MemberSuspected, MemberRecovered, MemberDown, MemberLeft, MemberForgotten
-    PacketRejected, LocalPause, StateRestored, IdentityRenewed, Rejoined, Began, LeaveDelayed
+                        the others are in `meshlib.gossip`
 
 Errors
     MeshError           all of them
@@ -59,10 +58,12 @@ Rooms, from the top of the house down; each imports only what stands below it
     prefix/, ring.py    the radix tree, the block index, the hash ring; usable on their own
     clock.py, codec.py, identity.py, reading.py
                         hybrid and monotonic time, canonical bytes, who a node is, what a peer sent
-    errors.py, limits.py, hashing.py
-                        every error, every bound, stable hashes
+    errors.py, arguments.py, limits.py, hashing.py
+                        every error, checks of what callers pass, every bound, stable hashes
 
-The names are imported on first use, so that `import meshlib.crdt` loads no more than it needs.
+What is seldom written down, such as the words that an answer holds, is imported from its room:
+`from meshlib.routing import RouteReason`. The names above are imported on first use, so that
+`import meshlib.crdt` loads no more than it needs.
 """
 
 from __future__ import annotations
@@ -78,10 +79,7 @@ if TYPE_CHECKING:
         FileSeeds,
         FixedSeeds,
         MemoryNetwork,
-        MemoryTransport,
         MeshRuntime,
-        SeedReport,
-        SeveralSources,
         SnapshotFile,
         TcpTransport,
         Transport,
@@ -103,42 +101,28 @@ if TYPE_CHECKING:
         UnknownKeyError,
     )
     from meshlib.gossip import (
-        Began,
         Event,
         GossipConfig,
-        IdentityRenewed,
-        LeaveDelayed,
-        LocalPause,
         MemberDown,
         MemberForgotten,
         MemberJoined,
         MemberLeft,
         MemberRecovered,
         MemberSuspected,
-        PacketRejected,
-        Rejoined,
-        StateRestored,
     )
-    from meshlib.membership import MemberRecord, MemberStatus
-    from meshlib.node import Health, HealthStatus, MeshConfig, MeshNode, NodeState
-    from meshlib.ratelimit import Decision, PartitionMode, RateLimitConfig, RateLimitStats
+    from meshlib.membership import MemberRecord
+    from meshlib.node import Health, MeshConfig, MeshNode, NodeState
+    from meshlib.ratelimit import Decision, RateLimitConfig, RateLimitStats
     from meshlib.replication import Document, ReplicationConfig, WriteContext, WriteReceipt
     from meshlib.ring import ConsistentHashRing
-    from meshlib.routing import (
-        CacheAwareConfig,
-        RouteDecision,
-        RouteReason,
-        TreeInsert,
-        TreeRemove,
-    )
+    from meshlib.routing import CacheAwareConfig, RouteDecision
     from meshlib.startup import StartupConfig
-    from meshlib.state import PolicyState, StateChange, StoreName, WorkerState
+    from meshlib.state import WorkerState
     from meshlib.sync import MeshSyncManager
 
     __version__: str
 
 __all__ = [
-    "Began",
     "CacheAwareConfig",
     "ConfigError",
     "ConsistentHashRing",
@@ -155,24 +139,18 @@ __all__ = [
     "ForeignClockError",
     "GossipConfig",
     "Health",
-    "HealthStatus",
-    "IdentityRenewed",
     "InvalidTypeError",
     "InvalidValueError",
-    "LeaveDelayed",
     "LimitError",
     "LocalError",
-    "LocalPause",
     "MemberDown",
     "MemberForgotten",
     "MemberJoined",
     "MemberLeft",
     "MemberRecord",
     "MemberRecovered",
-    "MemberStatus",
     "MemberSuspected",
     "MemoryNetwork",
-    "MemoryTransport",
     "MeshConfig",
     "MeshError",
     "MeshNode",
@@ -181,29 +159,17 @@ __all__ = [
     "NameConflictError",
     "NodeState",
     "NotReadyError",
-    "PacketRejected",
-    "PartitionMode",
-    "PolicyState",
     "RateLimitConfig",
     "RateLimitStats",
-    "Rejoined",
     "RemoteError",
     "ReplicationConfig",
     "RouteDecision",
-    "RouteReason",
-    "SeedReport",
-    "SeveralSources",
     "SnapshotFile",
     "StartupConfig",
-    "StateChange",
     "StateError",
-    "StateRestored",
-    "StoreName",
     "TcpTransport",
     "ThreadError",
     "Transport",
-    "TreeInsert",
-    "TreeRemove",
     "UnknownKeyError",
     "WorkerState",
     "WriteContext",
@@ -213,8 +179,8 @@ __all__ = [
 
 _ROOMS = {
     "meshlib.aio": (
-        "Diagnosis Discovery DnsSeeds EventStream FileSeeds FixedSeeds MemoryNetwork "
-        "MemoryTransport MeshRuntime SeedReport SeveralSources SnapshotFile TcpTransport Transport"
+        "Diagnosis Discovery DnsSeeds EventStream FileSeeds FixedSeeds MemoryNetwork MeshRuntime "
+        "SnapshotFile TcpTransport Transport"
     ),
     "meshlib.errors": (
         "ConfigError DocumentTypeError ForeignClockError InvalidTypeError InvalidValueError "
@@ -222,18 +188,17 @@ _ROOMS = {
         "ThreadError UnknownKeyError"
     ),
     "meshlib.gossip": (
-        "Began Event GossipConfig IdentityRenewed LeaveDelayed LocalPause MemberDown "
-        "MemberForgotten MemberJoined MemberLeft MemberRecovered MemberSuspected PacketRejected "
-        "Rejoined StateRestored"
+        "Event GossipConfig MemberDown MemberForgotten MemberJoined MemberLeft MemberRecovered "
+        "MemberSuspected"
     ),
-    "meshlib.membership": "MemberRecord MemberStatus",
-    "meshlib.node": "Health HealthStatus MeshConfig MeshNode NodeState",
-    "meshlib.ratelimit": "Decision PartitionMode RateLimitConfig RateLimitStats",
+    "meshlib.membership": "MemberRecord",
+    "meshlib.node": "Health MeshConfig MeshNode NodeState",
+    "meshlib.ratelimit": "Decision RateLimitConfig RateLimitStats",
     "meshlib.replication": "Document ReplicationConfig WriteContext WriteReceipt",
     "meshlib.ring": "ConsistentHashRing",
-    "meshlib.routing": "CacheAwareConfig RouteDecision RouteReason TreeInsert TreeRemove",
+    "meshlib.routing": "CacheAwareConfig RouteDecision",
     "meshlib.startup": "StartupConfig",
-    "meshlib.state": "PolicyState StateChange StoreName WorkerState",
+    "meshlib.state": "WorkerState",
     "meshlib.sync": "MeshSyncManager",
 }
 """Where each name lives, as the imports above say it to type checkers."""
