@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -551,7 +552,7 @@ def test_one_text_in_place_of_several_is_refused(misuse: Callable[[], object]) -
 
 def test_a_seed_is_text() -> None:
     """Another type is refused as such."""
-    with pytest.raises(InvalidTypeError, match="a seed must be text, not int"):
+    with pytest.raises(InvalidTypeError, match="a seed must be a string, not int"):
         FixedSeeds([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
@@ -602,6 +603,38 @@ def test_a_wrong_write_is_seen_by_the_type_checker(tmp_path: Path) -> None:
     result = pyright(path)
 
     assert "2 errors" in result.stdout, result.stdout
+
+
+def mypy(path: Path) -> subprocess.CompletedProcess[str]:
+    """Have mypy read one file strictly, as a user's project would."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, str(path)]
+    return subprocess.run(
+        command, cwd=path.parent, capture_output=True, text=True, timeout=110, check=False
+    )
+
+
+def test_the_other_type_checker_finds_no_error_in_a_users_file(tmp_path: Path) -> None:
+    """A record of which some fields are given included: that is how it is written."""
+    path = tmp_path / "user_code.py"
+    path.write_text(USER_CODE.read_text())
+    result = mypy(path)
+
+    assert (0, True) == (result.returncode, "Success" in result.stdout), result.stdout
+
+
+def test_a_record_that_is_filled_wrongly_is_seen_by_both_type_checkers(tmp_path: Path) -> None:
+    """A field of another type, and one that is not there."""
+    wrong = USER_CODE.read_text().replace(
+        "Profile(visits=state.visits.increment(by=w.actor)))",
+        "Profile(visits=3))\n    profile.write(lambda state, w: Profile(visit=state.visits))",
+        1,
+    )
+    path = tmp_path / "wrong.py"
+    path.write_text(wrong)
+    found = mypy(path)
+
+    assert "Found 2 errors" in found.stdout, found.stdout
+    assert "2 errors" in pyright(path).stdout
 
 
 def test_a_users_file_runs() -> None:

@@ -24,16 +24,16 @@ from meshlib import (
     MeshConfig,
     MeshRuntime,
     NotReadyError,
-    PolicyState,
     RateLimitConfig,
     RateLimitStats,
     RouteDecision,
-    RouteReason,
     WorkerState,
     WriteReceipt,
     __version__,
 )
 from meshlib.crdt import GCounter, LWWMap, ORMap, ORSet, PNCounter, Record, lattice
+from meshlib.routing import RouteReason
+from meshlib.state import PolicyState
 
 
 @lattice(name="user-code.profile")
@@ -41,6 +41,7 @@ class Profile(Record):
     """A record of one's own: its fields are lattices."""
 
     visits: GCounter = GCounter()
+    tags: ORSet[str] = ORSet()
 
 
 async def use(mesh: MeshRuntime) -> None:
@@ -62,6 +63,12 @@ async def use(mesh: MeshRuntime) -> None:
 
     profile = mesh.document("profile", Profile)
     profile.write(lambda state, w: Profile(visits=state.visits.increment(by=w.actor)))
+    profile.write(
+        lambda state, w: (
+            Profile(tags=state.tags.add("x", dot=w.dot(state.tags)))
+            | Profile(visits=state.visits.increment(by=w.actor))
+        )
+    )
     assert_type(profile.state.visits.value, int)
 
     by_user: Document[ORMap[str, PNCounter]] = mesh.document("by user", ORMap.of(PNCounter))

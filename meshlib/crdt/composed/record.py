@@ -1,13 +1,13 @@
 """`@lattice`: a class whose fields are lattices becomes a lattice.
 
     @lattice(name="worker")
-    class WorkerRecord:
-        health: LWWRegister[bool]
-        load: MaxRegister[float]
-        tags: ORSet[str]
+    class Worker(Record):
+        health: LWWRegister[bool] = LWWRegister()
+        load: MaxRegister[float] = MaxRegister()
+        tags: ORSet[str] = ORSet()
 
 Joins, order, deltas, digests, encoding and registration follow from the fields; a delta is a
-record in which only some fields are given: `WorkerRecord(load=record.load.set(0.5))`.
+record in which only some fields are given: `Worker(load=worker.load.set(0.5))`.
 """
 
 from __future__ import annotations
@@ -120,17 +120,34 @@ def _declared(cls: type[Any]) -> type[Any]:
     return attrs.define(kw_only=True, eq=False, repr=False, slots=True)(cls)
 
 
+def _check_default(owner: str, attribute: attrs.Attribute[Any]) -> None:
+    """Refuse a default that holds something: a record without arguments is empty."""
+    default: Any = attribute.default
+    if default is attrs.NOTHING or default is None:
+        return
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = None if default.takes_self else default.factory()
+    if default is not None and not (hasattr(default, "is_bottom") and default.is_bottom()):
+        raise InvalidValueError(
+            f"{owner}.{attribute.name}: a default must be an empty state, such as ORSet()"
+        )
+
+
 def _with_defaults(cls: Any, types: Mapping[str, type[Any]]) -> None:
-    """Let every field be left out, and check the class of those given."""
+    """Let every field be left out, and check the class of those given.
+
+    An empty state that a field has for a default is made anew for each record: it would be one
+    container for all of them.
+    """
     make: Callable[..., None] = cls.__init__
-    required = [
-        attribute.name
-        for attribute in attrs.fields(cls)
-        if attribute.default is attrs.NOTHING and attribute.init
-    ]
+    made_anew = []
+    for attribute in attrs.fields(cls):
+        _check_default(cls.__name__, attribute)
+        if attribute.init and not isinstance(attribute.default, attrs.Factory):  # type: ignore[arg-type]
+            made_anew.append(attribute.name)
 
     def initialise(self: Any, **components: Any) -> None:
-        for name in required:
+        for name in made_anew:
             if components.get(name) is None:
                 components[name] = types[name]()
         make(self, **components)
@@ -160,14 +177,14 @@ def lattice(
 ) -> Callable[[type[T]], type[T]]:
     """Declare a class whose fields are lattices to be a lattice, and register it.
 
-    >>> from meshlib.crdt import Dot, MaxRegister, ORSet, lattice
+    >>> from meshlib.crdt import Dot, MaxRegister, ORSet, Record, lattice
     >>> from meshlib.identity import actor_id
     >>> here, there = actor_id("here", 1), actor_id("there", 1)
 
     >>> @lattice(name="example.worker")
-    ... class Worker:
-    ...     load: MaxRegister[float]
-    ...     tags: ORSet[str]
+    ... class Worker(Record):
+    ...     load: MaxRegister[float] = MaxRegister()
+    ...     tags: ORSet[str] = ORSet()
 
     A write of a field is a record in which only that field is given:
 
@@ -186,8 +203,9 @@ def lattice(
 
     The class may be a plain one with annotations or an attrs class; either way its objects are
     containers: changed in place by `absorb`, and not hashable. Each field can be left out of
-    the constructor and is then empty. A type checker knows that of fields that say so:
-    `tags: ORSet[str] = attrs.field(factory=ORSet)`.
+    the constructor and is then empty, one of its own for each record. A type checker knows that
+    of fields that say so, as above, and what a record can do of a class that inherits `Record`;
+    a plain class, and fields without a default, do the same when they run.
 
     A field that is added later is no new type: give the record the next version and say since
     when the field is there. A node one version behind is then written to without it
@@ -200,7 +218,8 @@ def lattice(
         since: the version in which each later field was added.
 
     Raises:
-        InvalidValueError: a bad name or version, or the name is taken.
+        InvalidValueError: a bad name or version, the name is taken, or a field's default is not
+            empty.
         InvalidTypeError: a field that is no lattice, or no field at all.
     """
     if not _NAME.fullmatch(name):

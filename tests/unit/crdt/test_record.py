@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 from collections.abc import Callable
+from copy import copy
+from functools import partial
 from typing import Any
 
 import attrs
@@ -221,6 +223,40 @@ def test_bad_declarations_are_refused() -> None:
 class Versioned:
     kept: GCounter
     added: GCounter
+
+
+def test_a_default_is_empty_and_each_records_own() -> None:
+    """One container for all of them would put what one was told into every other one."""
+
+    @lattice(name="test-defaults")
+    class Defaults(Record):
+        tags: ORSet[str] = ORSet()
+        count: GCounter = GCounter()
+
+    one = Defaults()
+    one.absorb(Defaults(tags=one.tags.add("x", dot=Dot(ALICE, 1))))
+
+    assert {"x"} == one.tags.value
+    assert Defaults().is_bottom()
+    assert Defaults(count=GCounter()).is_bottom()
+    assert Defaults().tags is not Defaults().tags
+
+
+def test_a_default_that_holds_something_is_refused() -> None:
+    """A record without arguments is the least of all."""
+    defaults: tuple[Any, ...] = (GCounter().increment(by=ALICE), 3)
+    for number, default in enumerate(defaults):
+        with pytest.raises(InvalidValueError, match="a default must be an empty state"):
+
+            @lattice(name=f"test-full-{number}")
+            class Full(Record):
+                count: GCounter = default
+
+        with pytest.raises(InvalidValueError, match="a default must be an empty state"):
+
+            @lattice(name=f"test-full-factory-{number}")
+            class FullByFactory(Record):
+                count: GCounter = attrs.field(factory=partial(copy, default))
 
 
 def test_a_record_is_written_for_a_peer_one_version_behind() -> None:
