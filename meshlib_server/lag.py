@@ -60,6 +60,7 @@ class _WatchingSelector(selectors.DefaultSelector):
         self._looked_at: float | None = None
 
     def select(self, timeout: float | None = None) -> Any:
+        """Wait for what is ready, and note how long the turn before took."""
         if self._looked_at is not None:
             self._lag.add(time.monotonic() - self._looked_at)
         found = super().select(timeout)

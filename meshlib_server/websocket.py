@@ -247,6 +247,7 @@ class _OutgoingConnection:
         self._connection = connection
 
     async def send(self, frames: Sequence[bytes]) -> None:
+        """Write frames, in order; see `Connection`."""
         try:
             for frame in frames:
                 await self._connection.send(frame)
@@ -254,13 +255,17 @@ class _OutgoingConnection:
             raise ConnectionResetError(str(error)) from error
 
     async def wait_closed(self) -> None:
+        """Return once the connection is gone; see `Connection`."""
         await self._connection.wait_closed()
 
     async def close(self) -> None:
+        """Close with a handshake."""
         await self._connection.close()
 
     def abort(self) -> None:
+        """Drop the connection at once."""
         self._connection.transport.abort()
 
     def why_closed(self) -> LinkFailure:
+        """Return what the accepting side said when it closed."""
         return LinkFailure.told(self._connection.close_reason or "")

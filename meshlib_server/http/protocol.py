@@ -54,6 +54,7 @@ class _Flow(FlowControl):
         self._protocol = protocol
 
     def resume_reading(self) -> None:
+        """Read on, unless enough waits for its answer."""
         if not self._protocol.has_enough:
             super().resume_reading()
 
@@ -66,13 +67,16 @@ class _GentleTransport:
         self._protocol = protocol
 
     def write(self, data: bytes) -> None:
+        """Write, unless the end has begun."""
         if not self._protocol.is_lingering:
             self._transport.write(data)
 
     def close(self) -> None:
+        """Close, but read what still comes for a while."""
         self._protocol.linger()
 
     def is_closing(self) -> bool:
+        """Tell whether the end has begun."""
         return self._protocol.is_lingering or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -83,6 +84,36 @@ def test_everything_exported_has_a_docstring(name: str) -> None:
             ]
 
     assert silent == []
+
+
+def silent_members(tree: ast.AST, owner: str = "") -> Iterator[str]:
+    """Yield the classes and functions without a docstring whose own name has no `_` before it.
+
+    Those of private classes too: the name is what whoever reads a call sees.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If | ast.Try):
+            yield from silent_members(node, owner)
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        words = {word.id for one in node.decorator_list for word in ast.walk(one)
+                 if isinstance(word, ast.Name)}  # fmt: skip
+        words |= {word.attr for one in node.decorator_list for word in ast.walk(one)
+                  if isinstance(word, ast.Attribute)}  # fmt: skip
+        is_told_elsewhere = bool(words & {"overload", "setter", "deleter"})
+        if not (node.name.startswith("_") or is_told_elsewhere or ast.get_docstring(node)):
+            yield f"{owner}{node.name}"
+        if isinstance(node, ast.ClassDef):
+            yield from silent_members(node, f"{node.name}.")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_everything_with_a_public_name_has_a_docstring(name: str) -> None:
+    """Exported or not, and on whatever class."""
+    path = ROOT / name.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+    assert [] == list(silent_members(ast.parse(source.read_text())))
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -199,6 +199,7 @@ def _replaced(
 
 class _RepeatingContext(OperationContext):
     def dot(self) -> Dot:
+        """Mint the same dot each time: that is the fault."""
         self.dots.append(Dot(self.actor, 1))
         return self.dots[-1]
 

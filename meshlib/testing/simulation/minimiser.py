@@ -104,6 +104,7 @@ class _Search:
         self._runs = 1
 
     def minimise(self, scenario: Scenario) -> Minimised:
+        """Return the shortest scenario found that still fails the same way."""
         scenario = self._shorten(scenario)
         scenario = self._drop_incidents(scenario)
         left_out = []

@@ -330,6 +330,7 @@ class _Draft:
         amount: float = 0.0,
         is_final: bool = False,
     ) -> None:
+        """Draw when an incident begins and how long it lasts, and note it."""
         rng = self.rng
         latest = max(BOOT_S, self.duration_s - 1.0)
         self.incidents.append(
@@ -345,6 +346,7 @@ class _Draft:
         )
 
     def one(self) -> tuple[str, ...]:
+        """Draw one of the nodes."""
         return (self.rng.choice(self.names),)
 
     def some(self) -> tuple[str, ...]:
@@ -360,6 +362,7 @@ class _Draft:
         return tuple(drawn)
 
     def new(self, count: int) -> tuple[str, ...]:
+        """Return the names of nodes that are added."""
         names = tuple(f"n{self.new_names + index}" for index in range(count))
         self.new_names += count
         return names
