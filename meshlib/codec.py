@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
+from meshlib.arguments import with_article
 from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError, LimitError
 from meshlib.limits import DECODE_DEPTH_MAX, FRAME_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 
@@ -119,14 +120,14 @@ def _canonical(value: Any, depth: int) -> Any:
         return [_canonical(item, depth - 1) for item in value]
     if kind is dict:
         return _canonical_map(value, depth)
-    raise InvalidTypeError(f"a {kind.__name__} cannot be replicated")
+    raise InvalidTypeError(f"{with_article(kind.__name__)} cannot be replicated")
 
 
 def _canonical_map(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
     pairs: list[tuple[bytes, Any, Any]] = []
     for key, item in value.items():
         if type(key) not in (str, bytes, int):
-            raise InvalidTypeError(f"a {type(key).__name__} cannot be a key of a map")
+            raise InvalidTypeError(f"{with_article(type(key).__name__)} cannot be a key of a map")
         canonical_key = _canonical(key, depth - 1)
         try:
             packed = pack(canonical_key)
@@ -241,4 +242,4 @@ def _check_key_kind(key: Any, depth: int) -> None:
         for item in key:
             _check_key_kind(item, depth - 1)
     elif kind not in (str, bytes, int):
-        raise InvalidTypeError(f"a {kind.__name__} cannot be a key or an element")
+        raise InvalidTypeError(f"{with_article(kind.__name__)} cannot be a key or an element")

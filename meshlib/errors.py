@@ -29,6 +29,7 @@ Errors carry typed fields; `reason` is a `RejectReason` and doubles as the label
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 __all__ = [
@@ -193,7 +194,7 @@ class DocumentTypeError(LocalError, TypeError):
     """A document of that name exists with another type. State unchanged."""
 
     def __init__(self, document: str, *, held: str, wanted: str) -> None:
-        super().__init__(f"document {document!r} is a {held}, not a {wanted}")
+        super().__init__(f"document {document!r} is of type {held}, not of type {wanted}")
         self.document = document
         self.held = held
         self.wanted = wanted
@@ -289,15 +290,18 @@ class InternalError(MeshError):
 
 
 def check_several(what: str, values: object) -> None:
-    """Refuse one text where several are meant: it would be taken for its characters. O(1).
+    """Refuse what is not several: one text, say, would be taken for its characters. O(1).
 
     Args:
         what: what the values are, for the message; the value itself may be a secret.
         values: what a caller gave.
 
     Raises:
-        InvalidTypeError: it is a text, or bytes.
+        InvalidTypeError: it is a text or bytes, or cannot be iterated over.
     """
     if isinstance(values, str | bytes | bytearray):
         kind = type(values).__name__
         raise InvalidTypeError(f"{what} must be several, such as a list, and not one {kind}")
+    if not isinstance(values, Iterable):
+        kind = "None" if values is None else type(values).__name__
+        raise InvalidTypeError(f"{what} must be several, such as a list, not {kind}")

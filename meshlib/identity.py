@@ -64,7 +64,7 @@ def check_name(what: str, name: object, *, bytes_max: int = NODE_NAME_BYTES_MAX)
         LimitError: longer than `bytes_max` in UTF-8.
     """
     if not isinstance(name, str):
-        raise InvalidTypeError(f"{what} must be text, not {type(name).__name__}")
+        raise InvalidTypeError(f"{what} must be a string, not {type(name).__name__}")
     if not name:
         raise InvalidValueError(f"{what} must not be empty")
     try:
@@ -130,7 +130,7 @@ def check_address(what: str, address: object, *, port_min: int = 1) -> str:
         LimitError: longer than `limits.ADDRESS_BYTES_MAX`.
     """
     if not isinstance(address, str):
-        raise InvalidTypeError(f"{what} must be text, not {type(address).__name__}")
+        raise InvalidTypeError(f"{what} must be a string, not {type(address).__name__}")
     if len(address) > ADDRESS_BYTES_MAX:
         raise LimitError(f"{what} bytes", size=len(address), limit=ADDRESS_BYTES_MAX)
     if is_unspecified_address(address):

@@ -7,6 +7,7 @@ local verb included, the driver drains `packets_to_send` and `events` and arms o
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Final, TypeVar
 
 from attrs import field, frozen
 
+from meshlib.arguments import check_callable, check_kind, check_number, check_text, checked_types
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
 from meshlib.errors import (
@@ -47,7 +49,7 @@ from meshlib.replication import (
 )
 from meshlib.routing import LEASE_DOCUMENT, RouteDecision, VolatileUpdate, WorkerLeases
 from meshlib.startup import Startup, StartupConfig
-from meshlib.state import WRITTEN_OFF_DOCUMENT, Documents, WrittenOff
+from meshlib.state import WRITTEN_OFF_DOCUMENT, Documents, WrittenOff, check_free_name
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode", "NodeState"]
@@ -95,7 +97,7 @@ def _gossip(settings: GossipConfig | str) -> GossipConfig:
     return GossipConfig.of(settings) if isinstance(settings, str) else settings
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class MeshConfig:
     """Who a node is, and its settings.
 
@@ -112,7 +114,12 @@ class MeshConfig:
         replication: the replica's settings.
         rate_limit: the limiter's settings.
         startup: what is decided before this node is ready.
-        clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped.
+        clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped; over 0.
+
+    Raises:
+        InvalidTypeError: a setting of another type.
+        ConfigError: one that cannot hold.
+        LocalError: a name that cannot travel.
     """
 
     name: str
@@ -133,6 +140,14 @@ class MeshConfig:
         Raises:
             LocalError: names what is wrong.
         """
+        if self.full_mesh_threshold < 0:
+            raise ConfigError(
+                f"full_mesh_threshold must be 0 or more, got {self.full_mesh_threshold}"
+            )
+        if not 0 < self.clock_skew_max_s < math.inf:
+            raise ConfigError(
+                f"clock_skew_max_s must be over 0 and finite, got {self.clock_skew_max_s}"
+            )
         check_name("the node's name", self.name)
         check_name("the cluster's name", self.cluster_name, bytes_max=CLUSTER_NAME_BYTES_MAX)
         for what, label in (("region", self.region), ("zone", self.zone)):
@@ -162,6 +177,7 @@ class MeshNode:
     Raises:
         ConfigError: the configuration has no address, or the port of its address is still 0, so
             that nobody could reach it.
+        InvalidTypeError: an argument of another type.
 
     Every `now` must be a reading of one monotonic clock, and is judged by `MonotonicTime` before
     anything is done: InvalidTypeError, InvalidValueError or ForeignClockError, with nothing
@@ -176,6 +192,10 @@ class MeshNode:
         wall_clock: Callable[[], float],
         now: float,
     ) -> None:
+        check_kind("config", config, MeshConfig, wanted="a MeshConfig")
+        check_kind("rng", rng, random.Random, wanted="a random.Random")
+        check_callable("wall_clock", wall_clock, wanted="a function that returns seconds")
+        check_number("now", now, wanted="a number of seconds")
         if config.address is None:
             raise ConfigError("a node needs an address; a runtime takes its transport's")
         _check_own_address(config.address, port_min=1)
@@ -312,9 +332,11 @@ class MeshNode:
         the other side of a broken network lets both sides take themselves for whole.
 
         Raises:
+            InvalidTypeError: the name is no text.
             UnknownKeyError: there is no such member.
             MemberInReachError: it is neither Down nor Leaving. State unchanged after either.
         """
+        check_text("name", name)
         known = {member.name: member for member in self.members()}
         member = known.get(name)
         if member is None:
@@ -373,7 +395,12 @@ class MeshNode:
         Args:
             kind: which one; a later text of the same kind takes its place.
             text: one line; empty when it is over.
+
+        Raises:
+            InvalidTypeError: one of them is no text. State unchanged.
         """
+        check_text("kind", kind)
+        check_text("text", text)
         if text:
             self._noted_problems[kind] = text
         else:
@@ -384,7 +411,12 @@ class MeshNode:
         return kind in self._noted_problems
 
     def seen_by(self, receipt: WriteReceipt) -> frozenset[str]:
-        """Return the peers known to hold a write, this node not counted. O(peers)."""
+        """Return the peers known to hold a write, this node not counted. O(peers).
+
+        Raises:
+            InvalidTypeError: no receipt.
+        """
+        check_kind("receipt", receipt, WriteReceipt, wanted="a WriteReceipt")
         return self._tracker.seen_by(receipt.actor, receipt.sequence)
 
     def request_acknowledgements(self, *, is_wanted: bool) -> None:
@@ -397,9 +429,10 @@ class MeshNode:
         """Return a document with its type, made empty when it is not there; see `Document`. O(1).
 
         Args:
-            name: the same on every node.
+            name: the same on every node; none that `check_free_name` says is the library's own.
             kind: a registered class of lattices.
         """
+        check_free_name(name)
         return Document(self.replica, name, kind=kind)
 
     def route(self, model_id: str, text: str) -> RouteDecision:

@@ -204,7 +204,7 @@ def read_text(wire: Any, what: str, *, bytes_max: int, is_empty_allowed: bool = 
         LimitExceeded: over `bytes_max`.
     """
     if type(wire) is not str:
-        raise DecodeError(f"{what} must be text, not {type(wire).__name__}")
+        raise DecodeError(f"{what} must be a string, not {type(wire).__name__}")
     size = len(wire)
     if size > bytes_max >> 2 and (size > bytes_max or len(wire.encode()) > bytes_max):
         raise LimitExceeded(what, size=size, limit=bytes_max)

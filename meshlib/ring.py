@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 
+from meshlib.arguments import check_count, check_text
 from meshlib.errors import (
     EmptyRingError,
     InvalidTypeError,
@@ -53,7 +54,8 @@ class ConsistentHashRing:
         virtual_nodes: points of each node, 1 to 4,096. More spread the load more evenly.
 
     Raises:
-        InvalidTypeError: a name that is not text, or one text in place of the names.
+        InvalidTypeError: a name that is no text, one text in place of the names, or
+            `virtual_nodes` that is no integer.
         InvalidValueError: an empty name, or `virtual_nodes` under 1.
         LimitError: more than 4,096 virtual nodes, or more than 4,096 nodes.
     """
@@ -61,8 +63,7 @@ class ConsistentHashRing:
     __slots__ = ("_nodes", "_owners", "_points", "_virtual_nodes")
 
     def __init__(self, nodes: Iterable[str] = (), *, virtual_nodes: int = VIRTUAL_NODES) -> None:
-        if virtual_nodes < 1:
-            raise InvalidValueError(f"virtual_nodes must be at least 1, got {virtual_nodes}")
+        check_count("virtual_nodes", virtual_nodes, least=1)
         if virtual_nodes > VIRTUAL_NODES_MAX:
             raise LimitError("virtual nodes", size=virtual_nodes, limit=VIRTUAL_NODES_MAX)
         self._virtual_nodes = virtual_nodes
@@ -103,8 +104,10 @@ class ConsistentHashRing:
         """Take a node off the ring. O(points).
 
         Raises:
+            InvalidTypeError: the name is no text. Nothing changed.
             UnknownKeyError: it is not there. Nothing changed.
         """
+        _name_bytes(node)
         if node not in self._nodes:
             raise UnknownKeyError("node", node)
         self.update(self._nodes - {node})
@@ -148,11 +151,12 @@ class ConsistentHashRing:
             count: how many owners, at least 1; all nodes when there are fewer.
 
         Raises:
+            InvalidTypeError: the key is no text, or `count` no integer.
             InvalidValueError: `count` under 1.
             EmptyRingError: there are no nodes.
         """
-        if count < 1:
-            raise InvalidValueError(f"count must be at least 1, got {count}")
+        check_text("key", key)
+        check_count("count", count, least=1)
         if not self._nodes:
             raise EmptyRingError("a ring without nodes has no owners")
         wanted = min(count, len(self._nodes))
@@ -170,6 +174,7 @@ class ConsistentHashRing:
         """Return the first owner of a key. O(log points).
 
         Raises:
+            InvalidTypeError: the key is no text.
             EmptyRingError: there are no nodes.
         """
         return self.owners(key, count=1)[0]
@@ -187,9 +192,10 @@ def rendezvous(key: str, candidates: Iterable[str]) -> list[str]:
         candidates: names; one named twice counts once.
 
     Raises:
-        InvalidTypeError: a name that is not text, or one text in place of the names.
+        InvalidTypeError: a key or a name that is no text, or one text in place of the names.
         InvalidValueError: an empty name.
     """
+    check_text("key", key)
     check_several("the candidates", candidates)
     prefix = hash64_text(key).to_bytes(8, "big")
     weights = {name: hash64(prefix + _name_bytes(name)) for name in candidates}

@@ -14,6 +14,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from meshlib.arguments import checked_types
 from meshlib.errors import ConfigError, NotReadyError
 from meshlib.ratelimit import GLOBAL_KEY, Decision, LimitSettings
 
@@ -44,7 +45,7 @@ def _startup_mode(mode: str) -> StartupMode:
         raise ConfigError(f"must be one of {known}, got {mode!r}") from None
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class StartupConfig:
     """What a node decides before it is ready.
 

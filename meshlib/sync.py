@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from meshlib.arguments import check_text
 from meshlib.crdt import LWWMap
-from meshlib.errors import UnknownKeyError
+from meshlib.errors import UnknownKeyError, check_several
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 from meshlib.ratelimit import GLOBAL_KEY, LimitSettings
 from meshlib.replication import Change, Replica, WriteReceipt
@@ -172,7 +173,12 @@ class MeshSyncManager:
             self._forget_tenant(worker_id, model_id)
 
     def get_worker_state(self, worker_id: str) -> WorkerState | None:
-        """Return a worker, or None. O(1)."""
+        """Return a worker, or None. O(1).
+
+        Raises:
+            InvalidTypeError: the id is no text.
+        """
+        check_text("worker_id", worker_id)
         return self.workers.get(worker_id)
 
     def get_all_worker_states(self) -> list[WorkerState]:
@@ -208,7 +214,12 @@ class MeshSyncManager:
         return self.policies.remove(model_id)
 
     def get_policy_state(self, model_id: str) -> PolicyState | None:
-        """Return a model's policy, or None. O(1)."""
+        """Return a model's policy, or None. O(1).
+
+        Raises:
+            InvalidTypeError: the id is no text.
+        """
+        check_text("model_id", model_id)
         return self.policies.get(model_id)
 
     def get_all_policy_states(self) -> list[PolicyState]:
@@ -246,6 +257,7 @@ class MeshSyncManager:
         Errors are those of `sync_tree_operation`, of these operations together: the tenants of all
         of them must find room. `check_tree_operation` tells which one is wrong in itself.
         """
+        check_several("operations", operations)
         characters_max = self.policy(model_id).config.characters_max
         self.trees.check(model_id, operations, characters_max=characters_max)
         return [self.sync_tree_operation(model_id, operation) for operation in operations]
@@ -256,7 +268,12 @@ class MeshSyncManager:
         self.trees.check(model_id, (operation,), characters_max=characters_max)
 
     def get_tree_state(self, model_id: str) -> TreeState | None:
-        """Return a model's tree as operations, or None when there is none that can be read."""
+        """Return a model's tree as operations, or None when there is none that can be read.
+
+        Raises:
+            InvalidTypeError: the id is no text.
+        """
+        check_text("model_id", model_id)
         return self.trees.state(model_id)
 
     def tree_slices(self, model_id: str) -> Iterator[tuple[TreeInsert, ...]]:
@@ -264,11 +281,20 @@ class MeshSyncManager:
 
         Large trees take long to list. Between two slices the caller may do something else, and the
         tree may change: what comes or goes meanwhile is listed or not.
+
+        Raises:
+            InvalidTypeError: the id is no text.
         """
+        check_text("model_id", model_id)
         return self.trees.slices(model_id)
 
     def get_tree_version(self, model_id: str) -> int | None:
-        """Return the version of a model's tree, or None when there is none that can be read."""
+        """Return the version of a model's tree, or None when there is none that can be read.
+
+        Raises:
+            InvalidTypeError: the id is no text.
+        """
+        check_text("model_id", model_id)
         return self.trees.version(model_id)
 
     def match_tree(self, model_id: str, text: str) -> TreeMatch:
@@ -318,7 +344,12 @@ class MeshSyncManager:
         return self.app.set(key, value)
 
     def get_config(self, key: str) -> bytes | None:
-        """Return a key's bytes, or None. O(1)."""
+        """Return a key's bytes, or None. O(1).
+
+        Raises:
+            InvalidTypeError: the key is no text.
+        """
+        check_text("key", key)
         return self.app.get(key)
 
     def delete_config(self, key: str) -> WriteReceipt:

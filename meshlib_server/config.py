@@ -226,6 +226,7 @@ class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that is given twice, where YAML takes the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping, and refuse a key that is there twice."""
         seen: set[str] = set()
         for key, _ in node.value:
             name = str(key.value)
@@ -376,8 +377,9 @@ def _check_model(model: ModelSettings, path: str) -> None:
     try:
         structure(config, CacheAwareConfig)
     except StructureError as error:
-        problems = [(f"{path}.policy.config.{name}", text) for name, text in error.problems]
-        raise ConfigError(str(StructureError(problems))) from None
+        problems = [(f"{path}.policy.config.{name}", text) for name, text in error.problems if name]
+        if problems:  # and not the ranges, which are of no one field there, and are told below
+            raise ConfigError(str(StructureError(problems))) from None
     understood = CacheAwareConfig.parse(model.policy.config_text())
     for name, value in config.items():
         if getattr(understood, name) != value:

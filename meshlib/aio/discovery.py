@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from meshlib.aio.transport import QuietLog, join_address, split_address
-from meshlib.errors import ConfigError, InvalidTypeError, check_several
+from meshlib.arguments import check_callable, check_kind, check_path, check_text
+from meshlib.errors import ConfigError, check_several
 
 __all__ = [
     "Discovery",
@@ -63,11 +64,8 @@ class FixedSeeds:
     def __init__(self, addresses: Iterable[str]) -> None:
         check_several("seeds", addresses)
         self._addresses = tuple(dict.fromkeys(addresses))
-        given: tuple[object, ...] = self._addresses
-        for address in given:
-            if not isinstance(address, str):
-                kind = type(address).__name__
-                raise InvalidTypeError(f"a seed must be text, not {kind}")
+        for address in self._addresses:
+            check_text("a seed", address)
             split_address(address)
 
     async def addresses(self) -> tuple[str, ...]:
@@ -89,18 +87,20 @@ class DnsSeeds:
 
     Raises:
         ConfigError: one of the names is no address.
-        InvalidTypeError: one text in place of several.
+        InvalidTypeError: one text in place of several, or one of them is no text.
     """
 
     is_fixed = False
 
     def __init__(self, names: Iterable[str], *, resolver: Resolver = _look_up) -> None:
         check_several("names of seeds", names)
+        check_callable("resolver", resolver, wanted="a function")
         self._names = tuple(dict.fromkeys(names))
         self._resolver = resolver
         self._known: dict[str, tuple[str, ...]] = {}
         self._log = QuietLog(_logger)
         for name in self._names:
+            check_text("a name of seeds", name)
             split_address(name)
 
     async def addresses(self) -> tuple[str, ...]:
@@ -126,11 +126,15 @@ class FileSeeds:
 
     Args:
         path: the file; it may come into being later.
+
+    Raises:
+        InvalidTypeError: it is no path.
     """
 
     is_fixed = False
 
     def __init__(self, path: Path | str) -> None:
+        check_path("path", path)
         self._path = Path(path)
         self._known: tuple[str, ...] = ()
         self._log = QuietLog(_logger)
@@ -166,10 +170,16 @@ class SeveralSources:
 
     Args:
         sources: asked at the same time.
+
+    Raises:
+        InvalidTypeError: one source in place of several, or one of them is none.
     """
 
     def __init__(self, sources: Iterable[Discovery]) -> None:
+        check_several("sources", sources)
         self._sources = tuple(sources)
+        for source in self._sources:
+            check_kind("a source", source, Discovery, wanted="a Discovery, such as FixedSeeds")
 
     @property
     def is_fixed(self) -> bool:

@@ -48,10 +48,17 @@ def encode_hello(token: str | None) -> bytes:
     """
     if token is not None and not token:
         raise ConfigError("a peer token must not be empty")
-    secret = (token or "").encode()
+    secret = _encoded(token or "")
     if len(secret) > HELLO_BYTES_MAX - _HELLO_HEADER_BYTES:
         raise ConfigError(f"a peer token may have {HELLO_BYTES_MAX - _HELLO_HEADER_BYTES} bytes")
     return encode_frame(MAGIC + bytes([HELLO_VERSION]) + secret)
+
+
+def _encoded(token: str) -> bytes:
+    try:
+        return token.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("a peer token cannot be encoded as UTF-8") from None
 
 
 def encode_refusal(word: str) -> bytes:
@@ -74,12 +81,15 @@ class TokenCheck:
     Args:
         tokens: those accepted, several while they are being rotated; none: only a hello
             without a token is accepted, so that a half-configured cluster fails visibly.
+
+    Raises:
+        ConfigError: one that cannot be encoded.
     """
 
     __slots__ = ("_digests",)
 
     def __init__(self, tokens: Collection[str]) -> None:
-        self._digests = tuple(_digest(token.encode()) for token in tokens) or (_digest(b""),)
+        self._digests = tuple(_digest(_encoded(token)) for token in tokens) or (_digest(b""),)
 
     def accepts(self, token: bytes) -> bool:
         """Tell whether a token is one of those accepted. O(tokens), always all of them."""

@@ -156,7 +156,8 @@ class MeshFront:
         Raises:
             DocumentTypeError: it exists with another type.
             InvalidTypeError: the class is not registered, or the name is no text.
-            InvalidValueError: a malformed name.
+            InvalidValueError: a malformed name, or one of the library's own: those of its stores,
+                and those under a prefix that it keeps for itself, such as `tree:`.
             LimitError: one more document than allowed, or too long a name.
         """
         return self._entered().document(name, kind)

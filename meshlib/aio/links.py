@@ -26,6 +26,7 @@ from meshlib.aio.transport import (
     QuietLog,
     TransportCounters,
 )
+from meshlib.arguments import checked_types
 from meshlib.limits import FRAME_BYTES_MAX, MEMBERS_MAX, PEER_QUEUE_BYTES_MAX
 
 __all__ = ["Connection", "LinkConfig", "OutgoingLinks", "bound_silence"]
@@ -76,7 +77,7 @@ class Connection(Protocol):
         ...
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class LinkConfig:
     """How outgoing links are kept.
 

@@ -23,6 +23,7 @@ from meshlib.aio.transport import (
     join_address,
     refusal_word,
 )
+from meshlib.arguments import checked_types
 from meshlib.errors import RejectReason, RemoteError
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
 
@@ -35,7 +36,7 @@ _ACCEPT_BATCH = 64
 """Connections taken before the rest of the program has its turn."""
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class ListenerConfig:
     """What a listener grants to those who connect.
 
@@ -72,10 +73,12 @@ class _AcceptedConnection(asyncio.Protocol):
         self._resumption: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take note of the transport; asyncio calls it first."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Take what came, and hand on the frames that are whole."""
         if self._transport is None or self._transport.is_closing():
             return
         is_welcome = True
@@ -94,6 +97,7 @@ class _AcceptedConnection(asyncio.Protocol):
             self._resumption = asyncio.create_task(self._resume_when_welcome())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Let go of the connection; asyncio calls it once, and last."""
         for future in (self.settled, self.closed):
             if not future.done():
                 future.set_result(None)

@@ -23,6 +23,7 @@ from meshlib.aio.transport import (
     refusal_word,
     split_address,
 )
+from meshlib.arguments import check_kind, check_number, check_text
 from meshlib.errors import ConfigError, RejectReason, StateError, check_several
 from meshlib.limits import FRAME_BYTES_MAX, PEER_QUEUE_BYTES_MAX
 
@@ -125,6 +126,7 @@ class _Frame:
 
     @property
     def cost(self) -> int:
+        """What the frame takes of a link's room, in bytes."""
         return len(self.data) + FRAME_OVERHEAD_BYTES
 
 
@@ -208,9 +210,12 @@ class MemoryNetwork:
 
     Raises:
         ConfigError: a probability outside 0 to 1.
+        InvalidTypeError: a probability that is no number, or an `rng` that is none.
     """
 
     def __init__(self, *, loss_probability: float = 0.0, rng: random.Random | None = None) -> None:
+        if rng is not None:
+            check_kind("rng", rng, random.Random, wanted="a random.Random")
         self._hub = _Hub(rng or random.Random(), 0.0)
         self.lose(loss_probability)
 
@@ -235,10 +240,13 @@ class MemoryNetwork:
             groups: addresses; those in no group form one together.
 
         Raises:
-            InvalidTypeError: one address in place of a group. Nothing was changed.
+            InvalidTypeError: one address in place of a group, or one that is no text. Nothing was
+                changed.
         """
         for group in groups:
             check_several("the addresses of a group", group)
+            for address in group:
+                check_text("an address of a group", address)
         self._hub.groups = tuple(frozenset(group) for group in groups)
 
     def heal(self) -> None:
@@ -250,7 +258,9 @@ class MemoryNetwork:
 
         Raises:
             ConfigError: outside 0 to 1. Nothing was changed.
+            InvalidTypeError: no number. Nothing was changed.
         """
+        check_number("a loss probability", probability)
         if not 0.0 <= probability <= 1.0:
             raise ConfigError(f"a loss probability must be 0 to 1, got {probability}")
         self._hub.loss_probability = probability

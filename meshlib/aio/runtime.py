@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -24,8 +25,15 @@ from meshlib.aio.events import Conditions, EventStream, EventStreams
 from meshlib.aio.front import MeshFront
 from meshlib.aio.storage.keeper import SnapshotKeeper
 from meshlib.aio.storage.snapshots import SnapshotFile
-from meshlib.aio.transport import Transport
-from meshlib.errors import NameConflictError, NotReadyError, StateError
+from meshlib.aio.transport import Transport, check_transport
+from meshlib.arguments import check_callable, check_count, check_kind, check_number
+from meshlib.errors import (
+    ConfigError,
+    InvalidValueError,
+    NameConflictError,
+    NotReadyError,
+    StateError,
+)
 from meshlib.gossip import Event, NameConflict
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
 from meshlib.node import MeshConfig, MeshNode, NodeState
@@ -46,6 +54,13 @@ STOP_FLUSH_S = 0.5
 
 STOP_DRAIN_S = 1.25
 """How long a stop waits for what is queued, goodbye included."""
+
+
+def _check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None:
+        check_number("timeout_s", timeout_s, wanted="a number of seconds, or None")
+        if math.isnan(timeout_s):
+            raise InvalidValueError("timeout_s must be a number of seconds, or None, and not NaN")
 
 
 class MeshRuntime(MeshFront):
@@ -72,8 +87,9 @@ class MeshRuntime(MeshFront):
             quarter.
 
     Raises:
-        InvalidTypeError: `seeds` is one text, where a list of them is meant.
-        ConfigError: one of the seeds is no address.
+        InvalidTypeError: an argument of another type; `seeds` is one text, where a list of them
+            is meant, say.
+        ConfigError: one of the seeds is no address, or an interval that is not over 0.
     """
 
     def __init__(
@@ -87,6 +103,16 @@ class MeshRuntime(MeshFront):
         snapshots: SnapshotFile | None = None,
         seeds_refresh_s: float = 30.0,
     ) -> None:
+        check_kind("config", config, MeshConfig, wanted="a MeshConfig")
+        check_transport(transport)
+        if rng is not None:
+            check_kind("rng", rng, random.Random, wanted="a random.Random")
+        check_callable("wall_clock", wall_clock, wanted="a function that returns seconds")
+        if snapshots is not None:
+            check_kind("snapshots", snapshots, SnapshotFile, wanted="a SnapshotFile")
+        check_number("seeds_refresh_s", seeds_refresh_s)
+        if not 0 < seeds_refresh_s < math.inf:
+            raise ConfigError(f"seeds_refresh_s must be over 0 and finite, got {seeds_refresh_s}")
         super().__init__()
         self.config = config
         self._transport = transport
@@ -258,12 +284,14 @@ class MeshRuntime(MeshFront):
             timeout_s: seconds; None: no limit.
 
         Raises:
+            InvalidTypeError: a timeout that is no number.
             NotReadyError: not in time; it says what was tried and what each seed answered, and
                 is a TimeoutError too. The node goes on trying.
             NameConflictError: a live node has this node's name. The runtime has ended.
             StateError: it is not running.
         """
         node = self._entered()
+        _check_timeout(timeout_s)
         try:
             await self.wait_until(lambda: node.is_ready, timeout_s=timeout_s)
         except TimeoutError:
@@ -308,9 +336,12 @@ class MeshRuntime(MeshFront):
 
         Raises:
             TimeoutError: it did not hold in time.
+            InvalidTypeError: no function, or a timeout that is no number.
             StateError: the runtime is not running, or ended before.
             Exception: what ended the runtime, or what the condition raised.
         """
+        check_callable("condition", condition, wanted="a function")
+        _check_timeout(timeout_s)
         if not self.is_running:
             raise self._failure or StateError("the runtime is not running")
         await self._conditions.wait(condition, timeout_s=timeout_s)
@@ -334,9 +365,15 @@ class MeshRuntime(MeshFront):
 
         Raises:
             TimeoutError: not known in time; the write stays and spreads.
+            InvalidTypeError: no receipt, a count that is no integer, or a timeout no number.
+            InvalidValueError: a count under 0.
             StateError: the runtime is not running, or ended before.
         """
         node = self._entered()
+        check_kind("receipt", receipt, WriteReceipt, wanted="a WriteReceipt, as a write returns it")
+        if peer_count is not None:
+            check_count("peer_count", peer_count, least=0)
+        _check_timeout(timeout_s)
 
         def is_held() -> bool:
             holders = node.seen_by(receipt)

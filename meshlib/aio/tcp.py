@@ -22,6 +22,7 @@ from meshlib.aio.transport import (
     join_address,
     split_address,
 )
+from meshlib.arguments import check_kind, check_text
 from meshlib.errors import ConfigError, RejectReason, StateError, check_several
 
 __all__ = ["TcpTransport"]
@@ -42,23 +43,28 @@ class _OutgoingConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello; asyncio calls it first."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         transport.write(self._hello)
 
     def data_received(self, data: bytes) -> None:
+        """Take the word by which the other side refuses, and close."""
         # An accepting side has nothing to say but why it closes; or this is not one of ours.
         self._refusal = read_refusal(data)
         self.abort()
 
     def pause_writing(self) -> None:
+        """Have `send` wait: the operating system takes no more."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        """Let `send` go on."""
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Wake whoever waits; asyncio calls it once, and last."""
         if not self._closed.done():
             self._closed.set_result(None)
         self._writable.set()
@@ -76,19 +82,30 @@ class _OutgoingConnection(asyncio.Protocol):
             raise ConnectionResetError("the connection was lost")
 
     async def wait_closed(self) -> None:
+        """Return once the connection is gone; see `Connection`."""
         await asyncio.shield(self._closed)
 
     def why_closed(self) -> LinkFailure:
+        """Return what the accepting side said when it closed."""
         return LinkFailure.told(self._refusal)
 
     async def close(self) -> None:
+        """Send what was written, and close."""
         if self._transport is not None:
             self._transport.close()
             await self.wait_closed()
 
     def abort(self) -> None:
+        """Drop the connection at once."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _check_types(**given: tuple[object, type, str]) -> None:
+    """Refuse arguments that are neither None nor what they must be."""
+    for name, (value, kind, wanted) in given.items():
+        if value is not None:
+            check_kind(name, value, kind, wanted=wanted)
 
 
 class TcpTransport:
@@ -112,7 +129,7 @@ class TcpTransport:
     Raises:
         ConfigError: an address that cannot be used or advertised, TLS for one direction only,
             an empty or oversized token, or a silence that peers' idle links would exceed.
-        InvalidTypeError: one text in place of `accepted_tokens`.
+        InvalidTypeError: an argument of another type, or one text in place of `accepted_tokens`.
     """
 
     def __init__(
@@ -128,6 +145,15 @@ class TcpTransport:
         listener: ListenerConfig | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        _check_types(
+            advertise=(advertise, str, "a string"),
+            token=(token, str, "a string"),
+            server_tls=(server_tls, ssl.SSLContext, "an ssl.SSLContext"),
+            client_tls=(client_tls, ssl.SSLContext, "an ssl.SSLContext"),
+            links=(links, LinkConfig, "a LinkConfig"),
+            listener=(listener, ListenerConfig, "a ListenerConfig"),
+            rng=(rng, random.Random, "a random.Random"),
+        )
         self._listen = split_address(listen)
         self._advertise = split_address(advertise or listen)
         if is_unspecified(self._advertise[0]):
@@ -138,6 +164,8 @@ class TcpTransport:
         if (server_tls is None) != (client_tls is None):
             raise ConfigError("TLS needs a context for each direction")
         check_several("accepted_tokens", accepted_tokens)
+        for accepted in accepted_tokens:
+            check_text("an accepted token", accepted)
         self._hello = encode_hello(token)
         tokens = TokenCheck([*([token] if token else []), *accepted_tokens])
         self.counters = TransportCounters()

@@ -16,7 +16,8 @@ from typing import Protocol, Self
 
 from attrs import define, frozen
 
-from meshlib.errors import ConfigError, RejectReason
+from meshlib.arguments import check_text, kind_of
+from meshlib.errors import ConfigError, InvalidTypeError, RejectReason
 from meshlib.identity import is_unspecified_host
 
 __all__ = [
@@ -276,6 +277,23 @@ class Transport(Protocol):
         """
 
 
+_VERBS_OF_A_TRANSPORT = ("start", "send", "drop_link", "end_pause", "close_sender", "close")
+
+
+def check_transport(transport: object) -> None:
+    """Refuse what is no transport. O(1).
+
+    Raises:
+        InvalidTypeError: it lacks one of the verbs of `Transport`.
+    """
+    lacking = [verb for verb in _VERBS_OF_A_TRANSPORT if not hasattr(transport, verb)]
+    if lacking:
+        raise InvalidTypeError(
+            f"transport must be a Transport, such as TcpTransport(...), not {kind_of(transport)}: "
+            f"it lacks {', '.join(lacking)}"
+        )
+
+
 class QuietLog:
     """A logger that says each kind of thing at most once a minute, and how often it happened.
 
@@ -324,7 +342,9 @@ def split_address(address: str) -> tuple[str, int]:
 
     Raises:
         ConfigError: no host, no port, or a port outside 0 to 65,535.
+        InvalidTypeError: it is no text.
     """
+    check_text("an address", address)
     host, colon, port_text = address.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
     if is_bracketed:

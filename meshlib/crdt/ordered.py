@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, Generic, Self, TypeVar, cast
 
+from meshlib.arguments import with_article
 from meshlib.codec import encode_value
 from meshlib.crdt.registry import register
 from meshlib.crdt.wire import wire_digest
@@ -44,7 +45,7 @@ def order_rank(value: Any) -> tuple[Any, ...]:
         return (2, value)
     if kind is tuple:
         return (3, tuple(order_rank(item) for item in value))
-    raise InvalidTypeError(f"a {kind.__name__} has no place in the order of values")
+    raise InvalidTypeError(f"{with_article(kind.__name__)} has no place in the order of values")
 
 
 class _OrderedRegister(Generic[V]):

@@ -7,8 +7,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from meshlib.codec import canonical_order, check_key
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import wire_digest
-from meshlib.errors import InvalidTypeError, StateError, UnknownKeyError
+from meshlib.crdt.wire import cannot_join, wire_digest
+from meshlib.errors import StateError, UnknownKeyError
 from meshlib.reading import read_key_set, read_rows, require
 
 __all__ = ["GSet", "TwoPhaseSet"]
@@ -63,7 +63,7 @@ class GSet(Generic[E]):
             InvalidTypeError: the delta is of another class. State unchanged.
         """
         if delta.__class__ is not self.__class__:
-            raise InvalidTypeError(f"a GSet cannot join a {type(delta).__name__}")
+            raise cannot_join(self, delta)
         new = delta._elements - self._elements
         self._elements |= new
         return self._of(new)
@@ -190,7 +190,7 @@ class TwoPhaseSet(Generic[E]):
             InvalidTypeError: the delta is of another class. State unchanged.
         """
         if delta.__class__ is not self.__class__:
-            raise InvalidTypeError(f"a TwoPhaseSet cannot join a {type(delta).__name__}")
+            raise cannot_join(self, delta)
         removed = delta._removed - self._removed
         added = delta._added - self._added - self._removed
         self._removed |= removed

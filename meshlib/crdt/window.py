@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 from meshlib.crdt.registry import register, register_family
-from meshlib.crdt.wire import check_actor, check_amount, wire_digest
+from meshlib.crdt.wire import cannot_join, check_actor, check_amount, wire_digest
 from meshlib.errors import (
     DecodeError,
     InvalidTypeError,
@@ -190,7 +190,7 @@ class WindowCounter:
             InvalidTypeError: the delta is of another class. State unchanged.
         """
         if delta.__class__ is not self.__class__:
-            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(delta).__name__}")
+            raise cannot_join(self, delta)
         new = type(self)()
         for window, row in delta._windows.items():
             if not self._is_kept(window):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshlib.arguments import with_article
 from meshlib.clock import Stamp
 from meshlib.codec import pack
 from meshlib.errors import InvalidTypeError, InvalidValueError
@@ -15,12 +16,18 @@ from meshlib.hashing import hash64
 from meshlib.identity import ACTOR_BYTES
 from meshlib.reading import COUNT_MAX, STAMP_LOGICAL_MAX, STAMP_MS_MAX
 
-__all__ = ["check_actor", "check_amount", "check_stamp", "wire_digest"]
+__all__ = ["cannot_join", "check_actor", "check_amount", "check_stamp", "wire_digest"]
 
 
 def wire_digest(wire: Any) -> int:
     """Hash a canonical tree to 64 bits. O(size)."""
     return hash64(pack(wire))
+
+
+def cannot_join(state: object, other: object) -> InvalidTypeError:
+    """Make the error of a join with what is of another class."""
+    mine, theirs = (with_article(type(one).__name__) for one in (state, other))
+    return InvalidTypeError(f"{mine} cannot join {theirs}")
 
 
 def check_actor(actor: Any) -> None:

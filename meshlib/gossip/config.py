@@ -7,6 +7,7 @@ from typing import Self
 
 from attrs import evolve, frozen
 
+from meshlib.arguments import checked_types
 from meshlib.errors import ConfigError
 from meshlib.limits import FRAME_BYTES_MAX
 
@@ -39,7 +40,7 @@ class GossipProfile(StrEnum):
             raise ConfigError(f"gossip_profile must be one of {known}, got {name!r}") from None
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class GossipConfig:
     """How often a node probes, gossips and repairs. Durations are seconds.
 
@@ -106,6 +107,7 @@ class GossipConfig:
 
         Raises:
             ConfigError: names the setting and what it must be.
+            InvalidTypeError: a setting of another type, before any of these checks.
         """
         for name in (
             "probe_interval_s", "probe_timeout_s", "probe_timeout_min_s", "suspicion_multiplier",

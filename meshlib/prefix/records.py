@@ -82,7 +82,7 @@ def check_tenant(tenant: object) -> str:
         LimitError: longer than 1 KiB in UTF-8.
     """
     if not isinstance(tenant, str):
-        raise InvalidTypeError(f"a tenant must be text, not {type(tenant).__name__}")
+        raise InvalidTypeError(f"a tenant must be a string, not {type(tenant).__name__}")
     if not tenant:
         raise InvalidValueError("a tenant must not be empty")
     try:
@@ -103,7 +103,7 @@ def check_text(text: object) -> None:
         LimitError: too long.
     """
     if not isinstance(text, str):
-        raise InvalidTypeError(f"an entry must be text, not {type(text).__name__}")
+        raise InvalidTypeError(f"an entry must be a string, not {type(text).__name__}")
     if not text:
         raise InvalidValueError("the text of an entry must not be empty")
     if len(text) > TEXT_CHARACTERS_MAX:

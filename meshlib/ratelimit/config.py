@@ -8,6 +8,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from meshlib.arguments import checked_types
 from meshlib.errors import ConfigError
 from meshlib.limits import RATE_KEYS_MAX
 
@@ -38,7 +39,7 @@ def _partition_mode(mode: str) -> PartitionMode:
         raise ConfigError(f"partition_mode must be one of {known}, got {mode!r}") from None
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class RateLimitConfig:
     """Settings of the rate limiter.
 
@@ -69,6 +70,7 @@ class RateLimitConfig:
 
         Raises:
             ConfigError: names the setting and what it must be.
+            InvalidTypeError: a setting of another type, before any of these checks.
         """
         if not 0.01 <= self.report_interval_s <= 1.0:
             raise ConfigError(f"report_interval_s must be 0.01 to 1, got {self.report_interval_s}")

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from meshlib.arguments import check_kind, check_text
 from meshlib.errors import DecodeError, InvalidValueError, LocalError, UnknownKeyError
 from meshlib.ratelimit.records import GLOBAL_KEY, check_limit
 from meshlib.replication import WriteReceipt
@@ -47,7 +48,12 @@ class LimitSettings:
 
     @staticmethod
     def config_key(key: str) -> str:
-        """Return under which configuration key a limit is kept."""
+        """Return under which configuration key a limit is kept.
+
+        Raises:
+            InvalidTypeError: the key is no text.
+        """
+        check_text("key", key)
         return GLOBAL_LIMIT_CONFIG_KEY if key == GLOBAL_KEY else LIMIT_CONFIG_PREFIX + key
 
     def configured(self, key: str) -> int | None:
@@ -75,8 +81,11 @@ class LimitSettings:
             value: what is to be written under it.
 
         Raises:
+            InvalidTypeError: the key is no text, or the value no bytes.
             InvalidValueError: the key is one of a limit, and the value is none. Nothing changed.
         """
+        check_text("key", config_key)
+        check_kind("value", value, bytes, wanted="bytes")
         if config_key == LIMIT_CONFIG_PREFIX + GLOBAL_KEY:
             raise InvalidValueError(
                 f"key: the limit of {GLOBAL_KEY!r} is kept under {GLOBAL_LIMIT_CONFIG_KEY!r}"

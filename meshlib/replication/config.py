@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from meshlib.arguments import checked_types
 from meshlib.errors import ConfigError
 from meshlib.limits import (
     EVENTS_QUEUED_MAX,
@@ -15,7 +16,7 @@ from meshlib.limits import (
 __all__ = ["ReplicationConfig"]
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class ReplicationConfig:
     """What a replica keeps, and for how long.
 
@@ -47,6 +48,7 @@ class ReplicationConfig:
 
         Raises:
             ConfigError: names the setting and what it must be.
+            InvalidTypeError: a setting of another type, before any of these checks.
         """
         if not 1024 <= self.log_bytes_max <= LOG_BYTES_MAX:
             raise ConfigError(f"log_bytes_max must be 1,024 to {LOG_BYTES_MAX:,}")

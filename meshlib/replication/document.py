@@ -30,13 +30,19 @@ Covers = Callable[[ActorId, int], bool]
 
 class _Entry(Protocol):
     @property
-    def stamp(self) -> Stamp: ...
+    def stamp(self) -> Stamp:
+        """When it was written."""
+        ...
 
     @property
-    def sequence(self) -> int: ...
+    def sequence(self) -> int:
+        """Which write of its writer made it."""
+        ...
 
     @property
-    def payload(self) -> bytes | None: ...
+    def payload(self) -> bytes | None:
+        """The value's bytes; None for a tombstone."""
+        ...
 
 
 @runtime_checkable
@@ -167,7 +173,8 @@ class HeldDocument:
         if type(other) is not type(self.state):
             theirs = registry.type_tag(other)
             raise DecodeError(
-                f"document {self.name!r} is a {self.tag}, not a {theirs}", reason=RejectReason.TYPE
+                f"document {self.name!r} is of type {self.tag}, not of type {theirs}",
+                reason=RejectReason.TYPE,
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from meshlib.arguments import with_article
 from meshlib.clock import HybridClock, Stamp
 from meshlib.crdt import Causal, CausalContext, Dot, join_all, registry
 from meshlib.errors import InvalidTypeError, LimitError
@@ -57,7 +58,7 @@ class WriteContext:
         """
         where: Any = self._state if part is None else part
         if not isinstance(where, Causal):
-            raise InvalidTypeError(f"a {type(where).__name__} has no causal context")
+            raise InvalidTypeError(f"{with_article(type(where).__name__)} has no causal context")
         context = where.context
         _, minted = self._minted.get(id(context), (context, 0))
         self._minted[id(context)] = (context, minted + 1)
@@ -80,6 +81,7 @@ class _Group:
         self.size = 0
 
     def add(self, delta: Any, payload: bytes) -> None:
+        """Take a delta and its bytes. O(1)."""
         self.deltas.append(delta)
         self.payload = payload
         self.size += len(payload)
@@ -149,7 +151,8 @@ class OpenWrites:
         )
         if type(delta) is not type(state):
             raise InvalidTypeError(
-                f"the delta of {document.name!r} is a {type(delta).__name__}, not a {document.tag}"
+                f"the delta of {document.name!r} is {with_article(type(delta).__name__)}, and the "
+                f"document of type {document.tag}"
             )
         if delta.is_bottom():
             return delta, b""

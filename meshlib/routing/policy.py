@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from meshlib.errors import InvalidTypeError, InvalidValueError, StateError
+from meshlib.arguments import checked_types
+from meshlib.errors import ConfigError, InvalidTypeError, InvalidValueError, StateError
 from meshlib.limits import TREE_CHARACTERS_MAX
 from meshlib.ring import rendezvous
 from meshlib.routing.records import RouteDecision, RouteReason
@@ -38,7 +39,7 @@ HASHED_CHARACTERS: Final = 256
 """Characters past what is already cached that decide where a new prompt goes."""
 
 
-@frozen(slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True, field_transformer=checked_types)
 class CacheAwareConfig:
     """Settings of a cache-aware policy, under the specification's names.
 
@@ -52,6 +53,10 @@ class CacheAwareConfig:
             `max_tree_size`.
         max_tree_size: characters that the tree of the model may hold, over all workers; what
             prompts share counts once. Of a longer prompt its beginning of that size is recorded.
+
+    Raises:
+        InvalidTypeError: a setting of another type.
+        ConfigError: one out of its range.
     """
 
     cache_threshold: float = field(default=0.3)
@@ -59,6 +64,16 @@ class CacheAwareConfig:
     balance_rel_threshold: float = field(default=1.5)
     eviction_interval_secs: float = field(default=60.0)
     max_tree_size: int = field(default=TREE_CHARACTERS_MAX)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: names the setting and what it must be.
+        """
+        for name, holds in _FIELDS.items():
+            if not holds(getattr(self, name)):
+                raise ConfigError(f"{name} must be {_RANGES[name]}, got {getattr(self, name)}")
 
     @classmethod
     def parse(cls, config: str) -> CacheAwareConfig:
@@ -290,7 +305,7 @@ class CacheAwarePolicy:
         For a router whose workers report no load, or seldom; nodes then may decide differently.
         """
         if not isinstance(worker_id, str):
-            raise InvalidTypeError(f"worker_id must be text, not {type(worker_id).__name__}")
+            raise InvalidTypeError(f"worker_id must be a string, not {type(worker_id).__name__}")
         self._begun[worker_id] = self._begun.get(worker_id, 0) + 1
 
     def end(self, worker_id: str) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import attrs
 
+from meshlib.arguments import with_article
 from meshlib.crdt import GCounter, PrefixCacheState, Record, lattice, type_tag
 from meshlib.errors import (
     DocumentTypeError,
@@ -411,7 +412,7 @@ def _check_operation(operation: TreeOperation, characters_max: int) -> None:
     elif isinstance(operation, TreeRemove):
         check_tenant(operation.tenant)
     else:
-        raise InvalidTypeError(f"a {type(operation).__name__} is no tree operation")
+        raise InvalidTypeError(f"{with_article(type(operation).__name__)} is no tree operation")
 
 
 def _check_size(text: str, characters_max: int) -> None:

@@ -3,11 +3,13 @@
 documents.py     a replica as the stores use it
 stores.py        WorkerStore, PolicyStore, AppStore, MembershipStore
 records.py       what they keep, and the checks of what goes into them
+names.py         which names of documents are the library's own
 written_off.py   members that do not come back
 subscription.py  who wants to hear of changes
 """
 
 from meshlib.state.documents import Documents, ReadChecks
+from meshlib.state.names import RESERVED_NAMES, RESERVED_PREFIXES, check_free_name
 from meshlib.state.records import (
     PolicyState,
     StateChange,
@@ -32,6 +34,8 @@ from meshlib.state.written_off import WRITTEN_OFF_DOCUMENT, WrittenOff
 __all__ = [
     "APP_DOCUMENT",
     "POLICIES_DOCUMENT",
+    "RESERVED_NAMES",
+    "RESERVED_PREFIXES",
     "WORKERS_DOCUMENT",
     "WRITTEN_OFF_DOCUMENT",
     "AppStore",
@@ -47,6 +51,7 @@ __all__ = [
     "WorkerState",
     "WorkerStore",
     "WrittenOff",
+    "check_free_name",
     "check_identifier",
     "check_text",
 ]

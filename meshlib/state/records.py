@@ -101,7 +101,7 @@ def check_text(what: str, value: object) -> str:
         InvalidValueError: not encodable as UTF-8 (a lone surrogate).
     """
     if not isinstance(value, str):
-        raise InvalidTypeError(f"{what} must be text, not {type(value).__name__}")
+        raise InvalidTypeError(f"{what} must be a string, not {type(value).__name__}")
     if not value.isascii():
         try:
             value.encode()

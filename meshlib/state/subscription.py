@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from meshlib.arguments import check_count
 from meshlib.errors import InvalidValueError, check_several
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 from meshlib.state.records import StateChange, StoreName
 
 __all__ = ["Subscription"]
+
+
+def _store(name: StoreName) -> StoreName:
+    try:
+        return StoreName(name)
+    except ValueError:
+        known = ", ".join(StoreName)
+        raise InvalidValueError(f"a store must be one of {known}, got {name!r}") from None
 
 
 class Subscription:
@@ -26,7 +35,7 @@ class Subscription:
 
     Raises:
         InvalidValueError: `queue_max` out of range, or no store.
-        InvalidTypeError: one text in place of the stores.
+        InvalidTypeError: one text in place of the stores, or a `queue_max` that is no integer.
     """
 
     __slots__ = ("_changes", "_queue_max", "_stores", "dropped_count", "is_closed")
@@ -37,12 +46,13 @@ class Subscription:
         stores: Collection[StoreName] = tuple(StoreName),
         queue_max: int = SUBSCRIPTION_QUEUE_MAX,
     ) -> None:
+        check_count("queue_max", queue_max, least=1)
         if not 1 <= queue_max <= SUBSCRIPTION_QUEUE_MAX:
             raise InvalidValueError(
                 f"queue_max must be from 1 to {SUBSCRIPTION_QUEUE_MAX:,}, got {queue_max}"
             )
         check_several("the stores", stores)
-        self._stores = frozenset(StoreName(store) for store in stores)
+        self._stores = frozenset(_store(store) for store in stores)
         if not self._stores:
             raise InvalidValueError("a subscription needs a store to hear of")
         self._queue_max = queue_max

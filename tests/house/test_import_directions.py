@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS = (
-    {"errors", "limits", "hashing"},
+    {"errors", "limits", "hashing", "arguments"},
     {"clock", "codec", "reading", "identity", "ring", "prefix"},
     {"crdt", "membership"},
     {"replication", "state"},
@@ -24,6 +24,7 @@ FLOORS = (
 """The rooms of the library, floor by floor from the ground up: `docs` draws the same house."""
 
 LEANS_ON = {
+    "arguments": {"errors"},
     "reading": {"codec", "clock", "identity"},
     "state": {"replication"},
     "node": {"sync", "startup"},

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from attrs import define, frozen
 
 from meshlib.aio.storage.places import PathLock, SnapshotRefusedError, set_aside
+from meshlib.arguments import check_number, check_path
 from meshlib.codec import pack
 from meshlib.errors import ConfigError, RemoteError
 from meshlib.hashing import hash64, hash64_hex
@@ -113,9 +114,11 @@ class _Digest:
         self.value = hash64(vector + pack(tuple(facts)))
 
     def add(self, document: str, state: bytes) -> None:
+        """Go on with the next page. O(size)."""
         self.value = hash64(pack((self.value, document)) + state)
 
     def hex(self) -> str:
+        """Return the digest of all that was added, as text."""
         return hash64_hex(self.value.to_bytes(8, "big"))
 
 
@@ -267,9 +270,12 @@ class SnapshotFile:
 
     Raises:
         ConfigError: the interval is not over 0.
+        InvalidTypeError: no path, or an interval that is no number.
     """
 
     def __init__(self, path: Path | str, *, interval_s: float = 5.0) -> None:
+        check_path("path", path)
+        check_number("interval_s", interval_s)
         if not interval_s > 0:
             raise ConfigError(f"interval_s must be over 0, got {interval_s}")
         self.path = Path(path)

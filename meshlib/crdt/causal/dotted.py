@@ -20,8 +20,8 @@ from operator import sub
 from typing import Any, Self
 
 from meshlib.crdt.causal.context import CausalContext, Dot, DotLike, check_dot
-from meshlib.crdt.wire import wire_digest
-from meshlib.errors import DecodeError, InvalidTypeError, InvalidValueError
+from meshlib.crdt.wire import cannot_join, wire_digest
+from meshlib.errors import DecodeError, InvalidValueError
 from meshlib.identity import ActorId
 from meshlib.reading import are_integers, read_actor, read_rows, require
 
@@ -160,7 +160,7 @@ class DottedState(ABC):
             InvalidTypeError: the delta is of another class. State unchanged.
         """
         if delta.__class__ is not self.__class__:
-            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(delta).__name__}")
+            raise cannot_join(self, delta)
         return self._absorb(delta)
 
     def _absorb(self, delta: Any) -> Self:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
+from meshlib.arguments import with_article
 from meshlib.clock import Stamp
 from meshlib.crdt.causal.context import Dot
 from meshlib.crdt.causal.dotted import DottedState, PlainDottedState
@@ -83,8 +84,8 @@ class Embedded(PlainDottedState, Generic[L]):
         changed = change(self.value)
         if type(changed) is not self.lattice_type:
             raise InvalidTypeError(
-                f"the change must return a {self.lattice_type.__name__}, "
-                f"not {type(changed).__name__}"
+                f"the change must return {with_article(self.lattice_type.__name__)}, "
+                f"not {with_article(type(changed).__name__)}"
             )
         if changed.is_bottom():
             return type(self)()

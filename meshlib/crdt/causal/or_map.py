@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
+from meshlib.arguments import with_article
 from meshlib.clock import Stamp
 from meshlib.codec import canonical_order, check_key
 from meshlib.crdt.causal.context import CausalContext, Dot, DotLike
@@ -126,8 +127,8 @@ class ORMap(DottedState, Generic[K, V]):
             delta = cast(Any, change)(child)
             if type(delta) is not self._child_type:
                 raise InvalidTypeError(
-                    f"the change must return a {self._child_type.__name__}, "
-                    f"not {type(delta).__name__}"
+                    f"the change must return {with_article(self._child_type.__name__)}, "
+                    f"not {with_article(type(delta).__name__)}"
                 )
         made = type(self)()
         made._context = delta.context.copy()

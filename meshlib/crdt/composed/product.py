@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar, Final, Self, cast
 
+from meshlib.arguments import with_article
 from meshlib.clock import Stamp
 from meshlib.codec import pack
 from meshlib.crdt.lattice import Container, Numbered, Paged, Stamped, absorb
-from meshlib.crdt.wire import wire_digest
+from meshlib.crdt.wire import cannot_join, wire_digest
 from meshlib.errors import InvalidTypeError
 from meshlib.hashing import HASH64_MASK, hash64
 from meshlib.identity import ActorId
@@ -52,13 +53,13 @@ class Product:
             expected = self._component_types[name]
             if type(component) is not expected:
                 raise InvalidTypeError(
-                    f"{type(self).__name__}.{name} is a {expected.__name__}, "
-                    f"not {type(component).__name__}"
+                    f"{type(self).__name__}.{name} is {with_article(expected.__name__)}, "
+                    f"not {with_article(type(component).__name__)}"
                 )
 
     def _require_same(self, other: object) -> None:
         if type(other) is not type(self):
-            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(other).__name__}")
+            raise cannot_join(self, other)
 
     def absorb(self, delta: Self, /) -> Self:
         """Join a state into this one and return exactly the part that was new.

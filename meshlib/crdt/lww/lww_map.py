@@ -24,8 +24,8 @@ from meshlib.crdt.lww.entries import (
 )
 from meshlib.crdt.lww.wire import map_from_wire, map_to_wire
 from meshlib.crdt.registry import register
-from meshlib.crdt.wire import check_stamp
-from meshlib.errors import InvalidTypeError, InvalidValueError, UnknownKeyError
+from meshlib.crdt.wire import cannot_join, check_stamp
+from meshlib.errors import InvalidValueError, UnknownKeyError
 from meshlib.identity import ActorId
 from meshlib.reading import COUNT_MAX
 
@@ -225,7 +225,7 @@ class LWWMap(Generic[K, V]):
             InvalidTypeError: the delta is of another class. State unchanged.
         """
         if delta.__class__ is not self.__class__:
-            raise InvalidTypeError(f"an LWWMap cannot join a {type(delta).__name__}")
+            raise cannot_join(self, delta)
         entries = self._entries
         get = entries.get
         tombstones = self._tombstone_count

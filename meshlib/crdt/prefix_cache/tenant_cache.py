@@ -21,7 +21,8 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from meshlib.crdt.prefix_cache.digests import TenantDigests, bucket_of_tenant
 from meshlib.crdt.prefix_cache.store import ORIGIN, Generation, PrefixStore
-from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError, LimitExceeded
+from meshlib.crdt.wire import cannot_join
+from meshlib.errors import InvalidValueError, LimitError, LimitExceeded
 from meshlib.limits import PREFIX_HELD_FACTOR, TENANTS_MAX
 from meshlib.prefix import check_access, check_tenant
 from meshlib.reading import require
@@ -265,7 +266,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
                 many tenants. State unchanged.
         """
         if delta.__class__ is not self.__class__:
-            raise InvalidTypeError(f"a {type(self).__name__} cannot join a {type(delta).__name__}")
+            raise cannot_join(self, delta)
         if delta is self:
             return type(self)()
         self._check_growth(delta)

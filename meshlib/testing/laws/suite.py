@@ -130,7 +130,8 @@ def first_violation(
     Raises:
         InvalidValueError: there is no such law.
     """
-    check_several("the names of laws", laws)
+    if laws is not None:
+        check_several("the names of laws", laws)
     for name in law_names(spec) if laws is None else laws:
         try:
             check_law(spec, name, profile=profile, is_shrunk=is_shrunk)
