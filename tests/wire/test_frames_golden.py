@@ -21,6 +21,7 @@ Reports of rate limits are not here: the volatile message carries them and does 
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -67,6 +68,7 @@ from meshlib.gossip.messages.offers import CompactOffer, compact
 from meshlib.identity import actor_id
 from meshlib.limits import FRAME_BYTES_MAX, WRITES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
+from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import LogEntry, Replica, TransferPage
 from meshlib.replication.transfers.pages import PAGE_VERSION, PageContent
 
@@ -238,6 +240,28 @@ def compared() -> dict[str, Any]:
     }
 
 
+def table_hash() -> str:
+    """Return the hash of a table of members: those in reach, of names that are sorted as text.
+
+    Two nodes that agree would send each other whole tables for ever if they hashed them otherwise.
+    """
+    config = MeshConfig(name="näme", address="127.0.0.1:8000")
+    node = MeshNode(config, rng=random.Random(1), wall_clock=lambda: 1_750_000_000.0, now=1.0)
+    header = evolve(HEADER, name="z", actor=actor_id("z", 1 << 62), address="z:1")
+    writer = FrameWriter(header, bytes_max=FRAME_BYTES_MAX)
+    assert writer.add(encode_message(JoinResponse(members=(SUSPECTED, DOWN, LEAVING))))
+    (frame,) = writer.frames()
+    node.receive(frame, sender="z:1", now=2.0)
+    known = {member.name: member.status for member in node.members()}
+    assert known == {
+        "b": MemberStatus.SUSPECTED, "c": MemberStatus.DOWN, "d": MemberStatus.LEAVING,
+        "näme": MemberStatus.ALIVE,
+    }  # fmt: skip
+    hashed = node._engine.roster.table_hash(1000.0)
+    assert hashed
+    return f"{hashed:016x}"
+
+
 FRAME_FORMAT = f"frame {FORMAT_VERSION}"
 PAGE_FORMAT = f"page {PAGE_VERSION}"
 
@@ -246,6 +270,7 @@ GOLDEN: dict[str, dict[str, Callable[[], Any]]] = {
         **{name: partial(message_hex, name) for name in MESSAGES},
         **{name: partial(frame_hex, name) for name in FRAMES},
         "what nodes compare": compared,
+        "hash of a table of members": table_hash,
     },
     PAGE_FORMAT: {
         **{name: partial(page_hex, name) for name in PAGES},
