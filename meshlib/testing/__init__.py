@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from meshlib.testing.simulation.scripted import scripted_scenario
     from meshlib.testing.simulation.simulation import Simulation
     from meshlib.testing.simulation.spread import SpreadReport
+    from meshlib.testing.world.drawing import draw_scenario
     from meshlib.testing.world.scenario import (
         Incident,
         IncidentKind,
         NetworkFaults,
         Scenario,
         Tuning,
-        draw_scenario,
         machine_names,
     )
 
@@ -135,7 +135,7 @@ _SIMULATOR = {
     "Simulation": "simulation.simulation",
     "SpreadReport": "simulation.spread",
     "Tuning": "world.scenario",
-    "draw_scenario": "world.scenario",
+    "draw_scenario": "world.drawing",
     "machine_names": "world.scenario",
     "minimise": "simulation.minimiser",
     "parse_keep": "simulation.requests",

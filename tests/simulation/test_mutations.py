@@ -7,7 +7,7 @@ from support.mutations import MUTATIONS, Mutation
 
 from meshlib.testing.simulation.outcome import Outcome
 from meshlib.testing.simulation.simulation import Simulation
-from meshlib.testing.world.scenario import draw_scenario
+from meshlib.testing.world.drawing import draw_scenario
 
 RUNS = [
     *((seed, 30.0) for seed in range(150)),

@@ -12,14 +12,8 @@ from meshlib.testing.simulation.outcome import Outcome
 from meshlib.testing.simulation.runs import simulate
 from meshlib.testing.simulation.scripted import scripted_scenario
 from meshlib.testing.simulation.simulation import Simulation
-from meshlib.testing.world.scenario import (
-    Incident,
-    IncidentKind,
-    NetworkFaults,
-    Scenario,
-    Tuning,
-    draw_scenario,
-)
+from meshlib.testing.world.drawing import draw_scenario
+from meshlib.testing.world.scenario import Incident, IncidentKind, NetworkFaults, Scenario, Tuning
 
 FOUND = {
     6: "a state transfer that could not bring what was missing was asked for again without end",

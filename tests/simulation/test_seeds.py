@@ -8,7 +8,7 @@ import pytest
 
 from meshlib.testing.simulation.campaign import run_campaign
 from meshlib.testing.simulation.simulation import Simulation
-from meshlib.testing.world.scenario import draw_scenario
+from meshlib.testing.world.drawing import draw_scenario
 
 SEEDS = [pytest.param(n, marks=[pytest.mark.slow] if n >= 10 else []) for n in range(24)]
 

@@ -17,7 +17,8 @@ from meshlib.testing.simulation.outcome import Failure
 from meshlib.testing.simulation.requests import ScenarioRequest, replay_arguments, without_faults
 from meshlib.testing.simulation.scripted import scripted_scenario
 from meshlib.testing.simulation.spread import Spread
-from meshlib.testing.world.scenario import IncidentKind, Scenario, draw_scenario
+from meshlib.testing.world.drawing import draw_scenario
+from meshlib.testing.world.scenario import IncidentKind, Scenario
 
 ACTOR = ActorId(bytes(16))
 

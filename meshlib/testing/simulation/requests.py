@@ -13,7 +13,8 @@ from attrs import evolve, fields, frozen
 
 from meshlib.errors import ConfigError, InvalidValueError
 from meshlib.testing.simulation.scripted import WRITES_PER_S, scripted_scenario
-from meshlib.testing.world.scenario import IncidentKind, NetworkFaults, Scenario, draw_scenario
+from meshlib.testing.world.drawing import draw_scenario
+from meshlib.testing.world.scenario import IncidentKind, NetworkFaults, Scenario
 
 __all__ = [
     "CALM",

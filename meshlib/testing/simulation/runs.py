@@ -14,7 +14,8 @@ from collections.abc import Callable
 from meshlib.testing.simulation.outcome import Outcome
 from meshlib.testing.simulation.simulation import Simulation
 from meshlib.testing.simulation.spread import Spread
-from meshlib.testing.world.scenario import Scenario, draw_scenario
+from meshlib.testing.world.drawing import draw_scenario
+from meshlib.testing.world.scenario import Scenario
 
 __all__ = ["simulate"]
 

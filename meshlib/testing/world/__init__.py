@@ -3,7 +3,8 @@
 hosts.py     one machine, and the process on it
 nodes.py     how a machine starts a node
 network.py   packets, and what becomes of them
-scenario.py  what can go wrong, and what of it does for one seed
+scenario.py  what can go wrong
+drawing.py   what of it does for one seed
 
 It knows nothing of who looks on: `checkers` stands above it, and `simulation` above both.
 """
