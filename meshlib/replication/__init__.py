@@ -1,6 +1,7 @@
 """Replication: documents, a log, a version vector, state transfers, and what peers have seen.
 
 replica.py      Replica: everything that changes a document or moves the vector enters here
+exchanging.py   what it does with its peers: entries and whole states, taken and given
 local.py        its local face: what an application reads, writes and is told
 typed.py        Document: a state with its type, as an application holds it
 writes.py       local writes: the open groups of a flush
