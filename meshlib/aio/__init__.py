@@ -2,6 +2,7 @@
 
 runtime.py    MeshRuntime: a running node
 front.py      its verbs: what a program calls
+waiting.py    its coroutines: what a program waits for, and listens to
 gate.py       which thread may enter a node, and when
 guarded.py    a node that may be kept: each use of it is judged
 diagnosis.py  how far a node has come, and what its seeds answered

@@ -1,0 +1,200 @@
+"""What a program waits for, and what it listens to: the coroutines of a running node.
+
+Rule: every wait ends: with what was waited for, in time, or with what ended the runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from meshlib.aio.diagnosis import Diagnosis, diagnose
+from meshlib.aio.driver import NodeDriver
+from meshlib.aio.events import Conditions, EventStream, EventStreams
+from meshlib.aio.front import MeshFront
+from meshlib.arguments import check_callable, check_count, check_kind, check_number
+from meshlib.errors import InvalidValueError, NotReadyError, StateError
+from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
+from meshlib.replication import WriteReceipt
+
+__all__ = ["WaitingFront"]
+
+
+def _check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None:
+        check_number("timeout_s", timeout_s, wanted="a number of seconds, or None")
+        if math.isnan(timeout_s):
+            raise InvalidValueError("timeout_s must be a number of seconds, or None, and not NaN")
+
+
+class WaitingFront(MeshFront):
+    """A front that can be waited on; `MeshRuntime` has the rest.
+
+    Args:
+        driver: of the node.
+    """
+
+    def __init__(self, driver: NodeDriver) -> None:
+        super().__init__()
+        self._driver = driver
+        self._streams = EventStreams()
+        self._conditions = Conditions()
+        self._seeds: tuple[str, ...] = ()
+        self._discovery_problem = ""
+        self._is_started = False
+        self._is_ending = False
+        self._failure: Exception | None = None
+        self._acknowledgement_waits = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node was started and has not ended."""
+        return self._node is not None and not self._is_ending
+
+    def wake(self) -> None:
+        """Have the driver make a step soon. Nothing that is written needs it."""
+        self._gate.check()
+        self._driver.wake()
+
+    # Waiting and listening
+
+    async def wait_ready(self, timeout_s: float | None = 30.0) -> None:
+        """Return once the node holds what the cluster held when they met, or has begun itself.
+
+        A node without seeds is ready at once; one that starts together with others, or whose
+        seeds do not answer, after `GossipConfig.bootstrap_after_s` at the earliest.
+
+        Args:
+            timeout_s: seconds; None: no limit.
+
+        Raises:
+            InvalidTypeError: a timeout that is no number.
+            NotReadyError: not in time; it says what was tried and what each seed answered, and
+                is a TimeoutError too. The node goes on trying.
+            NameConflictError: a live node has this node's name. The runtime has ended.
+            StateError: it is not running.
+        """
+        node = self._entered()
+        _check_timeout(timeout_s)
+        try:
+            await self.wait_until(lambda: node.is_ready, timeout_s=timeout_s)
+        except TimeoutError:
+            assert timeout_s is not None
+            raise NotReadyError(timeout_s=timeout_s, story=self.diagnose().story) from None
+
+    async def keep_worker(self, worker_id: str) -> None:
+        """Renew a worker's lease three times in each `ttl_s`, until cancelled; the heartbeat task.
+
+        Raises:
+            UnknownKeyError: it is not there, or was removed meanwhile.
+            InvalidValueError: it has no `ttl_s`.
+            StateError: the runtime has ended.
+        """
+        while True:
+            self.renew_worker(worker_id)
+            worker = self.sync.get_worker_state(worker_id)
+            ttl_s = None if worker is None else worker.ttl_s
+            await asyncio.sleep((ttl_s or WORKER_TTL_S_MIN) / 3)
+
+    def diagnose(self) -> Diagnosis:
+        """Tell how far the node has come, and what each seed answered. O(members + seeds).
+
+        Raises:
+            StateError: not started, or ended.
+        """
+        return diagnose(
+            self._entered(),
+            seeds=self._seeds,
+            attempts=self._driver.attempts,
+            discovery_problem=self._discovery_problem,
+        )
+
+    async def wait_until(
+        self, condition: Callable[[], bool], *, timeout_s: float | None = None
+    ) -> None:
+        """Return once a condition holds; it is looked at after each step of the node.
+
+        Args:
+            condition: cheap, and changes nothing.
+            timeout_s: seconds; None: no limit.
+
+        Raises:
+            TimeoutError: it did not hold in time.
+            InvalidTypeError: no function, or a timeout that is no number.
+            StateError: the runtime is not running, or ended before.
+            Exception: what ended the runtime, or what the condition raised.
+        """
+        check_callable("condition", condition, wanted="a function")
+        _check_timeout(timeout_s)
+        if not self.is_running:
+            raise self._failure or StateError("the runtime is not running")
+        await self._conditions.wait(condition, timeout_s=timeout_s)
+
+    async def wait_converged(
+        self,
+        receipt: WriteReceipt,
+        *,
+        peer_count: int | None = None,
+        timeout_s: float | None = 10.0,
+    ) -> None:
+        """Return once peers are known to hold a write of this node.
+
+        Called in the same turn of the loop as the write it takes one round trip; later it may
+        take an anti-entropy interval.
+
+        Args:
+            receipt: what the write returned.
+            peer_count: how many peers; None: every member that is in reach while this waits.
+            timeout_s: seconds; None: no limit.
+
+        Raises:
+            TimeoutError: not known in time; the write stays and spreads.
+            InvalidTypeError: no receipt, a count that is no integer, or a timeout no number.
+            InvalidValueError: a count under 0.
+            StateError: the runtime is not running, or ended before.
+        """
+        node = self._entered()
+        check_kind("receipt", receipt, WriteReceipt, wanted="a WriteReceipt, as a write returns it")
+        if peer_count is not None:
+            check_count("peer_count", peer_count, least=0)
+        _check_timeout(timeout_s)
+
+        def is_held() -> bool:
+            holders = node.seen_by(receipt)
+            if peer_count is not None:
+                return len(holders) >= peer_count
+            return all(
+                member.name in holders or member.name == node.name or not member.is_reachable
+                for member in node.members()
+            )
+
+        self._acknowledgement_waits += 1
+        node.request_acknowledgements(is_wanted=True)
+        self.wake()
+        try:
+            await self.wait_until(is_held, timeout_s=timeout_s)
+        finally:
+            self._acknowledgement_waits -= 1
+            if not self._acknowledgement_waits:
+                node.request_acknowledgements(is_wanted=False)
+
+    def events(self, *, queue_max: int = SUBSCRIPTION_QUEUE_MAX) -> EventStream:
+        """Listen to the node's events from now on; before the start too, to miss none.
+
+        Args:
+            queue_max: events that may wait for the reader, at least 1; beyond it the oldest are
+                dropped, and counted in the stream's `missed_count`.
+
+        Returns:
+            an async iterator that ends when the runtime does; close it when it is not needed.
+
+        Raises:
+            InvalidTypeError: `queue_max` is no integer.
+            InvalidValueError: it is under 1.
+            StateError: the runtime has ended.
+            ThreadError: from another thread than the event loop's.
+        """
+        if self._is_started:
+            self._gate.check()
+        return self._streams.open(queue_max=queue_max)
