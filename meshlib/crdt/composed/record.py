@@ -171,6 +171,29 @@ def _add_methods(cls: type[Any]) -> None:
             setattr(cls, name, member)
 
 
+def _declare(cls: type[Any], *, name: str, version: int, later: Mapping[str, int]) -> type[Any]:
+    """Make a record of a class, and register it; see `lattice`."""
+    declared: Any = _declared(cls)
+    names = [attribute.name for attribute in attrs.fields(declared)]
+    _check_names(cls.__name__, names)
+    types = _field_types(declared, names)
+    for field, added in later.items():
+        if field not in types or not 1 <= added <= version:
+            raise InvalidValueError(f"no field {field!r} can be there since {added}")
+    if not issubclass(declared, Record):
+        _add_methods(declared)
+    for attribute, fixed in (
+        ("_component_types", types),
+        ("_since", later),
+        ("format_version", version),
+        ("__hash__", None),  # a container, whatever attrs made of it
+    ):
+        setattr(declared, attribute, fixed)
+    _with_defaults(declared, types)
+    register(f"record:{name}", declared)
+    return cast(type[Any], declared)
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(attrs.field,))
 def lattice(
     *, name: str, version: int = 1, since: Mapping[str, int] | None = None
@@ -229,24 +252,6 @@ def lattice(
     later = dict(since or {})
 
     def declare(cls: type[T]) -> type[T]:
-        declared: Any = _declared(cls)
-        names = [attribute.name for attribute in attrs.fields(declared)]
-        _check_names(cls.__name__, names)
-        types = _field_types(declared, names)
-        for field, added in later.items():
-            if field not in types or not 1 <= added <= version:
-                raise InvalidValueError(f"no field {field!r} can be there since {added}")
-        if not issubclass(declared, Record):
-            _add_methods(declared)
-        for attribute, fixed in (
-            ("_component_types", types),
-            ("_since", later),
-            ("format_version", version),
-            ("__hash__", None),  # a container, whatever attrs made of it
-        ):
-            setattr(declared, attribute, fixed)
-        _with_defaults(declared, types)
-        register(f"record:{name}", declared)
-        return cast(type[T], declared)
+        return cast(type[T], _declare(cls, name=name, version=version, later=later))
 
     return declare

@@ -1,6 +1,7 @@
 """Which tenant has which prompt prefix cached: epochs, floors and accesses, joined.
 
 states.py        PrefixCacheState, HashedPrefixCacheState: the registered types
+entries.py       what a prefix cache holds: light, or in a store
 tenant_cache.py  the lattice both are made of: tenant -> (epoch, floor, {key: last access})
 store.py         what is asked of the index that holds the entries
 digests.py       digests of a cache, kept up with its changes

@@ -14,13 +14,14 @@ data types", JPDC 2018, whose second part is truncated by a growing floor.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Self
 
-from meshlib.crdt.prefix_cache.digests import TenantDigests, bucket_of_tenant
-from meshlib.crdt.prefix_cache.store import ORIGIN, Generation, PrefixStore
+from meshlib.crdt.prefix_cache.digests import bucket_of_tenant
+from meshlib.crdt.prefix_cache.entries import KeyT, StoreT, TenantEntries
+from meshlib.crdt.prefix_cache.store import ORIGIN, Generation
 from meshlib.crdt.wire import cannot_join
 from meshlib.errors import InvalidValueError, LimitError, LimitExceeded
 from meshlib.limits import PREFIX_HELD_FACTOR, TENANTS_MAX
@@ -34,75 +35,18 @@ EPOCH_MAX: Final = (1 << 63) - 1
 
 _HASH_BYTES: Final = 8
 
-KeyT = TypeVar("KeyT", str, int)
-StoreT = TypeVar("StoreT", bound=PrefixStore[Any])
 
-
-class TenantCache(ABC, Generic[KeyT, StoreT]):
+class TenantCache(TenantEntries[KeyT, StoreT]):
     """What the prefix cache types share. A container; not hashable.
 
     A subclass says where its entries are stored, how many it may hold, and how they are written.
-
-    A cache begins light, its entries in dictionaries, and becomes a store when it has more than
-    `_light_max` of them or is asked what only a store can answer: a delta is made, written and
-    absorbed without a store of its own.
     """
 
     __hash__ = None  # type: ignore[assignment]  # typeshed declares __hash__ as a method
-    __slots__ = ("_built", "_digests", "_generations", "_light", "_light_count")
+    __slots__ = ()
 
     _what: ClassVar[str] = "entries"
     _size_max: ClassVar[int] = 0
-    _light_max: ClassVar[int] = 64
-    """Entries that stay light, and that are remembered and placed at once in an `absorb`.
-
-    So few that they are within the limit of the size, whatever they are.
-    """
-
-    def __init__(self) -> None:
-        self._built: StoreT | None = None
-        self._light: dict[str, dict[KeyT, int]] = {}
-        self._light_count = 0
-        self._generations: dict[str, Generation] = {}
-        # Made at their first use and kept up from then on: a delta never needs them.
-        self._digests: TenantDigests | None = None
-
-    @staticmethod
-    @abstractmethod
-    def _new_store() -> StoreT:
-        """Return an empty store."""
-
-    @staticmethod
-    @abstractmethod
-    def _size_of(key: KeyT, /) -> int:
-        """Return what a key alone adds to the size at most. O(1)."""
-
-    @property
-    def _store(self) -> StoreT:
-        """The store of the entries, made of the light form if need be."""
-        store = self._built
-        return self._build() if store is None else store
-
-    def _build(self) -> StoreT:
-        """Give up the light form. O(entries)."""
-        store = self._built = self._new_store()
-        for tenant, entries in self._light.items():
-            self._store_all(entries.items(), tenant)
-        self._light = {}
-        self._light_count = 0
-        return store
-
-    def _entries_of(self, tenant: str) -> Iterable[tuple[KeyT, int]]:
-        """Return the (key, access) pairs of a tenant, in no particular order."""
-        if self._built is None:
-            return self._light.get(tenant, {}).items()
-        return self._built.entries(tenant)
-
-    def _size_at_most(self) -> int:
-        """Return a bound of the size that needs no store. O(light entries)."""
-        if self._built is None:
-            return sum(self._size_of(key) for held in self._light.values() for key in held)
-        return self._built.size
 
     @abstractmethod
     def to_wire(self) -> Any:
@@ -205,55 +149,6 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             for tenant in self._store.tenants():
                 delta.absorb(self.evict(tenant, floor=floor))
         return delta
-
-    # Reads.
-
-    @property
-    def size(self) -> int:
-        """How much is held, in the unit of the type's limit. O(1)."""
-        return self._store.size
-
-    def __len__(self) -> int:
-        """Count the entries of all tenants. O(1)."""
-        return self._light_count if self._built is None else len(self._built)
-
-    def tenants(self) -> tuple[str, ...]:
-        """Return the tenants that have entries, sorted. O(n log n) for n tenants."""
-        return self._store.tenants()
-
-    def tenant_count(self, added: Iterable[str] = ()) -> int:
-        """Count what the limit counts: tenants, removed ones too, and new ones of `added`."""
-        return len(self._generations) + sum(name not in self._generations for name in set(added))
-
-    def entry_count(self, tenant: str) -> int:
-        """Count the entries of a tenant. O(1)."""
-        if self._built is None:
-            return len(self._light.get(tenant, ()))
-        return self._built.entry_count(tenant)
-
-    def generation(self, tenant: str) -> Generation:
-        """Return how often a tenant was removed, and up to which access it was evicted. O(1)."""
-        return self._generations.get(tenant, ORIGIN)
-
-    def oldest_access(self, tenant: str) -> int | None:
-        """Return the access of a tenant's least recently used entry. Amortised O(log n)."""
-        return self._store.oldest_access(tenant)
-
-    def oldest_tenant(self) -> tuple[str, int] | None:
-        """Return whose the least recently used entry of all is, and its access.
-
-        Ties go to the smaller tenant. Amortised O(log n), whatever the number of tenants.
-        """
-        return self._store.oldest_tenant()
-
-    def entries(self, tenant: str) -> list[tuple[KeyT, int]]:
-        """Return the (key, access) pairs of a tenant in canonical order. O(n log n)."""
-        return sorted(self._entries_of(tenant))
-
-    @property
-    def value(self) -> dict[str, dict[KeyT, int]]:
-        """Tenant -> key -> last access, in canonical order."""
-        return {tenant: dict(self.entries(tenant)) for tenant in self.tenants()}
 
     # The lattice.
 
@@ -367,22 +262,6 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
         held.update(placed)
         self._light_count += len(held) - before
         return placed
-
-    def _store_all(
-        self, entries: Iterable[tuple[KeyT, int]], tenant: str
-    ) -> list[tuple[int, int | None, KeyT, int]]:
-        """Put entries into the store.
-
-        Returns:
-            For each that is new or was raised: its key's hash, its access before, the key, and
-            its access.
-        """
-        place, stored = self._store.place, list[tuple[int, int | None, KeyT, int]]()
-        for key, access in entries:
-            key_hash, previous = place(key, tenant=tenant, access=access)
-            if previous is None or previous < access:
-                stored.append((key_hash, previous, key, access))
-        return stored
 
     def _set_generation(self, tenant: str, generation: Generation) -> None:
         if self._digests is not None:
@@ -498,29 +377,7 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
                 size += len(key) if isinstance(key, str) else _HASH_BYTES
         yield part
 
-    # Digests and parts.
-
-    def _current_digests(self) -> TenantDigests:
-        digests = self._digests
-        if digests is None:
-            digests = self._digests = TenantDigests()
-            for tenant, generation in self._generations.items():
-                digests.add_generation(tenant, *generation)
-                for key_hash, access in self._store.entry_hashes(tenant):
-                    digests.add_entry(tenant, generation.epoch, key_hash, access)
-        return digests
-
-    def digest(self) -> int:
-        """Hash the state to 64 bits. O(1), but for O(n) at first."""
-        return self._current_digests().total()
-
-    def bucket_digests(self) -> tuple[int, ...]:
-        """Return 256 digests over everything, removed tenants included. As `digest`."""
-        return self._current_digests().sums()
-
-    def tenant_digests(self, tenant: str) -> tuple[int, ...]:
-        """Return the 256 digests of one tenant. As `digest`."""
-        return self._current_digests().of_tenant(tenant)
+    # Parts.
 
     def part(self, buckets: Collection[int]) -> Self:
         """Return the entries of some buckets, with their tenants' epochs and floors.
@@ -536,10 +393,6 @@ class TenantCache(ABC, Generic[KeyT, StoreT]):
             if is_known and generation != ORIGIN:
                 part._generations[tenant] = generation
         return part
-
-    def __repr__(self) -> str:
-        count = len(self._generations)
-        return f"{type(self).__name__}({len(self)} entries, {count} tenants)"
 
     def _check(self) -> None:
         """Assert every invariant. O(n)."""
