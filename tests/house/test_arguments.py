@@ -28,6 +28,7 @@ from meshlib import (
     MeshRuntime,
     RateLimitConfig,
     ReplicationConfig,
+    StartupConfig,
     TcpTransport,
     WriteReceipt,
 )
@@ -144,6 +145,7 @@ CONFIGS = {
     CacheAwareConfig: {},
     LinkConfig: {},
     ListenerConfig: {},
+    StartupConfig: {},
 }
 
 
