@@ -37,12 +37,20 @@ class StartupMode(StrEnum):
     """As if what is here were all there is."""
 
 
-def _startup_mode(mode: str) -> StartupMode:
+def _mode_of(setting: str, mode: str) -> StartupMode:
     try:
         return StartupMode(mode)
     except ValueError:
         known = ", ".join(StartupMode)
-        raise ConfigError(f"must be one of {known}, got {mode!r}") from None
+        raise ConfigError(f"{setting} must be one of {known}, got {mode!r}") from None
+
+
+def _acquire_mode(mode: str) -> StartupMode:
+    return _mode_of("acquire", mode)
+
+
+def _route_mode(mode: str) -> StartupMode:
+    return _mode_of("route", mode)
 
 
 @frozen(slots=True, kw_only=True, field_transformer=checked_types)
@@ -55,8 +63,8 @@ class StartupConfig:
         route: `closed` chooses no worker; `open` chooses among those that are known here.
     """
 
-    acquire: StartupMode = field(default=StartupMode.CLOSED, converter=_startup_mode)
-    route: StartupMode = field(default=StartupMode.CLOSED, converter=_startup_mode)
+    acquire: StartupMode = field(default=StartupMode.CLOSED, converter=_acquire_mode)
+    route: StartupMode = field(default=StartupMode.CLOSED, converter=_route_mode)
 
 
 class Startup:
