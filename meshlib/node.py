@@ -245,7 +245,6 @@ class MeshNode:
         self._is_stopped = False
         self.leases = WorkerLeases(self.sync.workers)
         self._written_off = WrittenOff(Documents(self.replica))
-        self._engine.is_written_off = self._written_off.__contains__
         self._noted_problems: dict[str, str] = {}
         self._limiter_revision = -1
         self._update_limiter()
@@ -294,7 +293,7 @@ class MeshNode:
     @property
     def has_joined(self) -> bool:
         """Whether a peer was met, or there is none to meet."""
-        return self._engine.roster.has_joined
+        return self._engine.has_joined
 
     @property
     def is_ready(self) -> bool:
@@ -302,7 +301,7 @@ class MeshNode:
 
         Who may begin is told in `meshlib/gossip/entries/beginning.py`.
         """
-        return self._engine.beginning.is_ready
+        return self._engine.is_ready
 
     @property
     def state(self) -> NodeState:
@@ -311,7 +310,7 @@ class MeshNode:
 
     def state_problem(self) -> str:
         """Say in one line why the state is not `ready`; empty when it is. O(members)."""
-        return "stopped" if self._is_stopped else self._engine.beginning.problem()
+        return "stopped" if self._is_stopped else self._engine.state_problem()
 
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n).
@@ -350,7 +349,7 @@ class MeshNode:
 
     def health(self) -> Health:
         """Judge the cluster and this node's stores. O(members, documents, keys changed since)."""
-        partition = self._engine.partition()
+        partition = self._partition()
         own = self.state_problem()
         problems = [own] if own else []
         problems += self._noted_problems.values()
@@ -365,8 +364,7 @@ class MeshNode:
             if member.status == "Suspected"
         ]
         faults = [
-            f"content differs from {name} at equal vectors"
-            for name in sorted(self._engine.anti_entropy.diverged_from)
+            f"content differs from {name} at equal vectors" for name in self._engine.diverged_from()
         ]
         faults += self.sync.problems()
         incomplete = self.replica.incomplete_documents()
@@ -385,6 +383,10 @@ class MeshNode:
             partition=partition,
             problems=(*problems, *faults),
         )
+
+    def _partition(self) -> PartitionView:
+        """Judge whether a majority is in reach, of those who were not written off. O(members)."""
+        return self._engine.partition(is_written_off=self._written_off.__contains__)
 
     def _is_long_gone(self, name: str) -> bool:
         return self._time.latest_s - self._engine.since(name) > LONG_GONE_S
@@ -421,7 +423,7 @@ class MeshNode:
 
     def request_acknowledgements(self, *, is_wanted: bool) -> None:
         """Ask peers to acknowledge entries at once instead of with the next exchange."""
-        self._engine.dissemination.wants_acknowledgement = is_wanted
+        self._engine.request_acknowledgements(is_wanted=is_wanted)
 
     # Documents and decisions
 
@@ -530,7 +532,7 @@ class MeshNode:
         reachable = self._engine.reachable_names()
         others = [name for name in reachable if name != self.name]
         self._send_volatile(self.leases.tick(now, others=others))
-        is_our_turn = self.is_ready and self._engine.partition().has_quorum
+        is_our_turn = self.is_ready and self._partition().has_quorum
         if is_our_turn and self.name == min(reachable):
             for worker_id in self.leases.overdue():
                 if self.sync.get_worker_state(worker_id) is not None:
@@ -606,7 +608,7 @@ class MeshNode:
     def _update_limiter(self) -> None:
         self._limiter_revision = self.members_revision
         reachable = self._engine.reachable_names()
-        self.limiter.update_members(reachable, has_quorum=self._engine.partition().has_quorum)
+        self.limiter.update_members(reachable, has_quorum=self._partition().has_quorum)
 
     def _receive_volatile(
         self, name: str, document: str, payload: bytes, *, sender: str, now: float

@@ -1,17 +1,23 @@
 """The gossip engine: membership news and replicated entries between nodes, without IO.
 
-engine.py   Engine: bytes, timers and verbs in; packets and events out
-context.py  what the parts of one engine share
-config.py   GossipConfig
-events.py   what a node tells its driver
-upkeep.py   what a node does for itself now and then
-messages/   what nodes say to each other, and how it is laid out in a frame
-members/    who is there: joining, leaving, probing, and the news of it
-entries/    how replicated entries travel: pushed, repaired, or as whole states
+engine.py         Engine: bytes, timers and verbs in; packets and events out
+dispatch.py       which part takes which message, and which timer
+parts.py          what an engine is made of
+view.py           who is there, as this node sees it
+timers.py         what is due, and when
+outbox.py         what is to be sent
+reports.py        what is told: events and counters
+config.py         GossipConfig
+events.py         the events
+tables.py         tables of members that differ
+acquaintances.py  whom this node has met; the one place where a member is forgotten
+upkeep.py         what a node does for itself now and then
+messages/         what nodes say to each other, and how it is laid out in a frame
+members/          who is there: joining, leaving, probing, and the news of it
+entries/          how replicated entries travel: pushed, repaired, or as whole states
 """
 
 from meshlib.gossip.config import GossipConfig, GossipProfile
-from meshlib.gossip.context import Counters, Packet
 from meshlib.gossip.engine import Engine
 from meshlib.gossip.entries.beginning import NodeState
 from meshlib.gossip.events import (
@@ -36,6 +42,8 @@ from meshlib.gossip.events import (
     StateRestored,
 )
 from meshlib.gossip.messages.frames import FORMAT_VERSION, decode_frame
+from meshlib.gossip.outbox import Packet
+from meshlib.gossip.reports import Counters
 
 __all__ = [
     "FORMAT_VERSION",

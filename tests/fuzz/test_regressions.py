@@ -225,7 +225,7 @@ def test_an_answer_from_another_address_ends_nobody(where: str, is_believed: boo
     node = network.start("n0", seeds=())
     own = record_of(network, "n0")
     say(network, "n0", "n0", ConflictNotice("n0", "elsewhere:1", own.incarnation))
-    (claim,) = node._engine.roster._claims._claims.values()
+    (claim,) = node._engine._parts.claims._claims.values()
     other = own.incarnation + 1
     header = FrameHeader("mesh", "n0", other, actor_id("n0", other), where)
     writer = FrameWriter(header, bytes_max=FRAME_BYTES_MAX)

@@ -19,7 +19,7 @@ from meshlib.gossip import upkeep
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.members.dialler import Dialler
-from meshlib.gossip.members.roster import Roster
+from meshlib.gossip.members.own_record import OwnRecord
 from meshlib.gossip.messages import frames as wire
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.replication import StabilityTracker
@@ -83,7 +83,7 @@ def accept_stale_incarnation(patch: Patch) -> None:
 
 def never_refute(patch: Patch) -> None:
     """An accused node says nothing."""
-    patch(Roster, "_refute", lambda _self, _accusation, _now: None)
+    patch(OwnRecord, "refute", lambda _self, _accusation, _now: None)
 
 
 def believe_in_naive_stability(patch: Patch) -> None:
@@ -108,7 +108,7 @@ def reuse_the_writer(patch: Patch) -> None:
 
 def never_heal(patch: Patch) -> None:
     """Nobody dials those who are out of reach."""
-    patch(Dialler, "on_heal_timer", lambda _self, _now: None)
+    patch(Dialler, "on_heal_timer", lambda _self, _timer, _now: None)
 
 
 def trim_what_others_lack(patch: Patch) -> None:

@@ -8,9 +8,10 @@ vectors else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Iterable, Mapping
 
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination, batches
 from meshlib.gossip.entries.state_transfer import StateTransfer
@@ -21,11 +22,17 @@ from meshlib.gossip.messages.kinds import (
     ExchangeEqual,
     ExchangeRequest,
     TransferAvailable,
+    TransferPageMessage,
     VectorExchange,
 )
+from meshlib.gossip.outbox import Outbox
+from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.tables import TableComparison
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue, jittered
+from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
 from meshlib.membership import ProbeOrder
-from meshlib.replication import vector_hash
+from meshlib.replication import Replica, StabilityTracker, vector_hash
 
 __all__ = ["AntiEntropy"]
 
@@ -42,30 +49,56 @@ REPAIR_INTERVALS = 16
 class AntiEntropy:
     """Compare vectors with one peer after another, and repair the difference.
 
-    Where the log no longer reaches back, a whole state fills in: `transfer`.
+    Where the log no longer reaches back, a whole state fills in.
 
     Args:
-        context: the engine's shared state.
-        dissemination: reports what entries and pages do.
+        config: the settings.
+        rng: with whom, and when.
+        replica: has the entries and the vector.
+        tracker: keeps the peers' vectors.
+        dissemination: sends what was not sent yet; knows which links are busy.
+        transfer: brings whole states.
         beginning: is told what peers have, and decides when this node is ready.
-        table_hash: returns the hash of the member table for the request.
+        tables: the member tables are compared on the same occasion.
+        view: knows who is there.
+        timers: let it begin again.
+        outbox: takes what it asks and answers.
+        events: hears of states that differ.
+        counters: counts exchanges.
     """
 
     def __init__(
         self,
-        context: Context,
-        dissemination: Dissemination,
-        beginning: Beginning,
+        config: GossipConfig,
         *,
-        table_hash: Callable[[float], int],
+        rng: random.Random,
+        replica: Replica,
+        tracker: StabilityTracker,
+        dissemination: Dissemination,
+        transfer: StateTransfer,
+        beginning: Beginning,
+        tables: TableComparison,
+        view: MembershipView,
+        timers: TimerQueue,
+        outbox: Outbox,
+        events: EventQueue,
+        counters: Counters,
     ) -> None:
-        self._context = context
+        self._config = config
+        self._rng = rng
+        self._replica = replica
+        self._tracker = tracker
         self._dissemination = dissemination
+        self._transfer = transfer
         self._beginning = beginning
-        self.transfer = StateTransfer(context, dissemination, on_complete=self._on_state_complete)
-        self._table_hash = table_hash
-        self._order = ProbeOrder(context.rng)
-        self._far_order = ProbeOrder(context.rng)
+        self._tables = tables
+        self._view = view
+        self._timers = timers
+        self._outbox = outbox
+        self._events = events
+        self._counters = counters
+        self._order = ProbeOrder(rng)
+        self._far_order = ProbeOrder(rng)
         self._round = 0
         self._diverged_at = -math.inf
         self._catching_up: dict[str, tuple[ActorId, int]] = {}
@@ -75,22 +108,21 @@ class AntiEntropy:
 
     def start(self, now: float) -> None:
         """Begin to exchange, at a random time within the first interval."""
-        wait_s = self._context.rng.random() * self._context.config.exchange_interval_s
-        self._context.timers.set(now + wait_s, Timer("exchange"))
+        wait_s = self._rng.random() * self._config.exchange_interval_s
+        self._timers.set(now + wait_s, Timer(TimerKind.EXCHANGE))
 
-    def on_exchange_timer(self, now: float) -> None:
+    def on_exchange_timer(self, _timer: Timer, now: float) -> None:
         """Begin an exchange with the next neighbour."""
-        context = self._context
-        interval_s = context.config.exchange_interval_s
-        if not context.is_leaving:
+        interval_s = self._config.exchange_interval_s
+        if not self._view.is_leaving:
             self._round += 1
             name = self._pick_peer()
             if name is not None:
                 # What differed at one peer is looked for at each, so that it is soon repaired.
                 has_differed = now - self._diverged_at < REPAIR_INTERVALS * interval_s
-                is_due = self._round % context.config.content_check_period == 0
+                is_due = self._round % self._config.content_check_period == 0
                 self.begin(name, now, check_content=is_due or has_differed)
-        context.timers.set(now + context.jittered(interval_s), Timer("exchange"))
+        self._timers.set(now + jittered(interval_s, self._rng), Timer(TimerKind.EXCHANGE))
 
     def _pick_peer(self) -> str | None:
         """Return whom to exchange with: the neighbours in turn, and all members in turn.
@@ -98,39 +130,58 @@ class AntiEntropy:
         In a sparse graph every other exchange is with a member anywhere: what is stable is known
         only from everyone's own vector, and links across the graph heal what cut it.
         """
-        context = self._context
         if self._beginning.wants_goal and (ready := self._beginning.ready_peers()):
             return self._order.pick(ready)
-        neighbours = context.neighbours()
-        if self._round % 2 and not context.is_full_mesh():
-            return self._far_order.pick(context.peer_names())
+        neighbours = self._view.neighbours()
+        if self._round % 2 and not self._view.is_full_mesh():
+            return self._far_order.pick(self._view.peer_names())
         return self._order.pick(neighbours)
 
     def begin(self, name: str, now: float, *, check_content: bool = False) -> None:
         """Begin an exchange with one member."""
-        context = self._context
         if self._dissemination.is_busy(name):
             return
         self._dissemination.publish()
-        context.counters.exchanges_started += 1
-        digest = context.replica.content_digest() if check_content else None
-        request = ExchangeRequest(context.replica.vector_hash(), self._table_hash(now), digest)
-        context.send_to_member(name, request)
+        self._counters.exchanges_started += 1
+        digest = self._replica.content_digest() if check_content else None
+        request = ExchangeRequest(self._replica.vector_hash(), self._tables.hash(now), digest)
+        self._outbox.send_to_member(name, request)
+
+    def greet(self, names: Iterable[str], now: float) -> None:
+        """Begin an exchange with those who have just come into reach.
+
+        In a sparse graph with the neighbours among them, or with one: when a thousand meet a
+        thousand, each of them would have a thousand exchanges otherwise.
+        """
+        met = list(names)
+        if not self._view.is_full_mesh():
+            neighbours = set(self._view.neighbours())
+            met = [name for name in met if name in neighbours] or met[:1]
+        for name in met:
+            self.begin(name, now)
+
+    def on_tell_ready_timer(self, _timer: Timer, now: float) -> None:
+        """Let those know who wait for somebody ready."""
+        for name in self._beginning.waiting_peers():
+            self.begin(name, now)
 
     def on_exchange_request(
         self, message: ExchangeRequest, header: FrameHeader, now: float
     ) -> None:
-        """Answer with one hash when the vectors are equal, with the vector when they are not."""
-        context = self._context
-        replica = context.replica
+        """Answer with one hash when the vectors are equal, with the vector when they are not.
+
+        The member tables are compared as well.
+        """
+        self._tables.compare(message.table_hash, header.address, now)
+        replica = self._replica
         self._dissemination.publish()
         if message.vector_hash != replica.vector_hash():
             is_whole = message.wants_whole
-            context.send(header.address, self._own_vector(is_whole=is_whole, wants_reply=True))
+            self._outbox.send(header.address, self._own_vector(is_whole=is_whole, wants_reply=True))
             return
-        context.counters.exchanges_equal += 1
+        self._counters.exchanges_equal += 1
         self._learn_equal(header, now)
-        context.send(header.address, ExchangeEqual(message.vector_hash))
+        self._outbox.send(header.address, ExchangeEqual(message.vector_hash))
         digest = message.content_digest
         if digest is not None:
             if digest == replica.content_digest():
@@ -145,31 +196,30 @@ class AntiEntropy:
         do not count in their hashes, and who has forgotten a writer with less than the other gets
         the rest by an ordinary transfer, which tells removals from additions. A repair cannot.
         """
-        context = self._context
-        interval_s = context.config.exchange_interval_s
+        interval_s = self._config.exchange_interval_s
         before = self.diverged_from.get(name, -math.inf)
         self._diverged_at = now
-        context.emit(StateDiverged(peer=name))
+        self._events.emit(StateDiverged(peer=name))
         if now - before <= interval_s:
             return  # what was begun then is under way
         self.diverged_from[name] = now
-        if self.transfer.is_under_way(name):
+        if self._transfer.is_under_way(name):
             return  # an ordinary transfer may be all that it takes
         is_compared = self._compared.get(name, -math.inf) >= before - interval_s
         if is_compared and now - before <= REPAIR_INTERVALS * interval_s:
-            self.transfer.request(name, now, is_repair=True)
+            self._transfer.request(name, now, is_repair=True)
         else:
-            vector = context.replica.advertised_vector(is_complete=True)
-            context.send_to_member(name, VectorExchange(vector, wants_reply=True))
+            vector = self._replica.advertised_vector(is_complete=True)
+            self._outbox.send_to_member(name, VectorExchange(vector, wants_reply=True))
         self.begin(name, now, check_content=True)
 
     def on_exchange_equal(self, message: ExchangeEqual, header: FrameHeader, now: float) -> None:
         """Take note that a peer has what this node has, if nothing has changed meanwhile."""
-        if message.vector_hash == self._context.replica.vector_hash():
+        if message.vector_hash == self._replica.vector_hash():
             self._learn_equal(header, now)
 
     def _learn_equal(self, header: FrameHeader, now: float) -> None:
-        self._observe(header, self._context.replica.version_vector, now)
+        self._observe(header, self._replica.version_vector, now)
         self._dissemination.caught_up(header.name)
         self._beginning.on_equal(header, now)
 
@@ -182,25 +232,23 @@ class AntiEntropy:
         is_partial: bool = False,
     ) -> None:
         """Take note of what a peer says of itself."""
-        context = self._context
-        context.tracker.observe(
+        self._tracker.observe(
             header.name,
             vector,
             actor=header.actor,
-            our_vector=context.replica.version_vector,
+            our_vector=self._replica.version_vector,
             now=now,
             is_partial=is_partial,
         )
 
     def on_vector(self, message: VectorExchange, header: FrameHeader, now: float) -> None:
         """Send a peer what it lacks, and let it know what this node lacks."""
-        context = self._context
-        replica = context.replica
+        replica = self._replica
         if message.is_partial:
             self._observe(header, message.vector, now, is_partial=True)
             awaited = self._catching_up.get(header.name)
             if awaited is not None and message.vector.get(awaited[0], 0) >= awaited[1]:
-                self._send_lacking(context.tracker.vector(header.name) or {}, header)
+                self._send_lacking(self._tracker.vector(header.name) or {}, header)
             return
         self._dissemination.publish()
         vector = self._whole_vector(message)
@@ -208,9 +256,9 @@ class AntiEntropy:
             if not message.wants_reply:
                 return  # it has moved on the way: the next exchange is soon enough
             request = ExchangeRequest(
-                replica.vector_hash(), self._table_hash(now), wants_whole=True
+                replica.vector_hash(), self._tables.hash(now), wants_whole=True
             )
-            context.send(header.address, request)
+            self._outbox.send(header.address, request)
             return
         self._observe(header, vector, now)
         self._learn_forgotten(vector, now)
@@ -219,9 +267,9 @@ class AntiEntropy:
         lacks = self._send_lacking(vector, header, offers_state=not tells_marks)
         has_all = replica.reaches(vector)
         if tells_marks:
-            context.send(header.address, self._own_vector(peer_vector=vector, is_whole=True))
+            self._outbox.send(header.address, self._own_vector(peer_vector=vector, is_whole=True))
         elif message.wants_reply and not has_all:
-            context.send(header.address, self._own_vector(peer_vector=vector))
+            self._outbox.send(header.address, self._own_vector(peer_vector=vector))
         if has_all and not lacks:
             self._compared[header.name] = now
         self._beginning.check_goal(now)
@@ -233,9 +281,8 @@ class AntiEntropy:
         in as many exchanges as there are members. So it is asked sooner; one member at a time,
         the one heard longest ago, and no member by everybody at once.
         """
-        context = self._context
-        tracker = context.tracker
-        reachable = [member.name for member in context.peers()]
+        tracker = self._tracker
+        reachable = [member.name for member in self._view.peers()]
         lacking: set[str] = set()
 
         def is_lacking(actor: ActorId, sequence: int) -> bool:
@@ -243,15 +290,15 @@ class AntiEntropy:
             lacking.update(names)
             return bool(names)
 
-        keep = {member.actor for member in context.members}
-        context.replica.learn_forgotten(vector, keep=keep, is_lacking=is_lacking)
+        keep = {member.actor for member in self._view.members}
+        self._replica.learn_forgotten(vector, keep=keep, is_lacking=is_lacking)
         heard = [
             (heard_at, name) for name in lacking if (heard_at := tracker.heard_at(name)) is not None
         ]
         if heard:
             heard_at, name = min(heard)
             intervals = max(1.0, len(reachable) / ASKED_PER_INTERVAL)
-            if now - heard_at >= intervals * context.config.exchange_interval_s:
+            if now - heard_at >= intervals * self._config.exchange_interval_s:
                 self.begin(name, now)
 
     def _has_marks_for(self, name: str, vector: Mapping[ActorId, int]) -> bool:
@@ -259,7 +306,7 @@ class AntiEntropy:
 
         Then it needs no state for that; once told and no wiser, it may need it after all.
         """
-        if not self._context.replica.names_forgotten(vector):
+        if not self._replica.names_forgotten(vector):
             return False
         hashed = vector_hash(vector)
         was_told = self._told.get(name) == hashed
@@ -282,7 +329,7 @@ class AntiEntropy:
             is_whole: name them all.
             wants_reply: as in the message.
         """
-        replica, count_max = self._context.replica, self._context.config.vector_entries_max
+        replica, count_max = self._replica, self._config.vector_entries_max
         numbers = replica.version_vector
         if is_whole or len(numbers) <= count_max:
             return VectorExchange(replica.advertised_vector(named=peer_vector or ()), wants_reply)
@@ -296,7 +343,7 @@ class AntiEntropy:
 
     def _whole_vector(self, message: VectorExchange) -> Mapping[ActorId, int] | None:
         """Return a peer's whole vector; None when it differs in more than was named. O(actors)."""
-        replica = self._context.replica
+        replica = self._replica
         if message.rest_hash is None:
             return message.vector
         if message.rest_hash != replica.rest_hash(message.vector):
@@ -308,34 +355,39 @@ class AntiEntropy:
         self, vector: Mapping[ActorId, int], header: FrameHeader, *, offers_state: bool = True
     ) -> bool:
         """Send what a peer lacks, or let it know that it needs the state; tell if it is so."""
-        context = self._context
-        lacking = context.replica.lacking(vector, bytes_max=EXCHANGE_BYTES_MAX)
-        groups = list(batches(lacking.entries, context.config.packet_bytes_max))
+        lacking = self._replica.lacking(vector, bytes_max=EXCHANGE_BYTES_MAX)
+        groups = list(batches(lacking.entries, self._config.packet_bytes_max))
         self._catching_up.pop(header.name, None)
         for place, batch in enumerate(groups, 1):
             goes_on = place == len(groups) and not lacking.is_complete
             if goes_on:
                 # Other entries are acknowledged meanwhile; these are in when the last one is.
                 self._catching_up[header.name] = batch[-1].actor, batch[-1].last
-            context.send(header.address, EntriesMessage(batch, goes_on))
-        context.counters.entries_sent += len(lacking.entries)
+            self._outbox.send(header.address, EntriesMessage(batch, goes_on))
+        self._counters.entries_sent += len(lacking.entries)
         if lacking.needs_transfer and offers_state:
-            context.send(header.address, TransferAvailable())
+            self._outbox.send(header.address, TransferAvailable())
         return lacking.needs_transfer or bool(lacking.entries)
 
-    def _on_state_complete(self, name: str, now: float) -> None:
-        self._beginning.check_goal(now)
-        self.begin(name, now)
+    def on_transfer_page(
+        self, message: TransferPageMessage, header: FrameHeader, now: float
+    ) -> None:
+        """Take a page of a state; once all of it is in, look what came after it.
+
+        Raises:
+            RemoteError: the page is malformed, and the transfer is over.
+        """
+        if self._transfer.take_page(message, header, now):
+            self._beginning.check_goal(now)
+            self.begin(header.name, now)
 
     def restart(self) -> None:
         """Break off what goes on: this node comes back as a new writer."""
-        self.transfer.restart()
         self._catching_up.clear()
         self._compared.clear()
 
     def forget(self, name: str) -> None:
         """Drop what is kept about a member that is gone."""
-        self.transfer.forget(name)
         self._catching_up.pop(name, None)
         self._told.pop(name, None)
         self._compared.pop(name, None)

@@ -24,12 +24,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
-from attrs import evolve, frozen
+from attrs import define
 
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import Began, Rejoined
 from meshlib.gossip.messages.frames import FrameHeader
+from meshlib.gossip.reports import EventQueue
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
+from meshlib.replication import Replica
 
 __all__ = ["Beginning", "NodeState"]
 
@@ -53,39 +57,59 @@ class NodeState(StrEnum):
     STOPPED = "stopped"
 
 
-@frozen(slots=True, kw_only=True)
+@define(slots=True, kw_only=True)
 class _Heard:
     """What a member said of itself last.
 
     Args:
         actor: the writer it was then; another one means that it began again.
+        is_newcomer: whether it was not ready yet when it was heard first.
         is_ready: whether it was ready.
         is_leaving: whether it was about to leave.
         is_alone: whether it had begun alone, and had found no cluster yet.
         stored_at_ms: of when its stored state is.
         at: when it was heard, in monotonic seconds.
-        is_newcomer: whether it was not ready yet when it was heard first.
     """
 
     actor: ActorId
-    is_ready: bool
-    is_leaving: bool
-    is_alone: bool
-    stored_at_ms: int
-    at: float
     is_newcomer: bool
+    is_ready: bool = False
+    is_leaving: bool = False
+    is_alone: bool = False
+    stored_at_ms: int = 0
+    at: float = 0.0
 
 
 class Beginning:
     """Decides when this node is ready.
 
     Args:
-        context: the engine's shared state.
+        config: the settings.
+        cluster: the cluster's name, for the header of frames.
+        replica: what this node holds.
+        view: this node among its members.
+        timers: let it look again.
+        events: hears how it began.
         now: monotonic seconds.
     """
 
-    def __init__(self, context: Context, *, now: float) -> None:
-        self._context = context
+    def __init__(
+        self,
+        config: GossipConfig,
+        *,
+        cluster: str,
+        replica: Replica,
+        view: MembershipView,
+        timers: TimerQueue,
+        events: EventQueue,
+        now: float,
+    ) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._replica = replica
+        self._view = view
+        self._timers = timers
+        self._events = events
         self._heard: dict[str, _Heard] = {}
         self._goal: Mapping[ActorId, int] | None = None
         self._goal_set_at = now
@@ -94,6 +118,10 @@ class Beginning:
         self._is_started = False
         self._has_others = False
         self._is_alone = False
+        self._is_ready_told = False
+        """Whether this node was ready after its frames were packed last."""
+        self.stored_at_ms = 0
+        """Of when the state is that it began with; see `FrameHeader`."""
         self.has_met = False
         self.is_ready = False
 
@@ -102,23 +130,22 @@ class Beginning:
     @property
     def tells_ready(self) -> bool:
         """Whether peers may take this node's vector for their goal."""
-        return (self.is_ready or self._is_alone) and not self._context.replica.is_rejoining
+        return (self.is_ready or self._is_alone) and not self._replica.is_rejoining
 
     @property
     def wants_goal(self) -> bool:
         """Whether this node looks for a ready peer whose state it takes."""
-        return not self.is_ready or self._context.replica.is_rejoining
+        return not self.is_ready or self._replica.is_rejoining
 
     @property
     def state(self) -> NodeState:
         """What this node is doing."""
-        context = self._context
-        if context.is_draining or context.is_leaving:
+        if self._view.is_draining or self._view.is_leaving:
             return NodeState.DRAINING
         if not self._is_started:
             return NodeState.STARTING
         if not self.is_ready:
-            return NodeState.SYNCING if context.peers() else NodeState.JOINING
+            return NodeState.SYNCING if self._view.peers() else NodeState.JOINING
         return NodeState.ISOLATED if self._is_isolated else NodeState.READY
 
     @property
@@ -137,13 +164,13 @@ class Beginning:
         if state is NodeState.DRAINING:
             return "leaving"
         if self.is_ready:
-            is_back = self._context.replica.is_rejoining
+            is_back = self._replica.is_rejoining
             return "back after a long absence: what changed meanwhile is awaited" if is_back else ""
         if state is NodeState.STARTING:
             return "not ready: it has not begun to join"
         if self.ready_peers():
             return "not ready: the state of the cluster is still on its way"
-        count, expected = self._context.reachable_count(), self._context.config.bootstrap_expect
+        count, expected = self._view.reachable_count(), self._config.bootstrap_expect
         if count < expected:
             return f"not ready: {count} of the {expected} nodes that it takes to begin are here"
         if state is NodeState.JOINING:
@@ -152,11 +179,11 @@ class Beginning:
 
     def ready_peers(self) -> list[str]:
         """Return the members in reach that said last that they are ready, sorted. O(members)."""
-        return [m.name for m in self._context.peers() if self._is_known(m.name, m.actor, True)]
+        return [m.name for m in self._view.peers() if self._is_known(m.name, m.actor, True)]
 
     def unready_peers(self) -> list[str]:
         """Return the members in reach that said last that they are not, sorted. O(members)."""
-        return [m.name for m in self._context.peers() if self._is_known(m.name, m.actor, False)]
+        return [m.name for m in self._view.peers() if self._is_known(m.name, m.actor, False)]
 
     def _is_known(self, name: str, actor: ActorId, is_ready: bool) -> bool:
         heard = self._heard.get(name)
@@ -164,7 +191,7 @@ class Beginning:
 
     def heard_since(self, name: str, since: float) -> tuple[bool, bool] | None:
         """Return whether a member was ready and leaving when heard, None if not since then."""
-        heard, member = self._heard.get(name), self._context.members.get(name)
+        heard, member = self._heard.get(name), self._view.members.get(name)
         if heard is None or member is None or heard.actor != member.actor or heard.at < since:
             return None
         return heard.is_ready, heard.is_leaving
@@ -180,14 +207,14 @@ class Beginning:
             may_find_more: whether the source of the seeds may tell of others later.
         """
         given = tuple(seeds)
-        others = [seed for seed in given if seed != self._context.record.address]
+        others = [seed for seed in given if seed != self._view.record.address]
         self._has_others = self._has_others or bool(others) or (may_find_more and not given)
         if self._is_started:
             return
         self._is_started = True
         self._since = now
         is_own_cluster = not others and not may_find_more
-        if is_own_cluster and self._context.config.bootstrap_expect <= 1:
+        if is_own_cluster and self._config.bootstrap_expect <= 1:
             self._begin(now, is_final=False)
         self._arm(now)
 
@@ -200,10 +227,9 @@ class Beginning:
             now: monotonic seconds.
             contact_at: when it was last in contact with the others.
         """
-        context = self._context
         self.note_stored(max(0.0, now - contact_at))
         self._goal = None
-        self._is_alone = context.is_ready_told = False
+        self._is_alone = self._is_ready_told = False
         self._since = now
         if self._is_started:
             self._arm(now)
@@ -214,13 +240,8 @@ class Beginning:
 
     def note_stored(self, age_s: float) -> None:
         """Take note of how old the state is that this node begins with."""
-        clock = self._context.replica.clock
-        self._context.stored_at_ms = max(1, int((clock.wall_s() - age_s) * 1000))
-
-    def on_member_met(self, name: str) -> None:
-        """Take note that somebody has come into reach, or has begun again."""
-        self.has_met = True
-        self._heard.pop(name, None)
+        clock = self._replica.clock
+        self.stored_at_ms = max(1, int((clock.wall_s() - age_s) * 1000))
 
     def forget(self, name: str) -> None:
         """Drop what is kept about a member that is gone."""
@@ -228,28 +249,23 @@ class Beginning:
 
     def hear(self, header: FrameHeader, now: float) -> None:
         """Take note of what a member says of itself in a frame. O(1)."""
-        member = self._context.members.get(header.name)
+        member = self._view.members.get(header.name)
         if member is None or member.actor != header.actor:
             return
         known = self._heard.get(header.name)
-        if known is not None and known.actor == header.actor:
-            is_newcomer = known.is_newcomer
-        else:
-            is_newcomer = not header.is_ready
-        if len(self._heard) >= len(self._context.members):
-            self._heard = {n: h for n, h in self._heard.items() if n in self._context.members}
-        self._heard[header.name] = _Heard(
-            actor=header.actor,
-            is_ready=header.is_ready,
-            is_leaving=header.is_leaving,
-            is_alone=header.is_alone,
-            stored_at_ms=header.stored_at_ms,
-            at=now,
-            is_newcomer=is_newcomer,
-        )
+        if known is None or known.actor != header.actor:
+            known = _Heard(actor=header.actor, is_newcomer=not header.is_ready)
+            if len(self._heard) >= len(self._view.members):
+                self._heard = {n: h for n, h in self._heard.items() if n in self._view.members}
+            self._heard[header.name] = known
+        known.is_ready = header.is_ready
+        known.is_leaving = header.is_leaving
+        known.is_alone = header.is_alone
+        known.stored_at_ms = header.stored_at_ms
+        known.at = now
         if header.is_ready and member.is_reachable:
             self._since = now
-            if self._is_alone and self.is_ready and not is_newcomer:
+            if self._is_alone and self.is_ready and not known.is_newcomer:
                 # There is a cluster after all.
                 self.is_ready = False
                 self._arm(now)
@@ -273,7 +289,7 @@ class Beginning:
 
     def check_goal(self, now: float) -> None:
         """Become ready once the goal has been reached. O(actors) while there is one."""
-        if self._goal is not None and self._context.replica.reaches(self._goal):
+        if self._goal is not None and self._replica.reaches(self._goal):
             self._catch_up(now)
 
     def _catch_up(self, now: float) -> None:
@@ -286,43 +302,41 @@ class Beginning:
         """Look now and again whether this node may begin: one chain of timers."""
         if not self._is_armed and self.wants_goal:
             self._is_armed = True
-            self._context.timers.set(now + LOOK_S, Timer("begin"))
+            self._timers.set(now + LOOK_S, Timer(TimerKind.BEGIN))
 
-    def on_begin_timer(self, now: float) -> None:
+    def on_begin_timer(self, _timer: Timer, now: float) -> None:
         """Begin if it is this node's turn, and look again later if it is not."""
         self._is_armed = False
-        context = self._context
-        if context.is_draining or context.is_leaving or not self.wants_goal:
+        if self._view.is_draining or self._view.is_leaving or not self.wants_goal:
             return
         if self._may_begin(now):
             # One that comes back keeps aside what it had, for as long as it may have been alone.
-            self._begin(now, is_final=bool(context.peers()) or not self._has_others)
+            self._begin(now, is_final=bool(self._view.peers()) or not self._has_others)
         self._arm(now)
 
     def _may_begin(self, now: float) -> bool:
         """Tell whether it is this node's turn to begin. O(members)."""
-        context = self._context
-        config = context.config
+        config = self._config
         wait_s = config.bootstrap_after_s
         if not wait_s or now - self._since < wait_s:
             return False
-        if context.reachable_count() < config.bootstrap_expect or self.ready_peers():
+        if self._view.reachable_count() < config.bootstrap_expect or self.ready_peers():
             return False
         return now - self._since >= wait_s * (1 + self._place())
 
     def _place(self) -> int:
         """Return how many of those in reach go before this node. O(members)."""
-        context = self._context
-        own = (-context.stored_at_ms, context.name)
+        own = (-self.stored_at_ms, self._view.name)
         others = [(name, self._heard[name]) for name in self.unready_peers()]
         return sum((-h.stored_at_ms, name) < own for name, h in others if not h.is_leaving)
 
     def _begin(self, now: float, *, is_final: bool) -> None:
-        context = self._context
         if not self.is_ready:
             self._is_alone = not self.has_met
             if self._has_others or self.has_met:  # else nobody was waited for
-                context.emit(Began(peers=context.peer_names(), is_isolated=self._is_isolated))
+                self._events.emit(
+                    Began(peers=self._view.peer_names(), is_isolated=self._is_isolated)
+                )
         elif not is_final:
             return
         self._become_ready(now, is_whole=is_final)
@@ -334,27 +348,25 @@ class Beginning:
             now: monotonic seconds.
             is_whole: whether a node that comes back has what it came back for.
         """
-        context = self._context
         self._goal = None
         self.is_ready = True
-        if is_whole and context.replica.is_rejoining:
-            report = context.replica.finish_rejoin()
-            context.emit(
+        if is_whole and self._replica.is_rejoining:
+            report = self._replica.finish_rejoin()
+            self._events.emit(
                 Rejoined(old=report.old, new=report.new, kept=report.kept, lost=report.lost)
             )
         if self.tells_ready:
             # Due at once, but in a frame of its own: this one's messages were made before.
-            context.timers.set(now, Timer("tell_ready"))
+            self._timers.set(now, Timer(TimerKind.TELL_READY))
 
     def drain(self, now: float) -> None:
         """Let those in reach have what this node has kept aside, if none of them is ready."""
-        context = self._context
-        if context.replica.is_rejoining and context.peers() and not self.ready_peers():
+        if self._replica.is_rejoining and self._view.peers() and not self.ready_peers():
             self._become_ready(now, is_whole=True)
 
     def waiting_peers(self) -> list[str]:
         """Return the neighbours that wait for somebody ready. O(members)."""
-        neighbours = set(self._context.neighbours())
+        neighbours = set(self._view.neighbours())
         return [name for name in self.unready_peers() if name in neighbours]
 
     # The header
@@ -365,14 +377,24 @@ class Beginning:
         Ready is said only if it was so after the frames before these as well: then everything in
         them was made by a ready node.
         """
-        context = self._context
-        header = context.header()
-        is_ready = context.is_ready_told and self.tells_ready
-        context.is_ready_told = self.tells_ready
-        return evolve(header, is_ready=is_ready, is_alone=self._is_alone)
+        view, record = self._view, self._view.record
+        tells_ready = self.tells_ready
+        is_ready = self._is_ready_told and tells_ready
+        self._is_ready_told = tells_ready
+        return FrameHeader(
+            self._cluster,
+            record.name,
+            record.incarnation,
+            record.actor,
+            record.address,
+            is_ready=is_ready,
+            is_leaving=view.is_draining or view.is_leaving,
+            is_alone=self._is_alone,
+            stored_at_ms=self.stored_at_ms,
+        )
 
     def _check(self) -> None:
         """Assert the invariants of readiness."""
         assert self._goal is None or self.wants_goal, self._goal
-        assert self.tells_ready or not self._context.is_ready_told
-        assert len(self._heard) <= len(self._context.members), sorted(self._heard)
+        assert self.tells_ready or not self._is_ready_told
+        assert len(self._heard) <= len(self._view.members), sorted(self._heard)

@@ -15,12 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define
 
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import EntryRejected
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import EntriesMessage, GapRequest, VectorExchange
+from meshlib.gossip.outbox import Outbox
+from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
-from meshlib.replication import Gap, LogEntry, Received
+from meshlib.replication import Gap, LogEntry, Received, Replica, StabilityTracker
 
 __all__ = ["Dissemination"]
 
@@ -81,11 +85,36 @@ class Dissemination:
     """Send own entries, forward others', ask for what was skipped.
 
     Args:
-        context: the engine's shared state.
+        config: the settings.
+        replica: has the entries.
+        tracker: knows what the peers have.
+        view: knows whom to push to.
+        timers: let it push, ask and acknowledge again.
+        outbox: takes the entries.
+        events: hears of entries that were refused.
+        counters: counts entries.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self,
+        config: GossipConfig,
+        *,
+        replica: Replica,
+        tracker: StabilityTracker,
+        view: MembershipView,
+        timers: TimerQueue,
+        outbox: Outbox,
+        events: EventQueue,
+        counters: Counters,
+    ) -> None:
+        self._config = config
+        self._replica = replica
+        self._tracker = tracker
+        self._view = view
+        self._timers = timers
+        self._outbox = outbox
+        self._events = events
+        self._counters = counters
         self._busy: set[str] = set()
         self._behind: set[str] = set()
         self._gaps: dict[str, dict[ActorId, tuple[int, int]]] = {}
@@ -97,34 +126,33 @@ class Dissemination:
 
     def publish(self) -> None:
         """Close the open groups of local writes and send them. O(neighbours) frames."""
-        entries = self._context.replica.flush()
+        entries = self._replica.flush()
         if entries:
             self._push(entries, without=())
 
     def _push(self, entries: Sequence[LogEntry], *, without: Sequence[str]) -> None:
-        context = self._context
         free: list[str] = []
-        for name in context.push_targets():
+        for name in self._view.push_targets():
             if self.is_busy(name):
                 self._behind.add(name)
             elif name not in without and not self._is_known_to_have(name, entries):
                 free.append(name)
         addresses = {
             member.address: member.name
-            for member in map(context.members.get, free)
+            for member in map(self._view.members.get, free)
             if member is not None
         }
-        for batch in batches(entries, context.config.packet_bytes_max):
+        for batch in batches(entries, self._config.packet_bytes_max):
             message = EntriesMessage(batch, self.wants_acknowledgement, is_pushed=True)
-            full = context.send_to_all(addresses, message)
+            full = self._outbox.send_to_all(addresses, message)
             self._behind.update(addresses[address] for address in full)
-        context.counters.entries_sent += len(entries) * len(free)
+        self._counters.entries_sent += len(entries) * len(free)
         for name in free:
             self._expect(name, entries)
 
     def _is_known_to_have(self, name: str, entries: Sequence[LogEntry]) -> bool:
         """Tell whether a peer has said itself that it has all of them."""
-        vector = self._context.tracker.vector(name)
+        vector = self._tracker.vector(name)
         return vector is not None and all(
             entry.last <= vector.get(entry.actor, 0) for entry in entries
         )
@@ -146,15 +174,14 @@ class Dissemination:
     def _arm_push(self) -> None:
         if not self._is_push_armed:
             self._is_push_armed = True
-            context = self._context
-            wait_s = PUSH_INTERVALS * context.config.gossip_interval_s
-            context.timers.set(context.now + wait_s, Timer("push"))
+            wait_s = PUSH_INTERVALS * self._config.gossip_interval_s
+            self._timers.set(self._timers.now + wait_s, Timer(TimerKind.PUSH))
 
-    def on_push_timer(self) -> None:
+    def on_push_timer(self, _timer: Timer, _now: float) -> None:
         """Push again what was pushed before the last interval and is not acknowledged yet."""
         self._is_push_armed = False
         again: Unacknowledged = {}
-        targets = set(self._context.push_targets())
+        targets = set(self._view.push_targets())
         for name, waiting in self._overdue.items():
             if name in targets and not self.is_busy(name):
                 left = self._push_again(name, waiting)
@@ -176,8 +203,7 @@ class Dissemination:
 
     def _push_again(self, name: str, waiting: Mapping[ActorId, _Pushed]) -> dict[ActorId, _Pushed]:
         """Push to one peer what it has not acknowledged; return what is to be looked at again."""
-        context = self._context
-        vector = context.tracker.vector(name) or {}
+        vector = self._tracker.vector(name) or {}
         left: dict[ActorId, _Pushed] = {}
         entries: list[LogEntry] = []
         bytes_left = GAP_BYTES_MAX
@@ -190,44 +216,45 @@ class Dissemination:
                 left[actor] = pushed
                 continue
             gap = Gap(actor, first, pushed.last)
-            found = context.replica.entries_between(gap, bytes_max=bytes_left)
+            found = self._replica.entries_between(gap, bytes_max=bytes_left)
             if found.entries:
                 entries += found.entries
                 bytes_left -= sum(len(entry.delta) for entry in found.entries)
                 count = pushed.push_count + 1
                 wait = PUSH_WAITS[count] if count < len(PUSH_WAITS) else 0
                 left[actor] = _Pushed(first, pushed.last, count, wait)
-        for batch in batches(entries, context.config.packet_bytes_max):
-            context.send_to_member(name, EntriesMessage(batch, is_pushed=True))
-        context.counters.entries_sent += len(entries)
-        context.counters.entries_repeated += len(entries)
+        for batch in batches(entries, self._config.packet_bytes_max):
+            self._outbox.send_to_member(name, EntriesMessage(batch, is_pushed=True))
+        self._counters.entries_sent += len(entries)
+        self._counters.entries_repeated += len(entries)
         return left
 
     def _owe(self, address: str, entries: Sequence[LogEntry]) -> None:
         """Remember to acknowledge entries soon."""
-        context = self._context
         owed = self._owed.get(address)
         if owed is None:
             owed = self._owed[address] = {}
-            context.timers.set(context.now + ACKNOWLEDGE_WAIT_S, Timer("acknowledge", address))
+            self._timers.set(
+                self._timers.now + ACKNOWLEDGE_WAIT_S, Timer(TimerKind.ACKNOWLEDGE, address)
+            )
         for entry in entries:
             owed[entry.actor] = None
 
-    def on_acknowledge_timer(self, address: str) -> None:
+    def on_acknowledge_timer(self, timer: Timer, _now: float) -> None:
         """Tell a peer what has arrived of what it pushed."""
-        self._acknowledge(address, self._owed.pop(address, {}))
+        self._acknowledge(timer.key, self._owed.pop(timer.key, {}))
 
     def _acknowledge(self, address: str, actors: Iterable[ActorId]) -> None:
-        vector = self._context.replica.version_vector
+        vector = self._replica.version_vector
         part = {actor: vector[actor] for actor in sorted(actors) if actor in vector}
         if part:
-            self._context.send(address, VectorExchange(part, is_partial=True))
+            self._outbox.send(address, VectorExchange(part, is_partial=True))
 
     # Busy links
 
     def is_busy(self, name: str) -> bool:
         """Tell whether the link to a member has more to carry than it takes."""
-        member = self._context.members.get(name)
+        member = self._view.members.get(name)
         return member is not None and member.address in self._busy
 
     def on_link_state(self, address: str, *, is_busy: bool) -> list[str]:
@@ -242,12 +269,12 @@ class Dissemination:
         self._busy.discard(address)
         free = [
             member.name
-            for member in self._context.peers()
+            for member in self._view.peers()
             if member.address == address and member.name in self._behind
         ]
         # One that is out of reach by now is sent all it lacks when it is met again.
         self._behind.difference_update(
-            member.name for member in self._context.members if member.address == address
+            member.name for member in self._view.members if member.address == address
         )
         return free
 
@@ -257,22 +284,21 @@ class Dissemination:
 
     def on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
         """Absorb entries, forward what was new, and ask for what was skipped."""
-        context = self._context
-        context.counters.entries_received += len(message.entries)
-        received = context.replica.receive(message.entries)
+        self._counters.entries_received += len(message.entries)
+        received = self._replica.receive(message.entries)
         self.report(received)
         if received.gaps:
             waiting = self._gaps.setdefault(header.name, {})
             if not waiting:
-                context.timers.set(now + GAP_WAIT_S, Timer("gap", header.name))
+                self._timers.set(now + GAP_WAIT_S, Timer(TimerKind.GAP, header.name))
             for gap in received.gaps:
                 if len(waiting) < GAPS_MAX:
                     waiting[gap.actor] = (gap.first, gap.last)
-        if received.new and not context.is_full_mesh():
+        if received.new and not self._view.is_full_mesh():
             self._push(received.new, without=(header.name,))
         if message.wants_acknowledgement:
             self._acknowledge(header.address, {entry.actor for entry in message.entries})
-            vector = context.replica.version_vector
+            vector = self._replica.version_vector
             if any(vector.get(entry.actor, 0) < entry.last for entry in message.entries):
                 # It overtook others that are on their way: told again once those are in.
                 self._owe(header.address, message.entries)
@@ -290,20 +316,20 @@ class Dissemination:
                 reason=refused.reason,
                 detail=refused.detail,
             )
-            self._context.emit(event)
+            self._events.emit(event)
 
-    def on_gap_timer(self, name: str) -> None:
+    def on_gap_timer(self, timer: Timer, _now: float) -> None:
         """Ask a member for the gaps that are still open."""
-        context = self._context
-        vector = context.replica.version_vector
+        name = timer.key
+        vector = self._replica.version_vector
         gaps = tuple(
             (actor, max(first, vector.get(actor, 0) + 1), last)
             for actor, (first, last) in self._gaps.pop(name, {}).items()
             if vector.get(actor, 0) < last
         )
         if gaps:
-            context.counters.gaps_requested += len(gaps)
-            context.send_to_member(name, GapRequest(gaps))
+            self._counters.gaps_requested += len(gaps)
+            self._outbox.send_to_member(name, GapRequest(gaps))
 
     def on_gap_request(self, message: GapRequest, header: FrameHeader) -> bool:
         """Send a member the entries it skipped.
@@ -311,20 +337,19 @@ class Dissemination:
         Returns:
             False when some are no longer in the log: the peer needs a whole exchange.
         """
-        context = self._context
         entries: list[LogEntry] = []
         is_whole = True
         bytes_left = GAP_BYTES_MAX
         for actor, first, last in message.gaps:
-            found = context.replica.entries_between(Gap(actor, first, last), bytes_max=bytes_left)
+            found = self._replica.entries_between(Gap(actor, first, last), bytes_max=bytes_left)
             is_whole = is_whole and not found.needs_transfer
             entries += found.entries
             bytes_left -= sum(len(entry.delta) for entry in found.entries)
             if bytes_left <= 0:
                 break
-        for batch in batches(entries, context.config.packet_bytes_max):
-            context.send(header.address, EntriesMessage(batch, True))
-        context.counters.entries_sent += len(entries)
+        for batch in batches(entries, self._config.packet_bytes_max):
+            self._outbox.send(header.address, EntriesMessage(batch, True))
+        self._counters.entries_sent += len(entries)
         return is_whole
 
     def forget(self, name: str) -> None:

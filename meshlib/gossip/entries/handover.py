@@ -7,10 +7,14 @@ that leave at once do not count on each other. How long it waits at most is for 
 
 from __future__ import annotations
 
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.entries.anti_entropy import AntiEntropy
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.events import LeaveDelayed
+from meshlib.gossip.reports import EventQueue
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
+from meshlib.replication import Replica, StabilityTracker
 
 __all__ = ["Handover"]
 
@@ -25,28 +29,51 @@ class Handover:
     """Watches over what a leaving node leaves behind.
 
     Args:
-        context: the engine's shared state.
+        replica: what is to be left behind.
+        tracker: knows what others have confirmed.
+        view: knows who is left.
         beginning: knows who is ready.
+        anti_entropy: asks the others what they have.
+        timers: let it ask again.
+        events: hears of a leave that takes long.
     """
 
-    def __init__(self, context: Context, beginning: Beginning) -> None:
-        self._context = context
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        tracker: StabilityTracker,
+        view: MembershipView,
+        beginning: Beginning,
+        anti_entropy: AntiEntropy,
+        timers: TimerQueue,
+        events: EventQueue,
+    ) -> None:
+        self._replica = replica
+        self._tracker = tracker
+        self._view = view
         self._beginning = beginning
+        self._anti_entropy = anti_entropy
+        self._timers = timers
+        self._events = events
         self._owed: dict[ActorId, int] = {}
         self._since = 0.0
         self._is_told = False
         self._is_noted = False
 
     def start(self, now: float) -> None:
-        """Take note of what this node holds at this moment. O(actors)."""
+        """Take note of what this node holds at this moment, and ask who has it. O(actors)."""
         self._since = now
         self._note_owed()
-        self._context.timers.set(now + ASK_S, Timer("handover"))
+        self._timers.set(now + ASK_S, Timer(TimerKind.HANDOVER))
+        view = self._view
+        for name in view.peer_names() if view.is_full_mesh() else view.neighbours():
+            self._anti_entropy.begin(name, now)
 
     def _note_owed(self) -> None:
         """Take note of what is to be left behind, once a node that comes back has come back."""
-        self._is_noted = not self._context.replica.is_rejoining
-        self._owed = dict(self._context.replica.version_vector)
+        self._is_noted = not self._replica.is_rejoining
+        self._owed = dict(self._replica.version_vector)
 
     def is_done(self) -> bool:
         """Tell whether this node may go. O(members * what is not confirmed yet)."""
@@ -57,26 +84,27 @@ class Handover:
     def _is_confirmed(self) -> bool:
         return self._is_noted and not self._owed
 
-    def on_timer(self, now: float) -> list[str]:
-        """Return whom to ask again what they have; tell once that the leave takes long."""
-        if self._context.is_leaving:
-            return []
+    def on_handover_timer(self, _timer: Timer, now: float) -> None:
+        """Ask again who has what is to be left behind; tell once that the leave takes long."""
+        if self._view.is_leaving:
+            return
         waiting = self._settle()
         if not waiting or self._is_confirmed:
-            return []
+            return
         if not self._is_told and now - self._since >= TOLD_AFTER_S:
             self._is_told = True
-            self._context.emit(LeaveDelayed(peers=tuple(waiting)))
-        self._context.timers.set(now + ASK_S, Timer("handover"))
-        return waiting
+            self._events.emit(LeaveDelayed(peers=tuple(waiting)))
+        self._timers.set(now + ASK_S, Timer(TimerKind.HANDOVER))
+        for name in waiting:
+            self._anti_entropy.begin(name, now)
 
     def _settle(self) -> list[str]:
         """Cross out what others have confirmed; return those who may still take the rest."""
-        context, beginning = self._context, self._beginning
+        beginning = self._beginning
         if not self._is_noted:
             self._note_owed()
         waiting: list[str] = []
-        for member in context.peers():
+        for member in self._view.peers():
             heard = beginning.heard_since(member.name, self._since)
             if heard is None:
                 waiting.append(member.name)
@@ -86,6 +114,6 @@ class Handover:
                 continue
             waiting.append(member.name)
             if is_ready or not beginning.is_ready:
-                vector = context.tracker.vector(member.name) or {}
+                vector = self._tracker.vector(member.name) or {}
                 self._owed = {a: n for a, n in self._owed.items() if vector.get(a, 0) < n}
         return waiting

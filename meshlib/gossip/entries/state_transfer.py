@@ -9,19 +9,28 @@ Rules this file owns:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import random
 
 from attrs import define, field
 
 from meshlib.errors import RejectReason, RemoteError
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.events import EntryRejected, StateRestored
 from meshlib.gossip.messages.frames import FrameHeader
-from meshlib.gossip.messages.kinds import TransferNext, TransferPageMessage, TransferRequest
+from meshlib.gossip.messages.kinds import (
+    TransferAvailable,
+    TransferNext,
+    TransferPageMessage,
+    TransferRequest,
+)
 from meshlib.gossip.messages.offers import compact, expand
+from meshlib.gossip.outbox import Outbox
+from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.view import MembershipView
 from meshlib.limits import TRANSFER_PAGE_BYTES_MAX
-from meshlib.replication import TransferPage, TransferPages
+from meshlib.replication import Replica, TransferPage, TransferPages
 
 __all__ = ["StateTransfer"]
 
@@ -57,21 +66,39 @@ class StateTransfer:
     """Send this node's state to peers that ask, and take in a peer's.
 
     Args:
-        context: the engine's shared state.
+        config: the settings.
+        rng: numbers the transfers.
+        replica: gives and takes the pages.
         dissemination: reports what the pages did.
-        on_complete: called with a peer's name and the time once all of its state is in.
+        view: knows who is in reach.
+        timers: let it ask again, and give up.
+        outbox: takes the pages.
+        events: hears of what came in, and of what could not.
+        counters: counts transfers.
     """
 
     def __init__(
         self,
-        context: Context,
-        dissemination: Dissemination,
+        config: GossipConfig,
         *,
-        on_complete: Callable[[str, float], None],
+        rng: random.Random,
+        replica: Replica,
+        dissemination: Dissemination,
+        view: MembershipView,
+        timers: TimerQueue,
+        outbox: Outbox,
+        events: EventQueue,
+        counters: Counters,
     ) -> None:
-        self._context = context
+        self._config = config
+        self._rng = rng
+        self._replica = replica
         self._dissemination = dissemination
-        self._on_complete = on_complete
+        self._view = view
+        self._timers = timers
+        self._outbox = outbox
+        self._events = events
+        self._counters = counters
         self._incoming: _Incoming | None = None
         self._next_transfer_at = -math.inf
         self._outgoing: dict[str, _Outgoing] = {}
@@ -85,7 +112,9 @@ class StateTransfer:
         """Tell whether any state is coming in, or one goes out to a member."""
         return self.is_receiving or name in self._outgoing
 
-    def on_transfer_available(self, header: FrameHeader, now: float) -> None:
+    def on_transfer_available(
+        self, _message: TransferAvailable, header: FrameHeader, now: float
+    ) -> None:
         """Ask for a peer's state: its log no longer reaches back to what this node has."""
         self.request(header.name, now)
 
@@ -98,47 +127,46 @@ class StateTransfer:
             is_repair: unequal content was found at equal vectors: everything that differs is to
                 come, what the vectors count included.
         """
-        context = self._context
         if self._incoming is not None or now < self._next_transfer_at:
             return
-        incoming = self._incoming = _Incoming(context.rng.getrandbits(48), name, is_repair)
+        incoming = self._incoming = _Incoming(self._rng.getrandbits(48), name, is_repair)
         self._ask_for_page(incoming, now)
-        context.timers.set(incoming.ask_again_at, Timer("transfer_in", name, incoming.session))
+        self._timers.set(
+            incoming.ask_again_at, Timer(TimerKind.TRANSFER_IN, name, incoming.session)
+        )
 
     def _ask_for_page(self, incoming: _Incoming, now: float) -> None:
         """Ask for the page that is awaited, soon again at first and then less often."""
-        context = self._context
         session, index = incoming.session, incoming.next_index
         if index:
-            context.send_to_member(incoming.peer, TransferNext(session, index))
+            self._outbox.send_to_member(incoming.peer, TransferNext(session, index))
         else:
             # Under a number of its own: pages that answer an earlier offer lack what came since.
-            incoming.session = session = context.rng.getrandbits(48)
-            context.replica.begin_transfer()
-            offer = compact(context.replica.transfer_offer())
+            incoming.session = session = self._rng.getrandbits(48)
+            self._replica.begin_transfer()
+            offer = compact(self._replica.transfer_offer())
             request = TransferRequest(session, offer, incoming.is_repair)
-            context.send_to_member(incoming.peer, request)
-        timeout_s = context.config.transfer_timeout_s
+            self._outbox.send_to_member(incoming.peer, request)
+        timeout_s = self._config.transfer_timeout_s
         incoming.ask_again_at = now + timeout_s / 2 ** (TRANSFER_TRIES_MAX - incoming.tries)
 
     def on_transfer_request(
         self, message: TransferRequest, header: FrameHeader, now: float
     ) -> None:
         """Begin to send the parts of the state that differ."""
-        context = self._context
         known = self._outgoing.get(header.name)
         if known is not None and known.session == message.session and known.current is not None:
-            context.send(header.address, known.current)
+            self._outbox.send(header.address, known.current)
             return
         self._dissemination.publish()
-        pages = context.replica.transfer_pages(
-            expand(message.offer, context.replica.transfer_offer()),
-            page_bytes_max=min(TRANSFER_PAGE_BYTES_MAX, context.config.packet_bytes_max),
+        pages = self._replica.transfer_pages(
+            expand(message.offer, self._replica.transfer_offer()),
+            page_bytes_max=min(TRANSFER_PAGE_BYTES_MAX, self._config.packet_bytes_max),
             is_repair=message.is_repair,
         )
         outgoing = _Outgoing(message.session, pages, following=next(pages, None))
         self._outgoing[header.name] = outgoing
-        context.counters.transfers_sent += 1
+        self._counters.transfers_sent += 1
         self._send_page(outgoing, header, now)
 
     def _send_page(self, outgoing: _Outgoing, header: FrameHeader, now: float) -> None:
@@ -152,12 +180,12 @@ class StateTransfer:
             page.state if page is not None else b"",
             outgoing.pages.vector if outgoing.following is None else None,
         )
-        self._context.send(header.address, outgoing.current)
-        wait_s = (TRANSFER_TRIES_MAX + 1) * self._context.config.transfer_timeout_s
+        self._outbox.send(header.address, outgoing.current)
+        wait_s = (TRANSFER_TRIES_MAX + 1) * self._config.transfer_timeout_s
         outgoing.given_up_at = now + wait_s
         if not outgoing.index:
-            timer = Timer("transfer_out", header.name, outgoing.session)
-            self._context.timers.set(outgoing.given_up_at, timer)
+            timer = Timer(TimerKind.TRANSFER_OUT, header.name, outgoing.session)
+            self._timers.set(outgoing.given_up_at, timer)
 
     def on_transfer_next(self, message: TransferNext, header: FrameHeader, now: float) -> None:
         """Send the next page, or the current one again."""
@@ -165,24 +193,25 @@ class StateTransfer:
         if outgoing is None or outgoing.session != message.session or outgoing.current is None:
             return
         if message.index == outgoing.index:
-            self._context.send(header.address, outgoing.current)
+            self._outbox.send(header.address, outgoing.current)
         elif message.index == outgoing.index + 1 and outgoing.current.vector is None:
             self._send_page(outgoing, header, now)
 
-    def on_transfer_out_timer(self, name: str, session: int, now: float) -> None:
+    def on_transfer_out_timer(self, timer: Timer, now: float) -> None:
         """Drop a transfer whose receiver has fallen silent."""
-        outgoing = self._outgoing.get(name)
-        if outgoing is None or outgoing.session != session:
+        outgoing = self._outgoing.get(timer.key)
+        if outgoing is None or outgoing.session != timer.token:
             return
         if now >= outgoing.given_up_at:
-            del self._outgoing[name]
+            del self._outgoing[timer.key]
         else:
-            self._context.timers.set(outgoing.given_up_at, Timer("transfer_out", name, session))
+            self._timers.set(outgoing.given_up_at, timer)
 
-    def on_transfer_page(
-        self, message: TransferPageMessage, header: FrameHeader, now: float
-    ) -> None:
+    def take_page(self, message: TransferPageMessage, header: FrameHeader, now: float) -> bool:
         """Absorb a page; with the last one, the vector.
+
+        Returns:
+            Whether all of the peer's state is in now.
 
         Raises:
             RemoteError: the page is malformed. Its sender made it, and forwarded it for nobody,
@@ -197,39 +226,38 @@ class StateTransfer:
             or incoming.peer != header.name
             or incoming.next_index != message.index
         ):
-            return
-        context = self._context
+            return False
         if message.document:
             try:
-                context.replica.absorb_page(TransferPage(message.document, message.state))
+                self._replica.absorb_page(TransferPage(message.document, message.state))
             except RemoteError as error:
                 self._incoming = None
                 self._report_page(message, header, error)
                 if error.reason is RejectReason.MALFORMED:
                     raise
-                return
+                return False
         incoming.next_index += 1
         incoming.tries = 0
         if message.vector is None:
             self._ask_for_page(incoming, now)
-            return
+            return False
         self._incoming = None
         # What a transfer cannot bring, entries stamped ahead for one, the next would not either.
-        self._next_transfer_at = now + context.config.exchange_interval_s
+        self._next_transfer_at = now + self._config.exchange_interval_s
         try:
-            received = context.replica.complete_transfer(message.vector)
+            received = self._replica.complete_transfer(message.vector)
         except RemoteError as error:
             self._report_page(message, header, error)
-            return
+            return False
         self._dissemination.report(received)
-        context.counters.transfers_received += 1
-        context.emit(StateRestored(peer=header.name, page_count=incoming.next_index))
-        self._on_complete(header.name, now)
+        self._counters.transfers_received += 1
+        self._events.emit(StateRestored(peer=header.name, page_count=incoming.next_index))
+        return True
 
     def _report_page(
         self, message: TransferPageMessage, header: FrameHeader, error: RemoteError
     ) -> None:
-        self._context.emit(
+        self._events.emit(
             EntryRejected(
                 document=message.document,
                 actor=header.actor,
@@ -239,20 +267,20 @@ class StateTransfer:
             )
         )
 
-    def on_transfer_in_timer(self, name: str, session: int, now: float) -> None:
+    def on_transfer_in_timer(self, timer: Timer, now: float) -> None:
         """Ask for the awaited page again, or give the transfer up."""
-        incoming = self._incoming
-        if incoming is None or incoming.session != session:
+        name, incoming = timer.key, self._incoming
+        if incoming is None or incoming.session != timer.token:
             return
         if now >= incoming.ask_again_at:
             incoming.tries += 1
-            member = self._context.members.get(name)
+            member = self._view.members.get(name)
             if incoming.tries > TRANSFER_TRIES_MAX or member is None or not member.is_reachable:
                 self._incoming = None
                 return
             self._ask_for_page(incoming, now)
-        timer = Timer("transfer_in", name, incoming.session)
-        self._context.timers.set(incoming.ask_again_at, timer)
+        timer = Timer(TimerKind.TRANSFER_IN, name, incoming.session)
+        self._timers.set(incoming.ask_again_at, timer)
 
     def restart(self) -> None:
         """Break every transfer off: this node comes back as a new writer."""

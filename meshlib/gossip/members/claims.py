@@ -7,11 +7,16 @@ name asks that one, and loses its name only to an answer.
 
 from __future__ import annotations
 
+import random
+
 from attrs import define, evolve
 
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import PingRequest
+from meshlib.gossip.outbox import Outbox
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.view import MembershipView
 from meshlib.membership import MemberRecord
 
 __all__ = ["Claim", "NameClaims"]
@@ -41,13 +46,29 @@ class NameClaims:
     """The claims that are being verified, one for each name.
 
     Args:
-        context: the engine's shared state.
+        config: the settings.
+        rng: numbers the questions.
+        view: knows this node's own record.
+        timers: end a question.
+        outbox: takes it.
     """
 
-    __slots__ = ("_claims", "_context")
+    __slots__ = ("_claims", "_config", "_outbox", "_rng", "_timers", "_view")
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self,
+        config: GossipConfig,
+        *,
+        rng: random.Random,
+        view: MembershipView,
+        timers: TimerQueue,
+        outbox: Outbox,
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._view = view
+        self._timers = timers
+        self._outbox = outbox
         self._claims: dict[str, Claim] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -62,12 +83,11 @@ class NameClaims:
         """
         if claimant.name in self._claims or len(self._claims) >= CLAIMS_MAX:
             return
-        context = self._context
-        sequence = context.rng.getrandbits(48)
+        sequence = self._rng.getrandbits(48)
         self._claims[claimant.name] = Claim(sequence, claimant, holder, is_notice)
-        context.send(holder.address, PingRequest(sequence, holder.name, context.record))
-        wait_s = 2 * context.config.probe_timeout_s
-        context.timers.set(now + wait_s, Timer("claim", claimant.name, sequence))
+        self._outbox.send(holder.address, PingRequest(sequence, holder.name, self._view.record))
+        wait_s = 2 * self._config.probe_timeout_s
+        self._timers.set(now + wait_s, Timer(TimerKind.CLAIM, claimant.name, sequence))
 
     def answered(self, sequence: int, header: FrameHeader) -> Claim | None:
         """Return the claim that an answer of the holder refutes, and close it.

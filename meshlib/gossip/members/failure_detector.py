@@ -5,6 +5,8 @@ Rules this file owns:
   relayed by a third node never does.
 - A probe that fails raises a suspicion, never a death; only a suspicion that ran out declares a
   member Down, and only for the incarnation that was suspected.
+- What it finds out it returns, and the roster applies and spreads it: the detector calls nobody
+  back.
 - After a pause of this very process nobody is accused: probes under way are dropped and every
   suspicion starts anew.
 Source: SWIM (DSN 2002); Lifeguard (2017): local health, nacks, buddy, dynamic suspicion.
@@ -12,12 +14,13 @@ Source: SWIM (DSN 2002); Lifeguard (2017): local health, nacks, buddy, dynamic s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
 
 from attrs import evolve, frozen
 
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import LocalPause
+from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
     IndirectPingFailed,
     IndirectPingRequest,
@@ -26,6 +29,10 @@ from meshlib.gossip.messages.kinds import (
     PingRequest,
     PingResponse,
 )
+from meshlib.gossip.outbox import Outbox
+from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.view import MembershipView
 from meshlib.membership import (
     LocalHealth,
     MemberRecord,
@@ -66,19 +73,35 @@ class FailureDetector:
     """Probe the members in turn, and keep the suspicions.
 
     Args:
-        context: the engine's shared state.
-        announce: is given every record that this detector changes, with the suspector's name,
-            and applies and spreads it.
+        config: the settings.
+        rng: whom it probes, and who helps.
+        view: knows the members.
+        timers: end probes and suspicions.
+        outbox: takes what it asks and answers.
+        events: hears of pauses.
+        counters: counts probes and suspicions.
     """
 
     def __init__(
-        self, context: Context, *, announce: Callable[[MemberRecord, str, float], None]
+        self,
+        config: GossipConfig,
+        *,
+        rng: random.Random,
+        view: MembershipView,
+        timers: TimerQueue,
+        outbox: Outbox,
+        events: EventQueue,
+        counters: Counters,
     ) -> None:
-        config = context.config
-        self._context = context
-        self._announce = announce
-        self._order = ProbeOrder(context.rng)
-        self._sequence = context.rng.getrandbits(48)
+        self._config = config
+        self._rng = rng
+        self._view = view
+        self._timers = timers
+        self._outbox = outbox
+        self._events = events
+        self._counters = counters
+        self._order = ProbeOrder(rng)
+        self._sequence = rng.getrandbits(48)
         self._probes: dict[int, Probe] = {}
         self._probed: dict[str, int] = {}
         self._relays: dict[int, _Relay] = {}
@@ -90,18 +113,18 @@ class FailureDetector:
 
     def start(self, now: float) -> None:
         """Begin to probe, at a random time within the first interval."""
-        wait_s = self._context.rng.random() * self._context.config.probe_interval_s
-        self._context.timers.set(now + wait_s, Timer("probe"))
+        wait_s = self._rng.random() * self._config.probe_interval_s
+        self._timers.set(now + wait_s, Timer(TimerKind.PROBE))
 
-    def on_probe_timer(self, now: float) -> None:
+    def on_probe_timer(self, _timer: Timer, now: float) -> None:
         """Probe the next member and set the timer of the one after."""
-        config = self._context.config
-        if not self._context.is_leaving:
-            target = self._order.pick(self._context.peer_names())
+        config = self._config
+        if not self._view.is_leaving:
+            target = self._order.pick(self._view.peer_names())
             if target is not None:
                 self.probe(target, now)
         wait_s = config.probe_interval_s * self.health.multiplier
-        self._context.timers.set(now + wait_s, Timer("probe"))
+        self._timers.set(now + wait_s, Timer(TimerKind.PROBE))
 
     def _next_sequence(self) -> int:
         self._sequence += 1
@@ -112,8 +135,7 @@ class FailureDetector:
 
     def probe(self, name: str, now: float) -> None:
         """Probe one member now, unless a probe of it is under way."""
-        context = self._context
-        member = context.members.get(name)
+        member = self._view.members.get(name)
         if member is None or not member.is_reachable or name in self._probed:
             return
         probe = Probe(
@@ -121,83 +143,84 @@ class FailureDetector:
         )
         self._probes[probe.sequence] = probe
         self._probed[name] = probe.sequence
-        context.counters.probes_sent += 1
+        self._counters.probes_sent += 1
         if member.status is MemberStatus.SUSPECTED:
             # The buddy system: it hears of the suspicion in the same frame and can refute it.
-            context.send(member.address, MemberUpdates((MemberNews(member, context.name),)))
-        context.send(member.address, PingRequest(probe.sequence, name, context.record))
-        final_s = context.config.probe_interval_s * self.health.multiplier
-        context.timers.set(now + self._timeout_s(), Timer("probe_direct", name, probe.sequence))
-        context.timers.set(now + final_s, Timer("probe_final", name, probe.sequence))
+            self._outbox.send(member.address, MemberUpdates((MemberNews(member, self._view.name),)))
+        self._outbox.send(member.address, PingRequest(probe.sequence, name, self._view.record))
+        final_s = self._config.probe_interval_s * self.health.multiplier
+        self._timers.set(
+            now + self._timeout_s(), Timer(TimerKind.PROBE_DIRECT, name, probe.sequence)
+        )
+        self._timers.set(now + final_s, Timer(TimerKind.PROBE_FINAL, name, probe.sequence))
 
-    def on_direct_timer(self, sequence: int, now: float) -> None:
+    def on_direct_timer(self, timer: Timer, now: float) -> None:
         """Ask others to probe a member that did not answer, and go on asking it directly.
 
         A single packet that was lost is no reason to suspect anybody; asking again, as often as
         the timeout fits before the end of the probe, costs nothing while packets arrive.
         """
-        probe = self._probes.get(sequence)
+        probe = self._probes.get(timer.token)
         if probe is None:
             return
         if not probe.is_indirect:
             self._ask_helpers(probe)
         self._send_again(probe)
         again_at = now + self._timeout_s()
-        if again_at < probe.sent + self._context.config.probe_interval_s * self.health.multiplier:
-            self._context.timers.set(again_at, Timer("probe_direct", probe.target, sequence))
+        if again_at < probe.sent + self._config.probe_interval_s * self.health.multiplier:
+            self._timers.set(again_at, timer)
 
     def _ask_helpers(self, probe: Probe) -> None:
-        context = self._context
-        others = [m for m in context.peers() if m.name != probe.target]
+        others = [m for m in self._view.peers() if m.name != probe.target]
         alive = [m for m in others if m.status is MemberStatus.ALIVE]
-        count = min(context.config.indirect_probe_count, len(alive))
-        helpers = context.rng.sample(alive, count)
+        count = min(self._config.indirect_probe_count, len(alive))
+        helpers = self._rng.sample(alive, count)
         probe.is_indirect = True
         probe.helpers = tuple(helper.name for helper in helpers)
         for helper in helpers:
-            context.send(helper.address, IndirectPingRequest(probe.sequence, probe.target))
+            self._outbox.send(helper.address, IndirectPingRequest(probe.sequence, probe.target))
 
     def _send_again(self, probe: Probe) -> None:
-        member = self._context.members.get(probe.target)
+        member = self._view.members.get(probe.target)
         if member is not None:
-            ping = PingRequest(probe.sequence, probe.target, self._context.record)
-            self._context.send(member.address, ping)
+            ping = PingRequest(probe.sequence, probe.target, self._view.record)
+            self._outbox.send(member.address, ping)
 
-    def on_final_timer(self, sequence: int, now: float) -> None:
-        """Suspect a member that answered nobody."""
-        probe = self._probes.get(sequence)
-        if probe is not None:
-            self._fail(probe, now)
+    def on_final_timer(self, timer: Timer) -> MemberNews | None:
+        """Return the suspicion of a member that answered nobody."""
+        probe = self._probes.get(timer.token)
+        return None if probe is None else self._fail(probe)
 
-    def _fail(self, probe: Probe, now: float) -> None:
+    def _fail(self, probe: Probe) -> MemberNews | None:
         self._drop(probe)
-        context = self._context
-        context.counters.probes_failed += 1
+        self._counters.probes_failed += 1
         if probe.helpers:
             self.health.adjust(len(probe.helpers) - len(probe.refusals))
         else:
             self.health.adjust(1)
-        member = context.members.get(probe.target)
+        member = self._view.members.get(probe.target)
         if member is not None and member.incarnation == probe.incarnation and member.is_reachable:
-            self.suspect(member, context.name, now)
+            return self.suspect(member, self._view.name)
+        return None
 
     def _drop(self, probe: Probe) -> None:
         self._probes.pop(probe.sequence, None)
         if self._probed.get(probe.target) == probe.sequence:
             del self._probed[probe.target]
 
-    def on_ping(self, message: PingRequest, address: str) -> None:
+    def on_ping(self, message: PingRequest, header: FrameHeader, _now: float) -> None:
         """Answer a probe that means this node and not another one at this address."""
-        if message.target == self._context.name:
-            self._context.send(address, PingResponse(message.sequence))
+        if message.target == self._view.name:
+            self._outbox.send(header.address, PingResponse(message.sequence))
 
-    def on_ping_response(self, sequence: int, sender: str, now: float) -> None:
+    def on_ping_response(self, message: PingResponse, header: FrameHeader, now: float) -> None:
         """Take an answer: to an own probe, directly or from a helper, or to a relayed one."""
+        sequence, sender = message.sequence, header.name
         relay = self._relays.get(sequence)
         if relay is not None:
             if sender == relay.target:
                 del self._relays[sequence]
-                self._context.send(relay.origin, PingResponse(relay.origin_sequence))
+                self._outbox.send(relay.origin, PingResponse(relay.origin_sequence))
             return
         probe = self._probes.get(sequence)
         if probe is None:
@@ -206,88 +229,106 @@ class FailureDetector:
             if not probe.is_indirect:
                 self.round_trips.observe(now - probe.sent)
         elif sender in probe.helpers:
-            self._context.counters.indirect_probes_saved += 1
+            self._counters.indirect_probes_saved += 1
         else:
             return
         self._drop(probe)
         self.health.adjust(-1)
 
-    def on_indirect_request(self, message: IndirectPingRequest, address: str, now: float) -> None:
+    def on_indirect_request(
+        self, message: IndirectPingRequest, header: FrameHeader, now: float
+    ) -> None:
         """Probe a member for another node."""
-        context = self._context
-        member = context.members.get(message.target)
-        if member is None or len(self._relays) >= RELAYS_MAX or message.target == context.name:
-            context.send(address, IndirectPingFailed(message.sequence))
+        address = header.address
+        member = self._view.members.get(message.target)
+        if member is None or len(self._relays) >= RELAYS_MAX or message.target == self._view.name:
+            self._outbox.send(address, IndirectPingFailed(message.sequence))
             return
         sequence = self._next_sequence()
         self._relays[sequence] = _Relay(address, message.sequence, message.target)
-        context.send(member.address, PingRequest(sequence, message.target, context.record))
-        wait_s = RELAY_SHARE * context.config.probe_timeout_s
-        context.timers.set(now + wait_s, Timer("relay", message.target, sequence))
+        self._outbox.send(member.address, PingRequest(sequence, message.target, self._view.record))
+        wait_s = RELAY_SHARE * self._config.probe_timeout_s
+        self._timers.set(now + wait_s, Timer(TimerKind.RELAY, message.target, sequence))
 
-    def on_relay_timer(self, sequence: int, _now: float) -> None:
+    def on_relay_timer(self, timer: Timer, _now: float) -> None:
+        """Give up a probe that was made for another node."""
+        self._give_up_relay(timer.token)
+
+    def _give_up_relay(self, sequence: int) -> None:
         """Tell the origin that there was no answer, so that it does not blame itself."""
         relay = self._relays.pop(sequence, None)
         if relay is not None:
-            self._context.send(relay.origin, IndirectPingFailed(relay.origin_sequence))
+            self._outbox.send(relay.origin, IndirectPingFailed(relay.origin_sequence))
 
-    def on_indirect_failed(self, sequence: int, sender: str, now: float) -> None:
-        """Count a helper's nack; when all have spoken there is nothing more to wait for."""
-        probe = self._probes.get(sequence)
+    def on_indirect_failed(
+        self, message: IndirectPingFailed, header: FrameHeader
+    ) -> MemberNews | None:
+        """Count a helper's nack; when all have spoken there is nothing more to wait for.
+
+        Returns:
+            The suspicion that comes of it, if any.
+        """
+        probe, sender = self._probes.get(message.sequence), header.name
         if probe is None or sender not in probe.helpers:
-            return
+            return None
         probe.refusals.add(sender)
         if len(probe.refusals) == len(probe.helpers) and probe.is_refused:
-            self._fail(probe, now)
+            return self._fail(probe)
+        return None
 
-    def on_connection_lost(self, address: str, now: float) -> None:
+    def give_up_relays(self, address: str) -> None:
+        """Tell those who asked for probes of an address that was refused that nobody is there."""
+        for sequence, relay in list(self._relays.items()):
+            member = self._view.members.get(relay.target)
+            if member is not None and member.address == address:
+                self._give_up_relay(sequence)
+
+    def on_refused(self, member: MemberRecord, now: float) -> MemberNews | None:
         """Probe a member at once whose link broke, or stop waiting for its answer.
 
         A refused dial is an answer too: helpers are asked at once, and once all of them were
         refused as well the member is suspected without waiting for the timers.
-        """
-        for sequence, relay in list(self._relays.items()):
-            member = self._context.members.get(relay.target)
-            if member is not None and member.address == address:
-                self.on_relay_timer(sequence, now)
-        for member in self._context.peers():
-            if member.address != address:
-                continue
-            under_way = self._probed.get(member.name)
-            if under_way is None:
-                # One that is suspected has been asked; every refused frame would ask again.
-                if member.status is MemberStatus.ALIVE:
-                    self.probe(member.name, now)
-                continue
-            probe = self._probes[under_way]
-            probe.is_refused = True
-            if not probe.is_indirect:
-                self._ask_helpers(probe)
-            if not probe.helpers or len(probe.refusals) == len(probe.helpers):
-                self._fail(probe, now)
 
-    def suspect(self, member: MemberRecord, suspector: str, now: float) -> None:
-        """Suspect a member, or count another node's suspicion of it."""
+        Returns:
+            The suspicion that comes of it, if any.
+        """
+        under_way = self._probed.get(member.name)
+        if under_way is None:
+            # One that is suspected has been asked; every refused frame would ask again.
+            if member.status is MemberStatus.ALIVE:
+                self.probe(member.name, now)
+            return None
+        probe = self._probes[under_way]
+        probe.is_refused = True
+        if not probe.is_indirect:
+            self._ask_helpers(probe)
+        if not probe.helpers or len(probe.refusals) == len(probe.helpers):
+            return self._fail(probe)
+        return None
+
+    def suspect(self, member: MemberRecord, suspector: str) -> MemberNews | None:
+        """Suspect a member, or count another node's suspicion of it.
+
+        Returns:
+            What is to be applied and spread; None when this suspector has spoken already.
+        """
         suspicion = self._suspicions.get(member.name)
+        version = member.version
         if suspicion is not None and suspicion.incarnation == member.incarnation:
-            if suspicion.confirm(suspector):
-                self._arm(member.name, suspicion)
-                suspected = evolve(member, status=MemberStatus.SUSPECTED)
-                self._announce(suspected, suspector, now)
-            return
-        context = self._context
-        if suspector == context.name:
-            context.counters.suspicions_raised += 1
-        suspected = evolve(
-            member, status=MemberStatus.SUSPECTED, version=next_version(member.version)
-        )
-        self._announce(suspected, suspector, now)
+            if not suspicion.confirm(suspector):
+                return None
+            self._arm(member.name, suspicion)
+        else:
+            if suspector == self._view.name:
+                self._counters.suspicions_raised += 1
+            version = next_version(version)
+        suspected = evolve(member, status=MemberStatus.SUSPECTED, version=version)
+        return MemberNews(suspected, suspector)
 
     def on_suspected(self, member: MemberRecord, suspector: str, now: float) -> None:
         """Start the clock of a suspicion that has just been applied to the table."""
-        context = self._context
-        count = context.reachable_count()
-        config = context.config
+        count = self._view.reachable_count()
+        config = self._config
         wanted = min(CONFIRMATIONS_MAX, max(0, count - 2))
         suspicion = Suspicion(
             incarnation=member.incarnation,
@@ -303,34 +344,44 @@ class FailureDetector:
         )
         self._suspicions[member.name] = suspicion
         self._arm(member.name, suspicion)
-        if suspector != context.name and context.rng.random() * count < SECOND_LOOKS:
+        if suspector != self._view.name and self._rng.random() * count < SECOND_LOOKS:
             # See for ourselves, so that a true crash is confirmed and a false alarm is not.
             self.probe(member.name, now)
 
     def _arm(self, name: str, suspicion: Suspicion) -> None:
-        timer = Timer("suspicion", name, suspicion.token)
-        self._context.timers.set(suspicion.deadline(), timer)
+        timer = Timer(TimerKind.SUSPICION, name, suspicion.token)
+        self._timers.set(suspicion.deadline(), timer)
 
-    def on_suspicion_timer(self, name: str, token: int, now: float) -> None:
-        """Declare a member Down whose suspicion ran out."""
-        suspicion = self._suspicions.get(name)
-        member = self._context.members.get(name)
-        if suspicion is None or suspicion.token != token or now < suspicion.deadline():
-            return
+    def on_suspicion_timer(self, timer: Timer, now: float) -> MemberNews | None:
+        """Return the death of a member whose suspicion ran out."""
+        suspicion = self._suspicions.get(timer.key)
+        member = self._view.members.get(timer.key)
+        if suspicion is None or suspicion.token != timer.token or now < suspicion.deadline():
+            return None
         if member is None or member.incarnation != suspicion.incarnation:
-            return
-        if member.status is MemberStatus.SUSPECTED:
-            down = evolve(member, status=MemberStatus.DOWN, version=next_version(member.version))
-            self._announce(down, "", now)
+            return None
+        if member.status is not MemberStatus.SUSPECTED:
+            return None
+        down = evolve(member, status=MemberStatus.DOWN, version=next_version(member.version))
+        return MemberNews(down)
 
     def on_settled(self, name: str) -> None:
         """Drop what was under way about a member that is no longer merely suspected."""
         self._suspicions.pop(name, None)
 
+    def forget(self, name: str) -> None:
+        """Drop what is kept about a member that is forgotten. O(1).
+
+        A probe that is made for another node ends by itself, and its origin waits for the answer.
+        """
+        self._suspicions.pop(name, None)
+        probe = self._probes.get(self._probed.get(name, -1))
+        if probe is not None:
+            self._drop(probe)
+
     def on_pause(self, late_s: float, now: float) -> None:
         """Accuse nobody after this process was stopped: begin everything anew."""
-        context = self._context
-        context.counters.local_pauses += 1
+        self._counters.local_pauses += 1
         self._probes.clear()
         self._probed.clear()
         self._relays.clear()
@@ -339,7 +390,7 @@ class FailureDetector:
             suspicion.started = now
             suspicion.token = self._next_sequence()
             self._arm(name, suspicion)
-        context.emit(LocalPause(late_s=late_s))
+        self._events.emit(LocalPause(late_s=late_s))
 
     def _check(self) -> None:
         """Assert the invariants of the detector."""

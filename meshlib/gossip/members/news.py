@@ -7,12 +7,16 @@ Source: SWIM section 4.1 (infection-style dissemination). The number of repetiti
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 
 from attrs import define
 
-from meshlib.gossip.context import Context, Timer
+from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.messages.kinds import MemberNews, MemberUpdates
+from meshlib.gossip.outbox import Outbox
+from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.view import MembershipView
 from meshlib.membership import MemberRecord, MemberStatus
 
 __all__ = ["NEWS_PER_MESSAGE_MAX", "NewsSpreader"]
@@ -36,37 +40,54 @@ class NewsSpreader:
     """Send news of members; the latest of each member replaces what was said before.
 
     Args:
-        context: the engine's shared state.
+        config: the settings.
+        rng: whom it tells.
+        view: knows who is in reach.
+        timers: let it repeat.
+        outbox: takes the news.
     """
 
-    __slots__ = ("_broadcasts", "_context", "_is_gossip_armed")
+    __slots__ = (
+        "_broadcasts", "_config", "_is_gossip_armed", "_outbox", "_rng", "_timers", "_view",
+    )  # fmt: skip
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self,
+        config: GossipConfig,
+        *,
+        rng: random.Random,
+        view: MembershipView,
+        timers: TimerQueue,
+        outbox: Outbox,
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._view = view
+        self._timers = timers
+        self._outbox = outbox
         self._broadcasts: dict[str, _Broadcast] = {}
         self._is_gossip_armed = False
 
     def spread(self, news: MemberNews, now: float) -> None:
         """Send news at once, and again for a few rounds in case it is lost."""
-        context = self._context
-        count = context.reachable_count()
-        sends = math.ceil(context.config.retransmit_multiplier * math.log(count + 1))
+        count = self._view.reachable_count()
+        sends = math.ceil(self._config.retransmit_multiplier * math.log(count + 1))
         self._broadcasts[news.record.name] = _Broadcast(news, sends)
-        peers: Sequence[MemberRecord] = context.peers()
-        if not context.is_full_mesh():
-            peers = context.rng.sample(peers, min(context.config.gossip_fanout, len(peers)))
+        peers: Sequence[MemberRecord] = self._view.peers()
+        if not self._view.is_full_mesh():
+            peers = self._rng.sample(peers, min(self._config.gossip_fanout, len(peers)))
         addresses = dict.fromkeys(member.address for member in peers)
         record = news.record
-        is_first = news.suspector in (context.name, "")
+        is_first = news.suspector in (self._view.name, "")
         if record.status is MemberStatus.SUSPECTED and (
-            is_first or context.rng.random() * count < NOTICES
+            is_first or self._rng.random() * count < NOTICES
         ):
             # It is to hear of it soon, but not from everybody.
             addresses[record.address] = None
-        context.send_to_all(addresses, MemberUpdates((news,)))
+        self._outbox.send_to_all(addresses, MemberUpdates((news,)))
         if not self._is_gossip_armed:
             self._is_gossip_armed = True
-            context.timers.set(now + context.config.gossip_interval_s, Timer("gossip"))
+            self._timers.set(now + self._config.gossip_interval_s, Timer(TimerKind.GOSSIP))
 
     def spread_again(self, name: str, now: float) -> None:
         """Begin anew with news that is still being repeated, if there is any of that member."""
@@ -74,22 +95,25 @@ class NewsSpreader:
         if broadcast is not None:
             self.spread(broadcast.news, now)
 
-    def on_gossip_timer(self, now: float) -> None:
+    def forget(self, name: str) -> None:
+        """Say no more of a member that is forgotten. O(1)."""
+        self._broadcasts.pop(name, None)
+
+    def on_gossip_timer(self, _timer: Timer, now: float) -> None:
         """Send the news that still has to be repeated, the least repeated first."""
-        context = self._context
         self._is_gossip_armed = False
-        peers = context.peers()
-        chosen = context.rng.sample(peers, min(context.config.gossip_fanout, len(peers)))
+        peers = self._view.peers()
+        chosen = self._rng.sample(peers, min(self._config.gossip_fanout, len(peers)))
         waiting = sorted(self._broadcasts.items(), key=lambda item: (-item[1].sends_left, item[0]))[
             :NEWS_PER_MESSAGE_MAX
         ]
         if chosen and waiting:
             message = MemberUpdates(tuple(broadcast.news for _, broadcast in waiting))
-            context.send_to_all([member.address for member in chosen], message)
+            self._outbox.send_to_all([member.address for member in chosen], message)
         for name, broadcast in waiting:
             broadcast.sends_left -= len(chosen) or 1
             if broadcast.sends_left <= 0:
                 del self._broadcasts[name]
         if self._broadcasts:
             self._is_gossip_armed = True
-            context.timers.set(now + context.config.gossip_interval_s, Timer("gossip"))
+            self._timers.set(now + self._config.gossip_interval_s, Timer(TimerKind.GOSSIP))

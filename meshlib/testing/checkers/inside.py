@@ -67,7 +67,7 @@ def dialled(node: Any) -> set[str]:
     """Return the addresses that a node dials for ever: Down members', and seeds' out of reach."""
     reached = {member.address for member in node.members() if member.is_reachable}
     down = {member.address for member in node.members() if member.status is MemberStatus.DOWN}
-    return (down | set(node._engine.roster.dialler.seeds)) - reached
+    return (down | set(node._engine._parts.dialler.seeds)) - reached
 
 
 def covered(node: Any) -> dict[Any, int]:
@@ -88,15 +88,15 @@ def covered_hash(node: Any) -> int:
 
 def is_receiving_state(node: Any) -> bool:
     """Tell whether a state transfer is coming in."""
-    return bool(node._engine.anti_entropy.transfer.is_receiving)
+    return bool(node._engine._parts.transfer.is_receiving)
 
 
 def neighbour_actors(node: Any) -> set[Any] | None:
     """Return the writers of a node's neighbours; None in a full mesh."""
-    context = node._engine._context
-    if context.topology.is_full_mesh(context.reachable_count()):
+    view = node._engine._parts.view
+    if view.is_full_mesh():
         return None
-    members = (context.members.get(name) for name in context.neighbours())
+    members = (view.members.get(name) for name in view.neighbours())
     return {member.actor for member in members if member is not None}
 
 
@@ -107,7 +107,7 @@ def gap_actors(node: Any) -> set[Any]:
 
 def packet_bytes_max(node: Any) -> int:
     """Return the size at which a node closes a frame."""
-    return int(node._engine._context.config.packet_bytes_max)
+    return int(node.config.gossip.packet_bytes_max)
 
 
 @frozen(slots=True)
@@ -151,17 +151,17 @@ def message_count(frame: bytes) -> int:
 
 def tells_ready(node: Any) -> bool:
     """Tell whether peers may take a node's vector for what they wait for."""
-    return bool(node._engine.beginning.tells_ready)
+    return bool(node._engine._parts.beginning.tells_ready)
 
 
 def stored_at_ms(node: Any) -> int:
     """Return of when the state is that a node began with; 0 when it began with nothing."""
-    return int(node._engine._context.stored_at_ms)
+    return int(node._engine._parts.beginning.stored_at_ms)
 
 
 def timer_count(node: Any) -> int:
     """Return how many timers are set."""
-    return len(node._engine._context.timers)
+    return len(node._engine._parts.timers)
 
 
 def is_to_be_written_again(node: Any, document: str, key: Any) -> bool:
@@ -199,9 +199,8 @@ def tombstone_count(node: Any) -> int:
 
 def leftovers(node: Any) -> dict[str, int]:
     """Return what a node still has under way, by name; all zero once it has come to rest."""
-    engine = node._engine
-    detector = engine.roster.detector
-    repair, spread = engine.anti_entropy, engine.dissemination
+    parts = node._engine._parts
+    detector, spread = parts.detector, parts.dissemination
     return {
         "gap requests": len(spread._gaps),
         "peers behind": len(spread._behind),
@@ -209,10 +208,10 @@ def leftovers(node: Any) -> dict[str, int]:
         "acknowledgements owed": len(spread._owed),
         "suspicions": len(detector._suspicions),
         "relayed probes": len(detector._relays),
-        "claims": len(engine.roster._claims._claims),
-        "news to repeat": len(engine.roster.news._broadcasts),
-        "state transfers in": int(repair.transfer.is_receiving),
-        "state transfers out": len(repair.transfer._outgoing),
+        "claims": len(parts.claims._claims),
+        "news to repeat": len(parts.news._broadcasts),
+        "state transfers in": int(parts.transfer.is_receiving),
+        "state transfers out": len(parts.transfer._outgoing),
         "tombstones": tombstone_count(node),
         "bytes of log": log_bytes(node),
     }

@@ -42,7 +42,7 @@ def give_up_pushing(network: MiniNetwork) -> None:
     """Let what was lost be lost."""
     for node in network.nodes.values():
         for other in network.nodes:
-            node._engine.dissemination.forget(other)
+            node._engine._parts.dissemination.forget(other)
 
 
 def fall_behind(network: MiniNetwork, count: int) -> None:
@@ -57,7 +57,7 @@ def fall_behind(network: MiniNetwork, count: int) -> None:
 def acknowledge(network: MiniNetwork, vector: dict[Any, int], *, is_partial: bool = True) -> None:
     """Let n1 tell n0 what it has."""
     message = VectorExchange(vector, is_partial=is_partial)
-    network.nodes["n1"]._engine._context.send("n0", message)
+    network.nodes["n1"]._engine._parts.outbox.send("n0", message)
     network.pump("n1")
     network.run(0.01)
 
@@ -99,7 +99,7 @@ def test_a_peer_catches_up_in_one_exchange(network: MiniNetwork) -> None:
     network.cuts.clear()
     network._rng = AlwaysHalf()
     sent = messages_of(network, "n0", EntriesMessage)
-    network.nodes["n1"]._engine.anti_entropy.begin("n0", network.now)
+    network.nodes["n1"]._engine._parts.anti_entropy.begin("n0", network.now)
     network.pump("n1")
     network.run(0.1)
 
@@ -114,7 +114,7 @@ def test_a_peer_catches_up_in_one_exchange_whatever_the_order(network: MiniNetwo
     network.run(2.0)
     fall_behind(network, 80)
     network.cuts.clear()
-    network.nodes["n1"]._engine.anti_entropy.begin("n0", network.now)
+    network.nodes["n1"]._engine._parts.anti_entropy.begin("n0", network.now)
     network.pump("n1")
     network.run(2.0)
 
@@ -136,7 +136,7 @@ def test_a_transfer_whose_request_was_lost_begins_anew(network: MiniNetwork) -> 
     requests = messages_of(network, "n1", TransferRequest)
 
     network.cut("n1", "n0")
-    network.nodes["n1"]._engine.anti_entropy.transfer.request("n0", network.now)
+    network.nodes["n1"]._engine._parts.transfer.request("n0", network.now)
     network.pump("n1")
     network.run(0.01)
     network.cuts.clear()

@@ -13,7 +13,7 @@ def test_a_probe_asks_again_before_it_suspects(trio: MiniNetwork) -> None:
     """The first pings and those of the helper get lost; a later one is answered in time."""
     for prober in ("n0", "n1"):
         trio.cut(prober, "n2")
-    detector = trio.nodes["n0"]._engine.roster.detector
+    detector = trio.nodes["n0"]._engine._parts.detector
     detector.probe("n2", trio.now)
     trio.pump("n0")
     trio.run(0.25)
@@ -35,7 +35,7 @@ def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: MiniNetwork)
     before = sum(node.counters.transfers_sent for node in trio.nodes.values())
     trio.nodes["n0"].replica.forget(gone)
     for other in ("n1", "n2"):
-        trio.nodes["n0"]._engine.anti_entropy.begin(other, trio.now)
+        trio.nodes["n0"]._engine._parts.anti_entropy.begin(other, trio.now)
     trio.pump("n0")
     trio.run(0.05)
 
@@ -65,7 +65,7 @@ def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: MiniN
 
     assert len(newcomer.members()) == 41
     assert asked
-    assert asked <= {*newcomer._engine._context.neighbours(), "n0"}
+    assert asked <= {*newcomer._engine._parts.view.neighbours(), "n0"}
     assert len(asked) < 20
 
 
@@ -81,7 +81,7 @@ def test_whom_a_node_waits_for_before_it_forgets_a_writer_is_asked(network: Mini
     network.start("n2", config=quiet)
     network.run(3.0)
     node = network.nodes["n0"]
-    tracker, vector = node._engine._context.tracker, dict(node.replica.version_vector)
+    tracker, vector = node._engine._parts.tracker, dict(node.replica.version_vector)
     tracker.observe(
         "n2",
         {gone: MARK | vector[gone] - 1},
@@ -91,7 +91,7 @@ def test_whom_a_node_waits_for_before_it_forgets_a_writer_is_asked(network: Mini
     )
     assert tracker.forgot_with_less(["n2"], gone, vector[gone]) == ("n2",)
     network.nodes["n1"].replica.forget(gone)
-    network.nodes["n1"]._engine.anti_entropy.begin("n0", network.now)
+    network.nodes["n1"]._engine._parts.anti_entropy.begin("n0", network.now)
     network.pump("n1")
     network.run(0.05)
 

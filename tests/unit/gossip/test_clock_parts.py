@@ -61,7 +61,7 @@ def give_up_pushing(network: MiniNetwork) -> None:
     """Let exchanges bring what was lost."""
     for node in network.nodes.values():
         for other in network.nodes:
-            node._engine.dissemination.forget(other)
+            node._engine._parts.dissemination.forget(other)
 
 
 def test_a_difference_in_few_writers_is_told_in_few(many: MiniNetwork) -> None:
@@ -97,7 +97,7 @@ def test_a_writer_that_one_side_lacks_is_named_with_nothing(many: MiniNetwork) -
     many.run(3.0)
     write_unheard(many, "n6", ["first"])
     seen = vectors(many)
-    many.nodes["n0"]._engine.anti_entropy.begin("n6", many.now)
+    many.nodes["n0"]._engine._parts.anti_entropy.begin("n6", many.now)
     many.pump("n0")
     many.run(0.02)
 
@@ -123,7 +123,7 @@ def test_only_a_part_that_wants_a_reply_is_asked_to_be_whole(
     sender = many.nodes["n0"]
     vector = sender.replica.latest_vector(2)
     part = VectorExchange(vector, wants_reply, rest_hash=sender.replica.rest_hash(vector) ^ 1)
-    sender._engine._context.send("n1", part)
+    sender._engine._parts.outbox.send("n1", part)
     many.pump("n0")
     many.run(0.02)
 

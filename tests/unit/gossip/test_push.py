@@ -40,7 +40,7 @@ def watch(network: MiniNetwork, kind: type) -> list[tuple[str, str, Any]]:
 
 
 def targets(network: MiniNetwork, name: str) -> tuple[str, ...]:
-    found: tuple[str, ...] = network.nodes[name]._engine._context.push_targets()
+    found: tuple[str, ...] = network.nodes[name]._engine._parts.view.push_targets()
     return found
 
 
@@ -62,7 +62,8 @@ def test_what_is_acknowledged_is_not_pushed_again(sparse: MiniNetwork) -> None:
 
     assert [node.counters.entries_repeated for node in sparse.nodes.values()] == [0] * COUNT
     assert all(
-        not node._engine.dissemination._pushed and not node._engine.dissemination._overdue
+        not node._engine._parts.dissemination._pushed
+        and not node._engine._parts.dissemination._overdue
         for node in sparse.nodes.values()
     )
 

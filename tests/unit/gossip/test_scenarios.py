@@ -336,7 +336,7 @@ def test_a_dead_seed_costs_the_same_for_ever(network: MiniNetwork) -> None:
     network.run(60.0)
 
     assert node.counters.frames_sent - sent <= later * 1.3
-    assert len(node._engine._context.timers) < 20
+    assert len(node._engine._parts.timers) < 20
 
 
 def test_a_stalled_holder_keeps_its_name(trio: MiniNetwork) -> None:

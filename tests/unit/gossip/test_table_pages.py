@@ -81,7 +81,7 @@ def test_a_newcomer_spreads_nothing_that_the_others_know(network: MiniNetwork) -
     network.run(5.0)
     newcomer = network.start("zz", seeds=("n00",))
     network.run(0.05)
-    spread = newcomer._engine.roster.news._broadcasts
+    spread = newcomer._engine._parts.news._broadcasts
 
     assert len(newcomer.members()) == 15
     assert set(spread) <= {"zz"}
@@ -104,7 +104,7 @@ def test_nobody_is_down_because_several_say_so_at_once(trio: MiniNetwork) -> Non
     held = next(m for m in node.members() if m.name == "n2")
     down = evolve(held, status=MemberStatus.DOWN)
     for suspector in ("x", "y"):
-        node._engine.roster.apply(MemberNews(down, suspector), trio.now)
+        node._engine._parts.roster.apply(MemberNews(down, suspector), trio.now)
     now = trio.view("n0")["n2"]
     trio.pump("n0")
     trio.run(1.0)

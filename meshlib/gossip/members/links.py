@@ -1,0 +1,35 @@
+"""Addresses that could not be reached: whoever is heard again there is dialled without a pause."""
+
+from __future__ import annotations
+
+from meshlib.limits import MEMBERS_MAX
+
+__all__ = ["LostAddresses"]
+
+
+class LostAddresses:
+    """Remembers where nobody could be reached, until a frame comes from there; bounded."""
+
+    __slots__ = ("_heard_again", "_lost")
+
+    def __init__(self) -> None:
+        self._lost: dict[str, None] = {}
+        self._heard_again: dict[str, None] = {}
+
+    def note_lost(self, address: str) -> None:
+        """Take note that a link broke or a dial was refused. O(1)."""
+        if len(self._lost) >= MEMBERS_MAX:
+            del self._lost[next(iter(self._lost))]
+        self._lost[address] = None
+
+    def note_heard(self, address: str) -> None:
+        """Take note that a frame came from there. O(1)."""
+        if address in self._lost:
+            del self._lost[address]
+            if len(self._heard_again) < MEMBERS_MAX:
+                self._heard_again[address] = None
+
+    def heard_again(self) -> list[str]:
+        """Return the addresses that were lost and from where a frame came; drains."""
+        addresses, self._heard_again = self._heard_again, {}
+        return list(addresses)

@@ -1,0 +1,101 @@
+"""What is to be sent: messages that wait for the driver, by destination; bounded for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from meshlib.gossip.events import MessageUnsendable
+from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
+from meshlib.gossip.messages.kinds import Message, encode_message
+from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.view import MembershipView
+from meshlib.limits import PEER_QUEUE_BYTES_MAX
+
+__all__ = ["Outbox", "Packet"]
+
+
+@frozen(slots=True)
+class Packet:
+    """A frame and where it goes."""
+
+    destination: str
+    data: bytes
+
+
+class Outbox:
+    """Takes messages for addresses or members, and packs them into frames.
+
+    Args:
+        view: knows where members are reached.
+        events: hears of messages that fit no frame.
+        counters: counts them.
+    """
+
+    __slots__ = ("_bytes", "_counters", "_events", "_view", "_waiting", "dropped_count")
+
+    def __init__(self, *, view: MembershipView, events: EventQueue, counters: Counters) -> None:
+        self._view = view
+        self._events = events
+        self._counters = counters
+        self._waiting: dict[str, list[bytes]] = {}
+        self._bytes: dict[str, int] = {}
+        self.dropped_count = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, address: str, data: bytes) -> bool:
+        """Queue one packed message. O(1).
+
+        Returns:
+            False when the destination's queue is full: the message was dropped and counted;
+            anti-entropy repairs what it carried.
+        """
+        size = self._bytes.get(address, 0) + len(data)
+        if size > PEER_QUEUE_BYTES_MAX:
+            self.dropped_count += 1
+            return False
+        self._bytes[address] = size
+        self._waiting.setdefault(address, []).append(data)
+        return True
+
+    def send(self, address: str, message: Message) -> bool:
+        """Queue one message for an address. O(size)."""
+        return self.put(address, encode_message(message))
+
+    def send_to_all(self, addresses: Iterable[str], message: Message) -> list[str]:
+        """Queue one message for several addresses, packed once. O(size + addresses).
+
+        Returns:
+            The addresses whose queues are full.
+        """
+        data = encode_message(message)
+        return [address for address in addresses if not self.put(address, data)]
+
+    def send_to_member(self, name: str, message: Message) -> bool:
+        """Queue one message for a member; False when it is not known or its queue is full."""
+        member = self._view.members.get(name)
+        if member is None or name == self._view.name:
+            return False
+        return self.put(member.address, encode_message(message))
+
+    def drain(self, header: FrameHeader, *, bytes_max: int) -> list[Packet]:
+        """Pack everything that waits into frames. O(size)."""
+        packets: list[Packet] = []
+        for address, messages in self._waiting.items():
+            writer = FrameWriter(header, bytes_max=bytes_max)
+            for message in messages:
+                if not writer.add(message):
+                    self.dropped_count += 1
+                    self._note_unsendable(address, len(message))
+            packets += (Packet(address, frame) for frame in writer.frames())
+        self._waiting = {}
+        self._bytes = {}
+        return packets
+
+    def _note_unsendable(self, destination: str, size: int) -> None:
+        """Count and tell: what the message carried will not arrive by trying again."""
+        self._counters.messages_unsendable += 1
+        self._events.emit(MessageUnsendable(destination=destination, size=size))

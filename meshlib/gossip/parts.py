@@ -1,0 +1,164 @@
+"""What an engine is made of: every part, each with what it uses and nothing else.
+
+The order in which they are made is the direction of all calls: a part is given those before it,
+and none of those after it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from meshlib.gossip.acquaintances import Acquaintances
+from meshlib.gossip.config import GossipConfig
+from meshlib.gossip.entries.anti_entropy import AntiEntropy
+from meshlib.gossip.entries.beginning import Beginning
+from meshlib.gossip.entries.dissemination import Dissemination
+from meshlib.gossip.entries.handover import Handover
+from meshlib.gossip.entries.state_transfer import StateTransfer
+from meshlib.gossip.members.admission import Admission
+from meshlib.gossip.members.claims import NameClaims
+from meshlib.gossip.members.dialler import Dialler
+from meshlib.gossip.members.failure_detector import FailureDetector
+from meshlib.gossip.members.links import LostAddresses
+from meshlib.gossip.members.news import NewsSpreader
+from meshlib.gossip.members.own_record import OwnRecord
+from meshlib.gossip.members.roster import Roster
+from meshlib.gossip.outbox import Outbox
+from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.tables import TableComparison
+from meshlib.gossip.timers import TimerQueue
+from meshlib.gossip.upkeep import Upkeep
+from meshlib.gossip.view import MembershipView
+from meshlib.membership import MemberRecord, TopologyManager
+from meshlib.replication import Replica, StabilityTracker
+
+__all__ = ["Parts"]
+
+
+class Parts:
+    """The parts of one engine, wired.
+
+    Args:
+        cluster: the cluster's name.
+        record: this node's own record.
+        config: the settings.
+        replica: the documents.
+        tracker: keeps the peers' vectors.
+        topology: who talks to whom.
+        rng: all chance of this engine.
+        now: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        record: MemberRecord,
+        config: GossipConfig,
+        replica: Replica,
+        tracker: StabilityTracker,
+        topology: TopologyManager,
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self.replica = replica
+        self.tracker = tracker
+        self._make_base(record, config, topology, now)
+        self._make_finders(config, rng)
+        self._make_entries(cluster, config, rng, now)
+        self._make_membership(config)
+        self.handover = Handover(
+            replica=replica, tracker=tracker, view=self.view, beginning=self.beginning,
+            anti_entropy=self.anti_entropy, timers=self.timers, events=self.events,
+        )  # fmt: skip
+        self.upkeep = Upkeep(
+            config, rng=rng, replica=replica, tracker=tracker, view=self.view,
+            dissemination=self.dissemination, anti_entropy=self.anti_entropy,
+            transfer=self.transfer, beginning=self.beginning, news=self.news, timers=self.timers,
+            events=self.events, now=now,
+        )  # fmt: skip
+        self._start(now)
+
+    def _make_base(
+        self, record: MemberRecord, config: GossipConfig, topology: TopologyManager, now: float
+    ) -> None:
+        """Make what everything stands on: who is there, when, what is sent and what is told."""
+        self.view = MembershipView(record, topology=topology, fanout=config.gossip_fanout)
+        self.timers = TimerQueue(now)
+        self.counters = Counters()
+        self.events = EventQueue(self.counters)
+        self.outbox = Outbox(view=self.view, events=self.events, counters=self.counters)
+        self.lost = LostAddresses()
+        self.tables = TableComparison(config, view=self.view, outbox=self.outbox)
+
+    def _make_finders(self, config: GossipConfig, rng: random.Random) -> None:
+        """Make those who look for others, ask about them, and spread news of them."""
+        view, timers, outbox = self.view, self.timers, self.outbox
+        self.detector = FailureDetector(
+            config, rng=rng, view=view, timers=timers, outbox=outbox, events=self.events,
+            counters=self.counters,
+        )  # fmt: skip
+        self.news = NewsSpreader(config, rng=rng, view=view, timers=timers, outbox=outbox)
+        self.dialler = Dialler(config, rng=rng, view=view, timers=timers, outbox=outbox)
+        self.claims = NameClaims(config, rng=rng, view=view, timers=timers, outbox=outbox)
+
+    def _make_entries(
+        self, cluster: str, config: GossipConfig, rng: random.Random, now: float
+    ) -> None:
+        """Make those by which entries and states travel."""
+        replica, tracker = self.replica, self.tracker
+        view, timers, outbox = self.view, self.timers, self.outbox
+        events, counters = self.events, self.counters
+        self.dissemination = Dissemination(
+            config, replica=replica, tracker=tracker, view=view, timers=timers, outbox=outbox,
+            events=events, counters=counters,
+        )  # fmt: skip
+        self.beginning = Beginning(
+            config, cluster=cluster, replica=replica, view=view, timers=timers, events=events,
+            now=now,
+        )  # fmt: skip
+        self.transfer = StateTransfer(
+            config, rng=rng, replica=replica, dissemination=self.dissemination, view=view,
+            timers=timers, outbox=outbox, events=events, counters=counters,
+        )  # fmt: skip
+        self.anti_entropy = AntiEntropy(
+            config, rng=rng, replica=replica, tracker=tracker, dissemination=self.dissemination,
+            transfer=self.transfer, beginning=self.beginning, tables=self.tables, view=view,
+            timers=timers, outbox=outbox, events=events, counters=counters,
+        )  # fmt: skip
+
+    def _make_membership(self, config: GossipConfig) -> None:
+        """Make those who decide what becomes of the table of members."""
+        self.acquaintances = Acquaintances(
+            beginning=self.beginning,
+            of_starts=(self.tracker, self.dissemination, self.transfer, self.anti_entropy),
+            of_members=(self.view.members, self.detector, self.news),
+        )
+        self.own = OwnRecord(
+            view=self.view, claims=self.claims, news=self.news, tables=self.tables,
+            health=self.detector.health, outbox=self.outbox, events=self.events,
+            counters=self.counters,
+        )  # fmt: skip
+        self.roster = Roster(
+            config, view=self.view, detector=self.detector, news=self.news, claims=self.claims,
+            own=self.own, tables=self.tables, acquaintances=self.acquaintances,
+            timers=self.timers, outbox=self.outbox, events=self.events,
+        )  # fmt: skip
+        self.admission = Admission(
+            view=self.view, roster=self.roster, own=self.own, claims=self.claims,
+            dialler=self.dialler, news=self.news, tables=self.tables, outbox=self.outbox,
+        )  # fmt: skip
+
+    def _start(self, now: float) -> None:
+        """Enter this node's own record; begin to probe, to heal and to exchange."""
+        self.view.members.apply(self.view.record, now=now)
+        self.detector.start(now)
+        self.dialler.start(now)
+        self.anti_entropy.start(now)
+
+    def _check(self) -> None:
+        """Assert the invariants of every part."""
+        self.roster._check()  # noqa: SLF001 - invariants reach inside on purpose
+        self.admission._check()  # noqa: SLF001 - likewise
+        self.beginning._check()  # noqa: SLF001 - likewise
+        self.replica._check()  # noqa: SLF001 - likewise
