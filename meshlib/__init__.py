@@ -46,7 +46,7 @@ Errors
 Rooms, from the top of the house down; each imports only what stands below it
     aio/                the runtime, its transports, discovery and snapshots
     testing/            laws, machines and a simulator for one's own types and clusters
-    node.py, sync.py    one whole node, without IO; what a router reads and writes
+    node/, sync.py      one whole node, without IO; what a router reads and writes
     startup.py          what a node may decide before it is ready
     gossip/             members, news and entries between nodes, without IO
     ratelimit/          rate limits over the cluster, decided locally

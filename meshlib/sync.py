@@ -398,10 +398,12 @@ class MeshSyncManager:
     def publish(self, changes: Sequence[Change]) -> None:
         """Follow what the replica reports and tell the subscribers; for the driver of the node."""
         self._note(changes)
-        self._forget_all(self._departures.left_behind(changes))
-        self._subscriptions = [sub for sub in self._subscriptions if not sub.is_closed]
+        behind = self._departures.left_behind(changes)
+        if behind:
+            self._forget_all(behind)
         if not self._subscriptions:
             return
+        self._subscriptions = [sub for sub in self._subscriptions if not sub.is_closed]
         told = [translated for change in changes for translated in _translate(change)]
         for subscription in self._subscriptions:
             subscription.put(told)

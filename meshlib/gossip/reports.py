@@ -64,6 +64,8 @@ class EventQueue:
 
     def drain(self) -> list[Event]:
         """Return what happened since the last call, in order. O(events)."""
+        if not self._waiting:
+            return []
         events = list(self._waiting)
         self._waiting.clear()
         return events

@@ -43,12 +43,16 @@ class Journal:
 
     def drain_changes(self) -> list[Change]:
         """Return the changes since the last call, in order."""
+        if not self._changes:
+            return []
         drained = list(self._changes)
         self._changes.clear()
         return drained
 
     def drain_events(self) -> list[ReplicaEvent]:
         """Return the events since the last call, in order."""
+        if not self._events:
+            return []
         drained = list(self._events)
         self._events.clear()
         return drained

@@ -57,7 +57,9 @@ class Departures:
             changes: what the replica reports, of all documents.
         """
         told = changed_workers(changes)
-        return self.left_behind_by_all() if told is None else self._follow(told)
+        if told is None:
+            return self.left_behind_by_all()
+        return self._follow(told) if told else []
 
     def left_behind_by_all(self) -> list[tuple[str, str]]:
         """Return the same where nobody knows what has changed. O(workers)."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from meshlib import node
 from meshlib.clock import HybridClock
 from meshlib.crdt import GCounter, LWWMap, ORSet
 from meshlib.crdt.lww import entries
@@ -22,6 +21,7 @@ from meshlib.gossip.members.dialler import Dialler
 from meshlib.gossip.members.own_record import OwnRecord
 from meshlib.gossip.messages import frames as wire
 from meshlib.membership import MemberRecord, MemberStatus
+from meshlib.node import mesh_node
 from meshlib.replication import StabilityTracker
 from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.entries.log import ReplicationLog
@@ -103,7 +103,7 @@ def be_deaf_to_stamps(patch: Patch) -> None:
 
 def reuse_the_writer(patch: Patch) -> None:
     """Every start of a node writes under the same actor, from number 1."""
-    patch(node, "mint_incarnation", lambda _wall_s, _rng: 1)
+    patch(mesh_node, "mint_incarnation", lambda _wall_s, _rng: 1)
 
 
 def never_heal(patch: Patch) -> None:

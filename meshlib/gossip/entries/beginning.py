@@ -33,6 +33,7 @@ from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
+from meshlib.membership import MemberRecord
 from meshlib.replication import Replica
 
 __all__ = ["Beginning", "NodeState"]
@@ -120,6 +121,9 @@ class Beginning:
         self._is_alone = False
         self._is_ready_told = False
         """Whether this node was ready after its frames were packed last."""
+        self._told: tuple[MemberRecord, bool, bool, bool, int] | None = None
+        self._header: FrameHeader
+        """Of the frames that were packed last: it seldom changes, and is asked for at each step."""
         self.stored_at_ms = 0
         """Of when the state is that it began with; see `FrameHeader`."""
         self.has_met = False
@@ -381,17 +385,22 @@ class Beginning:
         tells_ready = self.tells_ready
         is_ready = self._is_ready_told and tells_ready
         self._is_ready_told = tells_ready
-        return FrameHeader(
-            self._cluster,
-            record.name,
-            record.incarnation,
-            record.actor,
-            record.address,
-            is_ready=is_ready,
-            is_leaving=view.is_draining or view.is_leaving,
-            is_alone=self._is_alone,
-            stored_at_ms=self.stored_at_ms,
-        )
+        is_leaving = view.is_draining or view.is_leaving
+        told = (record, is_ready, is_leaving, self._is_alone, self.stored_at_ms)
+        if told != self._told:
+            self._told = told
+            self._header = FrameHeader(
+                self._cluster,
+                record.name,
+                record.incarnation,
+                record.actor,
+                record.address,
+                is_ready=is_ready,
+                is_leaving=is_leaving,
+                is_alone=self._is_alone,
+                stored_at_ms=self.stored_at_ms,
+            )
+        return self._header
 
     def _check(self) -> None:
         """Assert the invariants of readiness."""

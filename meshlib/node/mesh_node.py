@@ -7,162 +7,37 @@ local verb included, the driver drains `packets_to_send` and `events` and arms o
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from enum import StrEnum
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-from attrs import field, frozen
-
-from meshlib.arguments import check_callable, check_kind, check_number, check_text, checked_types
+from meshlib.arguments import check_callable, check_kind, check_number, check_text
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
-from meshlib.errors import (
-    ConfigError,
-    LocalError,
-    MemberInReachError,
-    RemoteError,
-    UnknownKeyError,
-)
-from meshlib.gossip import Counters, Engine, Event, GossipConfig, NodeState, Packet
-from meshlib.identity import (
-    ActorId,
-    NodeId,
-    actor_id,
-    check_address,
-    check_name,
-    mint_incarnation,
-)
-from meshlib.limits import CLUSTER_NAME_BYTES_MAX
-from meshlib.membership import MemberRecord, PartitionState, PartitionView, TopologyManager
-from meshlib.ratelimit import Decision, RateLimitConfig, RateLimiter, RateMessage
+from meshlib.errors import ConfigError, MemberInReachError, UnknownKeyError
+from meshlib.gossip import Counters, Engine, Event, NodeState, Packet
+from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
+from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
+from meshlib.node.config import MeshConfig, check_own_address
+from meshlib.node.health import Health, judge_health
+from meshlib.node.volatile import VolatileTraffic, unguarded
+from meshlib.ratelimit import Decision, RateLimiter
 from meshlib.replication import (
     ChangesDropped,
     Document,
     Replica,
     ReplicaState,
-    ReplicationConfig,
     StabilityTracker,
     WriteReceipt,
 )
-from meshlib.routing import LEASE_DOCUMENT, RouteDecision, VolatileUpdate, WorkerLeases
-from meshlib.startup import Startup, StartupConfig
+from meshlib.routing import RouteDecision, WorkerLeases
+from meshlib.startup import Startup
 from meshlib.state import WRITTEN_OFF_DOCUMENT, Documents, WrittenOff, check_free_name
 from meshlib.sync import MeshSyncManager
 
-__all__ = ["Health", "HealthStatus", "MeshConfig", "MeshNode", "NodeState"]
-
-LONG_GONE_S: Final = 900.0
-"""How long a Down member makes a node `degraded` while a majority is in reach, in seconds."""
-
-_NAMED_MAX: Final = 5
-"""Documents that one line names; of the others it says how many there are."""
+__all__ = ["MeshNode"]
 
 LatticeT = TypeVar("LatticeT", bound=Lattice)
-
-
-class HealthStatus(StrEnum):
-    """How the cluster looks from here. The values are the specification's words."""
-
-    HEALTHY = "healthy"
-    DEGRADED = "degraded"
-    PARTITIONED = "partitioned"
-
-
-@frozen(slots=True, kw_only=True)
-class Health:
-    """A judgement of one node about its cluster and itself.
-
-    Args:
-        status: healthy; degraded while this node is not ready or has met nobody, a member is
-            suspected or Down, or a store or the storage is not well; partitioned while no majority
-            is in reach.
-        cluster_size: members in reach, this node included.
-        stores_healthy: whether every store can be read, lacks no entry that came, and agrees
-            with its peers.
-        partition: what the partition detector sees.
-        problems: what is wrong, one line each; empty when healthy.
-    """
-
-    status: HealthStatus
-    cluster_size: int
-    stores_healthy: bool
-    partition: PartitionView
-    problems: tuple[str, ...]
-
-
-def _gossip(settings: GossipConfig | str) -> GossipConfig:
-    return GossipConfig.of(settings) if isinstance(settings, str) else settings
-
-
-@frozen(slots=True, kw_only=True, field_transformer=checked_types)
-class MeshConfig:
-    """Who a node is, and its settings.
-
-    Args:
-        name: unique in the cluster; 1 to 255 bytes of UTF-8.
-        address: where peers reach it: `host:port` as `identity.check_address` has it, and never
-            an unspecified one; peers refuse frames of any other. A runtime takes its
-            transport's, and None says no more than that.
-        cluster_name: frames of another cluster are refused, so that two never merge.
-        region: for the sparse topology; may be empty.
-        zone: availability zone inside the region; may be empty.
-        full_mesh_threshold: up to this many nodes all talk to all.
-        gossip: the engine's settings, or the name of a profile: `lan`, `wan` or `local`.
-        replication: the replica's settings.
-        rate_limit: the limiter's settings.
-        startup: what is decided before this node is ready.
-        clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped; over 0.
-
-    Raises:
-        InvalidTypeError: a setting of another type.
-        ConfigError: one that cannot hold.
-        LocalError: a name that cannot travel.
-    """
-
-    name: str
-    address: str | None = None
-    cluster_name: str = "mesh"
-    region: str = ""
-    zone: str = ""
-    full_mesh_threshold: int = 10
-    gossip: GossipConfig = field(factory=GossipConfig, converter=_gossip)
-    replication: ReplicationConfig = field(factory=ReplicationConfig)
-    rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
-    startup: StartupConfig = field(factory=StartupConfig)
-    clock_skew_max_s: float = 60.0
-
-    def __attrs_post_init__(self) -> None:
-        """Check what will travel.
-
-        Raises:
-            LocalError: names what is wrong.
-        """
-        if self.full_mesh_threshold < 0:
-            raise ConfigError(
-                f"full_mesh_threshold must be 0 or more, got {self.full_mesh_threshold}"
-            )
-        if not 0 < self.clock_skew_max_s < math.inf:
-            raise ConfigError(
-                f"clock_skew_max_s must be over 0 and finite, got {self.clock_skew_max_s}"
-            )
-        check_name("the node's name", self.name)
-        check_name("the cluster's name", self.cluster_name, bytes_max=CLUSTER_NAME_BYTES_MAX)
-        for what, label in (("region", self.region), ("zone", self.zone)):
-            if label:
-                check_name(f"the {what}", label)
-        if self.address is not None:
-            # A port of 0 stands for the one that a transport finds, before the node is made.
-            _check_own_address(self.address, port_min=0)
-
-
-def _check_own_address(address: object, *, port_min: int) -> None:
-    try:
-        check_address("the node's address", address, port_min=port_min)
-    except LocalError as error:
-        raise ConfigError(str(error)) from error
 
 
 class MeshNode:
@@ -198,7 +73,7 @@ class MeshNode:
         check_number("now", now, wanted="a number of seconds")
         if config.address is None:
             raise ConfigError("a node needs an address; a runtime takes its transport's")
-        _check_own_address(config.address, port_min=1)
+        check_own_address(config.address, port_min=1)
         self.config = config
         self.wakeup: Callable[[], None] | None = None
         self._time = MonotonicTime(now)
@@ -244,6 +119,9 @@ class MeshNode:
         self.sync.check_route = self.startup.check_route
         self._is_stopped = False
         self.leases = WorkerLeases(self.sync.workers)
+        self._volatile = VolatileTraffic(
+            self._engine, replica=self.replica, limiter=self.limiter, leases=self.leases
+        )
         self._written_off = WrittenOff(Documents(self.replica))
         self._noted_problems: dict[str, str] = {}
         self._limiter_revision = -1
@@ -349,47 +227,22 @@ class MeshNode:
 
     def health(self) -> Health:
         """Judge the cluster and this node's stores. O(members, documents, keys changed since)."""
-        partition = self._partition()
-        own = self.state_problem()
-        problems = [own] if own else []
-        problems += self._noted_problems.values()
-        problems += [
-            f"{name} is down"
-            for name in partition.unreachable
-            if not partition.has_quorum or not self._is_long_gone(name)
-        ]
-        problems += [
-            f"{member.name} is suspected"
-            for member in self._engine.members()
-            if member.status == "Suspected"
-        ]
-        faults = [
-            f"content differs from {name} at equal vectors" for name in self._engine.diverged_from()
-        ]
-        faults += self.sync.problems()
-        incomplete = self.replica.incomplete_documents()
-        if incomplete:
-            faults.append(f"entries could not be read here, of {_some(incomplete)}")
-        if partition.state is PartitionState.WITHOUT_QUORUM:
-            status = HealthStatus.PARTITIONED
-        elif problems or faults:
-            status = HealthStatus.DEGRADED
-        else:
-            status = HealthStatus.HEALTHY
-        return Health(
-            status=status,
-            cluster_size=partition.reachable_count,
-            stores_healthy=not faults,
-            partition=partition,
-            problems=(*problems, *faults),
+        members = self._engine.members()
+        now = self._time.latest_s
+        return judge_health(
+            self._partition(),
+            own_problem=self.state_problem(),
+            noted_problems=self._noted_problems.values(),
+            suspected=[one.name for one in members if one.status is MemberStatus.SUSPECTED],
+            gone_s={one.name: now - self._engine.since(one.name) for one in members},
+            diverged_from=self._engine.diverged_from(),
+            store_problems=self.sync.problems(),
+            incomplete=self.replica.incomplete_documents(),
         )
 
     def _partition(self) -> PartitionView:
         """Judge whether a majority is in reach, of those who were not written off. O(members)."""
         return self._engine.partition(is_written_off=self._written_off.__contains__)
-
-    def _is_long_gone(self, name: str) -> bool:
-        return self._time.latest_s - self._engine.since(name) > LONG_GONE_S
 
     def note_problem(self, kind: str, text: str) -> None:
         """Have a problem of the driver's told by `health`, or no longer. O(1).
@@ -510,42 +363,33 @@ class MeshNode:
         """Take in one frame. Never raises on what a peer sent. O(size)."""
         now = self._time.advance(now)
         self._engine.receive(data, sender=sender, now=now)
-        for name, document, payload in self._engine.volatile():
-            self._receive_volatile(name, document, payload, sender=sender, now=now)
+        self._volatile.receive(sender=sender, now=now)
         self._settle()
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""
         now = self._time.advance(now)
         self._engine.handle_timer(now)
-        limiter_due = self.limiter.next_deadline()
-        if limiter_due is not None and limiter_due <= now:
-            self._send_volatile(self.limiter.tick(now))
-        leases_due = self.leases.next_deadline()
-        if leases_due is not None and leases_due <= now:
-            with self._unguarded():
-                self._tick_leases(now)
+        self._volatile.tick_limiter(now)
+        if self._volatile.tick_leases(now):
+            self._remove_overdue()
         self._settle()
 
-    def _tick_leases(self, now: float) -> None:
-        """Let leases end here, tell renewals, and remove who is long gone where it is our turn."""
-        reachable = self._engine.reachable_names()
-        others = [name for name in reachable if name != self.name]
-        self._send_volatile(self.leases.tick(now, others=others))
+    def _remove_overdue(self) -> None:
+        """Remove workers that are long gone, where it is this node's turn."""
         is_our_turn = self.is_ready and self._partition().has_quorum
-        if is_our_turn and self.name == min(reachable):
-            for worker_id in self.leases.overdue():
-                if self.sync.get_worker_state(worker_id) is not None:
-                    self.sync.remove_worker_state(worker_id)
+        if is_our_turn and self.name == min(self._engine.reachable_names()):
+            with unguarded(self.replica):
+                for worker_id in self.leases.overdue():
+                    if self.sync.get_worker_state(worker_id) is not None:
+                        self.sync.remove_worker_state(worker_id)
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timer` is to be called next, in monotonic seconds."""
-        deadlines = (
-            self._engine.next_deadline(),
-            self.limiter.next_deadline(),
-            self.leases.next_deadline(),
-        )
-        return min((due_at for due_at in deadlines if due_at is not None), default=None)
+        engine_due, volatile_due = self._engine.next_deadline(), self._volatile.next_deadline()
+        if engine_due is None or (volatile_due is not None and volatile_due < engine_due):
+            return volatile_due
+        return engine_due
 
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
@@ -557,7 +401,7 @@ class MeshNode:
         """Return what happened since the last call; drains."""
         events = self._engine.events()
         if any(isinstance(event, ChangesDropped) for event in events):
-            with self._unguarded():
+            with unguarded(self.replica):
                 self.sync.publish_loss()
                 self.leases.follow_all(now=self._time.latest_s)
         return events
@@ -587,63 +431,20 @@ class MeshNode:
         """Bring the stores and the limiter up to what has just changed below them."""
         changes = self.replica.changes()
         if changes:
-            with self._unguarded():
+            documents = {change.document for change in changes}
+            with unguarded(self.replica):
                 self.sync.publish(changes)
                 self.leases.follow(changes, now=self._time.latest_s)
-            if any(change.document == WRITTEN_OFF_DOCUMENT for change in changes):
-                with self._unguarded():
+                if WRITTEN_OFF_DOCUMENT in documents:
                     self._written_off.follow()
         if self.members_revision != self._limiter_revision:
             self._update_limiter()
-
-    @contextmanager
-    def _unguarded(self) -> Iterator[None]:
-        """Let this node itself use its stores: applications may be refused already at its end."""
-        guard, self.replica.guard = self.replica.guard, None
-        try:
-            yield
-        finally:
-            self.replica.guard = guard
 
     def _update_limiter(self) -> None:
         self._limiter_revision = self.members_revision
         reachable = self._engine.reachable_names()
         self.limiter.update_members(reachable, has_quorum=self._partition().has_quorum)
 
-    def _receive_volatile(
-        self, name: str, document: str, payload: bytes, *, sender: str, now: float
-    ) -> None:
-        """Hand on part of a volatile document; a malformed one counts against where it came from.
-
-        Args:
-            name: the member that sent it.
-            document: the document.
-            payload: the part.
-            sender: where the frame came from, as `receive` was told.
-            now: monotonic seconds.
-        """
-        try:
-            if document == LEASE_DOCUMENT:
-                with self._unguarded():
-                    self.leases.receive(payload, now=now)
-                return
-            answers = self.limiter.receive_volatile(document, payload, sender=name, now=now)
-        except RemoteError as error:
-            self._engine.reject(error.reason, sender=sender, size=len(payload), detail=str(error))
-            return
-        self._send_volatile(answers)
-
-    def _send_volatile(self, messages: Iterable[RateMessage | VolatileUpdate]) -> None:
-        for message in messages:
-            for name in message.to:
-                self._engine.send_volatile(name, message.document, message.payload)
-
     def _check(self) -> None:
         """Assert the invariants of everything inside."""
         self._engine._check()  # noqa: SLF001 - invariants reach inside on purpose
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return a few names, and how many more there are."""
-    more = len(names) - _NAMED_MAX
-    return ", ".join(names[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
