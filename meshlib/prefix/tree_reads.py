@@ -158,6 +158,12 @@ class TreeReads(ABC, Generic[KeyT]):
         The match may end inside an edge: a key of which only the beginning is shared is a match
         of that beginning. The tenants are those that hold the deepest matched point.
         """
+        if key is self._sought:
+            reached, _, units, deeper, _, count = self._sought_place
+            if not units + count:
+                return NO_MATCH
+            names = self._nodes.names(deeper or reached, self._names)
+            return new_tuple(Match, (names, units + count))
         # As `_descend`, without what only an insertion needs: this is asked most often.
         data = self._encoded(key)
         nodes = self._nodes

@@ -297,6 +297,7 @@ def test_to_ask_and_then_insert_is_one_descent(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(RadixTree, "_descend", counting)
     tree.match_each(text)
+    assert Match(("v",), 9) == tree.match(text)
     assert 9 == tree.match_tenant(text, tenant="v")
     assert tree.access(text, tenant="v") is None
     tree.insert(text, tenant="w", access=3)
@@ -314,8 +315,10 @@ def test_what_is_remembered_of_a_text_ends_with_a_change() -> None:
     assert {"v": 9} == tree.match_each(text)
     tree.evict("v", floor=1)
     assert {} == tree.match_each(text)
+    assert Match((), 0) == tree.match(text)
     tree.insert(text, tenant="w", access=3)
     assert {"w": 19} == tree.match_each(text)
+    assert Match(("w",), 19) == tree.match(text)
     tree._check()
 
 

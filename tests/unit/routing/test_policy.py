@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.states import StateCluster
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, StateError
+from meshlib.prefix import RadixTree
 from meshlib.routing.policy import CacheAwareConfig, choose_worker
 from meshlib.routing.records import RouteReason, TreeInsert, TreeMatch
 from meshlib.sync import MeshSyncManager
@@ -266,6 +267,26 @@ def test_a_bad_text_is_refused(manager: MeshSyncManager, text: Any, error: type[
     with pytest.raises(error):
         manager.route(MODEL, text)
     assert manager.get_tree_state(MODEL) is None
+
+
+@pytest.mark.parametrize(("size_max", "count"), [(1000, 1), (30, 2)])
+def test_a_prompt_is_looked_for_once(
+    manager: MeshSyncManager, monkeypatch: pytest.MonkeyPatch, size_max: int, count: int
+) -> None:
+    """And once more where others have to make room for it, since that changes the tree."""
+    put_workers(manager, w1=0)
+    set_policy(manager, max_tree_size=size_max)
+    manager.route(MODEL, "one that was there before")
+    encode, text, asked = RadixTree._encoded, "a new prompt", list[str]()
+
+    def counting(key: str) -> bytes:
+        asked.append(key)
+        return encode(key)
+
+    monkeypatch.setattr(RadixTree, "_encoded", staticmethod(counting))
+    manager.route(MODEL, text)
+
+    assert [text] * count == [key for key in asked if key == text]
 
 
 def test_requests_that_were_begun_here_count_as_load(manager: MeshSyncManager) -> None:
