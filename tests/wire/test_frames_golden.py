@@ -257,7 +257,7 @@ def table_hash() -> str:
         "b": MemberStatus.SUSPECTED, "c": MemberStatus.DOWN, "d": MemberStatus.LEAVING,
         "näme": MemberStatus.ALIVE,
     }  # fmt: skip
-    hashed = node._engine.roster.table_hash(1000.0)
+    hashed = node._engine._parts.tables.hash(1000.0)
     assert hashed
     return f"{hashed:016x}"
 
