@@ -85,7 +85,8 @@ class Calm:
         """
         cluster = self._cluster
         began = cluster.now
-        vectors = [inside.covered(host.node) for host in cluster.running()]
+        # One that is about to leave may have been cut off for all the time that it waits.
+        vectors = [inside.covered(host.node) for host in cluster.running() if not host.is_leaving]
         certain = cluster.ledger.certain(vectors)
         deadline = began + ROUNDS_MAX + self._held_s()
         while left := next(differences(cluster), None):
