@@ -54,7 +54,7 @@ class Traffic:
 
     def count(self, data: bytes) -> list[bytes]:
         """Take one frame into account; return its messages."""
-        messages: list[bytes] = msgpack.unpackb(data[PREFIX_BYTES:])[5]
+        messages: list[bytes] = msgpack.unpackb(data[PREFIX_BYTES:])[-1]
         probes = 0
         for message in messages:
             code = message[1]
