@@ -9,7 +9,8 @@ from typing import Any, Final
 from gossip_models import DETECTION, IDLE, SPREAD, floor_rounds
 from gossip_world import Traffic, World
 
-from meshlib.gossip.messages.kinds import EntriesMessage, encode_message
+from meshlib.gossip.messages.dialects import encode_message
+from meshlib.gossip.messages.kinds import EntriesMessage
 
 __all__ = ["detection", "false_alarms", "healing", "quantile", "spread", "traffic"]
 

@@ -22,8 +22,9 @@ import msgpack
 from attrs import define, field
 
 from meshlib.gossip import Event, GossipConfig, MemberDown, MemberSuspected
+from meshlib.gossip.messages.dialects import encode_message
 from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, FrameWriter
-from meshlib.gossip.messages.kinds import encode_message, table_pages
+from meshlib.gossip.messages.kinds import table_pages
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import WriteReceipt
 

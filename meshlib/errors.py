@@ -241,14 +241,33 @@ class DecodeError(RemoteError):
 
 
 class VersionMismatch(RemoteError):  # noqa: N818 - reads as what happened
-    """A wire or format version this node does not speak. State unchanged."""
+    """A wire or format version this node does not speak. State unchanged.
+
+    Args:
+        what: what is of another version.
+        ours: the newest that this node speaks.
+        theirs: what came.
+        peer_formats: the oldest and the newest format that the peer says it speaks; None where
+            it says nothing of that, or cannot be believed.
+    """
 
     reason = RejectReason.VERSION
 
-    def __init__(self, what: str, *, ours: int, theirs: int) -> None:
-        super().__init__(f"{what}: this node speaks version {ours}, the peer sent {theirs}")
+    def __init__(
+        self,
+        what: str,
+        *,
+        ours: int,
+        theirs: int,
+        peer_formats: tuple[int, int] | None = None,
+    ) -> None:
+        said = f"{what}: this node speaks version {ours}, the peer sent {theirs}"
+        if peer_formats is not None:
+            said += f", and speaks {peer_formats[0]} to {peer_formats[1]}"
+        super().__init__(said)
         self.ours = ours
         self.theirs = theirs
+        self.peer_formats = peer_formats
 
 
 class ClusterMismatch(RemoteError):  # noqa: N818 - reads as what happened

@@ -20,6 +20,9 @@ __all__ = [
     "DOCUMENT_NAME_BYTES_MAX",
     "ENTRY_BYTES_MAX",
     "EVENTS_QUEUED_MAX",
+    "FORMATS",
+    "FORMAT_MAX",
+    "FORMAT_NEWEST",
     "FRAME_BYTES_MAX",
     "GAP_BUFFER_BYTES_MAX",
     "HELLO_BYTES_MAX",
@@ -59,6 +62,17 @@ __all__ = [
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+
+FORMAT_NEWEST: Final = 3
+"""The newest format of frames and pages that this release writes, and reads."""
+
+FORMATS: Final = (3, FORMAT_NEWEST)
+"""The oldest and the newest format that this release speaks: the one before it, once there is one.
+
+Formats 1 and 2 said nothing of what else their sender speaks; nobody speaks them any more."""
+
+FORMAT_MAX: Final = 63
+"""A format is six bits of a frame; a node speaks at most two, and says so in the other two."""
 
 FRAME_BYTES_MAX: Final = 1 * MIB
 """One frame between peers. memberlist allows 20 MiB, gRPC 4 MiB; ours pages what is larger."""

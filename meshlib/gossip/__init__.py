@@ -10,6 +10,7 @@ reports.py        what is told: events and counters
 config.py         GossipConfig
 events.py         the events
 tables.py         tables of members that differ
+speech.py         in which format this node speaks to whom
 acquaintances.py  whom this node has met; the one place where a member is forgotten
 upkeep.py         what a node does for itself now and then
 messages/         what nodes say to each other, and how it is laid out in a frame
@@ -24,6 +25,7 @@ from meshlib.gossip.events import (
     Began,
     EntryRejected,
     Event,
+    FormatChanged,
     IdentityRenewed,
     LeaveDelayed,
     LocalPause,
@@ -41,20 +43,33 @@ from meshlib.gossip.events import (
     StateDiverged,
     StateRestored,
 )
+from meshlib.gossip.messages.dialects import (
+    DIALECTS,
+    Dialect,
+    HeaderField,
+    Kind,
+    MessageLayout,
+    register_dialect,
+)
 from meshlib.gossip.messages.frames import FORMAT_VERSION, decode_frame
 from meshlib.gossip.outbox import Packet
 from meshlib.gossip.reports import Counters
 
 __all__ = [
+    "DIALECTS",
     "FORMAT_VERSION",
     "Began",
     "Counters",
+    "Dialect",
     "Engine",
     "EntryRejected",
     "Event",
+    "FormatChanged",
     "GossipConfig",
     "GossipProfile",
+    "HeaderField",
     "IdentityRenewed",
+    "Kind",
     "LeaveDelayed",
     "LocalPause",
     "MemberDown",
@@ -63,6 +78,7 @@ __all__ = [
     "MemberLeft",
     "MemberRecovered",
     "MemberSuspected",
+    "MessageLayout",
     "MessageUnsendable",
     "NameConflict",
     "NodeState",
@@ -73,4 +89,5 @@ __all__ = [
     "StateDiverged",
     "StateRestored",
     "decode_frame",
+    "register_dialect",
 ]

@@ -13,16 +13,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 
-from meshlib.errors import RejectReason, RemoteError
+from meshlib.errors import RejectReason, RemoteError, VersionMismatch
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch
 from meshlib.gossip.entries.beginning import NodeState
-from meshlib.gossip.events import Event, PacketRejected
+from meshlib.gossip.events import Event, FormatChanged, PacketRejected
 from meshlib.gossip.messages.frames import decode_frame
 from meshlib.gossip.messages.kinds import VolatileMessage
 from meshlib.gossip.outbox import Packet
 from meshlib.gossip.parts import Parts
 from meshlib.gossip.reports import Counters
+from meshlib.gossip.speech import Speech
 from meshlib.membership import MemberRecord, PartitionDetector, PartitionView, TopologyManager
 from meshlib.replication import Replica, ReplicaState, StabilityTracker
 
@@ -130,6 +131,27 @@ class Engine:
         """Whether a peer was met, or there is none to meet."""
         return self._parts.roster.has_joined
 
+    @property
+    def speech(self) -> Speech:
+        """In which format this node speaks."""
+        return self._parts.speech
+
+    def agree_on_format(self, *, is_written_off: Callable[[MemberRecord], bool]) -> None:
+        """Speak what all members speak by now, and tell when that has changed. Mostly O(1).
+
+        Args:
+            is_written_off: whether an operator has said that a member does not come back.
+        """
+        parts = self._parts
+        before = parts.speech.look(
+            parts.view.members,
+            is_ready=parts.beginning.is_ready,
+            is_written_off=is_written_off,
+            now=parts.timers.now,
+        )
+        if before is not None:
+            parts.events.emit(FormatChanged(before=before, spoken=parts.speech.spoken))
+
     def diverged_from(self) -> list[str]:
         """Return the members whose content differed at equal vectors, sorted. O(n log n)."""
         return sorted(self._parts.anti_entropy.diverged_from)
@@ -213,17 +235,23 @@ class Engine:
         """
         self._enter(now)
         parts = self._parts
-        counters = parts.counters
+        counters, speech = parts.counters, parts.speech
         counters.frames_received += 1
         counters.bytes_received += len(data)
         try:
-            frame = decode_frame(data, cluster=self._cluster)
+            frame = decode_frame(data, cluster=self._cluster, formats=speech.formats)
         except RemoteError as error:
+            told = error.peer_formats if isinstance(error, VersionMismatch) else None
+            if told is not None and not speech.shares(told):
+                speech.refuse(sender, told, now)
             self.reject(error.reason, sender=sender, size=len(data), detail=str(error))
             return
         header, messages = frame.header, frame.messages
         parts.lost.note_heard(header.address)
+        counters.messages_skipped += frame.skipped_count
         is_current = parts.roster.on_header(header, now)
+        if speech.has_choice:
+            speech.hear(header.address, frame.formats, is_current=is_current)
         is_peer = is_current and header.name != parts.view.name
         if is_peer:
             parts.upkeep.note_contact(now)
@@ -296,6 +324,7 @@ class Engine:
         """Learn that a link broke or a dial was refused: the member is probed at once."""
         self._enter(now)
         self._parts.lost.note_lost(address)
+        self._parts.speech.doubt(address)
         if not self._parts.view.is_leaving:
             self._parts.roster.on_connection_lost(address, now)
 

@@ -13,6 +13,7 @@ __all__ = [
     "Began",
     "EntryRejected",
     "Event",
+    "FormatChanged",
     "IdentityRenewed",
     "LeaveDelayed",
     "LocalPause",
@@ -99,6 +100,19 @@ class Began:
 
     peers: tuple[str, ...]
     is_isolated: bool
+
+
+@frozen(slots=True, kw_only=True)
+class FormatChanged:
+    """Every member speaks a newer format by now, or one has come that does not.
+
+    Args:
+        before: the newest format that this node has used until now, to whoever reads it.
+        spoken: the one from now on.
+    """
+
+    before: int
+    spoken: int
 
 
 @frozen(slots=True, kw_only=True)
@@ -222,6 +236,7 @@ Event = (
     | MemberForgotten
     | NameConflict
     | Began
+    | FormatChanged
     | LeaveDelayed
     | Refuted
     | LocalPause

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from attrs import frozen
 
 from meshlib.gossip.events import MessageUnsendable
+from meshlib.gossip.messages.dialects import Dialect
 from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
-from meshlib.gossip.messages.kinds import Message, encode_message
+from meshlib.gossip.messages.kinds import Message
 from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.speech import Speech
 from meshlib.gossip.view import MembershipView
 from meshlib.limits import PEER_QUEUE_BYTES_MAX
 
@@ -29,25 +31,29 @@ class Outbox:
 
     Args:
         view: knows where members are reached.
+        speech: knows in which format something is said to whom.
         events: hears of messages that fit no frame.
         counters: counts them.
     """
 
-    __slots__ = ("_bytes", "_counters", "_events", "_view", "_waiting", "dropped_count")
+    __slots__ = ("_bytes", "_counters", "_events", "_speech", "_view", "_waiting", "dropped_count")
 
-    def __init__(self, *, view: MembershipView, events: EventQueue, counters: Counters) -> None:
+    def __init__(
+        self, *, view: MembershipView, speech: Speech, events: EventQueue, counters: Counters
+    ) -> None:
         self._view = view
+        self._speech = speech
         self._events = events
         self._counters = counters
-        self._waiting: dict[str, list[bytes]] = {}
+        self._waiting: dict[tuple[str, Dialect], list[bytes]] = {}
         self._bytes: dict[str, int] = {}
         self.dropped_count = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, address: str, data: bytes) -> bool:
-        """Queue one packed message. O(1).
+    def put(self, address: str, data: bytes, dialect: Dialect) -> bool:
+        """Queue one message, packed in a dialect. O(1).
 
         Returns:
             False when the destination's queue is full: the message was dropped and counted;
@@ -58,34 +64,44 @@ class Outbox:
             self.dropped_count += 1
             return False
         self._bytes[address] = size
-        self._waiting.setdefault(address, []).append(data)
+        self._waiting.setdefault((address, dialect), []).append(data)
         return True
 
     def send(self, address: str, message: Message) -> bool:
         """Queue one message for an address. O(size)."""
-        return self.put(address, encode_message(message))
+        dialect = self._speech.to(address, message)
+        return self.put(address, dialect.encode_message(message), dialect)
 
     def send_to_all(self, addresses: Iterable[str], message: Message) -> list[str]:
-        """Queue one message for several addresses, packed once. O(size + addresses).
+        """Queue one message for several addresses, packed once in each format. O(size + addresses).
 
         Returns:
             The addresses whose queues are full.
         """
-        data = encode_message(message)
-        return [address for address in addresses if not self.put(address, data)]
+        packed: dict[Dialect, bytes] = {}
+        full: list[str] = []
+        for address in addresses:
+            dialect = self._speech.to(address, message)
+            data = packed.get(dialect)
+            if data is None:
+                data = packed[dialect] = dialect.encode_message(message)
+            if not self.put(address, data, dialect):
+                full.append(address)
+        return full
 
     def send_to_member(self, name: str, message: Message) -> bool:
         """Queue one message for a member; False when it is not known or its queue is full."""
         member = self._view.members.get(name)
         if member is None or name == self._view.name:
             return False
-        return self.put(member.address, encode_message(message))
+        return self.send(member.address, message)
 
     def drain(self, header: FrameHeader, *, bytes_max: int) -> list[Packet]:
         """Pack everything that waits into frames. O(size)."""
         packets: list[Packet] = []
-        for address, messages in self._waiting.items():
-            writer = FrameWriter(header, bytes_max=bytes_max)
+        formats = self._speech.formats
+        for (address, dialect), messages in self._waiting.items():
+            writer = FrameWriter(header, bytes_max=bytes_max, dialect=dialect, formats=formats)
             for message in messages:
                 if not writer.add(message):
                     self.dropped_count += 1

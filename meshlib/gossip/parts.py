@@ -25,6 +25,7 @@ from meshlib.gossip.members.own_record import OwnRecord
 from meshlib.gossip.members.roster import Roster
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.speech import Speech
 from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.timers import TimerQueue
 from meshlib.gossip.upkeep import Upkeep
@@ -87,7 +88,10 @@ class Parts:
         self.timers = TimerQueue(now)
         self.counters = Counters()
         self.events = EventQueue(self.counters)
-        self.outbox = Outbox(view=self.view, events=self.events, counters=self.counters)
+        self.speech = Speech(record.formats)
+        self.outbox = Outbox(
+            view=self.view, speech=self.speech, events=self.events, counters=self.counters
+        )
         self.lost = LostAddresses()
         self.tables = TableComparison(config, view=self.view, outbox=self.outbox)
 
@@ -119,7 +123,7 @@ class Parts:
         )  # fmt: skip
         self.transfer = StateTransfer(
             config, rng=rng, replica=replica, dissemination=self.dissemination, view=view,
-            timers=timers, outbox=outbox, events=events, counters=counters,
+            speech=self.speech, timers=timers, outbox=outbox, events=events, counters=counters,
         )  # fmt: skip
         self.anti_entropy = AntiEntropy(
             config, rng=rng, replica=replica, tracker=tracker, dissemination=self.dissemination,
@@ -140,8 +144,8 @@ class Parts:
             counters=self.counters,
         )  # fmt: skip
         self.roster = Roster(
-            config, view=self.view, detector=self.detector, news=self.news, claims=self.claims,
-            own=self.own, tables=self.tables, acquaintances=self.acquaintances,
+            config, view=self.view, speech=self.speech, detector=self.detector, news=self.news,
+            claims=self.claims, own=self.own, tables=self.tables, acquaintances=self.acquaintances,
             timers=self.timers, outbox=self.outbox, events=self.events,
         )  # fmt: skip
         self.admission = Admission(
@@ -159,6 +163,7 @@ class Parts:
     def _check(self) -> None:
         """Assert the invariants of every part."""
         self.roster._check()  # noqa: SLF001 - invariants reach inside on purpose
+        self.speech._check()  # noqa: SLF001 - likewise
         self.admission._check()  # noqa: SLF001 - likewise
         self.beginning._check()  # noqa: SLF001 - likewise
         self.replica._check()  # noqa: SLF001 - likewise

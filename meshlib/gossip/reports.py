@@ -37,6 +37,7 @@ class Counters:
     entries_received: int = 0
     events_dropped: int = 0
     messages_unsendable: int = 0
+    messages_skipped: int = 0
 
 
 class EventQueue:

@@ -10,14 +10,14 @@ Source: Das, Gupta, Motivala, "SWIM", DSN 2002, section 4.2, with Down kept apar
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from attrs import evolve, field, frozen
 from sortedcontainers import SortedDict
 
 from meshlib.identity import ActorId, NodeId
-from meshlib.limits import MEMBERS_MAX
+from meshlib.limits import FORMAT_MAX, FORMATS, MEMBERS_MAX
 
 __all__ = ["VERSION_MAX", "MemberRecord", "MemberStatus", "MemberTable", "next_version"]
 
@@ -58,6 +58,7 @@ class MemberRecord:
         region: for the sparse topology; may be empty.
         zone: availability zone inside the region; may be empty.
         version: counts the changes of this record, from 1; the same on every node.
+        formats: the oldest and the newest format that it speaks, in this start.
     """
 
     name: str
@@ -68,6 +69,7 @@ class MemberRecord:
     region: str = ""
     zone: str = ""
     version: int = field(default=1)
+    formats: tuple[int, int] = FORMATS
 
     @property
     def node_id(self) -> NodeId:
@@ -103,6 +105,7 @@ class MemberTable:
         "_by_name",
         "_forgotten",
         "_members_max",
+        "_newest_counts",
         "_peak_count",
         "_reachable",
         "_reachable_count",
@@ -121,6 +124,8 @@ class MemberTable:
         self._reachable: tuple[MemberRecord, ...] | None = None
         self._reachable_count = 0
         self._reachable_revision = 0
+        # Of each newest format, how many members speak it that are in reach, and that are Down.
+        self._newest_counts: dict[tuple[int, bool], int] = {}
 
     @property
     def revision(self) -> int:
@@ -183,6 +188,20 @@ class MemberTable:
         """
         return self._peak_count
 
+    def shared_format(self, is_written_off: Callable[[MemberRecord], bool]) -> int:
+        """Return the newest format that every member speaks: who has left does not count.
+
+        Who is Down does, until it is forgotten or written off: it comes back as it was, as a
+        rule. O(formats); O(n) while one that is Down holds up the others.
+        """
+        counts = self._newest_counts
+        shared = min((newest for newest, is_here in counts if is_here), default=FORMAT_MAX)
+        if any(newest < shared for newest, _ in counts):
+            gone = (m for m in self._by_name.values() if m.status is MemberStatus.DOWN)
+            held = (m.formats[1] for m in gone if not is_written_off(m))
+            shared = min(shared, min(held, default=shared))
+        return shared
+
     def apply(self, record: MemberRecord, *, now: float) -> MemberRecord | None:
         """Join a record into the table. O(log n).
 
@@ -233,6 +252,8 @@ class MemberTable:
         """Keep what is counted and cached up with one record that changed."""
         self._revision += 1
         self._reachable = None
+        self._count_format(before, -1)
+        self._count_format(after, 1)
         was = before if before is not None and before.is_reachable else None
         here = after if after is not None and after.is_reachable else None
         if (was is None) != (here is None):
@@ -240,6 +261,13 @@ class MemberTable:
             self._reachable_revision += 1
         elif was and here and (was.region, was.zone) != (here.region, here.zone):
             self._reachable_revision += 1
+
+    def _count_format(self, record: MemberRecord | None, change: int) -> None:
+        if record is not None and record.status is not MemberStatus.LEAVING:
+            key = (record.formats[1], record.is_reachable)
+            count = self._newest_counts.pop(key, 0) + change
+            if count:
+                self._newest_counts[key] = count
 
     def forget(self, name: str) -> MemberRecord | None:
         """Drop a member and remember its incarnation, so that old news cannot bring it back.
@@ -270,6 +298,12 @@ class MemberTable:
         reachable = tuple(record for record in self._by_name.values() if record.is_reachable)
         assert self.reachable() == reachable, (self._reachable, reachable)
         assert self._reachable_count == len(reachable)
+        counted = [
+            (m.formats[1], m.is_reachable)
+            for m in self._by_name.values()
+            if m.status is not MemberStatus.LEAVING
+        ]
+        assert self._newest_counts == {key: counted.count(key) for key in counted}
         for name, record in self._by_name.items():
             assert record.name == name
             assert record.version >= 1

@@ -8,9 +8,9 @@ from attrs import field, frozen
 
 from meshlib.arguments import checked_types
 from meshlib.errors import ConfigError, LocalError
-from meshlib.gossip import GossipConfig
+from meshlib.gossip import DIALECTS, GossipConfig
 from meshlib.identity import check_address, check_name
-from meshlib.limits import CLUSTER_NAME_BYTES_MAX
+from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FORMATS
 from meshlib.ratelimit import RateLimitConfig
 from meshlib.replication import ReplicationConfig
 from meshlib.startup import StartupConfig
@@ -40,6 +40,8 @@ class MeshConfig:
         rate_limit: the limiter's settings.
         startup: what is decided before this node is ready.
         clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped; over 0.
+        formats: the oldest and the newest format of frames and pages that it speaks, of those
+            that this process knows. Leave it: it is for trying how two releases live together.
 
     Raises:
         InvalidTypeError: a setting of another type.
@@ -58,6 +60,7 @@ class MeshConfig:
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     startup: StartupConfig = field(factory=StartupConfig)
     clock_skew_max_s: float = 60.0
+    formats: tuple[int, int] = FORMATS
 
     def __attrs_post_init__(self) -> None:
         """Check what will travel.
@@ -81,6 +84,12 @@ class MeshConfig:
         if self.address is not None:
             # A port of 0 stands for the one that a transport finds, before the node is made.
             check_own_address(self.address, port_min=0)
+        oldest, newest = self.formats
+        if not newest - 1 <= oldest <= newest or not {oldest, newest} <= DIALECTS.keys():
+            raise ConfigError(
+                f"formats {oldest} to {newest}: known are {sorted(DIALECTS)}, and a node speaks "
+                "one of them or two neighbours"
+            )
 
 
 def check_own_address(address: object, *, port_min: int) -> None:

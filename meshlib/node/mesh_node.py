@@ -15,7 +15,7 @@ from meshlib.arguments import check_callable, check_kind, check_number, check_te
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
 from meshlib.errors import ConfigError, MemberInReachError, UnknownKeyError
-from meshlib.gossip import Counters, Engine, Event, NodeState, Packet
+from meshlib.gossip import DIALECTS, Counters, Engine, Event, NodeState, Packet
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
 from meshlib.node.config import MeshConfig, check_own_address
@@ -80,7 +80,12 @@ class MeshNode:
         incarnation = mint_incarnation(wall_clock(), rng)
         actor = actor_id(config.name, incarnation)
         clock = HybridClock(actor, wall_clock=wall_clock, skew_max_s=config.clock_skew_max_s)
-        self.replica = Replica(actor=actor, clock=clock, config=config.replication)
+        self.replica = Replica(
+            actor=actor,
+            clock=clock,
+            config=config.replication,
+            page_newest=DIALECTS[config.formats[1]].page_version,
+        )
         self._tracker = StabilityTracker()
         self._engine = Engine(
             cluster=config.cluster_name,
@@ -91,6 +96,7 @@ class MeshNode:
                 actor=actor,
                 region=config.region,
                 zone=config.zone,
+                formats=config.formats,
             ),
             config=config.gossip,
             replica=self.replica,
@@ -118,6 +124,7 @@ class MeshNode:
         )
         self.sync.check_route = self.startup.check_route
         self._is_stopped = False
+        self._speaks_several = config.formats[0] < config.formats[1]
         self.leases = WorkerLeases(self.sync.workers)
         self._volatile = VolatileTraffic(
             self._engine, replica=self.replica, limiter=self.limiter, leases=self.leases
@@ -190,6 +197,28 @@ class MeshNode:
         """Say in one line why the state is not `ready`; empty when it is. O(members)."""
         return "stopped" if self._is_stopped else self._engine.state_problem()
 
+    @property
+    def format_spoken(self) -> int:
+        """The newest format that this node and all members speak, and that is written therefore.
+
+        It is the oldest that this node speaks until it is ready. See `FormatChanged`.
+        """
+        return self._engine.speech.spoken
+
+    @property
+    def page_version(self) -> int:
+        """The version in which pages of a state are to be kept: that of `format_spoken`."""
+        return DIALECTS[self.format_spoken].page_version
+
+    @property
+    def page_newest(self) -> int:
+        """The newest version of pages that this node reads."""
+        return DIALECTS[self.config.formats[1]].page_version
+
+    def export_state(self) -> ReplicaState:
+        """Return all that is served, to be kept, as every member could read it. O(content)."""
+        return self.replica.export_state(page_version=self.page_version)
+
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n).
 
@@ -232,7 +261,7 @@ class MeshNode:
         return judge_health(
             self._partition(),
             own_problem=self.state_problem(),
-            noted_problems=self._noted_problems.values(),
+            noted_problems=[*self._noted_problems.values(), *self._engine.speech.problems(now)],
             suspected=[one.name for one in members if one.status is MemberStatus.SUSPECTED],
             gone_s={one.name: now - self._engine.since(one.name) for one in members},
             diverged_from=self._engine.diverged_from(),
@@ -393,6 +422,8 @@ class MeshNode:
 
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
+        if self._speaks_several:
+            self._engine.agree_on_format(is_written_off=self._written_off.__contains__)
         packets = self._engine.packets_to_send()
         self._settle()
         return packets

@@ -10,6 +10,7 @@ vector.py       the version vector: for each writer the highest number without a
 intake.py       entries from peers: absorbed, held back or refused
 entries/        log entries: kept, and waited for
 transfers/      whole states from node to node
+page_content.py what a page of one holds, and its layout in each version
 stability.py    what the peers have seen, by their vectors
 rejoin.py       coming back after too long
 late_writes.py  writes that come that late
@@ -22,6 +23,12 @@ config.py       ReplicationConfig
 from __future__ import annotations
 
 from meshlib.replication.config import ReplicationConfig
+from meshlib.replication.page_content import (
+    PAGE_LAYOUTS,
+    PAGE_VERSION,
+    PageContent,
+    PageLayout,
+)
 from meshlib.replication.records import (
     ActorForgotten,
     Change,
@@ -51,6 +58,8 @@ from meshlib.replication.vector import marked_number, vector_hash
 from meshlib.replication.writes import WriteContext
 
 __all__ = [
+    "PAGE_LAYOUTS",
+    "PAGE_VERSION",
     "ActorForgotten",
     "Change",
     "ChangesDropped",
@@ -65,6 +74,8 @@ __all__ = [
     "LogEntry",
     "LogShortened",
     "LostWrite",
+    "PageContent",
+    "PageLayout",
     "PageSkipped",
     "Received",
     "Rejection",

@@ -14,6 +14,7 @@ from meshlib.errors import DecodeError, RejectReason, StateError
 from meshlib.identity import ActorId
 from meshlib.limits import TRANSFER_PAGE_BYTES_MAX
 from meshlib.replication.local import LocalReplica
+from meshlib.replication.page_content import PAGE_VERSION
 from meshlib.replication.records import Gap, Lacking, LogEntry, Received
 from meshlib.replication.transfers import digests
 from meshlib.replication.transfers.arrivals import Arrivals
@@ -172,6 +173,7 @@ class ExchangingReplica(LocalReplica):
         *,
         page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX,
         is_repair: bool = False,
+        page_version: int = PAGE_VERSION,
     ) -> TransferPages:
         """Return the pages that a peer needs, written one by one as they are asked for.
 
@@ -183,6 +185,7 @@ class ExchangingReplica(LocalReplica):
             page_bytes_max: of a page's `state`; one value that cannot be cut may be over it.
             is_repair: both have equal vectors and different content, which is a broken
                 invariant: join everything, rather keeping what was removed than losing a write.
+            page_version: one that the peer reads.
         """
         self._close_writes()
         self._transfers += 1
@@ -192,6 +195,7 @@ class ExchangingReplica(LocalReplica):
             page_bytes_max=page_bytes_max,
             number=self._transfers,
             is_repair=is_repair,
+            version=page_version,
         )
 
     def absorb_page(self, page: TransferPage) -> None:
@@ -224,7 +228,9 @@ class ExchangingReplica(LocalReplica):
             return Received()
         return self._intake.release()
 
-    def export_pages(self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX) -> TransferPages:
+    def export_pages(
+        self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX, page_version: int = PAGE_VERSION
+    ) -> TransferPages:
         """Return the pages of everything that is served, of the state as it is now.
 
         O(content) for a copy of it. The pages are made as they are asked for, from that copy
@@ -232,12 +238,19 @@ class ExchangingReplica(LocalReplica):
         """
         self._close_writes()
         return TransferPages(
-            self._served, None, page_bytes_max=page_bytes_max, number=0, is_repair=False
+            self._served,
+            None,
+            page_bytes_max=page_bytes_max,
+            number=0,
+            is_repair=False,
+            version=page_version,
         )
 
-    def export_state(self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX) -> ReplicaState:
+    def export_state(
+        self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX, page_version: int = PAGE_VERSION
+    ) -> ReplicaState:
         """Return everything that is served, to be kept on disk. O(content)."""
-        pages = self.export_pages(page_bytes_max=page_bytes_max)
+        pages = self.export_pages(page_bytes_max=page_bytes_max, page_version=page_version)
         return ReplicaState(self.actor, pages.vector, tuple(pages))
 
     def import_state(self, state: ReplicaState) -> None:

@@ -17,6 +17,7 @@ from meshlib.identity import ActorId
 from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.intake import Intake
 from meshlib.replication.journal import Journal
+from meshlib.replication.page_content import PAGE_VERSION
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, ReplicaEvent, WriteReceipt
 from meshlib.replication.stability import GracePeriod
@@ -30,7 +31,12 @@ class LocalReplica:
     """Documents that this process reads and writes: see `Replica`."""
 
     def __init__(
-        self, *, actor: ActorId, clock: HybridClock, config: ReplicationConfig | None = None
+        self,
+        *,
+        actor: ActorId,
+        clock: HybridClock,
+        config: ReplicationConfig | None = None,
+        page_newest: int = PAGE_VERSION,
     ) -> None:
         if clock.actor != actor:
             raise StateError("the clock mints stamps of another actor")
@@ -41,7 +47,7 @@ class LocalReplica:
         self.on_write: Callable[[], None] | None = None
         """Called after each write that changed something, so that it is sent; must not write."""
         journal = Journal(changes_max=self.config.changes_max, events_max=self.config.events_max)
-        self._begin(Parts(actor, clock, self.config, journal))
+        self._begin(Parts(actor, clock, self.config, journal, page_newest))
         self._served = self._parts
         self._transfers = 0
         self._was_present = False

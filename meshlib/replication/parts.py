@@ -12,6 +12,7 @@ from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.entries.log import ReplicationLog
 from meshlib.replication.journal import Journal
 from meshlib.replication.late_writes import LateWrites
+from meshlib.replication.page_content import PAGE_VERSION
 from meshlib.replication.vector import VersionVector
 
 __all__ = ["Parts"]
@@ -26,12 +27,14 @@ class Parts:
         clock: mints and judges stamps.
         config: the limits.
         journal: changes and events.
+        page_newest: the newest version of pages that is read.
     """
 
     actor: ActorId
     clock: HybridClock
     config: ReplicationConfig
     journal: Journal
+    page_newest: int = PAGE_VERSION
     documents: DocumentTable = field(factory=DocumentTable)
     vector: VersionVector = field(factory=VersionVector)
     late: LateWrites = field(factory=LateWrites)

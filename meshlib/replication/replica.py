@@ -39,6 +39,7 @@ class Replica(ExchangingReplica):
         actor: the writer that this node is, fresh for every start.
         clock: mints and judges stamps; of the same actor.
         config: the limits.
+        page_newest: the newest version of pages that is read.
 
     Raises:
         StateError: the clock is of another actor.
@@ -187,7 +188,8 @@ class Replica(ExchangingReplica):
             raise StateError("a node comes back as a new actor")
         self._close_writes()
         writes = self._writes
-        self._begin(Parts(actor, served.clock, self.config, QuietJournal(served.journal)))
+        journal = QuietJournal(served.journal)
+        self._begin(Parts(actor, served.clock, self.config, journal, served.page_newest))
         for document in served.documents:
             self._parts.documents.open(document.name, document.tag)
         self._writes = writes

@@ -27,6 +27,7 @@ async def _health(request: Request) -> Response:
             "cluster_size": health.cluster_size,
             "stores_healthy": health.stores_healthy,
             "state": node.state,
+            "formats": {"spoken": node.format_spoken, "newest": node.config.formats[1]},
             "problems": list(health.problems),
         }
     )

@@ -12,6 +12,7 @@ from support.mini_network import MiniNetwork
 from meshlib.crdt import registry
 from meshlib.errors import DecodeError, RejectReason, RemoteError
 from meshlib.gossip import NameConflict, PacketRejected
+from meshlib.gossip.messages.dialects import decode_message, encode_message
 from meshlib.gossip.messages.frames import FrameHeader, FrameWriter, decode_frame
 from meshlib.gossip.messages.kinds import (
     ConflictNotice,
@@ -25,8 +26,6 @@ from meshlib.gossip.messages.kinds import (
     TransferRequest,
     VectorExchange,
     VolatileMessage,
-    decode_message,
-    encode_message,
 )
 from meshlib.identity import INCARNATION_MAX, actor_id
 from meshlib.limits import FRAME_BYTES_MAX, WRITES_MAX

@@ -79,6 +79,7 @@ def test_health_of_a_whole_cluster(cluster: list[Node]) -> None:
             "cluster_size": 3,
             "stores_healthy": True,
             "state": "ready",
+            "formats": {"spoken": 3, "newest": 3},
             "problems": [],
         }
         for node in cluster

@@ -18,8 +18,8 @@ from meshlib.errors import MeshError
 from meshlib.replication import LogEntry, Received, Replica, StabilityTracker, replica
 from meshlib.replication.entries.log import ReplicationLog
 from meshlib.replication.intake import Intake
+from meshlib.replication.page_content import PageContent
 from meshlib.replication.transfers.arrivals import Arrivals
-from meshlib.replication.transfers.pages import PageContent
 
 
 @pytest.mark.parametrize("is_dense", [False, True])
@@ -126,7 +126,9 @@ def vector_moves_over_a_gap(patch: pytest.MonkeyPatch, _cluster_class: type[Clus
 def pages_may_be_missing(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
     """A transfer counts as complete with any page."""
     encode = PageContent.encode
-    patch.setattr(PageContent, "encode", lambda self: encode(evolve(self, is_last=True)))
+    patch.setattr(
+        PageContent, "encode", lambda self, *version: encode(evolve(self, is_last=True), *version)
+    )
 
 
 def writes_stay_open_while_receiving(

@@ -15,10 +15,11 @@ from typing import Any, Final
 from meshlib.codec import pack, unpack
 from meshlib.crdt import registry
 from meshlib.errors import DecodeError, RemoteError
-from meshlib.gossip.messages.frames import FORMAT_VERSION, MAGIC, PREFIX_BYTES, decode_frame
+from meshlib.gossip.messages import frames
+from meshlib.gossip.messages.frames import FORMAT_VERSION, PREFIX_BYTES, decode_frame
 from meshlib.gossip.messages.kinds import EntriesMessage, TransferPageMessage
-from meshlib.hashing import hash64
-from meshlib.replication.transfers.pages import PageContent
+from meshlib.limits import FORMATS
+from meshlib.replication.page_content import PageContent
 
 __all__ = ["Mutator", "forges_a_write", "parse_frame", "seal"]
 
@@ -39,7 +40,7 @@ HOSTILE: Final[tuple[Any, ...]] = (
 
 def seal(body: bytes) -> bytes:
     """Put the head with the right checksum before a frame's body."""
-    return MAGIC + bytes((FORMAT_VERSION,)) + hash64(body).to_bytes(8, "big") + body
+    return frames.seal(body, FORMAT_VERSION, FORMATS)
 
 
 def parse_frame(frame: bytes) -> list[Any]:

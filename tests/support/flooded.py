@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 
 from meshlib.codec import unpack
 from meshlib.gossip import Event, GossipConfig, PacketRejected
+from meshlib.gossip.messages.dialects import encode_message
 from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, FrameWriter
 from meshlib.gossip.messages.kinds import (
     ConflictNotice,
@@ -24,7 +25,6 @@ from meshlib.gossip.messages.kinds import (
     MemberNews,
     MemberUpdates,
     Message,
-    encode_message,
 )
 from meshlib.limits import FRAME_BYTES_MAX
 from meshlib.membership import MemberStatus

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshlib.gossip import Event, GossipConfig
+from meshlib.limits import FORMATS
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicaState, ReplicationConfig
 
@@ -45,6 +46,7 @@ class MiniNetwork:
         state: ReplicaState | None = None,
         age_s: float = 0.0,
         may_find_more: bool = False,
+        formats: tuple[int, int] = FORMATS,
     ) -> MeshNode:
         """Start a node and let it join."""
         where = address or name
@@ -55,6 +57,7 @@ class MiniNetwork:
                 cluster_name=cluster,
                 gossip=config or GossipConfig(),
                 replication=replication or ReplicationConfig(),
+                formats=formats,
             ),
             rng=random.Random(f"{name} {where} {self.now}"),
             wall_clock=lambda: self.now + wall_offset_s,

@@ -1,11 +1,13 @@
 """Golden bytes of frames, of every message in them, and of the pages of state transfers.
 
-`frames.json` has a section for each format: `frame 1`, `page 1`. The bytes of the newest section
-are what nodes of today say; they change only together with their format's version, so that no
-node reads what another meant otherwise. When a test here fails because bytes have changed:
+`frames.json` has a section for each format: `frame 3`, `page 1`. The bytes of the sections that are
+spoken (`FORMATS` of `meshlib/limits.py`, and every version of a page) are what nodes of today say
+to their neighbours; they change only together with their format's version, so that no node reads
+what another meant otherwise. When a test here fails because bytes have changed:
 
-1. let the version grow: `FORMAT_VERSION` in `meshlib/gossip/messages/frames.py` for frames and
-   messages, `PAGE_VERSION` in `meshlib/replication/transfers/pages.py` for pages;
+1. let the version grow: `FORMAT_NEWEST` in `meshlib/limits.py` for frames and messages, with a
+   dialect of its own beside the one before (`meshlib/gossip/messages/dialects.py`), and
+   `PAGE_VERSION` in `meshlib/replication/page_content.py` with a layout for pages;
 2. name the change in `CHANGELOG.md` under "Wire format";
 3. run `python tests/wire/test_frames_golden.py`, which adds the section of the new version and
    never changes an older one.
@@ -34,6 +36,7 @@ from attrs import NOTHING, evolve, fields
 from meshlib.clock import HybridClock
 from meshlib.codec import pack, unpack
 from meshlib.errors import VersionMismatch
+from meshlib.gossip.messages.dialects import DIALECTS, decode_message, encode_message
 from meshlib.gossip.messages.frames import (
     FORMAT_VERSION,
     FrameHeader,
@@ -61,16 +64,14 @@ from meshlib.gossip.messages.kinds import (
     TransferRequest,
     VectorExchange,
     VolatileMessage,
-    decode_message,
-    encode_message,
 )
 from meshlib.gossip.messages.offers import CompactOffer, compact
 from meshlib.identity import actor_id
-from meshlib.limits import FRAME_BYTES_MAX, WRITES_MAX
+from meshlib.limits import FORMATS, FRAME_BYTES_MAX, WRITES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import LogEntry, Replica, TransferPage
-from meshlib.replication.transfers.pages import PAGE_VERSION, PageContent
+from meshlib.replication.page_content import PAGE_VERSION, PageContent
 
 PATH = Path(__file__).with_name("frames.json")
 CLUSTER = "mesh"
@@ -87,12 +88,23 @@ ALIVE = MemberRecord(
     region="eu",
     zone="eu-1",
     version=3,
+    formats=(3, 3),
 )
 SUSPECTED = MemberRecord(
-    name="b", incarnation=7, status=MemberStatus.SUSPECTED, address="b:1", actor=BOB
+    name="b",
+    incarnation=7,
+    status=MemberStatus.SUSPECTED,
+    address="b:1",
+    actor=BOB,
+    formats=(3, 4),
 )
 DOWN = MemberRecord(
-    name="c", incarnation=8, status=MemberStatus.DOWN, address="c:1", actor=actor_id("c", 8)
+    name="c",
+    incarnation=8,
+    status=MemberStatus.DOWN,
+    address="c:1",
+    actor=actor_id("c", 8),
+    formats=(2, 3),
 )
 LEAVING = MemberRecord(
     name="d",
@@ -100,6 +112,7 @@ LEAVING = MemberRecord(
     status=MemberStatus.LEAVING,
     address="[::1]:1",
     actor=actor_id("d", 9),
+    formats=(3, 4),
 )
 
 MESSAGES: dict[str, Message] = {
@@ -156,10 +169,12 @@ HEADER = FrameHeader(
 )
 READY = evolve(HEADER, is_ready=True, is_leaving=True, stored_at_ms=1_700_000_000_123)
 ALONE = evolve(HEADER, is_ready=True, is_alone=True)
+AHEAD = "frame of a node that is a version ahead"
 FRAMES: dict[str, tuple[FrameHeader, tuple[Message, ...]]] = {
     "frame": (HEADER, (MESSAGES["TransferAvailable"],)),
     "frame of a ready node that leaves": (READY, (MESSAGES["TransferAvailable"],)),
     "frame of a node that began alone": (ALONE, (MESSAGES["TransferAvailable"],)),
+    AHEAD: (HEADER, (MESSAGES["TransferAvailable"],)),
     "frame of two messages": (HEADER, (MESSAGES["PingResponse"], MESSAGES["TransferNext"])),
 }
 
@@ -182,22 +197,25 @@ PAGES = {
 }
 
 
-def message_hex(name: str) -> str:
-    """Return the bytes of a message."""
-    return encode_message(MESSAGES[name]).hex()
+def message_hex(name: str, version: int = FORMAT_VERSION) -> str:
+    """Return the bytes of a message, as it is said in a format."""
+    return DIALECTS[version].encode_message(MESSAGES[name]).hex()
 
 
-def page_hex(name: str) -> str:
-    """Return the bytes of a page."""
-    return PAGES[name].encode().hex()
+def page_hex(name: str, version: int = PAGE_VERSION) -> str:
+    """Return the bytes of a page in a version."""
+    return PAGES[name].encode(version).hex()
 
 
-def frame_hex(name: str) -> str:
-    """Return the bytes of a frame."""
+def frame_hex(name: str, version: int = FORMAT_VERSION, formats: tuple[int, int] = (3, 3)) -> str:
+    """Return the bytes of a frame in a format, of a sender that speaks some."""
     header, messages = FRAMES[name]
-    writer = FrameWriter(header, bytes_max=FRAME_BYTES_MAX)
+    dialect = DIALECTS[version]
+    if name == AHEAD:
+        formats = (3, 4)
+    writer = FrameWriter(header, bytes_max=FRAME_BYTES_MAX, dialect=dialect, formats=formats)
     for message in messages:
-        assert writer.add(encode_message(message))
+        assert writer.add(dialect.encode_message(message))
     (frame,) = writer.frames()
     return frame.hex()
 
@@ -224,9 +242,9 @@ def replica() -> Replica:
     return made
 
 
-def transferred(page_bytes_max: int) -> list[list[str]]:
+def transferred(page_bytes_max: int, version: int = PAGE_VERSION) -> list[list[str]]:
     """Return the pages that a peer with nothing gets, each as its document and its bytes."""
-    pages = replica().transfer_pages({}, page_bytes_max=page_bytes_max)
+    pages = replica().transfer_pages({}, page_bytes_max=page_bytes_max, page_version=version)
     return [[page.document, page.state.hex()] for page in pages]
 
 
@@ -265,20 +283,31 @@ def table_hash() -> str:
 FRAME_FORMAT = f"frame {FORMAT_VERSION}"
 PAGE_FORMAT = f"page {PAGE_VERSION}"
 
-GOLDEN: dict[str, dict[str, Callable[[], Any]]] = {
-    FRAME_FORMAT: {
-        **{name: partial(message_hex, name) for name in MESSAGES},
-        **{name: partial(frame_hex, name) for name in FRAMES},
+
+def frame_section(version: int) -> dict[str, Callable[[], Any]]:
+    """Return how everything is made that is said in a format."""
+    return {
+        **{name: partial(message_hex, name, version) for name in MESSAGES},
+        **{name: partial(frame_hex, name, version) for name in FRAMES},
         "what nodes compare": compared,
         "hash of a table of members": table_hash,
-    },
-    PAGE_FORMAT: {
-        **{name: partial(page_hex, name) for name in PAGES},
-        "transfer in one page a document": partial(transferred, 64 * 1024),
-        "transfer in small pages": partial(transferred, 2048),
-    },
+    }
+
+
+def page_section(version: int) -> dict[str, Callable[[], Any]]:
+    """Return how the pages of a version are made."""
+    return {
+        **{name: partial(page_hex, name, version) for name in PAGES},
+        "transfer in one page a document": partial(transferred, 64 * 1024, version),
+        "transfer in small pages": partial(transferred, 2048, version),
+    }
+
+
+GOLDEN: dict[str, dict[str, Callable[[], Any]]] = {
+    **{f"frame {version}": frame_section(version) for version in range(FORMATS[0], FORMATS[1] + 1)},
+    **{f"page {version}": page_section(version) for version in range(1, PAGE_VERSION + 1)},
 }
-"""For each format of today: a name, and how its bytes are made now."""
+"""For each format that is spoken today: a name, and how its bytes are made now."""
 
 Sections = dict[str, dict[str, Any]]
 """For each format its names, and for each of them its bytes in hex."""
@@ -287,8 +316,8 @@ WRITTEN: Sections = json.loads(PATH.read_text()) if PATH.exists() else {}
 
 
 VERSION_OF = {
-    "frame": "FORMAT_VERSION in meshlib/gossip/messages/frames.py",
-    "page": "PAGE_VERSION in meshlib/replication/transfers/pages.py",
+    "frame": "FORMAT_NEWEST in meshlib/limits.py",
+    "page": "PAGE_VERSION in meshlib/replication/page_content.py",
 }
 
 
@@ -358,19 +387,19 @@ def test_golden_transfers_are_taken_by_a_replica(name: str) -> None:
 def test_frames_and_pages_of_other_versions_are_refused_as_such() -> None:
     """Nothing of an older or newer format is read as if it were of today's."""
     frame = bytes.fromhex(WRITTEN[FRAME_FORMAT]["frame"])
-    frames = [frame[:2] + bytes((FORMAT_VERSION + 1,)) + frame[3:], *older("frame", FRAME_FORMAT)]
+    frames = [frame[:2] + bytes(((FORMAT_VERSION + 1) << 2,)) + frame[3:], *older("frame")]
     for data in frames:
         with pytest.raises(VersionMismatch):
             decode_frame(data, cluster=CLUSTER)
     page = pack((PAGE_VERSION + 1, *unpack(bytes.fromhex(WRITTEN[PAGE_FORMAT]["page"]))[1:]))
-    for data in [page, *older("page", PAGE_FORMAT)]:
+    for data in [page, *older("page")]:
         with pytest.raises(VersionMismatch):
             PageContent.decode(data)
 
 
-def older(kind: str, today: str) -> list[bytes]:
-    """Return a frame, or a page, of each older version."""
-    sections = [each for each in WRITTEN if each.startswith(kind) and each != today]
+def older(kind: str) -> list[bytes]:
+    """Return a frame, or a page, of each version that is no longer spoken."""
+    sections = [each for each in WRITTEN if each.startswith(kind) and each not in GOLDEN]
     return [bytes.fromhex(WRITTEN[section][kind]) for section in sections]
 
 
@@ -431,7 +460,7 @@ def test_writing_refuses_to_change_a_format(now: dict[str, str]) -> None:
     _, wrong = merged(written, made)
 
     assert wrong == [advice("a", "frame 1")]
-    assert "FORMAT_VERSION" in wrong[0]
+    assert "FORMAT_NEWEST" in wrong[0]
     assert merged(written, made, is_again=True) == (made, [])
 
 

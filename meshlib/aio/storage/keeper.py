@@ -47,7 +47,7 @@ class SnapshotKeeper:
         self._node = node
         self._wall_clock = wall_clock
         self._contact_at_s = wall_clock()
-        self._saved_hash: int | None = None
+        self._saved: tuple[int, int] | None = None  # the hash of the vector, and the version
         self._has_met = False
         self._refused: SnapshotRefusedError | None = None  # what lies at the path, and must not go
         self._aside: tuple[Path, str] | None = None
@@ -68,7 +68,7 @@ class SnapshotKeeper:
         file = self._file
         await file.lock()
         try:
-            saved = await file.load()
+            saved = await file.load(newest=self._node.page_newest)
             if saved is not None:
                 self._check_owner(saved)
                 # Nobody else knows the node yet, so that it may be filled on the thread.
@@ -148,13 +148,17 @@ class SnapshotKeeper:
             return
         self._note_contact()
         try:
-            if replica.has_open_writes or replica.vector_hash() != self._saved_hash:
-                self._saved_hash = await file.save(
+            # As long as a member is of an earlier release this node may have to go back to it.
+            version = node.page_version
+            if replica.has_open_writes or (replica.vector_hash(), version) != self._saved:
+                saved_hash = await file.save(
                     replica,
                     cluster_name=node.config.cluster_name,
                     node_name=node.name,
                     wall_s=self._contact_at_s,
+                    version=version,
                 )
+                self._saved = saved_hash, version
             elif self._contact_at_s - file.counters.saved_at_s >= TOUCH_S:
                 await file.touch(self._contact_at_s)
             elif node.has_problem("storage"):

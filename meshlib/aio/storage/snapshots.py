@@ -2,8 +2,9 @@
 
 Rules: the file at the path is whole at any moment: a new one is written beside it, flushed, and
 renamed over it; nothing is ever changed in place. A file that is not this node's, is damaged or is
-of a later version is never overwritten: `SnapshotKeeper` sets it aside. Only the thread of this
-room touches the disk.
+of a later version is never overwritten: `SnapshotKeeper` sets it aside. One of an earlier version
+is read, and is written in the newest once every member speaks that. Only the thread of this room
+touches the disk.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from meshlib.reading import (
     read_tree,
     require,
 )
-from meshlib.replication import Replica, ReplicaState, TransferPage
+from meshlib.replication import PAGE_VERSION, Replica, ReplicaState, TransferPage
 
 __all__ = ["SavedState", "SnapshotCounters", "SnapshotFile"]
 
@@ -52,8 +53,6 @@ _T = TypeVar("_T")
 
 APPLICATION_ID: Final = 0x6D65_7368
 """`mesh`: marks the file as ours, as SQLite provides for."""
-
-FORMAT_VERSION: Final = 1
 
 VECTOR_BYTES_MAX: Final = 4 * 1024 * 1024
 """A vector of `limits.ACTORS_MAX` writers: 65,536 times 16 + 9 bytes and their heads."""
@@ -63,7 +62,6 @@ BATCH_BYTES: Final = 256 * 1024
 
 _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {FORMAT_VERSION}",
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE pages (number INTEGER PRIMARY KEY, document TEXT NOT NULL, state BLOB NOT NULL)",
 )
@@ -78,12 +76,14 @@ class SavedState:
         saved_at_s: when the node was last in contact with its cluster, in seconds since 1970.
         cluster_name: the cluster that it was of.
         node_name: the node that wrote it.
+        version: of the file and of the pages in it.
     """
 
     state: ReplicaState
     saved_at_s: float
     cluster_name: str
     node_name: str
+    version: int = PAGE_VERSION
 
 
 @define(slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class _Digest:
 class _Writer:
     """Writes a new file beside the present one. Lives on the thread."""
 
-    def __init__(self, path: Path, *, vector: bytes, facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, *, vector: bytes, facts: dict[str, Any], version: int) -> None:
         self._path = path
         self._temporary = path.with_name(path.name + ".new")
         self._facts = facts
@@ -139,6 +139,7 @@ class _Writer:
         self._database.execute("PRAGMA synchronous = OFF")
         for statement in _SCHEMA:
             self._database.execute(statement)
+        self._database.execute(f"PRAGMA user_version = {version:d}")
         self._database.execute("BEGIN")
         self._put("clock", vector)
 
@@ -211,7 +212,7 @@ def _decode_vector(data: object) -> tuple[ActorId, dict[ActorId, int]]:
     return read_actor(actor), vector
 
 
-def _read(path: Path) -> SavedState | None:
+def _read(path: Path, newest: int) -> SavedState | None:
     """Read and check a whole file; None when there is none."""
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder, so {path.name} cannot be kept in it")
@@ -221,22 +222,24 @@ def _read(path: Path) -> SavedState | None:
         # Nobody changes it in place: so it is read without looking for journals, or making any.
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
-            return _read_database(database)
+            return _read_database(database, newest)
     except (sqlite3.Error, OSError, RemoteError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, ConfigError) else f"it cannot be read ({error})"
         raise SnapshotRefusedError(path, reason=reason) from error
 
 
-def _read_database(database: sqlite3.Connection) -> SavedState:
+def _read_database(database: sqlite3.Connection, newest: int) -> SavedState:
     (application_id,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
         raise ConfigError("this is no snapshot of a node")
-    if version != FORMAT_VERSION:
+    if version > newest:
         raise ConfigError(
-            f"it has format {version}, and the newest known here is {FORMAT_VERSION}: "
+            f"it has format {version}, and the newest known here is {newest}: "
             "a later release wrote it"
         )
+    if version < 1:
+        raise ConfigError(f"it has format {version}, which no release has written")
     facts = dict(database.execute("SELECT name, value FROM facts"))
     actor, vector = _decode_vector(facts["clock"])
     cluster = read_text(facts["cluster"], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
@@ -255,6 +258,7 @@ def _read_database(database: sqlite3.Connection) -> SavedState:
         saved_at_s=read_number(facts["saved_at_s"], "when it was saved"),
         cluster_name=cluster,
         node_name=node,
+        version=version,
     )
 
 
@@ -294,14 +298,17 @@ class SnapshotFile:
         """
         await self._lock_of_path.take()
 
-    async def load(self) -> SavedState | None:
+    async def load(self, *, newest: int = PAGE_VERSION) -> SavedState | None:
         """Read the state that is kept, or None when there is none yet. O(size), on a thread.
+
+        Args:
+            newest: the newest version of a file that is read.
 
         Raises:
             SnapshotRefusedError: the file is damaged, of a later version or no snapshot at all.
             ConfigError: the folder is not there. In each case nothing was changed.
         """
-        return await self.on_thread(lambda: _read(self.path))
+        return await self.on_thread(lambda: _read(self.path, newest))
 
     async def probe(self) -> None:
         """See whether a state could be saved. O(1).
@@ -332,7 +339,13 @@ class SnapshotFile:
         return await self.on_thread(lambda: set_aside(self.path))
 
     async def save(
-        self, replica: Replica, *, cluster_name: str, node_name: str, wall_s: float
+        self,
+        replica: Replica,
+        *,
+        cluster_name: str,
+        node_name: str,
+        wall_s: float,
+        version: int = PAGE_VERSION,
     ) -> int:
         """Write the state of a replica as it is now. O(size), all but a copy of it on a thread.
 
@@ -341,6 +354,7 @@ class SnapshotFile:
             cluster_name: to be found in `SavedState`.
             node_name: likewise.
             wall_s: when the node was last in contact, in seconds since 1970.
+            version: of the file, one that whoever may have to read it knows.
 
         Returns:
             the hash of the vector that the state is of.
@@ -354,6 +368,7 @@ class SnapshotFile:
                 vector_hash, size = await self._save(
                     replica,
                     {"cluster": cluster_name, "node": node_name, "saved_at_s": wall_s},
+                    version,
                 )
             except (OSError, sqlite3.Error) as error:
                 self.counters.saves_failed += 1
@@ -365,11 +380,13 @@ class SnapshotFile:
             counters.saved_at_s = wall_s
             return vector_hash
 
-    async def _save(self, replica: Replica, facts: dict[str, Any]) -> tuple[int, int]:
-        pages = replica.export_pages()
+    async def _save(self, replica: Replica, facts: dict[str, Any], version: int) -> tuple[int, int]:
+        pages = replica.export_pages(page_version=version)
         vector_hash = replica.vector_hash()
         vector = _encode_vector(replica.actor, sorted(pages.vector.items()))
-        writer = await self.on_thread(lambda: _Writer(self.path, vector=vector, facts=facts))
+        writer = await self.on_thread(
+            lambda: _Writer(self.path, vector=vector, facts=facts, version=version)
+        )
         size = 0
         try:
             while written := await self.on_thread(lambda: writer.add(pages)):

@@ -27,6 +27,7 @@ from meshlib.gossip.messages.kinds import (
 from meshlib.gossip.messages.offers import compact, expand
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.reports import Counters, EventQueue
+from meshlib.gossip.speech import Speech
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.limits import TRANSFER_PAGE_BYTES_MAX
@@ -71,6 +72,7 @@ class StateTransfer:
         replica: gives and takes the pages.
         dissemination: reports what the pages did.
         view: knows who is in reach.
+        speech: knows which pages a peer reads.
         timers: let it ask again, and give up.
         outbox: takes the pages.
         events: hears of what came in, and of what could not.
@@ -85,6 +87,7 @@ class StateTransfer:
         replica: Replica,
         dissemination: Dissemination,
         view: MembershipView,
+        speech: Speech,
         timers: TimerQueue,
         outbox: Outbox,
         events: EventQueue,
@@ -95,6 +98,7 @@ class StateTransfer:
         self._replica = replica
         self._dissemination = dissemination
         self._view = view
+        self._speech = speech
         self._timers = timers
         self._outbox = outbox
         self._events = events
@@ -163,6 +167,7 @@ class StateTransfer:
             expand(message.offer, self._replica.transfer_offer()),
             page_bytes_max=min(TRANSFER_PAGE_BYTES_MAX, self._config.packet_bytes_max),
             is_repair=message.is_repair,
+            page_version=self._speech.to(header.address, message).page_version,
         )
         outgoing = _Outgoing(message.session, pages, following=next(pages, None))
         self._outgoing[header.name] = outgoing

@@ -35,6 +35,7 @@ from meshlib.gossip.messages.kinds import (
 )
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.reports import EventQueue
+from meshlib.gossip.speech import Speech
 from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
@@ -49,6 +50,7 @@ class Roster:
     Args:
         config: the settings.
         view: this node among its members.
+        speech: learns what a member speaks.
         detector: finds out who is alive.
         news: spreads what was new.
         claims: knows whose name is asked about.
@@ -65,6 +67,7 @@ class Roster:
         config: GossipConfig,
         *,
         view: MembershipView,
+        speech: Speech,
         detector: FailureDetector,
         news: NewsSpreader,
         claims: NameClaims,
@@ -77,6 +80,7 @@ class Roster:
     ) -> None:
         self._config = config
         self._view = view
+        self._speech = speech
         self._detector = detector
         self._news = news
         self._claims = claims
@@ -96,6 +100,10 @@ class Roster:
         record = news.record
         if record.name == self._view.name:
             self._own.hear(record, now)
+            return
+        if not self._speech.shares(record.formats):
+            # No word of it could be read here, and none from here there.
+            self._speech.refuse(record.name, record.formats, now)
             return
         before = self._view.members.get(record.name)
         if (
@@ -194,6 +202,7 @@ class Roster:
             elif before is None or not before.is_reachable:
                 self._events.emit(MemberJoined(member=member))
             if before is None or not before.is_reachable or before.actor != member.actor:
+                self._speech.learn(member)
                 self._acquaintances.meet(member.name)
             return
         if status is MemberStatus.DOWN:

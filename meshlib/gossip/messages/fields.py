@@ -22,6 +22,7 @@ from meshlib.limits import (
     ACTORS_MAX,
     DOCUMENT_NAME_BYTES_MAX,
     ENTRY_BYTES_MAX,
+    FORMAT_MAX,
     FRAME_BYTES_MAX,
     MEMBERS_MAX,
     NODE_NAME_BYTES_MAX,
@@ -85,6 +86,9 @@ _STATUS_CODES = {
 }
 _STATUSES = tuple(_STATUS_CODES)
 
+STATE_MAX: Final = FORMAT_MAX << 3 | 7
+"""The largest status and formats; see `_state_code`."""
+
 
 @attrs.frozen(slots=True)
 class _Kind:
@@ -117,14 +121,15 @@ class Layout(Generic[T]):
             has one, is called on what was read, for what one field alone does not show.
     """
 
-    __slots__ = ("_check", "_get", "_readers", "_record", "_wide", "_width", "_writers", "write")
+    __slots__ = ("_check", "_get", "_readers", "_record", "_wide", "_write", "_writers", "width")
 
     def __init__(self, record: type[T]) -> None:
         fields = attrs.fields(record)  # type: ignore[arg-type]
         kinds: list[_Kind] = [field.metadata[_KIND] for field in fields]
         names = [field.name for field in fields]
         self._record = record
-        self._width = sum(kind.width for kind in kinds)
+        self.width: Final = sum(kind.width for kind in kinds)
+        """How many places the fields of a record take."""
         self._get: Callable[[T], Any] = attrgetter(*names) if len(names) > 1 else _getter(names)
         self._readers = tuple(kind.read for kind in kinds)
         # From the last to the first, so that a wide one moves none that is still to be written.
@@ -135,12 +140,14 @@ class Layout(Generic[T]):
         )
         self._wide = tuple((place, k.width) for place, k in enumerate(kinds) if k.width > 1)
         self._check: Callable[[T], None] | None = getattr(record, "check_read", None)
-        self.write: Final[Callable[[T], Sequence[Any]]] = (
-            self._write if self._writers else self._get
-        )
-        """Lay out the fields of a record."""
+        self._write = self._write_all if self._writers else self._get
 
-    def _write(self, record: T) -> Sequence[Any]:
+    @property
+    def write(self) -> Callable[[T], Sequence[Any]]:
+        """What lays out the fields of a record."""
+        return self._write
+
+    def _write_all(self, record: T) -> Sequence[Any]:
         tree = [*self._get(record)]
         for place, write, is_wide in self._writers:
             if is_wide:
@@ -156,8 +163,8 @@ class Layout(Generic[T]):
             DecodeError: too few or too many fields, or one that its kind refuses.
             LimitExceeded: a field over its limit.
         """
-        if len(fields) != self._width:
-            raise DecodeError(f"expected {self._width} fields, not {len(fields)}")
+        if len(fields) != self.width:
+            raise DecodeError(f"expected {self.width} fields, not {len(fields)}")
         for place, width in self._wide:
             fields = (*fields[:place], fields[place : place + width], *fields[place + width :])
         record = self._record(
@@ -206,9 +213,18 @@ def list_of(
 def record_to_wire(record: MemberRecord) -> tuple[Any, ...]:
     """Lay out one member record."""
     return (
-        record.name, record.incarnation, _STATUS_CODES[record.status], record.address,
+        record.name, record.incarnation, _state_code(record), record.address,
         record.actor, record.region, record.zone, record.version,
     )  # fmt: skip
+
+
+def _state_code(record: MemberRecord) -> int:
+    """Return the status and the formats of a member as one number, of one byte as a rule.
+
+    Four times twice its newest format, or one more if it speaks the one before, and the status.
+    """
+    oldest, newest = record.formats
+    return (newest << 1 | (oldest < newest)) << 2 | _STATUS_CODES[record.status]
 
 
 def record_from_wire(wire: Any) -> MemberRecord:
@@ -225,19 +241,22 @@ def record_from_wire(wire: Any) -> MemberRecord:
 # By type as well: True and 1.0 equal 1, and are not what is written. What is refused is not kept.
 @lru_cache(maxsize=MEMBERS_MAX, typed=True)
 def _read_record(
-    name: Any, incarnation: Any, status: Any, address: Any,
+    name: Any, incarnation: Any, state: Any, address: Any,
     writer: Any, region: Any, zone: Any, version: Any,
 ) -> MemberRecord:  # fmt: skip
     """Read a record; the same ones come again and again, and one object does for all of them."""
+    told = read_integer(state, "the state of a member", minimum=16, maximum=STATE_MAX)
+    newest = told >> 3
     record = MemberRecord(
         name=read_name(name, "the name of a member"),
         incarnation=read_incarnation(incarnation),
-        status=_STATUSES[read_integer(status, "a status", maximum=len(_STATUSES) - 1)],
+        status=_STATUSES[told & 3],
         address=read_address(address),
         actor=read_actor(writer),
         region=read_text(region, "a region", bytes_max=NODE_NAME_BYTES_MAX),
         zone=read_text(zone, "a zone", bytes_max=NODE_NAME_BYTES_MAX),
         version=read_integer(version, "a version", minimum=1, maximum=VERSION_MAX),
+        formats=(newest - (told >> 2 & 1), newest),
     )
     check_identity(record.actor, record.name, record.incarnation)
     return record

@@ -1,10 +1,12 @@
 """Frames: what one node sends to another at once.
 
-Layout, format version 2:
+Layout:
 
     2 bytes    magic `MS`
-    1 byte     format version
-    8 bytes    XXH3-64 of the body, big endian: damage on the way is seen before anything is read
+    1 byte     six bits: the format that the frame is in; one bit: whether its sender speaks the
+               format before as well; one bit: whether it speaks the one after
+    8 bytes    XXH3-64 of the body, big endian, with the byte before it as its seed: damage on the
+               way is seen before anything is read
     the body   msgpack: [cluster, name, incarnation, actor, address, flags, stored at,
                [message bytes, ...]]
 
@@ -12,23 +14,34 @@ The flags are 1 for a sender that is ready, 2 for one that is about to leave and
 began alone and has found no cluster since; `stored at` is of when the state is that the sender
 began with.
 
-Rule: the exact size of a frame is accounted for in this file alone (`FrameWriter`).
+Rules: the exact size of a frame is accounted for in this file alone (`FrameWriter`). The first 11
+bytes are laid out so in every format there will ever be: whoever cannot read a frame learns from
+it what its sender speaks. The body is its format's affair (`dialects.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
-from attrs import frozen
+from attrs import define, frozen
 
 from meshlib.codec import pack
 from meshlib.errors import ClusterMismatch, DecodeError, RejectReason, VersionMismatch
+from meshlib.gossip.messages.dialects import DIALECTS, Dialect
 from meshlib.gossip.messages.fields import check_identity
-from meshlib.gossip.messages.kinds import Message, decode_message
+from meshlib.gossip.messages.kinds import Message
 from meshlib.hashing import hash64
 from meshlib.identity import ActorId
-from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FRAME_BYTES_MAX, MEMBERS_MAX
+from meshlib.limits import (
+    CLUSTER_NAME_BYTES_MAX,
+    FORMAT_MAX,
+    FORMAT_NEWEST,
+    FORMATS,
+    FRAME_BYTES_MAX,
+    MEMBERS_MAX,
+)
 from meshlib.reading import (
     are_plain,
     read_actor,
@@ -44,10 +57,11 @@ from meshlib.reading import (
     require,
 )
 
-__all__ = ["FORMAT_VERSION", "Frame", "FrameHeader", "FrameWriter", "decode_frame"]
+__all__ = ["FORMAT_VERSION", "Frame", "FrameHeader", "FrameWriter", "decode_frame", "seal"]
 
 MAGIC = b"MS"
-FORMAT_VERSION = 2
+FORMAT_VERSION: Final = FORMAT_NEWEST
+HEADER_FIELDS: Final = 7
 PREFIX_BYTES = 11
 MESSAGE_OVERHEAD_BYTES = 5
 """The most that msgpack puts before a run of bytes."""
@@ -89,12 +103,41 @@ class FrameHeader:
     stored_at_ms: int = 0
 
 
-@frozen(slots=True)
+@define(slots=True)
 class Frame:
-    """A checked frame."""
+    """A checked frame. Not frozen: one is made of each that comes, and that takes its time.
+
+    Args:
+        header: who sent it.
+        messages: what it says, in order.
+        formats: the oldest and the newest format that its sender speaks.
+        skipped_count: messages of a sender that is a version ahead of which something was not
+            known here, and was passed over.
+    """
 
     header: FrameHeader
     messages: tuple[Message, ...]
+    formats: tuple[int, int] = FORMATS
+    skipped_count: int = 0
+
+
+def seal(body: bytes, version: int, formats: tuple[int, int]) -> bytes:
+    """Put before a frame's body what every frame begins with. O(size).
+
+    Args:
+        body: the packed fields.
+        version: the format that it is in.
+        formats: what its sender speaks.
+    """
+    told, start = _told(version, formats)
+    return start + hash64(body, told).to_bytes(8, "big") + body
+
+
+@lru_cache(maxsize=FORMAT_MAX)
+def _told(version: int, formats: tuple[int, int]) -> tuple[int, bytes]:
+    """Return what the third byte of a frame tells, and the first three."""
+    told = version << 2 | (formats[0] < version) << 1 | (formats[1] > version)
+    return told, MAGIC + bytes((told,))
 
 
 class FrameWriter:
@@ -104,16 +147,38 @@ class FrameWriter:
         header: of every frame.
         bytes_max: a frame is closed before it would pass this; one message alone may need
             more, up to the frame limit.
+        dialect: of the messages that will be added; that of the newest format without one.
+        formats: what the sender speaks.
     """
 
-    __slots__ = ("_bytes_max", "_frames", "_header", "_messages", "_overhead", "_size")
+    __slots__ = (
+        "_bytes_max",
+        "_formats",
+        "_frames",
+        "_header",
+        "_messages",
+        "_overhead",
+        "_size",
+        "_version",
+    )
 
-    def __init__(self, header: FrameHeader, *, bytes_max: int) -> None:
-        self._header = (
+    def __init__(
+        self,
+        header: FrameHeader,
+        *,
+        bytes_max: int,
+        dialect: Dialect = DIALECTS[FORMAT_NEWEST],
+        formats: tuple[int, int] = FORMATS,
+    ) -> None:
+        self._version = dialect.version
+        self._formats = formats
+        self._header: tuple[Any, ...] = (
             header.cluster, header.name, header.incarnation, header.actor, header.address,
             READY * header.is_ready + LEAVING * header.is_leaving + ALONE * header.is_alone,
             header.stored_at_ms,
         )  # fmt: skip
+        if dialect.header_fields:
+            self._header += tuple(field.value for field in dialect.header_fields)
         self._overhead = PREFIX_BYTES + len(pack(self._header)) + MESSAGE_OVERHEAD_BYTES
         self._bytes_max = bytes_max
         self._frames: list[bytes] = []
@@ -144,8 +209,7 @@ class FrameWriter:
 
     def _close(self) -> None:
         body: bytes = pack((*self._header, self._messages))
-        checksum = hash64(body).to_bytes(8, "big")
-        self._frames.append(MAGIC + bytes((FORMAT_VERSION,)) + checksum + body)
+        self._frames.append(seal(body, self._version, self._formats))
         self._messages = []
         self._size = self._overhead
 
@@ -173,16 +237,17 @@ def _read_header(
     return header
 
 
-def decode_frame(data: bytes, *, cluster: str) -> Frame:
+def decode_frame(data: bytes, *, cluster: str, formats: tuple[int, int] = FORMATS) -> Frame:
     """Check and read one frame. O(size).
 
     Args:
         data: what came.
         cluster: this node's cluster.
+        formats: the oldest and the newest format that this node speaks.
 
     Raises:
         DecodeError: truncated, damaged or malformed, whole or in any message.
-        VersionMismatch: another format version.
+        VersionMismatch: in a format that this node does not speak.
         ClusterMismatch: another cluster's frame.
         LimitExceeded: a field over its limit.
     """
@@ -190,19 +255,45 @@ def decode_frame(data: bytes, *, cluster: str) -> Frame:
         raise DecodeError(f"a frame of {len(data):,} bytes", reason=RejectReason.LIMIT)
     if len(data) < PREFIX_BYTES or data[:2] != MAGIC:
         raise DecodeError("not a frame")
-    if data[2] != FORMAT_VERSION:
-        raise VersionMismatch("frame format", ours=FORMAT_VERSION, theirs=data[2])
     body = data[PREFIX_BYTES:]
-    if hash64(body).to_bytes(8, "big") != data[3:PREFIX_BYTES]:
+    told, newest = data[2], formats[1]
+    is_whole = hash64(body, told).to_bytes(8, "big") == data[3:PREFIX_BYTES]
+    version = told >> 2
+    theirs = version - (told >> 1 & 1), version + (told & 1)
+    if not formats[0] <= version <= newest:
+        raise VersionMismatch(
+            "frame format", ours=newest, theirs=version, peer_formats=theirs if is_whole else None
+        )
+    if not is_whole:
         raise DecodeError("the checksum does not fit", reason=RejectReason.CHECKSUM)
-    tree = read_row(read_tree(body), "a frame", 8)
-    require(are_plain(tree[:7]), "the fields of a header must hold nothing inside")
-    theirs = read_text(tree[0], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
-    if theirs != cluster:
-        raise ClusterMismatch(ours=cluster, theirs=theirs)
-    header = _read_header(*tree[:7])
-    messages = tuple(
-        decode_message(read_bytes(item, "a message"))
-        for item in read_rows(tree[7], "the messages", count_max=MESSAGES_MAX)
-    )
-    return Frame(header, messages)
+    dialect = DIALECTS[version]
+    messages_at = HEADER_FIELDS + len(dialect.header_fields)
+    tree = read_row(read_tree(body), "a frame", messages_at + 1)
+    require(are_plain(tree[:messages_at]), "the fields of a header must hold nothing inside")
+    named = read_text(tree[0], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
+    if named != cluster:
+        raise ClusterMismatch(ours=cluster, theirs=named)
+    header = _read_header(*tree[:HEADER_FIELDS])
+    if dialect.header_fields:
+        for field, told_there in zip(dialect.header_fields, tree[HEADER_FIELDS:], strict=False):
+            field.read(told_there)
+    rows = read_rows(tree[messages_at], "the messages", count_max=MESSAGES_MAX)
+    if theirs[1] > newest:
+        return _read_from_newer(header, rows, dialect, theirs)
+    decode = dialect.decode_message
+    messages = tuple([decode(read_bytes(item, "a message")) for item in rows])
+    return Frame(header, messages, theirs)
+
+
+def _read_from_newer(
+    header: FrameHeader, rows: Sequence[Any], dialect: Dialect, formats: tuple[int, int]
+) -> Frame:
+    """Read what a sender says that is a version ahead; what is not known here is passed over."""
+    messages: list[Message] = []
+    skipped_count = 0
+    for item in rows:
+        message, is_skipped = dialect.decode_from_newer(read_bytes(item, "a message"))
+        skipped_count += is_skipped
+        if message is not None:
+            messages.append(message)
+    return Frame(header, tuple(messages), formats, skipped_count)

@@ -26,9 +26,10 @@ from meshlib.identity import ActorId
 from meshlib.limits import ACTORS_MAX
 from meshlib.replication.document import HeldDocument, latest_stamp
 from meshlib.replication.late_writes import Time
+from meshlib.replication.page_content import PageContent
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import ActorForgotten, Change, IdentityStolen, PageSkipped
-from meshlib.replication.transfers.pages import PageContent, TransferPage
+from meshlib.replication.transfers.pages import TransferPage
 from meshlib.replication.vector import BASE, Vector, is_mark, marked_number, vector_hash
 
 __all__ = ["Arrivals"]
@@ -102,7 +103,7 @@ class Arrivals:
 
     def gather(self, page: TransferPage) -> None:
         """Take a page: see `Replica.absorb_page`."""
-        content = PageContent.decode(page.state)
+        content = PageContent.decode(page.state, newest=self._parts.page_newest)
         arrival = self._arrivals.get(content.transfer)
         if arrival is None:
             time = Stamp(*content.time, BASE)

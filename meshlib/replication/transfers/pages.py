@@ -2,8 +2,8 @@
 
 A page carries whole buckets where the type has them. For types with numbered entries it also
 says which buckets begin with it, so that the receiver learns what the sender no longer has.
-Rules: the format of a page's `state` must live in this file; to the transport it is opaque. All
-pages are of the state as it was when the vector was taken, so that content and vector agree.
+Rule: all pages are of the state as it was when the vector was taken, so that content and vector
+agree. What a page's `state` holds is laid out in `page_content.py`; to the transport it is opaque.
 """
 
 from __future__ import annotations
@@ -15,20 +15,9 @@ from attrs import evolve, frozen
 
 from meshlib.codec import pack
 from meshlib.crdt import registry
-from meshlib.errors import VersionMismatch
 from meshlib.hashing import hash64
-from meshlib.reading import (
-    HASH_MAX,
-    STAMP_LOGICAL_MAX,
-    STAMP_MS_MAX,
-    read_bytes,
-    read_integer,
-    read_rows,
-    read_tree,
-    require,
-)
 from meshlib.replication.document import DocumentTable, HeldDocument
-from meshlib.replication.late_writes import NEVER, Time
+from meshlib.replication.page_content import PageContent
 from meshlib.replication.parts import Parts
 from meshlib.replication.transfers.digests import (
     DocumentDigests,
@@ -37,21 +26,13 @@ from meshlib.replication.transfers.digests import (
 )
 from meshlib.replication.transfers.paging import encoded_pieces
 
-__all__ = ["PageContent", "TransferPage", "TransferPages"]
-
-PAGE_VERSION: Final = 1
+__all__ = ["TransferPage", "TransferPages"]
 
 PAGE_OVERHEAD_BYTES: Final = 1024
 """Room for a page's head: numbers, flags and bucket numbers."""
 
-BUCKETS_MAX: Final = 65_536
-
 SAMPLE_BUCKETS: Final = 8
 """Buckets that are written once only to learn how large they are."""
-
-IS_LAST: Final = 1
-IS_REPAIR: Final = 2
-IS_WHOLE: Final = 4
 
 
 @frozen(slots=True)
@@ -65,88 +46,6 @@ class TransferPage:
 
     document: str
     state: bytes
-
-
-@frozen(slots=True, kw_only=True)
-class PageContent:
-    """What a page's `state` holds.
-
-    Args:
-        transfer: names the transfer.
-        index: the page's place in it, from 0.
-        vector_hash: of the sender's vector as it was before the first page.
-        time: the sender's hybrid clock then, as (wall milliseconds, logical): later than any
-            removal it has dropped, so that what the receiver writes comes after those too.
-        horizon: of the removals that the sender has dropped, likewise: see `LateWrites`.
-        begun: buckets whose content begins here and is complete with the last page.
-        part: the encoded part of the document's state.
-        is_last: whether it is the last page.
-        is_repair: whether equal vectors were found to hold different content: then vectors prove
-            nothing, and everything is joined.
-        is_whole: whether the sender lacks no entry of the document that its vector covers.
-    """
-
-    transfer: int
-    index: int
-    vector_hash: int
-    time: Time
-    horizon: Time = NEVER
-    begun: tuple[int, ...]
-    part: bytes
-    is_last: bool = False
-    is_repair: bool = False
-    is_whole: bool = True
-
-    def encode(self) -> bytes:
-        """Write the page. O(size)."""
-        flags = IS_LAST * self.is_last | IS_REPAIR * self.is_repair | IS_WHOLE * self.is_whole
-        times = (*self.time, *self.horizon)
-        numbers = (self.transfer, self.index, self.vector_hash, *times, flags)
-        data: bytes = pack((PAGE_VERSION, numbers, self.begun, self.part))
-        return data
-
-    @classmethod
-    def decode(cls, data: bytes) -> PageContent:
-        """Read a page strictly. O(size).
-
-        Raises:
-            DecodeError: not what `encode` writes.
-            VersionMismatch: a version not known here.
-        """
-        tree = read_rows(read_tree(data), "a page of a transfer")
-        require(len(tree) > 0, "a page of a transfer must not be empty")
-        version = read_integer(tree[0], "the version of a page")
-        if version != PAGE_VERSION:
-            raise VersionMismatch("a page of a transfer", ours=PAGE_VERSION, theirs=version)
-        _, numbers, begun, part = read_rows(tree, "a page of a transfer", count=4)
-        numbers = read_rows(numbers, "the numbers of a page", count=8)
-        transfer, index, vector_hash, *times, flags = (
-            read_integer(number, "a number of a page", maximum=HASH_MAX) for number in numbers
-        )
-        time, horizon = _read_time(*times[:2]), _read_time(*times[2:])
-        require(horizon <= time, "a page of a transfer: removals dropped in the sender's future")
-        begun = tuple(read_rows(begun, "the buckets of a page", count_max=BUCKETS_MAX))
-        for bucket in begun:
-            read_integer(bucket, "a bucket of a page", maximum=BUCKETS_MAX - 1)
-        return cls(
-            transfer=transfer,
-            index=index,
-            vector_hash=vector_hash,
-            time=time,
-            horizon=horizon,
-            begun=begun,
-            part=read_bytes(part, "the part of a page"),
-            is_last=bool(flags & IS_LAST),
-            is_repair=bool(flags & IS_REPAIR),
-            is_whole=bool(flags & IS_WHOLE),
-        )
-
-
-def _read_time(wall_ms: int, logical: int) -> Time:
-    return (
-        read_integer(wall_ms, "the milliseconds of a page", maximum=STAMP_MS_MAX),
-        read_integer(logical, "the logical time of a page", maximum=STAMP_LOGICAL_MAX),
-    )
 
 
 _Pieces = Iterator[tuple[tuple[int, ...], bytes]]
@@ -170,9 +69,10 @@ class TransferPages:
         page_bytes_max: of a page's `state`; one irreducible part may be over it.
         number: how many transfers this replica has begun, to tell them apart.
         is_repair: see `PageContent`.
+        version: of the pages.
     """
 
-    __slots__ = ("_head", "_piece_bytes_max", "_stream", "vector")
+    __slots__ = ("_head", "_piece_bytes_max", "_stream", "_version", "vector")
 
     def __init__(
         self,
@@ -182,7 +82,9 @@ class TransferPages:
         page_bytes_max: int,
         number: int,
         is_repair: bool,
+        version: int,
     ) -> None:
+        self._version = version
         self.vector: Final = parts.vector.advertised(is_complete=True)
         self._piece_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
         vector_hash = parts.vector.hash()
@@ -255,13 +157,13 @@ class TransferPages:
         for document, pieces in wanted:
             for begun, part in pieces:
                 if waiting is not None:
-                    yield TransferPage(waiting[0], waiting[1].encode())
+                    yield TransferPage(waiting[0], waiting[1].encode(self._version))
                 is_whole = not document.skipped
                 content = evolve(self._head, index=index, begun=begun, part=part, is_whole=is_whole)
                 waiting = document.name, content
                 index += 1
         if waiting is not None:
-            yield TransferPage(waiting[0], evolve(waiting[1], is_last=True).encode())
+            yield TransferPage(waiting[0], evolve(waiting[1], is_last=True).encode(self._version))
 
     def _pieces(self, document: HeldDocument, buckets: list[int] | None) -> _Pieces:
         """Yield the pieces of a document, all its buckets for None, and those each begins."""

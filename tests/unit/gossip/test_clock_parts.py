@@ -7,11 +7,10 @@ from support.mini_network import MiniNetwork
 
 from meshlib.errors import DecodeError
 from meshlib.gossip import GossipConfig, decode_frame
+from meshlib.gossip.messages.dialects import decode_message, encode_message
 from meshlib.gossip.messages.kinds import (
     ExchangeRequest,
     VectorExchange,
-    decode_message,
-    encode_message,
 )
 from meshlib.identity import actor_id
 

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from support.mini_network import MiniNetwork
 
 from meshlib.errors import ClusterMismatch, DecodeError, RemoteError, VersionMismatch
-from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, FrameWriter, decode_frame
+from meshlib.gossip.messages.dialects import decode_message, encode_message
+from meshlib.gossip.messages.frames import (
+    FORMAT_VERSION,
+    PREFIX_BYTES,
+    FrameHeader,
+    FrameWriter,
+    decode_frame,
+    seal,
+)
 from meshlib.gossip.messages.kinds import (
     ConflictNotice,
     EntriesMessage,
@@ -33,13 +41,10 @@ from meshlib.gossip.messages.kinds import (
     TransferRequest,
     VectorExchange,
     VolatileMessage,
-    decode_message,
-    encode_message,
 )
 from meshlib.gossip.messages.offers import CompactOffer
-from meshlib.hashing import hash64
 from meshlib.identity import actor_id
-from meshlib.limits import FRAME_BYTES_MAX
+from meshlib.limits import FORMATS, FRAME_BYTES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.replication import LogEntry
 
@@ -177,7 +182,7 @@ def test_damaged_messages_under_a_fitting_checksum_are_refused_or_read(
             del body[at]
         else:
             body.insert(at, rng.randrange(256))
-    data = b"MS\x01" + hash64(bytes(body)).to_bytes(8, "big") + bytes(body)
+    data = seal(bytes(body), FORMAT_VERSION, FORMATS)
     try:
         decode_frame(data, cluster="mesh")
     except RemoteError:

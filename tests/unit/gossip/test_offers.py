@@ -9,8 +9,9 @@ import pytest
 from support.mini_network import MiniNetwork
 
 from meshlib.gossip import MessageUnsendable
+from meshlib.gossip.messages.dialects import encode_message
 from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
-from meshlib.gossip.messages.kinds import TransferRequest, VolatileMessage, encode_message
+from meshlib.gossip.messages.kinds import TransferRequest, VolatileMessage
 from meshlib.gossip.messages.offers import GROUPS, compact, expand
 from meshlib.identity import actor_id
 from meshlib.limits import DOCUMENTS_MAX, FRAME_BYTES_MAX

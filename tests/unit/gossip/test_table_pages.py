@@ -6,7 +6,8 @@ from attrs import evolve
 from support.mini_network import MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
-from meshlib.gossip.messages.kinds import JoinResponse, MemberNews, encode_message, table_pages
+from meshlib.gossip.messages.dialects import encode_message
+from meshlib.gossip.messages.kinds import JoinResponse, MemberNews, table_pages
 from meshlib.identity import actor_id
 from meshlib.limits import FRAME_BYTES_MAX, MEMBERS_MAX
 from meshlib.membership import MemberRecord, MemberStatus

@@ -29,7 +29,7 @@ from meshlib.replication import (
     ReplicationConfig,
     TransferPage,
 )
-from meshlib.replication.transfers.pages import PageContent
+from meshlib.replication.page_content import PageContent
 
 
 def fill(world: World, replica: Replica, count: int) -> None:
