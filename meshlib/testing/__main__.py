@@ -74,6 +74,7 @@ def _request(options: argparse.Namespace) -> ScenarioRequest:
         until_s=options.until,
         keep=None if options.keep is None else parse_keep(options.keep),
         without=tuple(options.without.split(",")) if options.without else (),
+        mixes_releases=options.mix_releases,
     )
 
 
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--until", type=float, help="end the faults sooner than drawn for")
     add("--keep", help="only these incidents, by number, as 3,5; or none")
     add("--without", help="not these faults of the network, as loss,replay")
+    add("--mix-releases", action="store_true", help="some starts are of the next release")
     add("--trace", action="store_true", help="print what happens")
     add("--minimise", action="store_true", help="make a failing run smaller")
     add("--json", action="store_true", help="print the outcome as JSON")

@@ -92,6 +92,7 @@ class _Wishes:
 @click.option("--until", type=OVER_0, metavar="S", help="End the faults sooner than drawn for.")
 @click.option("--keep", metavar="NUMBERS", help="Only these incidents, as 3,5; or none.")
 @click.option("--without", metavar="FAULTS", help="Not these faults of packets, as loss,replay.")
+@click.option("--mix-releases", is_flag=True, help="Some starts are of the next release.")
 @click.option("--minimise", is_flag=True, help="Make a run that fails smaller: fewer faults.")
 @click.option("--trace", is_flag=True, help="Print everything that happens.")
 @click.option("--json", "is_json", is_flag=True, help="Print the outcome and its trace digest.")
@@ -174,6 +175,7 @@ def _request(options: dict[str, Any]) -> ScenarioRequest:
         until_s=options["until"],
         keep=None if options["keep"] is None else parse_keep(options["keep"]),
         without=tuple(options["without"].split(",")) if options["without"] else (),
+        mixes_releases=options["mix_releases"],
     )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.children import Child, Start
 from support.processes import Cluster, Connection
 from support.servers import Launcher
 
 from meshlib_server.commands.demo import Node, make_nodes
+
+CHILD = Path(__file__).with_name("mesh_child.py")
 
 
 @pytest.fixture
@@ -48,3 +54,37 @@ def own_launcher(tmp_path: Path) -> Iterator[Launcher]:
     made = Launcher(directory=tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def start(anyio_backend: str) -> AsyncIterator[Start]:
+    """Start nodes by name; their processes are killed at the end."""
+    made: list[Child] = []
+
+    async def start(
+        name: str,
+        *seeds: Child,
+        listen: str = "127.0.0.1:0",
+        file: str | Path = "",
+        is_next: bool = False,
+    ) -> Child:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(CHILD), name, listen, str(file), *(seed.address for seed in seeds),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+            env={**os.environ, "NEXT_RELEASE": "1" if is_next else ""},
+        )  # fmt: skip
+        child = Child(process)
+        made.append(child)
+        child.address = await child.read()
+        return child
+
+    yield start
+    for child in made:
+        if child.process.returncode is None:
+            child.process.kill()
+        await child.process.communicate()

@@ -1,19 +1,23 @@
 """One node in a process of its own, told what to do by JSON lines on its standard input.
 
-Not a test: the tests beside it start this file. Each line of input gets one line of answer.
+Not a test: the tests beside it start this file. Each line of input gets one line of answer. With
+`NEXT_RELEASE` in its environment it speaks what the next release speaks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from typing import Any
 
 from meshlib.aio import MeshRuntime, SnapshotFile, TcpTransport
 from meshlib.crdt import LWWMap
 from meshlib.gossip import GossipConfig
+from meshlib.limits import FORMATS
 from meshlib.node import MeshConfig
+from meshlib.testing.world.next_format import NEXT_FORMATS
 
 
 def put(runtime: MeshRuntime, key: str, value: Any) -> None:
@@ -50,6 +54,10 @@ def answer(runtime: MeshRuntime, order: dict[str, Any]) -> Any:
         return True
     if "count" in order:
         return len(content(runtime))
+    if "formats" in order:
+        return runtime.node.format_spoken
+    if "problems" in order:
+        return runtime.node.health().problems
     if "members" in order:
         return {member.name: str(member.status) for member in runtime.node.members()}
     return content(runtime)
@@ -58,7 +66,12 @@ def answer(runtime: MeshRuntime, order: dict[str, Any]) -> Any:
 async def main(name: str, listen: str, file: str, *seeds: str) -> None:
     """Run a node until the input ends or says `leave`; `file` may be empty."""
     runtime = MeshRuntime(
-        MeshConfig(name=name, address="127.0.0.1:0", gossip=GossipConfig.local()),
+        MeshConfig(
+            name=name,
+            address="127.0.0.1:0",
+            gossip=GossipConfig.local(),
+            formats=NEXT_FORMATS if os.environ.get("NEXT_RELEASE") else FORMATS,
+        ),
         transport=TcpTransport(listen, token="a token"),
         seeds=seeds,
         snapshots=SnapshotFile(file, interval_s=0.1) if file else None,

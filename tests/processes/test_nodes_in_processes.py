@@ -2,102 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
+from support.children import Child, Start
 
 pytestmark = pytest.mark.anyio
 
-CHILD = Path(__file__).with_name("mesh_child.py")
-
-
-class Child:
-    """A process with one node in it."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.address = ""
-
-    async def ask(self, **order: Any) -> Any:
-        """Send one line and return the answer to it."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order).encode() + b"\n")
-        return await self.read()
-
-    async def read(self) -> Any:
-        """Return the next line of the process."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(30):
-            line = await self.process.stdout.readline()
-        assert line, "the node's process has ended"
-        return json.loads(line)
-
-    async def until(self, condition: Callable[[Any], bool], **order: Any) -> Any:
-        """Ask again and again until the answer is right; fail after half a minute."""
-        async with asyncio.timeout(30):
-            while True:
-                answer = await self.ask(**order)
-                if condition(answer):
-                    return answer
-                await asyncio.sleep(0.01)
-
-    async def leave(self) -> int:
-        """Let the node leave, and return the exit code of its process."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(b'{"leave": 1}\n')
-        async with asyncio.timeout(10):
-            return await self.process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process."""
-        self.process.send_signal(number)
-
-
 Trio = tuple[Child, Child, Child]
-
-
-class Start(Protocol):
-    """Starts a node by its name; the seeds are nodes that run already."""
-
-    async def __call__(
-        self, name: str, *seeds: Child, listen: str = ..., file: str | Path = ...
-    ) -> Child: ...
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def start(anyio_backend: str) -> AsyncIterator[Start]:
-    """Start nodes by name; their processes are killed at the end."""
-    made: list[Child] = []
-
-    async def start(
-        name: str, *seeds: Child, listen: str = "127.0.0.1:0", file: str | Path = ""
-    ) -> Child:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(CHILD), name, listen, str(file), *(seed.address for seed in seeds),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
-        )  # fmt: skip
-        child = Child(process)
-        made.append(child)
-        child.address = await child.read()
-        return child
-
-    yield start
-    for child in made:
-        if child.process.returncode is None:
-            child.process.kill()
-        await child.process.communicate()
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from attrs import frozen
 
 from meshlib.codec import unpack
 from meshlib.errors import RemoteError
+from meshlib.gossip import DIALECTS
 from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, decode_frame
 from meshlib.gossip.messages.kinds import ExchangeEqual, ExchangeRequest, VectorExchange
 from meshlib.identity import ActorId
+from meshlib.limits import FORMATS
 from meshlib.membership import MemberStatus
 from meshlib.replication.vector import vector_hash
 
@@ -128,7 +130,8 @@ class Told:
 def read_frame(data: bytes, *, cluster: str) -> Told | None:
     """Return what a frame says of its sender; None when it is none of this cluster."""
     try:
-        frame = decode_frame(data, cluster=cluster)
+        # Whoever it is for: of each format that a node of the run may speak.
+        frame = decode_frame(data, cluster=cluster, formats=(FORMATS[0], max(DIALECTS)))
     except RemoteError:  # whoever gets it refuses it
         return None
     vectors = tuple(

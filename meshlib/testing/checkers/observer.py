@@ -12,6 +12,7 @@ from meshlib.errors import RejectReason
 from meshlib.gossip import (
     Began,
     Event,
+    FormatChanged,
     IdentityRenewed,
     LeaveDelayed,
     LocalPause,
@@ -45,6 +46,10 @@ class Observer:
     """Counts what was reached, and does what a runtime does on events."""
 
     def __init__(self) -> None:
+        self.formats_raised = 0
+        """How often a node began to speak a newer format."""
+        self.formats_lowered = 0
+        """How often one went back to an older one."""
         self._met: dict[tuple[str, str], ActorId] = {}
         self._down: dict[tuple[str, str], ActorId] = {}
         self._handlers: dict[type, Handler] = {
@@ -59,6 +64,7 @@ class Observer:
             EntriesHeld: _counted("entries_held"),
             NameConflict: self._lost_name,
             Began: self._began,
+            FormatChanged: self._format_changed,
             LeaveDelayed: _counted("leave_delayed"),
             PacketRejected: self._rejected,
             StateRestored: self._restored,
@@ -142,6 +148,11 @@ class Observer:
 
     def _began(self, _host: Host, event: Began, cluster: Cluster) -> None:
         cluster.sometimes.count("began_isolated" if event.is_isolated else "began_after_waiting")
+
+    def _format_changed(self, _host: Host, event: FormatChanged, _cluster: Cluster) -> None:
+        """Count how often all spoke the next format, and how often one came that did not."""
+        self.formats_raised += event.spoken > event.before
+        self.formats_lowered += event.spoken < event.before
 
     def _rejoined(self, host: Host, event: Rejoined, cluster: Cluster) -> None:
         cluster.sometimes.count("rejoined")

@@ -13,7 +13,7 @@ from attrs import evolve, fields, frozen
 
 from meshlib.errors import ConfigError, InvalidValueError
 from meshlib.testing.simulation.scripted import WRITES_PER_S, scripted_scenario
-from meshlib.testing.world.drawing import draw_scenario
+from meshlib.testing.world.drawing import draw_next_share, draw_scenario
 from meshlib.testing.world.scenario import IncidentKind, NetworkFaults, Scenario
 
 __all__ = [
@@ -58,6 +58,7 @@ class ScenarioRequest:
         until_s: end the faults sooner than they were drawn for.
         keep: only these incidents, by their numbers; all with None.
         without: not these faults of the network, by the names of the fields.
+        mixes_releases: whether starts are of this release and of the next, as the seed draws.
     """
 
     seed: int = 0
@@ -71,6 +72,7 @@ class ScenarioRequest:
     until_s: float | None = None
     keep: tuple[int, ...] | None = None
     without: tuple[str, ...] = ()
+    mixes_releases: bool = False
 
     def scenario(self) -> Scenario:
         """Return what is asked for.
@@ -80,6 +82,8 @@ class ScenarioRequest:
             InvalidValueError: there is no such fault of the network.
         """
         scenario = self._drawn() if self._draws() else self._scripted()
+        if self.mixes_releases:
+            scenario = evolve(scenario, next_share=draw_next_share(self.seed))
         if self.keep is not None:
             scenario = keep_incidents(scenario, self.keep)
         if self.without:
@@ -108,7 +112,10 @@ class ScenarioRequest:
             chosen.append(("--keep", ",".join(str(number) for number in self.keep) or "none"))
         if self.without:
             chosen.append(("--without", ",".join(self.without)))
-        return " ".join(f"{flag} {value}" for flag, value in chosen)
+        arguments = [f"{flag} {value}" for flag, value in chosen]
+        if self.mixes_releases:
+            arguments.append("--mix-releases")
+        return " ".join(arguments)
 
     def _asked_for(self) -> list[str]:
         return [
@@ -239,6 +246,7 @@ def _candidates(scenario: Scenario) -> Iterator[ScenarioRequest]:
         node_count=scenario.node_count,
         duration_s=scenario.duration_s,
         until_s=scenario.until_s,
+        mixes_releases=scenario.next_share > 0,
     )
     yield evolve(base, is_drawn=True)
     cuts = [incident for incident in scenario.incidents if incident.kind is IncidentKind.PARTITION]

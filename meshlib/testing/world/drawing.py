@@ -23,12 +23,17 @@ from meshlib.testing.world.scenario import (
     machine_names,
 )
 
-__all__ = ["draw_scenario"]
+__all__ = ["draw_next_share", "draw_scenario"]
 
 NODES_DRAWN: Final = (3, 9)
 
 KIND_SHARE: Final = 0.35
 """The probability with which a seed has a kind of incident at all."""
+
+
+def draw_next_share(seed: int) -> float:
+    """Draw for a seed how many of its starts are of the next release, where it mixes releases."""
+    return random.Random(f"{seed}/next_share").choice((0.1, 0.5, 0.8, 0.95))
 
 
 def draw_scenario(

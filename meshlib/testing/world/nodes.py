@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip import GossipConfig
+from meshlib.limits import FORMATS
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicationConfig
 from meshlib.testing.world.hosts import Host
+from meshlib.testing.world.next_format import NEXT_FORMATS
 from meshlib.testing.world.scenario import Scenario
 
 __all__ = ["CLUSTER_NAME", "make_node", "restore"]
@@ -38,6 +41,7 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
         zone=f"z{host.index % ZONES}" if is_sparse else "",
         full_mesh_threshold=tuning.full_mesh_threshold,
         clock_skew_max_s=tuning.skew_max_s,
+        formats=_formats(host, scenario),
         gossip=GossipConfig(
             packet_bytes_max=tuning.packet_bytes_max,
             forget_after_s=tuning.forget_after_s,
@@ -66,17 +70,25 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
     return node
 
 
+def _formats(host: Host, scenario: Scenario) -> tuple[int, int]:
+    """Draw which release runs: one start of a machine may be of this one and the next not."""
+    chance = random.Random(f"{scenario.seed}/formats/{host.label}/{host.start_count}")
+    return NEXT_FORMATS if chance.random() < scenario.next_share else FORMATS
+
+
 def restore(host: Host, now: float) -> bool:
     """Give a fresh node the state that an earlier start left on the machine's disk, if any.
 
-    One that is from further in the future than the machine's clock allows is refused, as it is
-    in production, where the start fails until an operator mends the clock or moves the file
-    away; here the file is moved away.
+    One that a later release wrote is refused, as in production, and moved away. So is one that is
+    from further in the future than the machine's clock allows: in production the start fails
+    until an operator mends the clock or moves the file away.
     """
     if host.snapshot is None:
         return False
-    kept_at, state = host.snapshot
+    kept_at, page_version, state = host.snapshot
     host.snapshot = None
+    if page_version > host.node.page_newest:
+        return False
     try:
         host.node.restore(state, age_s=now - kept_at, now=host.monotonic(now))
     except RemoteError as error:

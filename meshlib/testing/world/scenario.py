@@ -166,6 +166,7 @@ class Scenario:
         network: what happens to single packets.
         incidents: what else happens, by time.
         tuning: the nodes' settings and the workload.
+        next_share: the share of starts that are of the next release: see `next_format.py`.
     """
 
     seed: int
@@ -175,6 +176,7 @@ class Scenario:
     incidents: tuple[Incident, ...] = ()
     tuning: Tuning = field(factory=Tuning)
     until_s: float | None = None
+    next_share: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         """Check that the run can be made.
@@ -190,6 +192,8 @@ class Scenario:
             raise ConfigError(
                 f"until_s must be over 0 and at most {self.duration_s:g}, got {self.until_s}"
             )
+        if not 0 <= self.next_share <= 1:
+            raise ConfigError(f"next_share must be 0 to 1, got {self.next_share}")
         if not 0 <= self.network.loss < 1:
             raise ConfigError(f"loss must be 0 to below 1, got {self.network.loss}")
 

@@ -23,9 +23,10 @@ from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
 from meshlib.identity import actor_id
 from meshlib.node import MeshConfig
-from meshlib.replication import Replica, ReplicaState
+from meshlib.replication import PAGE_VERSION, Replica, ReplicaState
 from meshlib.routing import TreeInsert, TreeRemove
 from meshlib.sync import MeshSyncManager
+from meshlib.testing.world.next_format import NEXT_FORMATS, NEXT_PAGE_VERSION
 
 pytestmark = pytest.mark.anyio
 
@@ -590,3 +591,108 @@ async def test_a_tree_is_kept_as_it_was_when_the_save_began() -> None:
     restored.import_state(evolve(state, pages=(*state.pages, *pages)))
 
     assert digest == restored.content_digest() != replica.content_digest()
+
+
+# Releases
+
+
+def version_of(path: Path) -> int:
+    """Return the version that a file says it is of."""
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        version: int = database.execute("PRAGMA user_version").fetchone()[0]
+    database.close()
+    return version
+
+
+async def write_and_stop(runtime: MeshRuntime, key: str, value: object) -> None:
+    """Write a key and end, which saves it."""
+    put(runtime.node.replica, key, value)
+    await runtime.stop()
+
+
+async def test_a_file_of_the_release_before_is_begun_with_and_becomes_one_of_the_next(
+    keeping: Keeping,
+) -> None:
+    """Nothing has to be written for that: it is saved anew once all speak the newer format."""
+    old = keeping.new("a")
+    await old.start()
+    await write_and_stop(old, "k", "v")
+    before = version_of(keeping.folder / "a.db")
+    upgraded = keeping.new("a", formats=NEXT_FORMATS)
+    await upgraded.start()
+    await upgraded.stop()
+    after = version_of(keeping.folder / "a.db")
+    again = keeping.new("a", formats=NEXT_FORMATS)
+    await again.start()
+
+    assert [PAGE_VERSION, NEXT_PAGE_VERSION] == [before, after]
+    assert "v" == get(again.node.replica, "k")
+
+
+async def test_a_file_stays_one_of_the_release_before_as_long_as_a_member_is_of_it(
+    keeping: Keeping,
+) -> None:
+    """So a roll that is taken back halfway loses nothing that was kept."""
+    other = keeping.new("b")
+    await other.start()
+    first = keeping.new("a", "b", formats=NEXT_FORMATS)
+    await first.start()
+    await first.wait_ready(10)
+    await write_and_stop(first, "k", "v")
+    await other.abort()
+    rolled_back = keeping.new("a")
+    await rolled_back.start()
+
+    assert PAGE_VERSION == version_of(keeping.folder / "a.db")
+    assert "v" == get(rolled_back.node.replica, "k")
+    assert not any("aside" in problem for problem in rolled_back.node.health().problems)
+
+
+async def roll_back(keeping: Keeping) -> None:
+    """Go back to the release before with a file of the next one; look what has become of it."""
+    newer = keeping.new("a", formats=NEXT_FORMATS)
+    await newer.start()
+    await write_and_stop(newer, "k", "v")
+    path, aside = keeping.folder / "a.db", keeping.folder / "a.db.aside-1"
+    content = path.read_bytes()
+    rolled_back = keeping.new("a")
+    await rolled_back.start()
+    problems = rolled_back.node.health().problems
+    await write_and_stop(rolled_back, "other", "w")
+
+    assert NEXT_PAGE_VERSION == int.from_bytes(content[60:64], "big")
+    assert aside.exists(), "the file of the later release is gone"
+    assert content == aside.read_bytes()
+    [problem] = problems
+    assert f"it has format {NEXT_PAGE_VERSION}, and the newest known here is" in problem
+    assert "a later release wrote it" in problem
+    assert "set aside as a.db.aside-1" in problem
+    again = keeping.new("a", formats=NEXT_FORMATS)
+    aside.replace(path)
+    await again.start()
+    assert "v" == get(again.node.replica, "k")
+
+
+async def test_a_file_of_the_next_release_is_set_aside_and_never_overwritten(
+    keeping: Keeping,
+) -> None:
+    """The node says why, goes on without it, and the next release begins with it again."""
+    await roll_back(keeping)
+
+
+async def test_to_overwrite_a_file_of_the_next_release_would_be_noticed(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that takes what it cannot read for nothing saves over it: the check sees that."""
+    load = SnapshotFile.load
+
+    async def broken(self: SnapshotFile, *, newest: int = PAGE_VERSION) -> Any:
+        try:
+            return await load(self, newest=newest)
+        except ConfigError:
+            return None
+
+    monkeypatch.setattr(SnapshotFile, "load", broken)
+
+    with pytest.raises(AssertionError, match="the file of the later release is gone"):
+        await roll_back(keeping)
