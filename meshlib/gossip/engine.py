@@ -23,7 +23,6 @@ from meshlib.gossip.messages.kinds import VolatileMessage
 from meshlib.gossip.outbox import Packet
 from meshlib.gossip.parts import Parts
 from meshlib.gossip.reports import Counters
-from meshlib.gossip.speech import Speech
 from meshlib.membership import MemberRecord, PartitionDetector, PartitionView, TopologyManager
 from meshlib.replication import Replica, ReplicaState, StabilityTracker
 
@@ -132,9 +131,13 @@ class Engine:
         return self._parts.roster.has_joined
 
     @property
-    def speech(self) -> Speech:
-        """In which format this node speaks."""
-        return self._parts.speech
+    def format_spoken(self) -> int:
+        """The newest format that this node and all members speak."""
+        return self._parts.speech.spoken
+
+    def refused_releases(self, now: float) -> list[str]:
+        """Say who was refused of late for its formats, in one line each."""
+        return self._parts.speech.problems(now)
 
     def agree_on_format(self, *, is_written_off: Callable[[MemberRecord], bool]) -> None:
         """Speak what all members speak by now, and tell when that has changed. Mostly O(1).

@@ -7,7 +7,7 @@ import math
 from attrs import field, frozen
 
 from meshlib.arguments import checked_types
-from meshlib.errors import ConfigError, LocalError
+from meshlib.errors import ConfigError, InvalidTypeError, LocalError
 from meshlib.gossip import DIALECTS, GossipConfig
 from meshlib.identity import check_address, check_name
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FORMATS
@@ -84,6 +84,8 @@ class MeshConfig:
         if self.address is not None:
             # A port of 0 stands for the one that a transport finds, before the node is made.
             check_own_address(self.address, port_min=0)
+        if not isinstance(self.formats, tuple) or [type(n) for n in self.formats] != [int, int]:
+            raise InvalidTypeError("formats must be a tuple of two integers")
         oldest, newest = self.formats
         if not newest - 1 <= oldest <= newest or not {oldest, newest} <= DIALECTS.keys():
             raise ConfigError(

@@ -203,7 +203,7 @@ class MeshNode:
 
         It is the oldest that this node speaks until it is ready. See `FormatChanged`.
         """
-        return self._engine.speech.spoken
+        return self._engine.format_spoken
 
     @property
     def page_version(self) -> int:
@@ -261,7 +261,7 @@ class MeshNode:
         return judge_health(
             self._partition(),
             own_problem=self.state_problem(),
-            noted_problems=[*self._noted_problems.values(), *self._engine.speech.problems(now)],
+            noted_problems=[*self._noted_problems.values(), *self._engine.refused_releases(now)],
             suspected=[one.name for one in members if one.status is MemberStatus.SUSPECTED],
             gone_s={one.name: now - self._engine.since(one.name) for one in members},
             diverged_from=self._engine.diverged_from(),
