@@ -15,6 +15,7 @@ Settings
     RateLimitConfig     how limits are shared
     CacheAwareConfig    how prompts are routed
     StartupConfig       what is decided before a node is ready
+    ConfiguredDefaults  what is in force for what nobody has written
 
 Transports, discovery, snapshots
     Transport           what carries frames: TcpTransport, or those of a MemoryNetwork
@@ -117,7 +118,7 @@ if TYPE_CHECKING:
     from meshlib.ring import ConsistentHashRing
     from meshlib.routing import CacheAwareConfig, RouteDecision
     from meshlib.startup import StartupConfig
-    from meshlib.state import WorkerState
+    from meshlib.state import ConfiguredDefaults, WorkerState
     from meshlib.sync import MeshSyncManager
 
     __version__: str
@@ -125,6 +126,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheAwareConfig",
     "ConfigError",
+    "ConfiguredDefaults",
     "ConsistentHashRing",
     "Decision",
     "Diagnosis",
@@ -198,7 +200,7 @@ _ROOMS = {
     "meshlib.ring": "ConsistentHashRing",
     "meshlib.routing": "CacheAwareConfig RouteDecision",
     "meshlib.startup": "StartupConfig",
-    "meshlib.state": "WorkerState",
+    "meshlib.state": "ConfiguredDefaults WorkerState",
     "meshlib.sync": "MeshSyncManager",
 }
 """Where each name lives, as the imports above say it to type checkers."""

@@ -30,14 +30,19 @@ from meshlib.routing import (
 )
 from meshlib.state import (
     APP_DOCUMENT,
+    DEFAULTS_DOCUMENT,
+    POLICIES,
     POLICIES_DOCUMENT,
     WORKERS_DOCUMENT,
     AppStore,
+    ConfiguredDefaults,
+    Defaults,
     Documents,
     MembershipStore,
     MemberView,
     PolicyState,
     PolicyStore,
+    ReadChecks,
     StateChange,
     StoreName,
     Subscription,
@@ -54,6 +59,9 @@ _STORE_OF: Final = {
     APP_DOCUMENT: StoreName.APP,
 }
 
+_WITH_REMOVALS: Final = frozenset({DEFAULTS_DOCUMENT, POLICIES_DOCUMENT})
+"""Documents of which a removed key counts as a change: something else is in force then."""
+
 _POLICIES_MAX: Final = 4096
 """Policies that are kept ready; one that is made again decides the same."""
 
@@ -66,6 +74,8 @@ class MeshSyncManager:
     Args:
         replica: holds the documents.
         members: returns the records of all members.
+        name: of this node.
+        defaults: what this node's file says; by default nothing.
     """
 
     def __init__(
@@ -73,14 +83,19 @@ class MeshSyncManager:
         replica: Replica,
         *,
         members: Callable[[], Sequence[MemberView]] = tuple,
+        name: str = "",
+        defaults: ConfiguredDefaults | None = None,
     ) -> None:
         documents = Documents(replica)
         self.members: MembershipStore[MemberView] = MembershipStore(members)
         self.workers = WorkerStore(documents)
-        self.policies = PolicyStore(documents)
+        self.defaults = Defaults(documents, name=name, own=defaults)
+        self.policies = PolicyStore(documents, defaults=self.defaults)
         self.app = AppStore(documents)
         self.policy_types = PolicyTypes()
-        self.limits = LimitSettings(self.app)
+        self._policy_checks = ReadChecks(self._is_understood, all_keys=self.policies.keys)
+        self.policy_types.on_registered = lambda: self._policy_checks.note(None)
+        self.limits = LimitSettings(self.app, defaults=self.defaults)
         self.trees = TreeSync(documents)
         self._tables: dict[str, WorkerStore | PolicyStore | AppStore] = {
             WORKERS_DOCUMENT: self.workers,
@@ -203,18 +218,24 @@ class MeshSyncManager:
         """
         check_identifier("model_id", model_id)
         self.policy_types.check(policy_type, config)
-        return self.policies.put(model_id, policy_type=policy_type, config=config)
+        receipt = self.policies.put(model_id, policy_type=policy_type, config=config)
+        self._policy_checks.note((model_id,))
+        return receipt
 
     def remove_policy_state(self, model_id: str) -> WriteReceipt:
-        """Remove the policy of a model, everywhere; its tree stays.
+        """Remove the policy that was written for a model, everywhere; its tree stays.
+
+        What a file says of the model is in force again, where any does.
 
         Raises:
-            UnknownKeyError: there is none. State unchanged.
+            UnknownKeyError: none was written. State unchanged.
         """
-        return self.policies.remove(model_id)
+        receipt = self.policies.remove(model_id)
+        self._policy_checks.note((model_id,))
+        return receipt
 
     def get_policy_state(self, model_id: str) -> PolicyState | None:
-        """Return a model's policy, or None. O(1).
+        """Return a model's policy, written or a file's default, or None. O(1).
 
         Raises:
             InvalidTypeError: the id is no text.
@@ -223,7 +244,7 @@ class MeshSyncManager:
         return self.policies.get(model_id)
 
     def get_all_policy_states(self) -> list[PolicyState]:
-        """Return all policies, sorted by model. O(n log n)."""
+        """Return all policies, files' defaults included, sorted by model. O(n log n)."""
         return self.policies.all()
 
     # Trees and routing
@@ -370,7 +391,9 @@ class MeshSyncManager:
         return self.limits.set(GLOBAL_KEY, limit_per_second)
 
     def get_global_rate_limit(self) -> int | None:
-        """Return the global limit in units a second, or None before it is set.
+        """Return the global limit in units a second, or None when there is none.
+
+        What was written, else what a file says; `limits.default_of` tells whose file.
 
         Raises:
             DecodeError: what is stored as the limit is none.
@@ -397,7 +420,7 @@ class MeshSyncManager:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Follow what the replica reports and tell the subscribers; for the driver of the node."""
-        self._note(changes)
+        of_defaults = self._note(changes)
         behind = self._departures.left_behind(changes)
         if behind:
             self._forget_all(behind)
@@ -405,15 +428,25 @@ class MeshSyncManager:
             return
         self._subscriptions = [sub for sub in self._subscriptions if not sub.is_closed]
         told = [translated for change in changes for translated in _translate(change)]
+        told += of_defaults
         for subscription in self._subscriptions:
             subscription.put(told)
 
-    def _note(self, changes: Iterable[Change]) -> None:
-        """Tell the stores which keys have changed, so that they need not look at all."""
+    def _note(self, changes: Iterable[Change]) -> list[StateChange]:
+        """Tell the stores which keys have changed, so that they need not look at all.
+
+        Returns:
+            what may be different in the stores because of what files say.
+        """
+        told: list[StateChange] = []
         for change in changes:
             keys: list[Any] | None = None
             if not change.is_reset and isinstance(change.delta, LWWMap):
                 keys = change.delta.unordered_keys()
+                if change.document in _WITH_REMOVALS:
+                    keys = [key for key, _ in change.delta.entries()]
+            if change.document == DEFAULTS_DOCUMENT:
+                told += self._note_defaults(keys, is_local=change.is_local)
             store = self._tables.get(change.document)
             if store is not None:
                 store.note_changes(keys)
@@ -422,12 +455,28 @@ class MeshSyncManager:
             model_id = model_of(change.document)
             if model_id is not None:
                 self.trees.note_changes((model_id,))
+            if change.document == POLICIES_DOCUMENT:
+                self._policy_checks.note(keys)
+        return told
+
+    def _note_defaults(self, names: list[Any] | None, *, is_local: bool) -> list[StateChange]:
+        """Bring what is in force for want of a written value up to what the nodes say."""
+        told: list[StateChange] = []
+        for kind, key in sorted(self.defaults.follow(names)):
+            if kind == POLICIES:
+                self._policy_checks.note((key,))
+                told.append(StateChange(StoreName.POLICIES, key, is_local))
+            else:
+                told.append(StateChange(StoreName.APP, self.limits.config_key(key), is_local))
+        return told
 
     def note_all(self) -> None:
         """Take note that anything may be different, after a state was put in place whole."""
+        self.defaults.follow(None)
         for store in self._tables.values():
             store.note_changes(None)
         self.limits.note_changes(None)
+        self._policy_checks.note(None)
         self.trees.note_changes(None)
 
     def publish_loss(self) -> None:
@@ -448,13 +497,19 @@ class MeshSyncManager:
             ("the app store", self.app),
             ("the rate-limit store", self.limits),
             ("the tree store", self.trees),
+            ("the defaults of files", self.defaults),
         )
         unreadable = [
             f"{name} holds {key}, which cannot be read"
             for name, store in stores
             for key in store.unreadable()
         ]
-        return (*unreadable, *self.policy_types.problems(self.policies.all()))
+        odd = [self.policies.get(model) for model in sorted(self._policy_checks.unreadable())]
+        return (*unreadable, *self.policy_types.problems(policy for policy in odd if policy))
+
+    def _is_understood(self, model_id: str) -> bool:
+        policy = self.policies.get(model_id)
+        return policy is None or not self.policy_types.problems((policy,))
 
 
 def _translate(change: Change) -> Iterable[StateChange]:

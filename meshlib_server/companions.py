@@ -1,33 +1,30 @@
-"""What runs beside a node: it publishes the configured policies, and logs what happens."""
+"""What runs beside a node: it logs what happens."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import attrs
 
 from meshlib import MeshRuntime
-from meshlib.errors import LocalError
 from meshlib.gossip import Event, PacketRejected
-from meshlib_server.config import ModelSettings
 from meshlib_server.logs import get_logger
 
 __all__ = ["companions"]
 
 
 @contextlib.asynccontextmanager
-async def companions(runtime: MeshRuntime, models: Sequence[ModelSettings]) -> AsyncIterator[None]:
+async def companions(runtime: MeshRuntime) -> AsyncIterator[None]:
     """Run beside the node inside the block.
 
     Args:
         runtime: the node, started.
-        models: the models of the configuration file.
     """
     tasks = [
-        asyncio.create_task(_publish_policies(runtime, models)),
+        asyncio.create_task(_log_readiness(runtime)),
         asyncio.create_task(_log_events(runtime)),
     ]
     try:
@@ -38,27 +35,16 @@ async def companions(runtime: MeshRuntime, models: Sequence[ModelSettings]) -> A
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _publish_policies(runtime: MeshRuntime, models: Sequence[ModelSettings]) -> None:
-    """Publish the policies that the cluster does not have, once it is known what it has."""
-    log = get_logger()
+async def _log_readiness(runtime: MeshRuntime) -> None:
+    """Log that the node is ready, and which defaults of its file others have written over."""
     await runtime.wait_ready(None)
+    log = get_logger()
     log.info("ready", state=runtime.state)
-    sync = runtime.sync
-    for model in models:
-        held = sync.get_policy_state(model.model_id)
-        if held is not None:
-            log.info("the cluster has a policy for the model", model=model.model_id,
-                     version=held.version)  # fmt: skip
-            continue
-        try:
-            sync.sync_policy_state(
-                model.model_id,
-                policy_type=model.policy.type,
-                config=model.policy.config_text(),
-            )
-        except LocalError as error:
-            message = "the policy of a model cannot be published"
-            log.warning(message, model=model.model_id, detail=str(error))
+    for model_id in sorted(runtime.config.defaults.policies):
+        policy = runtime.sync.get_policy_state(model_id)
+        if policy is not None and policy.default_of is None:
+            message = "the cluster has a policy for the model"
+            log.info(message, model=model_id, version=policy.version)
 
 
 async def _log_events(runtime: MeshRuntime) -> None:

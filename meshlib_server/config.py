@@ -11,7 +11,7 @@ import json
 import math
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -21,15 +21,17 @@ from attrs import field, frozen
 
 from meshlib import StartupConfig
 from meshlib.aio import split_address
-from meshlib.errors import ConfigError
+from meshlib.errors import ConfigError, LocalError
 from meshlib.gossip import GossipConfig, GossipProfile
-from meshlib.ratelimit import RateLimitConfig
-from meshlib.routing import CACHE_AWARE, CacheAwareConfig
+from meshlib.ratelimit import GLOBAL_KEY, LimitSettings, RateLimitConfig
+from meshlib.routing import CacheAwareConfig, PolicyTypes
+from meshlib.state import ConfiguredDefaults, check_identifier
 from meshlib_server.http.gate import HttpSettings
 from meshlib_server.structure import StructureError, structure
 
 __all__ = [
     "AuthSettings",
+    "LimitEntry",
     "MeshSettings",
     "ModelSettings",
     "PolicySettings",
@@ -149,7 +151,7 @@ class PolicySettings:
 
 @frozen(kw_only=True)
 class ModelSettings:
-    """A model and its policy, published at start when the cluster has none for it.
+    """A model and the policy that is its default: in force while nobody has written one.
 
     Args:
         model_id: the model.
@@ -161,16 +163,45 @@ class ModelSettings:
 
 
 @frozen(kw_only=True)
+class LimitEntry:
+    """A limit that is the default of its key: in force while nobody has written one.
+
+    Args:
+        limit_per_second: units a second for the whole cluster; 0 switches it off.
+        key: the rate-limit key; by default the global one.
+    """
+
+    limit_per_second: int
+    key: str = GLOBAL_KEY
+
+
+@frozen(kw_only=True)
 class Settings:
     """Everything that is configured.
 
     Args:
         mesh: the node and its cluster.
         models: the models whose policies this node brings along.
+        limits: the limits that it brings along.
     """
 
     mesh: MeshSettings = MeshSettings()
     models: tuple[ModelSettings, ...] = ()
+    limits: tuple[LimitEntry, ...] = ()
+
+    def defaults(self) -> ConfiguredDefaults:
+        """Return what is in force for what nobody has written.
+
+        Raises:
+            LocalError: something in it cannot be, or all of it takes more than 256 KiB.
+        """
+        return ConfiguredDefaults(
+            policies={
+                model.model_id: (model.policy.type, model.policy.config_text())
+                for model in self.models
+            },
+            limits={limit.key: limit.limit_per_second for limit in self.limits},
+        )
 
 
 def settings_paths() -> dict[str, Any]:
@@ -219,6 +250,12 @@ def load_settings(
     _check(settings.mesh)
     for index, model in enumerate(settings.models):
         _check_model(model, f"models[{index}]")
+    _check_limits(settings.limits)
+    _check_once([model.model_id for model in settings.models], "models[{}].model_id")
+    try:
+        settings.defaults()
+    except LocalError as error:
+        raise ConfigError(f"models and limits: {error}") from None
     return settings
 
 
@@ -362,8 +399,24 @@ def _check(mesh: MeshSettings) -> None:
         )
 
 
+def _check_limits(limits: Sequence[LimitEntry]) -> None:
+    for index, limit in enumerate(limits):
+        try:
+            ConfiguredDefaults(limits={limit.key: limit.limit_per_second})
+            check_identifier("key", LimitSettings.config_key(limit.key))
+        except LocalError as error:
+            raise ConfigError(f"limits[{index}]: {error}") from None
+    _check_once([limit.key for limit in limits], "limits[{}].key")
+
+
+def _check_once(names: Sequence[str], path: str) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ConfigError(f"{path.format(index)}: {name!r} is given twice")
+
+
 def _check_model(model: ModelSettings, path: str) -> None:
-    """Check what would be published: a mistake is told at the start and not by odd routing."""
+    """Check what will be in force: a mistake is told at the start and not by odd routing."""
     for name, text in (("model_id", model.model_id), ("policy.type", model.policy.type)):
         if not text:
             raise ConfigError(f"{path}.{name}: must not be empty")
@@ -371,8 +424,11 @@ def _check_model(model: ModelSettings, path: str) -> None:
         model.policy.config_text()
     except (TypeError, ValueError) as error:  # YAML has dates and NaN, JSON has neither
         raise ConfigError(f"{path}.policy.config: cannot be JSON: {error}") from None
-    if model.policy.type != CACHE_AWARE:
-        return
+    known = PolicyTypes().names()  # a service has none of its own
+    if model.policy.type not in known:
+        raise ConfigError(
+            f"{path}.policy.type: must be one of {', '.join(known)}, got {model.policy.type!r}"
+        )
     config = model.policy.config
     try:
         structure(config, CacheAwareConfig)

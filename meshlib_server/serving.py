@@ -216,6 +216,7 @@ async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
         gossip=mesh.gossip,
         rate_limit=mesh.rate_limit,
         startup=mesh.startup,
+        defaults=prepared.settings.defaults(),
     )
     runtime = MeshRuntime(
         config, transport=transport, seeds=mesh.init_peer, snapshots=_snapshots(mesh.storage)
@@ -226,7 +227,7 @@ async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
     reload = _reloader(prepared, keyring, transport)
     async with (
         _http(app, prepared, service, end=end, reload=reload) as server,
-        companions(runtime, prepared.settings.models),
+        companions(runtime),
     ):
         ended = asyncio.create_task(runtime.wait_stopped())
         asked = asyncio.create_task(end.asked.wait())

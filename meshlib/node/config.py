@@ -14,6 +14,7 @@ from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FORMATS
 from meshlib.ratelimit import RateLimitConfig
 from meshlib.replication import ReplicationConfig
 from meshlib.startup import StartupConfig
+from meshlib.state import ConfiguredDefaults
 
 __all__ = ["MeshConfig", "check_own_address"]
 
@@ -39,6 +40,7 @@ class MeshConfig:
         replication: the replica's settings.
         rate_limit: the limiter's settings.
         startup: what is decided before this node is ready.
+        defaults: what is in force on all nodes for what nobody has written.
         clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped; over 0.
         formats: the oldest and the newest format of frames and pages that it speaks, of those
             that this process knows. Leave it: it is for trying how two releases live together.
@@ -59,6 +61,7 @@ class MeshConfig:
     replication: ReplicationConfig = field(factory=ReplicationConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     startup: StartupConfig = field(factory=StartupConfig)
+    defaults: ConfiguredDefaults = field(factory=ConfiguredDefaults)
     clock_skew_max_s: float = 60.0
     formats: tuple[int, int] = FORMATS
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from meshlib.arguments import check_callable, check_kind, check_number, check_text
 from meshlib.clock import HybridClock, MonotonicTime
@@ -19,7 +19,7 @@ from meshlib.gossip import DIALECTS, Counters, Engine, Event, NodeState, Packet
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
 from meshlib.node.config import MeshConfig, check_own_address
-from meshlib.node.health import Health, judge_health
+from meshlib.node.health import LONG_GONE_S, Health, judge_health
 from meshlib.node.volatile import VolatileTraffic, unguarded
 from meshlib.ratelimit import Decision, RateLimiter
 from meshlib.replication import (
@@ -36,6 +36,9 @@ from meshlib.state import WRITTEN_OFF_DOCUMENT, Documents, WrittenOff, check_fre
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["MeshNode"]
+
+COLLECT_INTERVAL_S: Final = 10.0
+"""How often a node looks for what the files of nodes say that are gone, in seconds."""
 
 LatticeT = TypeVar("LatticeT", bound=Lattice)
 
@@ -106,7 +109,12 @@ class MeshNode:
             now=now,
         )
         self.replica.on_write = self._wake
-        self.sync = MeshSyncManager(self.replica, members=self._engine.members)
+        self.sync = MeshSyncManager(
+            self.replica,
+            members=self._engine.members,
+            name=config.name,
+            defaults=config.defaults,
+        )
         self.limiter = RateLimiter(
             config.name,
             actor=actor,
@@ -131,7 +139,9 @@ class MeshNode:
         )
         self._written_off = WrittenOff(Documents(self.replica))
         self._noted_problems: dict[str, str] = {}
-        self._limiter_revision = -1
+        self._collect_at = now + COLLECT_INTERVAL_S
+        self._awaited_count = 1
+        self._limiter_revision = (-1, False)
         self._update_limiter()
 
     def set_guard(self, guard: Callable[[], None] | None) -> None:
@@ -261,7 +271,11 @@ class MeshNode:
         return judge_health(
             self._partition(),
             own_problem=self.state_problem(),
-            noted_problems=[*self._noted_problems.values(), *self._engine.refused_releases(now)],
+            noted_problems=(
+                *self._noted_problems.values(),
+                *self._engine.refused_releases(now),
+                *self.sync.defaults.differences(self._engine.reachable_names()),
+            ),
             suspected=[one.name for one in members if one.status is MemberStatus.SUSPECTED],
             gone_s={one.name: now - self._engine.since(one.name) for one in members},
             diverged_from=self._engine.diverged_from(),
@@ -366,7 +380,11 @@ class MeshNode:
 
     def join(self, seeds: Iterable[str], *, now: float, may_find_more: bool = False) -> None:
         """Ask seeds to let this node in; dial them for ever after. See `Engine.join`."""
-        self._engine.join(seeds, now=self._time.advance(now), may_find_more=may_find_more)
+        given = tuple(seeds)
+        self._engine.join(given, now=self._time.advance(now), may_find_more=may_find_more)
+        expected = self.config.gossip.bootstrap_expect
+        self._awaited_count = max(expected, len({*given, self.address}))
+        self._settle()
 
     def drain(self, *, now: float) -> None:
         """Say that this node is about to leave; `leave` is to follow. See `Engine.drain`."""
@@ -402,6 +420,9 @@ class MeshNode:
         self._volatile.tick_limiter(now)
         if self._volatile.tick_leases(now):
             self._remove_overdue()
+        if now >= self._collect_at:
+            self._collect_at = now + COLLECT_INTERVAL_S
+            self._collect_defaults()
         self._settle()
 
     def _remove_overdue(self) -> None:
@@ -468,13 +489,52 @@ class MeshNode:
                 self.leases.follow(changes, now=self._time.latest_s)
                 if WRITTEN_OFF_DOCUMENT in documents:
                     self._written_off.follow()
-        if self.members_revision != self._limiter_revision:
+        if (self.members_revision, self._is_waiting) != self._limiter_revision:
             self._update_limiter()
+        if self.sync.defaults.is_stale and self.is_ready:
+            with unguarded(self.replica):
+                self.sync.defaults.keep()
+            self._settle()
+
+    def _collect_defaults(self) -> None:
+        """Remove what the files of nodes say that are gone for long, where it is our turn.
+
+        Who is alone does not know who else there is, but for those that it was told to forget.
+        """
+        said_by = self.sync.defaults.said_by()
+        reachable = self._engine.reachable_names()
+        if not said_by or not self.is_ready or self.name != min(reachable):
+            return
+        if not self._partition().has_quorum:
+            return
+        members = {member.name: member for member in self._engine.members()}
+        for name in said_by:
+            member = members.get(name)
+            is_gone = len(reachable) > 1 if member is None else self._is_gone(member)
+            if is_gone:
+                with unguarded(self.replica):
+                    self.sync.defaults.remove(name)
+
+    def _is_gone(self, member: MemberRecord) -> bool:
+        """Tell whether a member was forgotten, or is out of reach for long. O(1)."""
+        if member.is_reachable:
+            return False
+        out_of_reach_s = self._time.latest_s - self._engine.since(member.name)
+        return member in self._written_off or out_of_reach_s > LONG_GONE_S
 
     def _update_limiter(self) -> None:
-        self._limiter_revision = self.members_revision
-        reachable = self._engine.reachable_names()
-        self.limiter.update_members(reachable, has_quorum=self._partition().has_quorum)
+        is_waiting = self._is_waiting
+        self._limiter_revision = self.members_revision, is_waiting
+        self.limiter.update_members(
+            self._engine.reachable_names(),
+            has_quorum=self._partition().has_quorum and not is_waiting,
+            awaited_count=self._awaited_count if is_waiting else 1,
+        )
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether nothing is known yet of others, who may be there and admit as well."""
+        return self.state is NodeState.JOINING
 
     def _check(self) -> None:
         """Assert the invariants of everything inside."""

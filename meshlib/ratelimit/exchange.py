@@ -65,13 +65,17 @@ class RateExchange:
         self._has_quorum = True
         self._sequence = 0
 
-    def update_members(self, names: Collection[str], *, has_quorum: bool) -> None:
+    def update_members(
+        self, names: Collection[str], *, has_quorum: bool, awaited_count: int
+    ) -> None:
         """Take the live members; as `RateLimiter.update_members`."""
         members = {self._name, *names}
         self._has_quorum = has_quorum
         if has_quorum or self._config.partition_mode is PartitionMode.OPEN:
             self.member_count = len(members)
             self.store.keep_names(members)
+        elif awaited_count > 1:
+            self.member_count = max(len(members), awaited_count)
         if members == self._members:
             return
         self._members = members
@@ -100,6 +104,11 @@ class RateExchange:
                 state.absorb(state.record(count, window=window, by=self._actor))
         self.store.absorb(tracked.key, state, window=bucket.window, now=now)
         return state
+
+    def hold_to_mode(self, tracked: TrackedKey, now: float) -> None:
+        """Let the partition mode decide of a new key from its first request on, where it does."""
+        if not self._has_quorum:
+            self.refresh(tracked, now)
 
     def refresh(self, tracked: TrackedKey, now: float) -> None:
         """Compute a key's share anew from all that is known."""

@@ -241,19 +241,23 @@ class RateLimiter:
             document, payload, sender=sender, window_at=window_now, now=now
         )
 
-    def update_members(self, names: Collection[str], *, has_quorum: bool = True) -> None:
+    def update_members(
+        self, names: Collection[str], *, has_quorum: bool = True, awaited_count: int = 1
+    ) -> None:
         """Rebuild the ring over the live members. The next reports fill the new owners.
 
         Args:
             names: the members that take part, Alive or Suspected; this node always does.
             has_quorum: whether this node's side of the cluster reaches a majority. Without it
                 the partition mode applies.
+            awaited_count: how many nodes there may be, those named included. On a side without
+                a majority a limit is parted among so many at least.
 
         Raises:
             InvalidTypeError: one text in place of the names. Nothing was changed.
         """
         check_several("the names of members", names)
-        self._exchange.update_members(names, has_quorum=has_quorum)
+        self._exchange.update_members(names, has_quorum=has_quorum, awaited_count=awaited_count)
 
     # Time
 
@@ -344,6 +348,7 @@ class RateLimiter:
                 slot_s=self.config.report_interval_s,
                 now=now,
             )
+            self._exchange.hold_to_mode(tracked, now)
         elif limit != bucket.limit:
             bucket.set_limit(limit, now=now)
 

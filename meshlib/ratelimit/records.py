@@ -1,4 +1,4 @@
-"""What the limiter answers with, and the check of a limit."""
+"""What the limiter answers with."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from typing import Final, NamedTuple
 
 from attrs import frozen
 
-from meshlib.errors import InvalidTypeError, InvalidValueError
-
-__all__ = ["GLOBAL_KEY", "LIMIT_PER_SECOND_MAX", "Decision", "RateLimitStats", "check_limit"]
+__all__ = ["GLOBAL_KEY", "Decision", "RateLimitStats"]
 
 GLOBAL_KEY: Final = "global"
 """The rate-limit key of the global limit."""
-
-LIMIT_PER_SECOND_MAX: Final = 1 << 53
-"""The highest limit: above it a float no longer holds every count."""
 
 
 @frozen(slots=True, kw_only=True)
@@ -51,17 +46,3 @@ class Decision(NamedTuple):
 
     def __bool__(self) -> bool:
         return self.allowed
-
-
-def check_limit(value: object) -> int:
-    """Check a limit: an integer from 0 (unlimited) to 2**53.
-
-    Raises:
-        InvalidTypeError: not an `int`; a bool is none.
-        InvalidValueError: out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"limit_per_second must be an integer, not {type(value).__name__}")
-    if not 0 <= value <= LIMIT_PER_SECOND_MAX:
-        raise InvalidValueError(f"limit_per_second must be from 0 to 2**53, got {value}")
-    return value

@@ -11,9 +11,17 @@ from typing import Any, Final
 
 from meshlib.arguments import check_kind, check_text
 from meshlib.errors import DecodeError, InvalidValueError, LocalError, UnknownKeyError
-from meshlib.ratelimit.records import GLOBAL_KEY, check_limit
+from meshlib.ratelimit.records import GLOBAL_KEY
 from meshlib.replication import WriteReceipt
-from meshlib.state import AppStore, ReadChecks, check_identifier
+from meshlib.state import (
+    LIMITS,
+    AppStore,
+    Default,
+    Defaults,
+    ReadChecks,
+    check_identifier,
+    check_limit,
+)
 
 __all__ = ["GLOBAL_LIMIT_CONFIG_KEY", "LIMIT_CONFIG_PREFIX", "LimitSettings"]
 
@@ -27,6 +35,10 @@ _UNREADABLE: Final = (ValueError, RecursionError, LookupError, TypeError, LocalE
 """What reading a value may raise that is no limit."""
 
 
+def _written(limit_per_second: int) -> bytes:
+    return json.dumps({"limit_per_second": check_limit(limit_per_second)}).encode()
+
+
 def _read(value: bytes) -> int:
     """Return the limit that a value of the application store says, or raise `_UNREADABLE`."""
     return check_limit(json.loads(value)["limit_per_second"])
@@ -37,12 +49,14 @@ class LimitSettings:
 
     Args:
         app: the application store.
+        defaults: what the nodes' files say of keys without one; by default nothing.
     """
 
-    __slots__ = ("_app", "_checks")
+    __slots__ = ("_app", "_checks", "_defaults")
 
-    def __init__(self, app: AppStore) -> None:
+    def __init__(self, app: AppStore, *, defaults: Defaults | None = None) -> None:
         self._app = app
+        self._defaults = defaults
         self._checks = ReadChecks(self._is_readable, all_keys=self.keys)
         self.watch(lambda key: self._checks.note((key,)))
 
@@ -59,16 +73,31 @@ class LimitSettings:
     def configured(self, key: str) -> int | None:
         """Return the limit of a key, in units a second; None when none is set. O(1).
 
+        A limit that was written goes before the default of a file.
+
         Raises:
             DecodeError: what is kept as the limit is none.
         """
         value = self._app.get(self.config_key(key))
         if value is None:
-            return None
+            default = self._default(key)
+            return None if default is None else int(default.value)
         try:
             return _read(value)
         except _UNREADABLE as error:
             raise DecodeError(f"the limit of {key!r} cannot be read: {error}") from error
+
+    def default_of(self, key: str) -> str | None:
+        """Return the node whose file says the limit of a key.
+
+        None when the limit was written, or there is none. O(nodes that say it).
+        """
+        is_written = self._app.get(self.config_key(key)) is not None
+        default = None if is_written else self._default(key)
+        return None if default is None else default.node
+
+    def _default(self, key: str) -> Default | None:
+        return None if self._defaults is None else self._defaults.get(LIMITS, key)
 
     @staticmethod
     def check_config(config_key: str, value: bytes) -> None:
@@ -127,14 +156,13 @@ class LimitSettings:
             LocalError: a key or a limit that cannot be. State unchanged.
         """
         check_identifier("key", key)
-        value = json.dumps({"limit_per_second": check_limit(limit_per_second)})
-        return self._app.set(self.config_key(key), value.encode())
+        return self._app.set(self.config_key(key), _written(limit_per_second))
 
     def remove(self, key: str) -> WriteReceipt:
-        """Remove the limit of a key, everywhere.
+        """Remove the limit of a key, everywhere; a file's default is in force again.
 
         Raises:
-            UnknownKeyError: none is set. State unchanged.
+            UnknownKeyError: none was written. State unchanged.
         """
         check_identifier("key", key)
         if self._app.get(self.config_key(key)) is None:
@@ -143,13 +171,14 @@ class LimitSettings:
 
     def keys(self) -> list[str]:
         """Return the keys that have a limit, sorted. O(n log n)."""
-        keys = {
+        names = self._app.keys()
+        keys = set() if self._defaults is None else set(self._defaults.keys(LIMITS))
+        keys |= {
             name.removeprefix(LIMIT_CONFIG_PREFIX)
-            for name in self._app.keys()  # noqa: SIM118 - a store, not a mapping
-            if name.startswith(LIMIT_CONFIG_PREFIX)
+            for name in names
+            if name.startswith(LIMIT_CONFIG_PREFIX) and _limit_key(name) != GLOBAL_KEY
         }
-        keys.discard(GLOBAL_KEY)
-        if GLOBAL_LIMIT_CONFIG_KEY in self._app:
+        if GLOBAL_LIMIT_CONFIG_KEY in names:
             keys.add(GLOBAL_KEY)
         return sorted(keys)
 
@@ -174,7 +203,8 @@ class LimitSettings:
 
     def tag(self) -> int:
         """Return a number that is another one once any limit may be different."""
-        return self._app.tag()
+        revision = 0 if self._defaults is None else self._defaults.revision
+        return revision << 64 | self._app.tag()
 
     def watch(self, watcher: Callable[[str], None]) -> None:
         """Call `watcher` with the rate-limit key after each change of a limit made here."""

@@ -24,9 +24,11 @@ def _any_text(_config: str) -> None:
 class PolicyTypes:
     """The types that one node knows: `cache_aware`, and those that an application registers."""
 
-    __slots__ = ("_checks",)
+    __slots__ = ("_checks", "on_registered")
 
     def __init__(self) -> None:
+        self.on_registered: Callable[[], None] = lambda: None
+        """Called once a further type is known: what was a problem may be none any more."""
         self._checks: dict[str, Callable[[str], object]] = {CACHE_AWARE: CacheAwareConfig.check}
 
     def names(self) -> list[str]:
@@ -53,6 +55,7 @@ class PolicyTypes:
         if name == CACHE_AWARE:
             raise StateError(f"{name!r} is a type of this package")
         self._checks[name] = check
+        self.on_registered()
 
     def check(self, policy_type: str, config: str) -> None:
         """Raise what is wrong with a policy; change nothing. O(size).
@@ -74,7 +77,7 @@ class PolicyTypes:
         check(config)
 
     def problems(self, policies: Iterable[PolicyState]) -> list[str]:
-        """Return a line for each stored policy that could not be written today. O(size)."""
+        """Return a line for each policy that could not be written today. O(their size)."""
         lines = []
         for policy in policies:
             try:

@@ -2,20 +2,32 @@
 
 documents.py     a replica as the stores use it
 stores.py        WorkerStore, PolicyStore, AppStore, MembershipStore
+defaults.py      what the files of the nodes say, for whatever nobody has written
 records.py       what they keep, and the checks of what goes into them
 names.py         which names of documents are the library's own
 written_off.py   members that do not come back
 subscription.py  who wants to hear of changes
 """
 
+from meshlib.state.defaults import (
+    DEFAULTS_DOCUMENT,
+    LIMITS,
+    POLICIES,
+    ConfiguredDefaults,
+    Default,
+    DefaultKey,
+    Defaults,
+)
 from meshlib.state.documents import Documents, ReadChecks
 from meshlib.state.names import RESERVED_NAMES, RESERVED_PREFIXES, check_free_name
 from meshlib.state.records import (
+    LIMIT_PER_SECOND_MAX,
     PolicyState,
     StateChange,
     StoreName,
     WorkerState,
     check_identifier,
+    check_limit,
     check_text,
 )
 from meshlib.state.stores import (
@@ -33,12 +45,20 @@ from meshlib.state.written_off import WRITTEN_OFF_DOCUMENT, WrittenOff
 
 __all__ = [
     "APP_DOCUMENT",
+    "DEFAULTS_DOCUMENT",
+    "LIMITS",
+    "LIMIT_PER_SECOND_MAX",
+    "POLICIES",
     "POLICIES_DOCUMENT",
     "RESERVED_NAMES",
     "RESERVED_PREFIXES",
     "WORKERS_DOCUMENT",
     "WRITTEN_OFF_DOCUMENT",
     "AppStore",
+    "ConfiguredDefaults",
+    "Default",
+    "DefaultKey",
+    "Defaults",
     "Documents",
     "MemberView",
     "MembershipStore",
@@ -53,5 +73,6 @@ __all__ = [
     "WrittenOff",
     "check_free_name",
     "check_identifier",
+    "check_limit",
     "check_text",
 ]

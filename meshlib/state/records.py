@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from typing import Final
 
 from attrs import frozen
 
@@ -15,16 +16,21 @@ from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
 from meshlib.limits import KEY_BYTES_MAX, WORKER_TTL_S_MAX, WORKER_TTL_S_MIN
 
 __all__ = [
+    "LIMIT_PER_SECOND_MAX",
     "PolicyState",
     "StateChange",
     "StoreName",
     "WorkerState",
     "check_flag",
     "check_identifier",
+    "check_limit",
     "check_load",
     "check_text",
     "check_ttl",
 ]
+
+LIMIT_PER_SECOND_MAX: Final = 1 << 53
+"""The highest limit: above it a float no longer holds every count."""
 
 
 class StoreName(StrEnum):
@@ -68,13 +74,16 @@ class PolicyState:
         model_id: the model.
         policy_type: `cache_aware`, or any other name that the router knows.
         config: the policy's own configuration, kept as it was given.
-        version: counts the changes of this policy, from 1; the same on every node.
+        version: counts the changes of this policy, from 1; the same on every node. 0 of a default.
+        default_of: the node whose file says so, since nobody has written a policy of this model;
+            None when it was written.
     """
 
     model_id: str
     policy_type: str
     config: str
     version: int
+    default_of: str | None = None
 
 
 @frozen(slots=True)
@@ -172,3 +181,17 @@ def check_ttl(value: object) -> float | None:
             f"ttl_s must be {WORKER_TTL_S_MIN:g} to {WORKER_TTL_S_MAX:g} seconds, got {value}"
         )
     return float(value)
+
+
+def check_limit(value: object) -> int:
+    """Check a limit: an integer from 0 (unlimited) to 2**53.
+
+    Raises:
+        InvalidTypeError: not an `int`; a bool is none.
+        InvalidValueError: out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"limit_per_second must be an integer, not {type(value).__name__}")
+    if not 0 <= value <= LIMIT_PER_SECOND_MAX:
+        raise InvalidValueError(f"limit_per_second must be from 0 to 2**53, got {value}")
+    return value

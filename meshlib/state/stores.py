@@ -13,6 +13,7 @@ from attrs import evolve
 
 from meshlib.errors import InvalidTypeError
 from meshlib.replication import WriteReceipt
+from meshlib.state.defaults import POLICIES, Defaults
 from meshlib.state.documents import Documents, RecordTable, stored_field
 from meshlib.state.records import (
     PolicyState,
@@ -150,24 +151,44 @@ class PolicyStore:
 
     Args:
         documents: where they are kept, in `policies`.
+        defaults: what the nodes' files say of models without one; by default nothing.
     """
 
-    __slots__ = ("_table",)
+    __slots__ = ("_defaults", "_table")
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: Documents, *, defaults: Defaults | None = None) -> None:
+        self._defaults = defaults if defaults is not None else Defaults(documents)
         self._table = RecordTable(documents, POLICIES_DOCUMENT, what="policy", thaw=_thaw_policy)
 
     def __len__(self) -> int:
-        """Return the number of policies; trees are not counted. O(1)."""
-        return len(self._table.map)
+        """Return the number of policies, defaults included; trees are not counted. O(defaults)."""
+        written = self._table.map
+        return len(written) + sum(model not in written for model in self._of_files())
 
     def get(self, model_id: str) -> PolicyState | None:
-        """Return a model's policy, or None. O(1)."""
-        return self._table.get(model_id)
+        """Return a model's policy, else what is its default, or None. O(1)."""
+        if model_id in self._table.map:  # whether or not it can be read: it was written
+            return self._table.get(model_id)
+        default = self._defaults.get(POLICIES, model_id)
+        if default is None:
+            return None
+        kind, config = default.value
+        return PolicyState(
+            model_id=model_id, policy_type=kind, config=config, version=0, default_of=default.node
+        )
 
     def all(self) -> list[PolicyState]:
-        """Return the policies, sorted by model. O(n log n)."""
-        return self._table.records()
+        """Return the policies, defaults included, sorted by model. O(n log n)."""
+        models = self.keys()
+        return [policy for model in models if (policy := self.get(model)) is not None]
+
+    def keys(self) -> list[str]:
+        """Return the models that have a policy or a default, sorted. O(n log n)."""
+        written = [model for model in self._table.map.unordered_keys() if isinstance(model, str)]
+        return sorted({*written, *self._of_files()})
+
+    def _of_files(self) -> list[str]:
+        return self._defaults.keys(POLICIES)
 
     def put(self, model_id: str, *, policy_type: str, config: str) -> WriteReceipt:
         """Write a policy; as `MeshSyncManager.sync_policy_state`."""
@@ -179,10 +200,10 @@ class PolicyStore:
         return self._table.put(model_id, value)
 
     def remove(self, model_id: str) -> WriteReceipt:
-        """Remove a policy.
+        """Remove a policy that was written; the default is in force again, where there is one.
 
         Raises:
-            UnknownKeyError: there is none of that model. State unchanged.
+            UnknownKeyError: none was written for that model. State unchanged.
         """
         return self._table.remove(check_identifier("model_id", model_id))
 

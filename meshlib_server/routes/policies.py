@@ -32,7 +32,11 @@ class _PolicyBody:
 
 
 def _as_json(policy: PolicyState) -> dict[str, Any]:
-    return attrs.asdict(policy)
+    """Return a policy as the specification has it, and whose default it is where it is one."""
+    fields = attrs.asdict(policy)
+    if policy.default_of is None:
+        del fields["default_of"]
+    return fields
 
 
 def _known(node: MeshNode, model_id: str) -> PolicyState:

@@ -49,11 +49,16 @@ async def _set(request: Request) -> Response:
 
 
 async def _get(request: Request) -> Response:
-    limit = node_of(request).sync.get_global_rate_limit()
+    sync = node_of(request).sync
+    limit = sync.get_global_rate_limit()
     if limit is None:
         service_of(request).check_absence("the global rate limit")
         return problem(404, "the global rate limit is not configured")
-    return JSONResponse({"limit_per_second": limit})
+    answer: dict[str, object] = {"limit_per_second": limit}
+    default_of = sync.limits.default_of(_GLOBAL_KEY)
+    if default_of is not None:
+        answer["default_of"] = default_of
+    return JSONResponse(answer)
 
 
 async def _stats(request: Request) -> Response:

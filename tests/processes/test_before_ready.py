@@ -138,3 +138,41 @@ def test_the_walk_through_with_a_peer_that_is_not_there_works_in_time(
 
     assert (True, 1000, 999) == (decision["allowed"], decision["limit"], decision["remaining"])
     assert "isolated" == node.get("/mesh/health")["state"]
+
+
+FILE = """
+models: [{model_id: m, policy: {type: cache_aware, config: {cache_threshold: 0.9}}}]
+limits: [{limit_per_second: 50}]
+"""
+
+
+def test_a_file_does_not_beat_an_operator_while_its_nodes_peers_are_away(
+    own_launcher: Launcher,
+) -> None:
+    """It begins alone and says what its file says, later than all that was written elsewhere."""
+    holder = holder_of_everything(own_launcher)
+    with stopped(holder):
+        newcomer = own_launcher.node("newcomer", peers=[holder.port], config=FILE)
+        newcomer.start()
+        eventually(newcomer.is_ready, "it has begun alone")
+        eventually(lambda: newcomer.client.get("/mesh/policies/m").is_success, "it has a policy")
+    eventually(lambda: len(holder.statuses()) == 2, "they have met")
+    eventually(lambda: newcomer.client.get("/mesh/config/k").is_success, "it has what was written")
+
+    written = {"model_id": "m", "policy_type": "cache_aware", "config": "{}", "version": 1}
+    for node in (holder, newcomer):
+        assert written == node.get("/mesh/policies/m")
+        assert {"limit_per_second": LIMIT} == node.get("/mesh/rate-limit")
+
+
+def test_a_limit_of_the_file_is_in_force_before_anybody_was_met(own_launcher: Launcher) -> None:
+    """By this node's part: one seed and itself are two nodes, which may both start now."""
+    peer = own_launcher.free_ports(1)[0]
+    config = "limits: [{limit_per_second: 50}]"
+    node = own_launcher.node("n", peers=[peer], config=config, environment=NEVER_ALONE)
+    node.start()
+    node.request("GET", "/readyz", status=503)
+    asked = [node.client.post("/mesh/rate-limit/acquire", json={"key": "global"}) for _ in range(9)]
+
+    assert {(200, 50)} == {(answer.status_code, answer.json()["limit"]) for answer in asked}
+    assert 24 == asked[0].json()["remaining"]

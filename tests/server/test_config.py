@@ -10,6 +10,7 @@ import pytest
 
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
+from meshlib.state import ConfiguredDefaults
 from meshlib_server.config import (
     MeshSettings,
     ModelSettings,
@@ -87,13 +88,19 @@ def test_the_text_of_a_policys_settings_does_not_depend_on_their_order() -> None
     assert '{"a":1,"b":"é"}' == one.config_text() == other.config_text()
 
 
-def test_the_settings_of_a_policy_that_is_not_ours_are_left_alone(write: Write) -> None:
-    """Routers have policies of their own."""
-    path = write("models: [{model_id: a, policy: {type: mine, config: {anything: [1]}}}]")
+def test_models_and_limits_are_the_nodes_defaults(write: Write) -> None:
+    """A limit without a key is the global one."""
+    path = write(
+        "models: [{model_id: a, policy: {type: cache_aware}}]\n"
+        "limits: [{limit_per_second: 5}, {key: alice, limit_per_second: 0}]"
+    )
 
     settings = load_settings(path, environment={}, flags={})
 
-    assert {"anything": [1]} == settings.models[0].policy.config
+    assert (
+        ConfiguredDefaults(policies={"a": ("cache_aware", "{}")}, limits={"global": 5, "alice": 0})
+        == settings.defaults()
+    )
 
 
 def test_nothing_configured_is_a_node_on_loopback() -> None:
@@ -199,12 +206,33 @@ def test_an_empty_variable_is_unset(write: Write) -> None:
             "models[0].policy.config.cache_threshold: 7 is out of its range",
         ),
         (
-            "models: [{model_id: a, policy: {type: mine, config: {since: 2026-01-01}}}]",
+            "models: [{model_id: a, policy: {type: cache_aware, config: {since: 2026-01-01}}}]",
             "models[0].policy.config: cannot be JSON",
         ),
         (
-            "models: [{model_id: a, policy: {type: mine, config: {ratio: .nan}}}]",
+            "models: [{model_id: a, policy: {type: cache_aware, config: {ratio: .nan}}}]",
             "models[0].policy.config: cannot be JSON",
+        ),
+        (
+            "models: [{model_id: a, policy: {type: round_robin}}]",
+            "models[0].policy.type: must be one of cache_aware, got 'round_robin'",
+        ),
+        (
+            (
+                "models: [{model_id: a, policy: {type: cache_aware}}, "
+                "{model_id: a, policy: {type: cache_aware}}]"
+            ),
+            "models[1].model_id: 'a' is given twice",
+        ),
+        ("limits: [{key: a}]", "limits[0].limit_per_second: missing"),
+        ("limits: [{limit_per_second: -1}]", "limits[0]: limit_per_second must be from 0"),
+        ("limits: [{limit_per_second: 1.5}]", "limits[0].limit_per_second: expected an integer"),
+        ("limits: [{limit_per_second: true}]", "limits[0].limit_per_second: expected an integer"),
+        ("limits: [{key: '', limit_per_second: 1}]", "limits[0]: key must"),
+        (f"limits: [{{key: {'k' * 1020}, limit_per_second: 1}}]", "limits[0]: "),
+        (
+            "limits: [{limit_per_second: 1}, {key: global, limit_per_second: 2}]",
+            "limits[1].key: 'global' is given twice",
         ),
         ("mesh: {zone: a, zone: b}", "the key 'zone' is given twice"),
         ("mesh: {", "is no valid YAML"),

@@ -138,10 +138,11 @@ def test_no_settings_are_the_defaults(node: Node, name: str, config: str) -> Non
     assert config == node.request("PUT", f"/mesh/policies/{name}", body)["config"]
 
 
-def test_configured_models_are_published_at_start(
-    launcher: Launcher, eventually: Eventually
-) -> None:
-    """The `models` section of the specification, when the cluster has no policy for them."""
+MODEL = "models: [{{model_id: m, policy: {{type: cache_aware, config: {{max_tree_size: {}}}}}}}]"
+
+
+def test_configured_models_have_their_policy_from_the_start(launcher: Launcher) -> None:
+    """The `models` section of the specification: a default, which nobody has written."""
     config = """
 models:
   - model_id: "llama-3"
@@ -156,11 +157,14 @@ models:
 """
     node = launcher.node("models", config=config)
     node.start()
-    eventually(lambda: node.client.get("/mesh/policies/llama-3").is_success, "it is published")
 
     policy = node.get("/mesh/policies/llama-3")
 
-    assert ("cache_aware", 1) == (policy["policy_type"], policy["version"])
+    assert ["model_id", "policy_type", "config", "version", "default_of"] == list(policy)
+    assert ("cache_aware", 0, "models") == (
+        policy["policy_type"], policy["version"], policy["default_of"],
+    )  # fmt: skip
+    assert [policy] == node.get("/mesh/policies")
     assert {
         "cache_threshold": 0.7,
         "balance_abs_threshold": 10,
@@ -170,22 +174,60 @@ models:
     } == json.loads(policy["config"])
 
 
-def test_a_configured_model_does_not_replace_the_policy_that_the_cluster_has(
+def test_a_configured_model_does_not_replace_a_policy_that_was_written(
+    own_launcher: Launcher, eventually: Eventually, agree: Agree
+) -> None:
+    """Deleting it brings the file's back, on every node; and that cannot be deleted."""
+    first = own_launcher.node("first")
+    first.start()
+    body = {"policy_type": "cache_aware", "config": "{}"}
+    first.request("PUT", "/mesh/policies/m", body)
+    second = own_launcher.node("second", peers=[first.port], config=MODEL.format(2))
+    second.start()
+    eventually(second.is_ready, "it is ready")
+    written = [node.get("/mesh/policies/m") for node in (first, second)]
+    second.request("DELETE", "/mesh/policies/m")
+    brought = {
+        "model_id": "m", "policy_type": "cache_aware", "config": '{"max_tree_size":2}',
+        "version": 0, "default_of": "second",
+    }  # fmt: skip
+    agree([first, second], "/mesh/policies/m", brought)
+
+    assert [{"model_id": "m", "version": 1, **body}] * 2 == written
+    second.request("DELETE", "/mesh/policies/m", status=404)
+
+
+def test_of_two_files_that_differ_the_later_started_nodes_is_in_force(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:
-    """A node that comes back with an older file changes nothing."""
-    config = "models: [{{model_id: m, policy: {{type: cache_aware, config: {}}}}}]"
-    first = own_launcher.node("first", config=config.format("{max_tree_size: 1}"))
+    """And both nodes say that they differ."""
+    first = own_launcher.node("first", config=MODEL.format(1))
     first.start()
-    eventually(lambda: first.client.get("/mesh/policies/m").is_success, "it is published")
-    second = own_launcher.node(
-        "second", peers=[first.port], config=config.format("{max_tree_size: 2}")
-    )
+    eventually(first.is_ready, "it is ready")
+    second = own_launcher.node("second", peers=[first.port], config=MODEL.format(2))
     second.start()
-    eventually(
-        lambda: any("has a policy" in line["message"] for line in second.log_lines()), "it looked"
+    line = (
+        "the files of first, second differ about the policy of 'm'; "
+        "that of second, which started last, is in force"
     )
+    eventually(lambda: line in second.get("/mesh/health")["problems"], "it is told there")
+    eventually(lambda: line in first.get("/mesh/health")["problems"], "it is told here")
 
-    for node in (first, second):
-        policy = node.get("/mesh/policies/m")
-        assert ('{"max_tree_size":1}', 1) == (policy["config"], policy["version"])
+    assert ["second"] * 2 == [
+        node.get("/mesh/policies/m")["default_of"] for node in (first, second)
+    ]
+
+
+def test_a_limit_of_the_file_is_in_force_and_shows_as_a_default(own_launcher: Launcher) -> None:
+    """Until one is written."""
+    config = "limits: [{limit_per_second: 5}, {key: alice, limit_per_second: 2}]"
+    node = own_launcher.node("limits", config=config)
+    node.start()
+    asked = [node.client.post("/mesh/rate-limit/acquire", json={"key": key}).json()["limit"]
+             for key in ("global", "alice")]  # fmt: skip
+    default = node.get("/mesh/rate-limit")
+    node.request("POST", "/mesh/rate-limit", {"limit_per_second": 7})
+
+    assert [5, 2] == asked
+    assert {"limit_per_second": 5, "default_of": "limits"} == default
+    assert {"limit_per_second": 7} == node.get("/mesh/rate-limit")

@@ -10,7 +10,9 @@ from typing import Any
 from meshlib.gossip import Event, GossipConfig
 from meshlib.limits import FORMATS
 from meshlib.node import MeshConfig, MeshNode
+from meshlib.ratelimit import RateLimitConfig
 from meshlib.replication import ReplicaState, ReplicationConfig
+from meshlib.state import ConfiguredDefaults
 
 PORT = ":1"
 
@@ -47,6 +49,8 @@ class MiniNetwork:
         age_s: float = 0.0,
         may_find_more: bool = False,
         formats: tuple[int, int] = FORMATS,
+        defaults: ConfiguredDefaults | None = None,
+        rate_limit: RateLimitConfig | None = None,
     ) -> MeshNode:
         """Start a node and let it join."""
         where = address or name
@@ -58,6 +62,8 @@ class MiniNetwork:
                 gossip=config or GossipConfig(),
                 replication=replication or ReplicationConfig(),
                 formats=formats,
+                defaults=defaults or ConfiguredDefaults(),
+                rate_limit=rate_limit or RateLimitConfig(),
             ),
             rng=random.Random(f"{name} {where} {self.now}"),
             wall_clock=lambda: self.now + wall_offset_s,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, LimitError
-from meshlib.ratelimit.records import Decision, check_limit
+from meshlib.ratelimit.records import Decision
 from meshlib.routing.records import RouteDecision, RouteReason, TreeMatch
 from meshlib.state import records
 
@@ -48,14 +48,14 @@ def test_minus_zero_becomes_zero() -> None:
 def test_a_limit_of_another_type_is_refused(value: Any) -> None:
     """A limit is an integer, and a bool is none."""
     with pytest.raises(InvalidTypeError):
-        check_limit(value)
+        records.check_limit(value)
 
 
 @pytest.mark.parametrize("value", [-1, 2**53 + 1])
 def test_a_limit_out_of_range_is_refused(value: int) -> None:
     """From 0 to 2**53."""
     with pytest.raises(InvalidValueError):
-        check_limit(value)
+        records.check_limit(value)
 
 
 def test_identifiers_may_hold_any_unicode() -> None:
