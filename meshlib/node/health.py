@@ -1,6 +1,7 @@
 """How the cluster looks from one node: a judgement of what it knows, and no more.
 
-Rule this file owns: what makes a node degraded, and for how long a death does.
+Rule this file owns: what makes a node degraded, for how long a death does, and since when a problem
+is there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from attrs import frozen
 
 from meshlib.membership import PartitionState, PartitionView
 
-__all__ = ["LONG_GONE_S", "Health", "HealthStatus", "judge_health"]
+__all__ = ["LONG_GONE_S", "Health", "HealthStatus", "ProblemAges", "judge_health"]
 
 LONG_GONE_S: Final = 900.0
 """How long a Down member makes a node `degraded` while a majority is in reach, in seconds."""
@@ -43,6 +44,7 @@ class Health:
             with its peers.
         partition: what the partition detector sees.
         problems: what is wrong, one line each; empty when healthy.
+        ages_s: for how long each of the problems has been there, in seconds, in the same order.
     """
 
     status: HealthStatus
@@ -50,6 +52,32 @@ class Health:
     stores_healthy: bool
     partition: PartitionView
     problems: tuple[str, ...]
+    ages_s: tuple[float, ...] = ()
+
+
+class ProblemAges:
+    """Since when each problem is there: since it was seen first without a break.
+
+    It is looked for every `LOOK_INTERVAL_S`, whether anybody asks or not, so that it is told too
+    young by so much at most.
+    """
+
+    LOOK_INTERVAL_S: Final = 2.0
+
+    __slots__ = ("_since",)
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def of(self, problems: Sequence[str], now: float) -> tuple[float, ...]:
+        """Return how old the problems are that are there now, in seconds. O(n).
+
+        Args:
+            problems: all of them, one line each.
+            now: monotonic seconds.
+        """
+        self._since = {line: self._since.get(line, now) for line in problems}
+        return tuple(now - self._since[line] for line in problems)
 
 
 def judge_health(

@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
+from attrs import evolve
+
 from meshlib.arguments import check_callable, check_kind, check_number, check_text
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
@@ -19,7 +21,7 @@ from meshlib.gossip import DIALECTS, Counters, Engine, Event, NodeState, Packet
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
 from meshlib.node.config import MeshConfig, check_own_address
-from meshlib.node.health import LONG_GONE_S, Health, judge_health
+from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
 from meshlib.node.volatile import VolatileTraffic, unguarded
 from meshlib.ratelimit import Decision, RateLimiter
 from meshlib.replication import (
@@ -139,6 +141,8 @@ class MeshNode:
         )
         self._written_off = WrittenOff(Documents(self.replica))
         self._noted_problems: dict[str, str] = {}
+        self._problem_ages = ProblemAges()
+        self._look_at = now
         self._collect_at = now + COLLECT_INTERVAL_S
         self._awaited_count = 1
         self._limiter_revision = (-1, False)
@@ -268,7 +272,7 @@ class MeshNode:
         """Judge the cluster and this node's stores. O(members, documents, keys changed since)."""
         members = self._engine.members()
         now = self._time.latest_s
-        return judge_health(
+        health = judge_health(
             self._partition(),
             own_problem=self.state_problem(),
             noted_problems=(
@@ -282,6 +286,7 @@ class MeshNode:
             store_problems=self.sync.problems(),
             incomplete=self.replica.incomplete_documents(),
         )
+        return evolve(health, ages_s=self._problem_ages.of(health.problems, now))
 
     def _partition(self) -> PartitionView:
         """Judge whether a majority is in reach, of those who were not written off. O(members)."""
@@ -420,6 +425,10 @@ class MeshNode:
         self._volatile.tick_limiter(now)
         if self._volatile.tick_leases(now):
             self._remove_overdue()
+        if now >= self._look_at:
+            self._look_at = now + ProblemAges.LOOK_INTERVAL_S
+            with unguarded(self.replica):
+                self.health()
         if now >= self._collect_at:
             self._collect_at = now + COLLECT_INTERVAL_S
             self._collect_defaults()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import time
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from meshlib import Health
 from meshlib_server.bodies import path_key
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of, service_of
@@ -28,9 +32,22 @@ async def _health(request: Request) -> Response:
             "stores_healthy": health.stores_healthy,
             "state": node.state,
             "formats": {"spoken": node.format_spoken, "newest": node.config.formats[1]},
-            "problems": list(health.problems),
+            "problems": _lines(health),
         }
     )
+
+
+def _lines(health: Health) -> list[str]:
+    """Return what is wrong, each with since when, by this machine's clock, to the second."""
+    now_s = time.time()
+    return [
+        f"{problem} (since {_utc(now_s - age_s)})"
+        for problem, age_s in zip(health.problems, health.ages_s, strict=True)
+    ]
+
+
+def _utc(wall_s: float) -> str:
+    return dt.datetime.fromtimestamp(wall_s, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _forget(request: Request) -> Response:
