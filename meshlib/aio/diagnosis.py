@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from attrs import define, frozen
 
 from meshlib.aio.transport import LinkFailure, LinkFault
-from meshlib.node import MeshNode
+from meshlib.node import MeshNode, NodeState
 
 __all__ = ["Attempt", "Attempts", "Diagnosis", "SeedReport", "diagnose"]
 
@@ -106,17 +106,21 @@ class Diagnosis:
     """How far a node has come.
 
     Args:
+        state: what the node is doing, in one word.
         is_ready: it holds what the cluster held when they met, or has begun itself.
         has_joined: it has met a peer, or there is none to meet.
         members: the names of the members in reach, this node included, sorted.
         seeds: what came of each seed, in their order.
+        problems: what is wrong, as `Health.problems` has it.
         story: all of it for a human, one line each.
     """
 
+    state: NodeState
     is_ready: bool
     has_joined: bool
     members: tuple[str, ...]
     seeds: tuple[SeedReport, ...]
+    problems: tuple[str, ...]
     story: tuple[str, ...]
 
 
@@ -152,7 +156,7 @@ def diagnose(
     names = tuple(member.name for member in reachable)
     story: list[str] = []
     if node.is_ready:
-        story.append("ready")
+        story.append(node.state_problem() or "ready")
     elif len(names) > 1:
         peers = ", ".join(name for name in names if name != node.name)
         story.append(f"met {peers}: {node.state_problem().removeprefix('not ready: ')}")
@@ -161,10 +165,15 @@ def diagnose(
     if discovery_problem:
         story.append(discovery_problem)
     story += [str(report) for report in reports if len(names) == 1 or report.member is None]
+    own = node.state_problem()
+    problems = node.health().problems
+    story += [problem for problem in problems if problem != own]
     return Diagnosis(
+        state=node.state,
         is_ready=node.is_ready,
         has_joined=node.has_joined,
         members=names,
         seeds=reports,
+        problems=problems,
         story=tuple(story),
     )

@@ -69,3 +69,39 @@ def test_a_problem_noted_by_the_driver_has_its_age_too() -> None:
     assert 50.0 - LATE_S <= age_s(node, "nothing is saved") <= 50.0
     node.note_problem("storage", "")
     assert () == node.health().problems
+
+
+def test_policies_that_have_not_changed_are_not_judged_again() -> None:
+    """A look costs what has changed since the last one, not what there is."""
+    judged: list[str] = []
+    network = MiniNetwork()
+    node = network.start("n0")
+    node.sync.policy_types.register("mine", check=judged.append)
+    for number in range(50):
+        node.sync.sync_policy_state(f"m{number}", policy_type="mine", config=str(number))
+    node.health()
+    judged.clear()
+    node.health()
+    unchanged = list(judged)
+    node.sync.sync_policy_state("m7", policy_type="mine", config="new")
+    node.health()
+
+    assert [] == unchanged
+    assert {"new"} == set(judged)
+
+
+def test_a_policy_that_somebody_removes_is_no_problem_any_more() -> None:
+    """Also when the node that tells of it has not removed it itself."""
+    network = MiniNetwork()
+    nodes = [network.start(name) for name in ("n0", "n1")]
+    network.run_until(lambda: all(node.is_ready for node in nodes))
+    nodes[0].sync.policies.put("m", policy_type="unheard_of", config="")
+    network.pump("n0")
+    network.run(3.0)
+    early = [len(node.health().problems) for node in nodes]
+    nodes[0].sync.remove_policy_state("m")
+    network.pump("n0")
+    network.run(3.0)
+
+    assert [1, 1] == early
+    assert [(), ()] == [node.health().problems for node in nodes]

@@ -15,6 +15,7 @@ from meshlib import (
     MeshConfig,
     MeshError,
     MeshRuntime,
+    NodeState,
     NotReadyError,
     StartupConfig,
     ThreadError,
@@ -166,3 +167,41 @@ def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     """A word that is none is a mistake of the file."""
     with pytest.raises(ValueError, match="closed, open"):
         StartupConfig(acquire="ajar")
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01])
+def test_health_and_diagnosis_say_the_same(after_s: float) -> None:
+    """Of a node that waits for its peer, and of one that went on alone."""
+
+    async def run() -> None:
+        config = MeshConfig(
+            name="a", gossip=GossipConfig(bootstrap_after_s=after_s, leave_handover_s=0.0)
+        )
+        mesh = MeshRuntime(config, transport=MemoryNetwork().transport("a:1"), seeds=["b:1"])
+        async with mesh:
+            wanted = NodeState.ISOLATED if after_s else NodeState.JOINING
+            await mesh.wait_until(lambda: mesh.state is wanted, timeout_s=30.0)
+            mesh.node.note_problem("storage", "nothing is saved")
+            diagnosis, health = mesh.diagnose(), mesh.health()
+            own = mesh.node.state_problem()
+
+            assert (wanted, bool(after_s)) == (diagnosis.state, diagnosis.is_ready)
+            assert (own, "nothing is saved") == health.problems == diagnosis.problems
+            assert (own if after_s else "no peer was met") == diagnosis.story[0]
+            assert "nothing is saved" == diagnosis.story[-1]
+
+    asyncio.run(run())
+
+
+def test_who_waits_in_vain_is_told_all_that_is_wrong() -> None:
+    """The error has the story of the diagnosis."""
+
+    async def run() -> tuple[str, ...]:
+        async with mesh_that_waits() as mesh:
+            mesh.node.note_problem("storage", "nothing is saved")
+            with pytest.raises(NotReadyError) as caught:
+                await mesh.wait_ready(0.05)
+            return caught.value.story
+
+    story = asyncio.run(run())
+    assert ("no peer was met", "nothing is saved") == (story[0], story[-1])
