@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from support.mutations import MUTATIONS
 
 from meshlib.codec import pack
 from meshlib.crdt import GCounter, LWWEntry, ORSet, PrefixCacheState
@@ -22,6 +23,7 @@ from meshlib.testing.checkers import inside
 from meshlib.testing.checkers.other_writes import TAGS, VISITS, OtherWrites
 from meshlib.testing.checkers.watch import Broken
 from meshlib.testing.world.hosts import Host
+from meshlib.testing.world.nodes import configured_file
 
 Patch = Callable[[object, str, Any], None]
 
@@ -443,3 +445,37 @@ def test_a_message_that_no_frame_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert failure is not None
     assert (failure.rule, "unsendable" in failure.detail) == ("queue", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("decide_too_soon", "early decision"),
+        ("route_too_soon", "early decision"),
+        ("let_files_win", "file and operator"),
+    ],
+)
+def test_a_decision_that_may_not_be_is_found(
+    name: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a node is ready, and by a file in the place of an operator; a sound node passes."""
+    scenario = evolve(busy_scenario(), seed=seed_with_files())
+    sound = Simulation(scenario).run()
+    mutation = next(mutation for mutation in MUTATIONS if mutation.name == name)
+    mutation.apply(monkeypatch.setattr)
+    broken = Simulation(scenario).run()
+
+    assert sound.failure is None
+    assert sound.sometimes["operator_beat_a_file"] > 0
+    assert sound.sometimes["refused_before_ready"] > 0
+    assert broken.failure is not None
+    assert rule == broken.failure.rule
+
+
+def seed_with_files() -> int:
+    """Return a seed whose machines have files."""
+    host = Host("n0", "n0", "10.0.0.0:7946", origin_s=0.0, rate=1.0, index=0)
+    for seed in range(100):
+        if configured_file(host, evolve(busy_scenario(), seed=seed)):
+            return seed
+    raise AssertionError("no file in a hundred seeds")

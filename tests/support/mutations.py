@@ -26,6 +26,8 @@ from meshlib.replication import StabilityTracker
 from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.entries.log import ReplicationLog
 from meshlib.replication.late_writes import LateWrites
+from meshlib.startup import Startup
+from meshlib.state import PolicyStore
 
 __all__ = ["MUTATIONS", "Mutation"]
 
@@ -181,6 +183,31 @@ def take_it_along(patch: Patch) -> None:
     patch(Handover, "is_done", lambda _self: True)
 
 
+def decide_too_soon(patch: Patch) -> None:
+    """A node that is not ready decides with what it has."""
+    patch(Startup, "decide", lambda _self, _key, *, cost=1: None)
+
+
+def route_too_soon(patch: Patch) -> None:
+    """A node that is not ready chooses among the workers that it knows."""
+    patch(Startup, "check_route", lambda _self: None)
+
+
+def let_files_win(patch: Patch) -> None:
+    """What a file says goes before what was written."""
+    get = PolicyStore.get
+
+    def broken(self: Any, model_id: str) -> Any:
+        default = self._defaults.get("policies", model_id)
+        policy = get(self, model_id)
+        if default is None or policy is None:
+            return policy
+        kind, config = default.value
+        return evolve(policy, policy_type=kind, config=config)
+
+    patch(PolicyStore, "get", broken)
+
+
 MUTATIONS = tuple(
     Mutation(apply.__name__, apply)
     for apply in (
@@ -204,5 +231,8 @@ MUTATIONS = tuple(
         begin_out_of_turn,
         say_ready_too_soon,
         take_it_along,
+        decide_too_soon,
+        route_too_soon,
+        let_files_win,
     )
 )

@@ -284,7 +284,12 @@ def _leftovers(cluster: Cluster) -> Iterator[str]:
         if not member.is_reachable
     }
     actors = {host.node.actor for host in cluster.running()}
+    names = {host.name for host in cluster.running()}
+    if cluster.scenario.tuning.forget_after_s > MEMORY_S:
+        names |= dead  # what their files say is kept for longer than anybody looks
     for host in cluster.running():
+        if len(actors) > 1 and (gone := set(host.node.sync.defaults.said_by()) - names):
+            yield f"{host.label} has what the files of {', '.join(sorted(gone))} said"
         if waiting := inside.gap_actors(host.node) & actors:
             yield f"{host.label} waits for entries of {len(waiting)} writers"
         is_young = cluster.now - host.started_at < cluster.scenario.tuning.forget_after_s + 5.0

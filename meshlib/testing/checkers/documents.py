@@ -11,6 +11,7 @@ from typing import Any
 
 from meshlib.identity import ActorId
 from meshlib.routing import TREE_PREFIX
+from meshlib.state import DEFAULTS_DOCUMENT
 from meshlib.testing.checkers.other_writes import MODELS, TAGS, VISITS, OtherWrites, Vectors
 from meshlib.testing.checkers.watch import MAP_DOCUMENTS, Broken
 from meshlib.testing.world.hosts import Host
@@ -46,7 +47,8 @@ class DocumentWatch:
         if replica.is_rejoining or replica.actor != self._actor:
             self._actor = replica.actor
             self._before = {}  # it adopts what a peer has
-        documents = [name for name in replica.documents() if name not in MAP_DOCUMENTS]
+        maps = (*MAP_DOCUMENTS, DEFAULTS_DOCUMENT)  # of these, tombstones are forgotten
+        documents = [name for name in replica.documents() if name not in maps]
         if replica.is_rejoining or not documents:
             return
         self._looks += 1

@@ -28,6 +28,7 @@ from meshlib.limits import EVENTS_QUEUED_MAX
 from meshlib.node import MeshNode
 from meshlib.testing.checkers.beginnings import Beginnings
 from meshlib.testing.checkers.calm import Calm
+from meshlib.testing.checkers.decisions import Decisions
 from meshlib.testing.checkers.documents import DocumentWatch
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.observer import Observer
@@ -89,6 +90,7 @@ class Simulation:
         self.beginnings = Beginnings(
             cluster_name=CLUSTER_NAME, bootstrap_after_s=scenario.tuning.bootstrap_after_s
         )
+        self.decisions = Decisions(self.sometimes)
         self.observer = Observer()
         self.failure: Failure | None = None
         self._trace = trace
@@ -295,6 +297,7 @@ class Simulation:
         if host.node is node:
             try:
                 self.beginnings.after_event(host, packets, local=local)
+                self.decisions.after_event(host, local=local)
                 host.watch.after_event(packets)
             except Broken as broken:
                 raise Broken(broken.rule, f"{host.label}: {broken.detail}") from None

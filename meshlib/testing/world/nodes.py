@@ -10,17 +10,19 @@ from meshlib.gossip import GossipConfig
 from meshlib.limits import FORMATS
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicationConfig
+from meshlib.state import ConfiguredDefaults
 from meshlib.testing.world.hosts import Host
 from meshlib.testing.world.next_format import NEXT_FORMATS
 from meshlib.testing.world.scenario import Scenario
 
-__all__ = ["CLUSTER_NAME", "make_node", "restore"]
+__all__ = ["CLUSTER_NAME", "configured_file", "make_node", "restore"]
 
 CLUSTER_NAME: Final = "mesh"
 REGIONS: Final = 2
 ZONES: Final = 3
 LEAVE_FORGET_S: Final = 10.0
 VECTOR_ENTRIES_MAX: Final = 3
+FILES_SHARE: Final = 1 / 3
 
 
 def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
@@ -59,6 +61,7 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
             gap_buffer_bytes_max=tuning.gap_buffer_bytes_max,
             tombstone_grace_s=tuning.tombstone_grace_s,
         ),
+        defaults=configured_file(host, scenario),
     )
     node = MeshNode(
         config,
@@ -74,6 +77,23 @@ def _formats(host: Host, scenario: Scenario) -> tuple[int, int]:
     """Draw which release runs: one start of a machine may be of this one and the next not."""
     chance = random.Random(f"{scenario.seed}/formats/{host.label}/{host.start_count}")
     return NEXT_FORMATS if chance.random() < scenario.next_share else FORMATS
+
+
+def configured_file(host: Host, scenario: Scenario) -> ConfiguredDefaults:
+    """Return what the file of a machine says at this start; of one scenario in three.
+
+    Drawn for itself, so that all else is drawn as it is without files.
+    """
+    seed = scenario.seed
+    if random.Random(f"{seed}/files").random() >= FILES_SHARE:
+        return ConfiguredDefaults()
+    rng = random.Random(f"{seed}/file/{host.label}/{host.start_count}")
+    keys = [f"k{index}" for index in range(scenario.tuning.key_count) if rng.random() < FILES_SHARE]
+    edition = rng.randrange(3)
+    return ConfiguredDefaults(
+        policies=dict.fromkeys(keys, ("test", f"edition {edition}")),
+        limits={"filed": 100 + edition},
+    )
 
 
 def restore(host: Host, now: float) -> bool:
