@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Self
 
+from meshlib.arguments import check_callable
 from meshlib.errors import InvalidTypeError, InvalidValueError
 from meshlib.gossip import Event
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
@@ -17,26 +18,35 @@ __all__ = ["Conditions", "EventStream", "EventStreams"]
 class EventStream(AsyncIterator[Event]):
     """The events since it was made, as an async iterator; ends when the runtime does.
 
-    Also a context manager, which closes it. One task may wait on it at a time.
+    Also a context manager, which closes it. One task may wait on it at a time, in the event loop of
+    the runtime; in another one that is a ThreadError.
 
     Args:
         queue_max: events that wait to be read, at least 1; beyond it the oldest is dropped and
             counted.
+        check_loop: called before each wait, and raises to refuse it.
 
     Raises:
-        InvalidTypeError: `queue_max` is no integer.
+        InvalidTypeError: `queue_max` is no integer, or `check_loop` no function.
         InvalidValueError: it is under 1.
     """
 
-    def __init__(self, *, queue_max: int = SUBSCRIPTION_QUEUE_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        queue_max: int = SUBSCRIPTION_QUEUE_MAX,
+        check_loop: Callable[[], None] = lambda: None,
+    ) -> None:
         if type(queue_max) is not int:
             raise InvalidTypeError(f"queue_max must be an integer, not {type(queue_max).__name__}")
         if queue_max < 1:
             raise InvalidValueError(f"queue_max must be at least 1, got {queue_max}")
+        check_callable("check_loop", check_loop, wanted="a function")
         self.missed_count = 0
         self.is_closed = False
         self._queue: deque[Event] = deque()
         self._queue_max = queue_max
+        self._check_loop = check_loop
         self._signal = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -52,6 +62,7 @@ class EventStream(AsyncIterator[Event]):
         while not self._queue:
             if self.is_closed:
                 raise StopAsyncIteration
+            self._check_loop()
             self._signal.clear()
             await self._signal.wait()
         return self._queue.popleft()
@@ -78,9 +89,9 @@ class EventStreams:
         self._streams: list[EventStream] = []
         self._is_closed = False
 
-    def open(self, *, queue_max: int) -> EventStream:
+    def open(self, *, queue_max: int, check_loop: Callable[[], None]) -> EventStream:
         """Make a stream; one made after the end is closed already."""
-        stream = EventStream(queue_max=queue_max)
+        stream = EventStream(queue_max=queue_max, check_loop=check_loop)
         if self._is_closed:
             stream.close()
         else:

@@ -178,7 +178,7 @@ class MeshFront:
             kwargs: likewise.
 
         Raises:
-            InvalidTypeError: a coroutine's function; nothing ran.
+            InvalidTypeError: no function, or a coroutine's; nothing ran.
             StateError: before the start, after the end, or the loop ended meanwhile.
             BaseException: what the function raised.
         """

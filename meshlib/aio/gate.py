@@ -13,6 +13,7 @@ from inspect import iscoroutinefunction
 from threading import Lock, get_ident
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
+from meshlib.arguments import check_callable
 from meshlib.errors import InvalidTypeError, StateError, ThreadError
 
 __all__ = ["Gate"]
@@ -75,14 +76,30 @@ class Gate:
             "call `runtime.call(function, ...)`, which runs the function there"
         )
 
+    def check_loop(self) -> None:
+        """Refuse a coroutine that runs in another event loop than the node's. O(1).
+
+        What waits in one loop is not woken by what happens in another.
+
+        Raises:
+            ThreadError: it runs in another loop, of this thread or of another one. Nothing was
+                changed. Before the opening every loop is let by.
+        """
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise ThreadError(
+                "a node is waited for in the event loop that it was started on only: from another "
+                "thread use `asyncio.run_coroutine_threadsafe(coroutine, loop)`"
+            )
+
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in the thread of the loop, and return what it returns.
 
         Raises:
-            InvalidTypeError: a coroutine's function, of which nothing would run.
+            InvalidTypeError: no function, or a coroutine's, of which nothing would run.
             StateError: not open yet, or closed before the function ran, or the loop has ended.
             BaseException: what the function raised.
         """
+        check_callable("function", function, wanted="a function")
         if iscoroutinefunction(function):
             raise InvalidTypeError("call takes an ordinary function, not a coroutine's")
         if get_ident() == self._owner:

@@ -334,7 +334,7 @@ class MemoryTransport:
     async def close(self, *, drain_s: float) -> None:
         """Stop listening, wait for what is queued for up to `drain_s` seconds, and close."""
         endpoint = self._endpoint
-        if not endpoint.is_open:
+        if endpoint.is_cut_off:
             return
         endpoint.is_open = False
         if endpoint.queued_bytes and drain_s > 0:

@@ -47,6 +47,12 @@ STOP_DRAIN_S = 1.25
 """How long a stop waits for what is queued, goodbye included."""
 
 
+def _is_cancelled() -> bool:
+    """Tell whether the task that runs was cancelled itself, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class MeshRuntime(WaitingFront):
     """Runs one node on asyncio, and is what a program calls: one task, one timer, bounded inbox.
 
@@ -109,6 +115,7 @@ class MeshRuntime(WaitingFront):
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
         self._is_stopping = False
+        self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     # What is there
@@ -138,33 +145,38 @@ class MeshRuntime(WaitingFront):
         Raises:
             OSError: the address cannot be listened on.
             LocalError: the configuration cannot hold. In each case nothing is left running.
-            StateError: started before.
+            StateError: started before, or ended by `stop` or `abort` while it started.
         """
         if self._is_started:
             raise StateError("a runtime is started once")
         self._is_started = True
         self._gate.open()
+        self._opening = asyncio.create_task(self._open())
         try:
-            await self._transport.start(self._driver)
-            config = evolve(self.config, address=self._transport.address)
-            node = MeshNode(
-                config, rng=self._rng, wall_clock=self._wall_clock, now=time.monotonic()
-            )
-            if self._snapshots is not None:
-                self._keeper = SnapshotKeeper(self._snapshots, node, wall_clock=self._wall_clock)
-                await self._keeper.restore()
-            self._seeds = await self._find_seeds()
-            self.config = config
-            self._driver.attach(node)
-            node.set_guard(self._gate.check)
-            self._driver.attempts.watch(self._seeds)
-            # Names and files may tell of others later: who finds nobody there is not alone yet.
-            may_find_more = not self._discovery.is_fixed
-            node.join(self._seeds, now=time.monotonic(), may_find_more=may_find_more)
+            await self._opening
         except BaseException:
-            self._begin_end()
+            is_first = self._begin_end()
             await self._close(drain_s=0)
-            raise
+            if is_first or _is_cancelled():
+                raise
+            raise StateError("the runtime was ended while it started") from None
+
+    async def _open(self) -> None:
+        """Do what a start does: a task of its own, so that an end need not wait for it."""
+        await self._transport.start(self._driver)
+        config = evolve(self.config, address=self._transport.address)
+        node = MeshNode(config, rng=self._rng, wall_clock=self._wall_clock, now=time.monotonic())
+        if self._snapshots is not None:
+            self._keeper = SnapshotKeeper(self._snapshots, node, wall_clock=self._wall_clock)
+            await self._keeper.restore()
+        self._seeds = await self._find_seeds()
+        self.config = config
+        self._driver.attach(node)
+        node.set_guard(self._gate.check)
+        self._driver.attempts.watch(self._seeds)
+        # Names and files may tell of others later: who finds nobody there is not alone yet.
+        may_find_more = not self._discovery.is_fixed
+        node.join(self._seeds, now=time.monotonic(), may_find_more=may_find_more)
         self._node = node
         self._run(self._driver.run())
         if not self._discovery.is_fixed:
@@ -177,50 +189,77 @@ class MeshRuntime(WaitingFront):
 
         What only this node has is handed over to ready peers first, which takes a round trip as a
         rule and `GossipConfig.leave_handover_s` at most; the rest takes under 5 s. Idempotent; a
-        second call waits for the first. Does nothing for a runtime that failed.
+        second call waits for the first. Does nothing for a runtime that failed. One that is still
+        starting, or a stop that is cancelled, ends as by `abort`.
+
+        Raises:
+            ThreadError: in another event loop than the node's. Nothing was changed.
         """
-        if not self._is_started:
-            self._is_started = True
-            self._begin_end()
-            self._ended.set()
-        if not self._is_ending and not self._is_stopping:
+        if self._is_there_to_end() and not self._is_ending and not self._is_stopping:
             self._is_stopping = True
-            await self._hand_over()
-            await self._flush()
+            try:
+                await self._hand_over()
+                await self._flush()
+            except BaseException:
+                await self._end_at_once()
+                raise
             if self._begin_end():
                 await self._say_goodbye()
         await self._ended.wait()
 
     async def _say_goodbye(self) -> None:
-        await self._cancel_tasks()
         assert self._node is not None
+        drain_s = 0.0
         try:
+            await self._cancel_tasks()
             self._node.leave(now=time.monotonic())
             self._driver.step()
             if self._keeper is not None:
                 await self._save_last(self._keeper)
+            drain_s = STOP_DRAIN_S
         finally:
-            await self._close(drain_s=STOP_DRAIN_S)
+            await self._close(drain_s=drain_s)
 
     async def abort(self) -> None:
         """End at once, without a word to the peers: what a crash looks like to them.
 
         Idempotent.
+
+        Raises:
+            ThreadError: in another event loop than the node's. Nothing was changed.
         """
-        if not self._is_started:
-            await self.stop()
-        if self._begin_end():
-            await self._cancel_tasks()
-            await self._close(drain_s=0)
+        if self._is_there_to_end():
+            await self._end_at_once()
         await self._ended.wait()
+
+    def _is_there_to_end(self) -> bool:
+        """Tell whether there is a node to be ended; one that is still starting is given up."""
+        if self._ended.is_set():
+            return False
+        self._gate.check_loop()
+        if not self._is_started:
+            self._is_started = True
+            self._begin_end()
+            self._ended.set()
+        elif self._opening is not None and not self._opening.done() and self._begin_end():
+            self._opening.cancel()  # `start` closes what was opened
+        return not self._ended.is_set()
+
+    async def _end_at_once(self) -> None:
+        if self._begin_end():
+            await self._end_failed()
 
     async def wait_stopped(self) -> None:
         """Return when the runtime has ended by `stop` or `abort`.
 
         Raises:
+            ThreadError: in another event loop than the node's.
+            StateError: it ended because its tasks were cancelled, as when the loop ends.
             NameConflictError: it ended because a live node has its name.
             Exception: the bug that ended it.
         """
+        if not self._ended.is_set():
+            self._gate.check_loop()
         await self._ended.wait()
         if self._failure is not None:
             raise self._failure
@@ -253,7 +292,12 @@ class MeshRuntime(WaitingFront):
         self._tasks.append(task)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            if not self._is_ending:
+                _logger.error("the node ended without a goodbye: its tasks were cancelled")
+                self._fail(StateError("the runtime has ended: its tasks were cancelled"))
+            return
+        error = task.exception()
         if isinstance(error, Exception):
             _logger.critical("the node failed: please report this", exc_info=error)
             self._fail(error)
@@ -276,8 +320,10 @@ class MeshRuntime(WaitingFront):
         return is_first
 
     async def _end_failed(self) -> None:
-        await self._cancel_tasks()
-        await self._close(drain_s=0)
+        try:
+            await self._cancel_tasks()
+        finally:
+            await self._close(drain_s=0)
 
     async def _cancel_tasks(self) -> None:
         for task in self._tasks:
@@ -287,6 +333,9 @@ class MeshRuntime(WaitingFront):
     async def _close(self, *, drain_s: float) -> None:
         try:
             await self._transport.close(drain_s=drain_s)
+        except asyncio.CancelledError:
+            await self._transport.close(drain_s=0)  # whoever is in a hurry leaves nothing open
+            raise
         finally:
             if self._keeper is not None:
                 self._keeper.close()

@@ -123,12 +123,14 @@ class WaitingFront(MeshFront):
             TimeoutError: it did not hold in time.
             InvalidTypeError: no function, or a timeout that is no number.
             StateError: the runtime is not running, or ended before.
+            ThreadError: in another event loop than the node's.
             Exception: what ended the runtime, or what the condition raised.
         """
         check_callable("condition", condition, wanted="a function")
         _check_timeout(timeout_s)
         if not self.is_running:
             raise self._failure or StateError("the runtime is not running")
+        self._gate.check_loop()
         await self._conditions.wait(condition, timeout_s=timeout_s)
 
     async def wait_converged(
@@ -197,4 +199,4 @@ class WaitingFront(MeshFront):
         """
         if self._is_started:
             self._gate.check()
-        return self._streams.open(queue_max=queue_max)
+        return self._streams.open(queue_max=queue_max, check_loop=self._gate.check_loop)

@@ -203,7 +203,7 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, Any], dict[str, tuple[An
     "FileSeeds": (FileSeeds, {}, {"path": (str,)}),
     "SeveralSources": (SeveralSources, {}, {"sources": (dict,)}),
     "SnapshotFile": (SnapshotFile, {"path": "x"}, {"path": (str,), "interval_s": NUMBER}),
-    "EventStream": (EventStream, {}, {"queue_max": (int,)}),
+    "EventStream": (EventStream, {}, {"queue_max": (int,), "check_loop": ()}),
     "Subscription": (Subscription, {}, {"stores": (), "queue_max": (int,)}),
     "ConsistentHashRing": (ConsistentHashRing, {}, {"nodes": (dict,), "virtual_nodes": (int,)}),
     "ConsistentHashRing.add": (RING.add, {}, {"node": (str,)}),
