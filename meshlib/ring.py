@@ -88,7 +88,7 @@ class ConsistentHashRing:
 
     def __contains__(self, node: object) -> bool:
         """Tell whether a node is on the ring. O(1)."""
-        return node in self._nodes
+        return isinstance(node, str) and node in self._nodes
 
     def add(self, node: str) -> None:
         """Put a node on the ring; one that is there already stays. O(points).

@@ -14,7 +14,7 @@ transport.py  what carries frames between nodes
 memory.py     a network within one process
 tcp.py, links.py, listener.py, framing.py
 frames over TCP: the transport, its dialling side, its accepting side, lengths and the hello
-settings.py   checks of settings
+settings.py   checks of settings, and of the wall clock that a program passes
 """
 
 from meshlib.aio.diagnosis import Diagnosis, SeedReport

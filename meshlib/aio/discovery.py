@@ -63,10 +63,11 @@ class FixedSeeds:
 
     def __init__(self, addresses: Iterable[str]) -> None:
         check_several("seeds", addresses)
-        self._addresses = tuple(dict.fromkeys(addresses))
-        for address in self._addresses:
+        given = tuple(addresses)
+        for address in given:
             check_text("a seed", address)
             split_address(address)
+        self._addresses = tuple(dict.fromkeys(given))
 
     async def addresses(self) -> tuple[str, ...]:
         """Return the seeds."""
@@ -95,13 +96,14 @@ class DnsSeeds:
     def __init__(self, names: Iterable[str], *, resolver: Resolver = _look_up) -> None:
         check_several("names of seeds", names)
         check_callable("resolver", resolver, wanted="a function")
-        self._names = tuple(dict.fromkeys(names))
+        given = tuple(names)
+        for name in given:
+            check_text("a name of seeds", name)
+            split_address(name)
+        self._names = tuple(dict.fromkeys(given))
         self._resolver = resolver
         self._known: dict[str, tuple[str, ...]] = {}
         self._log = QuietLog(_logger)
-        for name in self._names:
-            check_text("a name of seeds", name)
-            split_address(name)
 
     async def addresses(self) -> tuple[str, ...]:
         """Return the addresses of all names, sorted; for a name that fails, those of before."""

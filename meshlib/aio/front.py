@@ -150,7 +150,7 @@ class MeshFront:
         Making it is no write: peers hear of it with the first one.
 
         Args:
-            name: the same on every node; 1 byte to 1 KiB in UTF-8.
+            name: the same on every node; 1 to 1,088 bytes of UTF-8.
             kind: a registered class of lattices, such as `ORSet` or `ORMap.of(ORSet)`.
 
         Raises:

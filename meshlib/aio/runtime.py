@@ -20,6 +20,7 @@ from attrs import evolve
 
 from meshlib.aio.discovery import Discovery, FixedSeeds
 from meshlib.aio.driver import DriverCounters, NodeDriver
+from meshlib.aio.settings import checked_wall_clock
 from meshlib.aio.storage.keeper import SnapshotKeeper
 from meshlib.aio.storage.snapshots import SnapshotFile
 from meshlib.aio.transport import Transport, check_transport
@@ -71,7 +72,8 @@ class MeshRuntime(WaitingFront):
         seeds: addresses of peers, or a source of them. With none the node is its own cluster
             until someone finds it.
         rng: all chance of the node; by default seeded by the operating system.
-        wall_clock: seconds since 1970, to stamp writes.
+        wall_clock: seconds since 1970, to stamp writes; a reading that is no finite number, or
+            one after the year 9999, is an error of the call that needed it.
         snapshots: where the node's state is kept, and what it begins with; None: nowhere.
         seeds_refresh_s: how often a source that is not fixed is asked again, give or take a
             quarter.
@@ -108,7 +110,9 @@ class MeshRuntime(WaitingFront):
         self._transport = transport
         self._discovery = seeds if isinstance(seeds, Discovery) else FixedSeeds(seeds)
         self._rng = rng or random.Random()
-        self._wall_clock = wall_clock
+        self._wall_clock = checked_wall_clock(wall_clock)
+        self._is_transport_own = True
+        """False for one that was started elsewhere: it is another runtime's to close."""
         self._snapshots = snapshots
         self._seeds_refresh_s = seeds_refresh_s
         self._keeper: SnapshotKeeper | None = None
@@ -144,8 +148,10 @@ class MeshRuntime(WaitingFront):
 
         Raises:
             OSError: the address cannot be listened on.
-            LocalError: the configuration cannot hold. In each case nothing is left running.
-            StateError: started before, or ended by `stop` or `abort` while it started.
+            LocalError: the configuration cannot hold, or the wall clock gives no such seconds. In
+                each case nothing is left running.
+            StateError: started before, as the transport may be by another runtime, or ended by
+                `stop` or `abort` while it started.
         """
         if self._is_started:
             raise StateError("a runtime is started once")
@@ -163,7 +169,11 @@ class MeshRuntime(WaitingFront):
 
     async def _open(self) -> None:
         """Do what a start does: a task of its own, so that an end need not wait for it."""
-        await self._transport.start(self._driver)
+        try:
+            await self._transport.start(self._driver)
+        except StateError:
+            self._is_transport_own = False
+            raise
         config = evolve(self.config, address=self._transport.address)
         node = MeshNode(config, rng=self._rng, wall_clock=self._wall_clock, now=time.monotonic())
         if self._snapshots is not None:
@@ -332,7 +342,8 @@ class MeshRuntime(WaitingFront):
 
     async def _close(self, *, drain_s: float) -> None:
         try:
-            await self._transport.close(drain_s=drain_s)
+            if self._is_transport_own:
+                await self._transport.close(drain_s=drain_s)
         except asyncio.CancelledError:
             await self._transport.close(drain_s=0)  # whoever is in a hurry leaves nothing open
             raise

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, Self, cast, runtime_checkable
 
+from meshlib.arguments import check_kind, check_text
 from meshlib.codec import pack
 from meshlib.crdt.lattice import Lattice
 from meshlib.errors import (
@@ -91,9 +92,12 @@ def register(tag: str, cls: type[Any]) -> None:
 
     Raises:
         InvalidValueError: the tag is malformed or names another class.
-        InvalidTypeError: the class lacks something that a document of it would need, which is
-            named. State unchanged after either.
+        InvalidTypeError: the tag is no text, or what is given no class, or the class lacks
+            something that a document of it would need, which is named. State unchanged after
+            either.
     """
+    check_text("a type tag", tag)
+    check_kind("a type to register", cls, type, wanted="a class")
     name = tag.partition("(")[0]
     if not _NAME.fullmatch(name) or len(tag) > TAG_CHARACTERS_MAX:
         raise InvalidValueError(f"{tag!r} is no type tag")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
+from meshlib.arguments import check_callable
 from meshlib.crdt import Lattice, registry
 from meshlib.errors import InvalidTypeError
 from meshlib.replication.local import LocalReplica
@@ -63,10 +64,11 @@ class Document(Generic[LatticeT]):
             the number under which it travels; `MeshRuntime.wait_converged` takes it.
 
         Raises:
-            InvalidTypeError: the delta is not of the document's type.
+            InvalidTypeError: no function, or the delta is not of the document's type.
             LimitError: the delta's bytes are over `limits.ENTRY_BYTES_MAX`.
             Exception: whatever `mutate` raises. Nothing is changed in any of these cases.
         """
+        check_callable("mutate", mutate, wanted="a function of the state and the context")
         return self._replica.write(self.name, mutate)
 
     def __repr__(self) -> str:

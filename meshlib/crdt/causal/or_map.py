@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
-from meshlib.arguments import with_article
+from meshlib.arguments import check_kind, with_article
 from meshlib.clock import Stamp
 from meshlib.codec import canonical_order, check_key
 from meshlib.crdt.causal.context import CausalContext, Dot, DotLike
@@ -68,6 +68,7 @@ class ORMap(DottedState, Generic[K, V]):
         Raises:
             InvalidTypeError: the type is not a registered lattice.
         """
+        check_kind("the type of a map's values", value_type, type, wanted="a class")
         if issubclass(value_type, Embedded):
             value_type = value_type.lattice_type
         made = _made.get(value_type)

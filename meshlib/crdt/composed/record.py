@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar, cast, dataclass_transfor
 
 import attrs
 
+from meshlib.arguments import check_kind, check_text
 from meshlib.crdt.composed.annotations import lattice_class
 from meshlib.crdt.composed.product import Product
 from meshlib.crdt.registry import register
@@ -243,8 +244,12 @@ def lattice(
     Raises:
         InvalidValueError: a bad name or version, the name is taken, or a field's default is not
             empty.
-        InvalidTypeError: a field that is no lattice, or no field at all.
+        InvalidTypeError: a field that is no lattice, no field at all, or an argument of another
+            type.
     """
+    check_text("a record's name", name)
+    if since is not None:
+        check_kind("since", since, Mapping, wanted="a mapping of fields to versions")
     if not _NAME.fullmatch(name):
         raise InvalidValueError(f"{name!r} cannot name a record")
     if type(version) is not int or version < 1:
