@@ -144,7 +144,11 @@ class Conditions:
                 if condition():
                     future.set_result(None)
                     continue
-            except Exception as error:  # noqa: BLE001 - it is raised where the wait is
+            except StopIteration as error:
+                # None can be raised into a future; a coroutine that raised one would do the same.
+                future.set_exception(RuntimeError(f"the condition raised {error!r}"))
+                continue
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised at the wait
                 future.set_exception(error)
                 continue
             still.append((condition, future))

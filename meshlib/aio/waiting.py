@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 
 from meshlib.aio.diagnosis import Diagnosis, diagnose
 from meshlib.aio.driver import NodeDriver
 from meshlib.aio.events import Conditions, EventStream, EventStreams
 from meshlib.aio.front import MeshFront
 from meshlib.arguments import check_callable, check_count, check_kind, check_number
-from meshlib.errors import InvalidValueError, NotReadyError, StateError
+from meshlib.errors import InvalidTypeError, InvalidValueError, NotReadyError, StateError
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
 from meshlib.replication import WriteReceipt
 
@@ -121,12 +122,14 @@ class WaitingFront(MeshFront):
 
         Raises:
             TimeoutError: it did not hold in time.
-            InvalidTypeError: no function, or a timeout that is no number.
+            InvalidTypeError: no function, or a coroutine's, or a timeout that is no number.
             StateError: the runtime is not running, or ended before.
             ThreadError: in another event loop than the node's.
             Exception: what ended the runtime, or what the condition raised.
         """
         check_callable("condition", condition, wanted="a function")
+        if iscoroutinefunction(condition):
+            raise InvalidTypeError("condition must be an ordinary function, not a coroutine's")
         _check_timeout(timeout_s)
         if not self.is_running:
             raise self._failure or StateError("the runtime is not running")

@@ -229,3 +229,48 @@ async def test_what_is_called_is_a_function(mesh: MeshRuntime) -> None:
     """And is named where it is none."""
     with pytest.raises(InvalidTypeError, match="function must be a function, not int"):
         mesh.call(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def raise_stop_iteration() -> bool:
+    """Do what a `next` in a condition does."""
+    return bool(next(iter(())))
+
+
+def raise_cancelled() -> bool:
+    """Do what the result of a cancelled task does."""
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("fail", "error"),
+    [
+        (raise_stop_iteration, RuntimeError),
+        (raise_cancelled, asyncio.CancelledError),
+        (lambda: bool(1 / 0), ZeroDivisionError),
+    ],
+    ids=["StopIteration", "CancelledError", "another"],
+)
+async def test_a_condition_that_raises_ends_its_wait_and_no_node(
+    mesh: MeshRuntime, fail: Callable[[], bool], error: type[BaseException]
+) -> None:
+    """Whatever it raises: it is told where the wait is."""
+    looks = iter([lambda: False, lambda: False, fail])
+    waiting = asyncio.create_task(mesh.wait_until(lambda: next(looks)()))
+    while not waiting.done():
+        mesh.wake()
+        await asyncio.sleep(0)
+    with pytest.raises(error):
+        await waiting
+
+    assert mesh.is_running
+    assert mesh.acquire("global").allowed
+
+
+async def test_a_condition_is_no_coroutines_function(mesh: MeshRuntime) -> None:
+    """What it returns is true whatever it would say."""
+
+    async def never() -> bool:
+        return False
+
+    with pytest.raises(InvalidTypeError, match="condition must be an ordinary function"):
+        await mesh.wait_until(never)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
