@@ -32,11 +32,13 @@ class WriteContext:
         state: the document's state.
     """
 
-    __slots__ = ("_clock", "_minted", "_state", "actor", "sequence")
+    __slots__ = ("_clock", "_minted", "_state", "actor", "has_minted", "sequence")
 
     def __init__(self, actor: ActorId, *, sequence: int, clock: HybridClock, state: Any) -> None:
         self.actor = actor
         self.sequence = sequence
+        self.has_minted = False
+        """Whether a stamp or a dot was asked for: what bears it can be nowhere yet."""
         self._clock = clock
         self._state = state
         # Each context that dots were minted in, by identity, and how many.
@@ -44,6 +46,7 @@ class WriteContext:
 
     def stamp(self) -> Stamp:
         """Mint a stamp, later than all before. O(1)."""
+        self.has_minted = True
         return self._clock.tick()
 
     def dot(self, part: Causal | None = None, /) -> Dot:
@@ -59,6 +62,7 @@ class WriteContext:
         where: Any = self._state if part is None else part
         if not isinstance(where, Causal):
             raise InvalidTypeError(f"{with_article(type(where).__name__)} has no causal context")
+        self.has_minted = True
         context = where.context
         _, minted = self._minted.get(id(context), (context, 0))
         self._minted[id(context)] = (context, minted + 1)
@@ -123,15 +127,19 @@ class OpenWrites:
         name = document.name
         group = self._groups.get(name)
         sequence = group.sequence if group is not None else self.reserved + 1
-        delta, payload = self._make_delta(document, mutate, sequence)
+        delta, payload, has_minted = self._make_delta(document, mutate, sequence)
         if group is not None and group.size + len(payload) > ENTRY_BYTES_MAX:
             sequence = self.reserved + 1
-            delta, payload = self._make_delta(document, mutate, sequence)
+            delta, payload, has_minted = self._make_delta(document, mutate, sequence)
         if not payload:
             return WriteReceipt(parts.actor, self.reserved, False)
         new = document.absorb(delta)
         if new.is_bottom():
-            return WriteReceipt(parts.actor, self.reserved, False)
+            if not has_minted:
+                return WriteReceipt(parts.actor, self.reserved, False)
+            # What bears a mark of this very write is here already: the mutator has changed the
+            # state itself. It is sent all the same, or the others would never have it.
+            new = delta
         if group is None or sequence != group.sequence:
             if group is not None:
                 self._full.append(self._entry(name, group))
@@ -143,23 +151,22 @@ class OpenWrites:
 
     def _make_delta(
         self, document: HeldDocument, mutate: Mutator, sequence: int
-    ) -> tuple[Any, bytes]:
-        """Return a delta and its bytes; no bytes when it changes nothing."""
+    ) -> tuple[Any, bytes, bool]:
+        """Return a delta, its bytes (none when it changes nothing), and if marks were minted."""
         parts, state = self._parts, document.state
-        delta = mutate(
-            state, WriteContext(parts.actor, sequence=sequence, clock=parts.clock, state=state)
-        )
+        context = WriteContext(parts.actor, sequence=sequence, clock=parts.clock, state=state)
+        delta = mutate(state, context)
         if type(delta) is not type(state):
             raise InvalidTypeError(
                 f"the delta of {document.name!r} is {with_article(type(delta).__name__)}, and the "
                 f"document of type {document.tag}"
             )
         if delta.is_bottom():
-            return delta, b""
+            return delta, b"", context.has_minted
         payload = registry.encode(delta)
         if len(payload) > ENTRY_BYTES_MAX:
             raise LimitError("delta bytes", size=len(payload), limit=ENTRY_BYTES_MAX)
-        return delta, payload
+        return delta, payload, context.has_minted
 
     def _entry(self, document: str, group: _Group) -> LogEntry:
         sequence = group.sequence

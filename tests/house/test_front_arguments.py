@@ -12,6 +12,7 @@ import pytest
 from meshlib import (
     ConsistentHashRing,
     DnsSeeds,
+    Document,
     FixedSeeds,
     InvalidTypeError,
     InvalidValueError,
@@ -21,7 +22,7 @@ from meshlib import (
     MeshRuntime,
     StateError,
 )
-from meshlib.crdt import ORMap, ORSet, lattice, register
+from meshlib.crdt import LWWMap, ORMap, ORSet, lattice, register
 
 pytestmark = pytest.mark.anyio
 
@@ -113,3 +114,23 @@ async def test_a_transport_that_is_anothers_is_left_to_it() -> None:
         async with third:
             await third.wait_until(lambda: len(third.members()) == 2, timeout_s=10)
             await first.wait_until(lambda: len(first.members()) == 2, timeout_s=10)
+
+
+async def test_a_change_that_was_made_in_place_travels_too() -> None:
+    """It is a mistake that nothing shows here, and the others would never hear of it."""
+    network = MemoryNetwork()
+    here = MeshRuntime(MeshConfig(name="a"), transport=network.transport("a:1"))
+    there = MeshRuntime(MeshConfig(name="b"), transport=network.transport("b:1"), seeds=["a:1"])
+    async with here, there:
+        await there.wait_ready(timeout_s=10)
+        tags: Document[ORSet[str]] = here.document("tags", ORSet)
+        receipt = tags.write(lambda state, w: state.absorb(state.add("x", dot=w.dot())))
+        config: Document[LWWMap[str, int]] = here.document("config", LWWMap)
+        config.write(
+            lambda state, w: state.absorb(state.set("k", 1, stamp=w.stamp(), sequence=w.sequence))
+        )
+        await here.wait_converged(receipt, timeout_s=10)
+
+        assert receipt.is_new
+        assert "x" in there.document("tags", ORSet).state
+        assert there.document("config", LWWMap).state.get("k") == 1
