@@ -134,3 +134,8 @@ async def test_a_change_that_was_made_in_place_travels_too() -> None:
         assert receipt.is_new
         assert "x" in there.document("tags", ORSet).state
         assert there.document("config", LWWMap).state.get("k") == 1
+
+
+def test_a_map_of_a_type_with_its_elements_is_that_of_the_type() -> None:
+    """So that a field has a default that a type checker knows all of."""
+    assert ORMap.of(ORSet[str]) is ORMap.of(ORSet)

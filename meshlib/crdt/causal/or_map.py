@@ -9,7 +9,7 @@ Source: Almeida, Shoker, Baquero, "Delta state replicated data types", 2018, sec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast, get_args, overload
 
 from meshlib.arguments import check_kind, with_article
 from meshlib.clock import Stamp
@@ -68,6 +68,8 @@ class ORMap(DottedState, Generic[K, V]):
         Raises:
             InvalidTypeError: the type is not a registered lattice.
         """
+        if get_args(value_type):  # `ORSet[str]`, of which the parameter is for type checkers
+            value_type = lattice_class(value_type)
         check_kind("the type of a map's values", value_type, type, wanted="a class")
         if issubclass(value_type, Embedded):
             value_type = value_type.lattice_type
