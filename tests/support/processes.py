@@ -32,10 +32,15 @@ class Cluster:
         self.wait_until(lambda: node.get("/mesh/status") is not None, f"{node.name} answers")
 
     def await_all_alive(self) -> None:
-        """Wait until each node sees all three Alive."""
+        """Wait until each node sees all three Alive, and is ready: before, it decides nothing."""
         for node in self.nodes:
             self.wait_until(
                 partial(lambda node: self.alive_count(node) == 3, node), f"{node.name} sees 3"
+            )
+        for node in self.nodes:
+            self.wait_until(
+                partial(lambda node: node.get("/readyz") is not None, node),
+                f"{node.name} is ready",
             )
 
     @staticmethod
