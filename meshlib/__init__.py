@@ -59,8 +59,9 @@ Rooms, from the top of the house down; each imports only what stands below it
     prefix/, ring.py    the radix tree, the block index, the hash ring; usable on their own
     clock.py, codec.py, identity.py, reading.py
                         hybrid and monotonic time, canonical bytes, who a node is, what a peer sent
-    errors.py, arguments.py, limits.py, hashing.py
-                        every error, checks of what callers pass, every bound, stable hashes
+    errors.py, arguments.py, invariants.py, limits.py, hashing.py
+                        every error, checks of what callers pass and of what parts keep, every
+                        bound, stable hashes
 
 What is seldom written down, such as the words that an answer holds, is imported from its room:
 `from meshlib.routing import RouteReason`. The names above are imported on first use, so that

@@ -22,17 +22,20 @@
     │   ├── ClusterMismatch        a frame of another cluster
     │   ├── LimitExceeded          more than one of `meshlib.limits` allows
     │   └── ClockSkewError         a timestamp too far ahead of this node's clock
-    └── InternalError              a broken invariant of this package: please report it
+    └── InternalError              a fault of this package: please report it
+        └── BrokenInvariant        a part of a node is in a state that it can never be in
 
 Errors carry typed fields; `reason` is a `RejectReason` and doubles as the label of a metric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Final
 
 __all__ = [
+    "BrokenInvariant",
     "ClockSkewError",
     "ClusterMismatch",
     "ConfigError",
@@ -59,6 +62,9 @@ __all__ = [
     "VersionMismatch",
     "check_several",
 ]
+
+_DUMP_MAX: Final = 4096
+"""Characters of a broken state that a message shows."""
 
 
 class RejectReason(StrEnum):
@@ -306,6 +312,25 @@ class ClockSkewError(RemoteError):
 
 class InternalError(MeshError):
     """A broken invariant of this package. Please report it, with the state it shows."""
+
+
+class BrokenInvariant(InternalError):  # noqa: N818 - what was found
+    """A part of a node is in a state that it can never be in.
+
+    Args:
+        part: which one.
+        what: what does not hold.
+        state: all that it keeps, by name. The message shows the beginning of it.
+    """
+
+    def __init__(self, part: str, what: str, *, state: Mapping[str, object]) -> None:
+        dump = repr(dict(state))
+        if len(dump) > _DUMP_MAX:
+            dump = f"{dump[:_DUMP_MAX]}..."
+        super().__init__(f"{part}: {what}; {dump}")
+        self.part = part
+        self.what = what
+        self.state = state
 
 
 def check_several(what: str, values: object) -> None:

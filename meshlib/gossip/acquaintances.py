@@ -7,10 +7,11 @@ a member goes when it begins again; the rest when it is forgotten for good.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from meshlib.gossip.entries.beginning import Beginning
+from meshlib.invariants import require
 
 __all__ = ["Acquaintances", "Keeper"]
 
@@ -64,3 +65,11 @@ class Acquaintances:
             return []
         met, self._met = list(self._met), {}
         return met
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show whom this node has met and not greeted yet."""
+        return {"met": tuple(self._met), "has_met": self._beginning.has_met}
+
+    def _check(self) -> None:
+        """Assert that whoever was met counts as met."""
+        require(self, not self._met or self._beginning.has_met, "somebody was met, and nobody")

@@ -34,6 +34,7 @@ from meshlib.gossip.messages.kinds import (
 )
 from meshlib.gossip.parts import Parts
 from meshlib.gossip.timers import Timer, TimerKind
+from meshlib.invariants import require
 from meshlib.limits import EVENTS_QUEUED_MAX
 
 __all__ = ["FROM_ANYONE", "Dispatch"]
@@ -150,3 +151,11 @@ class Dispatch:
         """Keep part of a volatile document for whoever drives this engine; bounded."""
         if len(self._volatile) < EVENTS_QUEUED_MAX:
             self._volatile.append((header.name, message.document, message.payload))
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show how many volatile messages wait."""
+        return {"volatile_count": len(self._volatile)}
+
+    def _check(self) -> None:
+        """Assert that no more wait than may."""
+        require(self, len(self._volatile) <= EVENTS_QUEUED_MAX, "too many volatile messages wait")

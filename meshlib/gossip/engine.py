@@ -11,7 +11,7 @@ Contract, which everything that drives an engine relies on:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from meshlib.errors import RejectReason, RemoteError, VersionMismatch
 from meshlib.gossip.config import GossipConfig
@@ -23,6 +23,7 @@ from meshlib.gossip.messages.kinds import VolatileMessage
 from meshlib.gossip.outbox import Packet
 from meshlib.gossip.parts import Parts
 from meshlib.gossip.reports import Counters
+from meshlib.invariants import Diagnostics, Inspectable, check_parts
 from meshlib.membership import MemberRecord, PartitionDetector, PartitionView, TopologyManager
 from meshlib.replication import Replica, ReplicaState, StabilityTracker
 
@@ -69,6 +70,7 @@ class Engine:
             now=now,
         )
         self._dispatch = Dispatch(self._parts)
+        self._inspected: tuple[Mapping[str, Inspectable], Mapping[str, Inspectable]] | None = None
         self._message_handlers = self._dispatch.message_handlers
 
     # What the driver calls
@@ -355,6 +357,18 @@ class Engine:
             # Whatever is overdue now is done by the timer that follows, without accusing.
             self._dispatch.run_due(now)
 
-    def _check(self) -> None:
-        """Assert the invariants of everything inside."""
-        self._parts._check()  # noqa: SLF001 - invariants reach inside on purpose
+    def diagnostics(self) -> Diagnostics:
+        """Show what every part keeps, by its name: see `MeshNode.diagnostics`."""
+        return Diagnostics(self._inspectable())
+
+    def _inspectable(self) -> Mapping[str, Inspectable]:
+        of_replica = self._parts.replica.inspectable()
+        known = self._inspected
+        if known is None or known[0] is not of_replica:
+            found = {**self._parts.inspectable(), **of_replica, "dispatch": self._dispatch}
+            known = self._inspected = of_replica, found
+        return known[1]
+
+    def _check(self, turn: int | None = None) -> None:
+        """Assert the invariants of everything inside, or of one part in its turn."""
+        check_parts(self._inspectable(), turn=turn)

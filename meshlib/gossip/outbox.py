@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from attrs import frozen
 
@@ -13,6 +15,7 @@ from meshlib.gossip.messages.kinds import Message
 from meshlib.gossip.reports import Counters, EventQueue
 from meshlib.gossip.speech import Speech
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.limits import PEER_QUEUE_BYTES_MAX
 
 __all__ = ["Outbox", "Packet"]
@@ -115,3 +118,24 @@ class Outbox:
         """Count and tell: what the message carried will not arrive by trying again."""
         self._counters.messages_unsendable += 1
         self._events.emit(MessageUnsendable(destination=destination, size=size))
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show how much waits, for whom."""
+        return {
+            "bytes": MappingProxyType(self._bytes),
+            "message_counts": {
+                (address, dialect.version): len(messages)
+                for (address, dialect), messages in self._waiting.items()
+            },
+            "dropped_count": self.dropped_count,
+        }
+
+    def _check(self) -> None:
+        """Assert that what waits for each destination is what is counted, and has a bound."""
+        sizes: dict[str, int] = {}
+        for (address, _), messages in self._waiting.items():
+            require(self, messages, "an empty queue is kept")
+            sizes[address] = sizes.get(address, 0) + sum(map(len, messages))
+        require(self, sizes == self._bytes, "the bytes of a queue are miscounted")
+        is_within = all(size <= PEER_QUEUE_BYTES_MAX for size in sizes.values())
+        require(self, is_within, "a queue is over its limit")

@@ -7,6 +7,7 @@ and none of those after it.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from meshlib.gossip.acquaintances import Acquaintances
 from meshlib.gossip.config import GossipConfig
@@ -30,6 +31,7 @@ from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.timers import TimerQueue
 from meshlib.gossip.upkeep import Upkeep
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import Inspectable
 from meshlib.membership import MemberRecord, TopologyManager
 from meshlib.replication import Replica, StabilityTracker
 
@@ -160,10 +162,16 @@ class Parts:
         self.dialler.start(now)
         self.anti_entropy.start(now)
 
-    def _check(self) -> None:
-        """Assert the invariants of every part."""
-        self.roster._check()  # noqa: SLF001 - invariants reach inside on purpose
-        self.speech._check()  # noqa: SLF001 - likewise
-        self.admission._check()  # noqa: SLF001 - likewise
-        self.beginning._check()  # noqa: SLF001 - likewise
-        self.replica._check()  # noqa: SLF001 - likewise
+    def inspectable(self) -> Mapping[str, Inspectable]:
+        """Return every part that keeps something, the replica's included, by name."""
+        return {
+            "members": self.view.members, "view": self.view, "timers": self.timers,
+            "events": self.events, "outbox": self.outbox, "lost_addresses": self.lost,
+            "tables": self.tables, "speech": self.speech, "failure_detector": self.detector,
+            "news": self.news, "dialler": self.dialler, "claims": self.claims,
+            "dissemination": self.dissemination, "beginning": self.beginning,
+            "state_transfer": self.transfer, "anti_entropy": self.anti_entropy,
+            "acquaintances": self.acquaintances, "own_record": self.own, "roster": self.roster,
+            "admission": self.admission, "handover": self.handover, "upkeep": self.upkeep,
+            "stability": self.tracker, **self.replica.inspectable(),
+        }  # fmt: skip

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import define
 
 from meshlib.gossip.events import Event
+from meshlib.invariants import require
 from meshlib.limits import EVENTS_QUEUED_MAX
 
 __all__ = ["Counters", "EventQueue"]
@@ -70,3 +73,11 @@ class EventQueue:
         events = list(self._waiting)
         self._waiting.clear()
         return events
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show how many events wait."""
+        return {"count": len(self._waiting), "dropped_count": self._counters.events_dropped}
+
+    def _check(self) -> None:
+        """Assert that no more wait than may."""
+        require(self, len(self._waiting) <= EVENTS_QUEUED_MAX, "too many events wait")

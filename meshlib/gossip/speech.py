@@ -12,11 +12,13 @@ Rules this file owns:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from meshlib.gossip.messages.dialects import DIALECTS, Dialect
 from meshlib.gossip.messages.kinds import JoinRequest, Message
+from meshlib.invariants import require
 from meshlib.limits import MEMBERS_MAX
 from meshlib.membership import MemberRecord, MemberTable
 
@@ -171,8 +173,18 @@ class Speech:
             if now - at < REFUSED_KEPT_S
         ]
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what is spoken, what others speak, and who was refused."""
+        return {
+            "formats": self.formats,
+            "spoken": self.spoken,
+            "heard": MappingProxyType(self._heard),
+            "refused": MappingProxyType(self._refused),
+        }
+
     def _check(self) -> None:
         """Assert the invariants of what is spoken."""
-        assert self._oldest <= self.spoken <= self._newest, (self.formats, self.spoken)
-        assert len(self._heard) <= MEMBERS_MAX
-        assert len(self._refused) <= REFUSED_MAX
+        is_known = self._oldest <= self.spoken <= self._newest
+        require(self, is_known, "a format is spoken that this node does not know")
+        require(self, len(self._heard) <= MEMBERS_MAX, "too many addresses were heard")
+        require(self, len(self._refused) <= REFUSED_MAX, "too many refused peers are kept")

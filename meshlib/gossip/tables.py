@@ -7,6 +7,8 @@ that is on its way would make any two of them differ.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from meshlib.codec import pack
 from meshlib.gossip.config import GossipConfig
@@ -14,6 +16,7 @@ from meshlib.gossip.messages.kinds import table_pages
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.view import MembershipView
 from meshlib.hashing import hash64
+from meshlib.invariants import require
 
 __all__ = ["TableComparison"]
 
@@ -50,13 +53,16 @@ class TableComparison:
             return 0
         members = self._view.members
         if self._revision != members.revision:
-            rows = [
-                (member.name, member.incarnation, member.status.value, member.version)
-                for member in members.reachable()
-            ]
-            self._hash = hash64(pack(rows)) or 1
+            self._hash = self._hash_now()
             self._revision = members.revision
         return self._hash
+
+    def _hash_now(self) -> int:
+        rows = [
+            (member.name, member.incarnation, member.status.value, member.version)
+            for member in self._view.members.reachable()
+        ]
+        return hash64(pack(rows)) or 1
 
     def compare(self, their_hash: int, address: str, now: float) -> None:
         """Send the whole table to a peer whose quiet table differs from this quiet one."""
@@ -68,3 +74,12 @@ class TableComparison:
         """Send all that is known of the members, in as many messages as it takes. O(members)."""
         for page in table_pages(self._view.members, bytes_max=self._config.packet_bytes_max):
             self._outbox.send(address, page)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show the hash that others are told, and of which table it is."""
+        return {"hash": self._hash, "revision": self._revision, "changed_at": self._changed_at}
+
+    def _check(self) -> None:
+        """Assert that the hash is that of the table."""
+        if self._revision == self._view.members.revision:
+            require(self, self._hash == self._hash_now(), "the hash is not that of the table")

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from attrs import frozen
+
+from meshlib.invariants import require
 
 __all__ = ["Timer", "TimerKind", "TimerQueue", "jittered"]
 
@@ -86,6 +90,23 @@ class TimerQueue:
         if self._heap and self._heap[0][0] <= now:
             return heapq.heappop(self._heap)[2]
         return None
+
+    def of(self, kind: TimerKind) -> list[Timer]:
+        """Return the timers of a kind that are set, in no order. O(timers)."""
+        return [timer for _, _, timer in self._heap if timer.kind is kind]
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what is due, and when."""
+        return {"now": self.now, "count": len(self._heap), "set": tuple(self._heap)}
+
+    def _check(self) -> None:
+        """Assert that the earliest deadline is found first, and that each has one place."""
+        heap = self._heap
+        is_in_order = all(heap[(n - 1) // 2] <= heap[n] for n in range(1, len(heap)))
+        require(self, is_in_order, "the earliest is not first")
+        orders = {order for _, order, _ in heap}
+        require(self, len(orders) == len(heap), "two timers have one place")
+        require(self, not heap or max(orders) <= self._order, "a timer is from the future")
 
 
 def jittered(duration_s: float, rng: random.Random) -> float:

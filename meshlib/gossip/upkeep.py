@@ -10,6 +10,9 @@ Rules this file owns:
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.anti_entropy import AntiEntropy
@@ -23,6 +26,7 @@ from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId, actor_id
+from meshlib.invariants import require
 from meshlib.membership import MemberStatus
 from meshlib.replication import (
     ActorForgotten,
@@ -170,3 +174,17 @@ class Upkeep:
         replica.write_late()
         self._forget_writers(now)
         self._timers.set(now + MAINTENANCE_S, Timer(TimerKind.MAINTENANCE))
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show since when this node runs, whom it heard when, and whose writers are gone."""
+        return {
+            "started": self._started,
+            "heard_at": self._heard_at,
+            "orphans": MappingProxyType(self._orphans),
+        }
+
+    def _check(self) -> None:
+        """Assert that maintenance goes on, once, and that this node is not among the gone."""
+        rounds = self._timers.of(TimerKind.MAINTENANCE)
+        require(self, len(rounds) == 1, "maintenance is not due once")
+        require(self, self._view.actor not in self._orphans, "this node's writer counts as gone")

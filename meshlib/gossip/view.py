@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
 
 from meshlib.identity import ActorId
-from meshlib.membership import MemberRecord, MemberTable, TopologyManager, next_version
+from meshlib.invariants import require
+from meshlib.membership import (
+    MemberRecord,
+    MemberStatus,
+    MemberTable,
+    TopologyManager,
+    next_version,
+)
 
 __all__ = ["MembershipView"]
 
@@ -102,3 +110,29 @@ class MembershipView:
         self.record = evolve(self.record, version=next_version(version), **changes)
         self.members.apply(self.record, now=now)
         return self.record
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show this node's record, and whom it talks to."""
+        return {
+            "record": self.record,
+            "is_draining": self.is_draining,
+            "is_leaving": self.is_leaving,
+            "is_full_mesh": self.is_full_mesh(),
+            "neighbours": self.neighbours(),
+            "push_targets": self.push_targets(),
+        }
+
+    def _check(self) -> None:
+        """Assert that the table has this node, and that what is remembered of it is so."""
+        members, name = self.members, self.name
+        require(self, members.get(name) == self.record, "the table has another record of this node")
+        is_right = self.is_leaving or self.record.status is MemberStatus.ALIVE
+        require(self, is_right, "this node takes itself for gone")
+        peers = tuple(m for m in members if m.is_reachable and m.name != name)
+        require(self, self.peers() == peers, "the peers are not those of the table")
+        names = tuple(member.name for member in peers)
+        require(self, self.peer_names() == names, "the names are not those of the peers")
+        linked = {*self.neighbours(), *self.push_targets()}
+        require(self, linked <= set(names), "a neighbour is no peer")
+        is_whole = not self.is_full_mesh() or linked == set(names)
+        require(self, is_whole, "in a full mesh not everybody is a neighbour")

@@ -10,13 +10,16 @@ Source: Das, Gupta, Motivala, "SWIM", DSN 2002, section 4.2, with Down kept apar
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
 from attrs import evolve, field, frozen
 from sortedcontainers import SortedDict
 
 from meshlib.identity import ActorId, NodeId
+from meshlib.invariants import require
 from meshlib.limits import FORMAT_MAX, FORMATS, MEMBERS_MAX
 
 __all__ = ["VERSION_MAX", "MemberRecord", "MemberStatus", "MemberTable", "next_version"]
@@ -290,21 +293,34 @@ class MemberTable:
     def _lower_peak(self) -> None:
         self._peak_count = max(self._reachable_count, self._peak_count - 1)
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show who is there, since when they are as they are, and who was forgotten."""
+        return {
+            "records": tuple(self._by_name.values()),
+            "since": MappingProxyType(self._since),
+            "forgotten": tuple(self._forgotten),
+            "peak_count": self._peak_count,
+        }
+
     def _check(self) -> None:
         """Assert the invariants of the table."""
-        assert len(self._by_name) <= self._members_max
-        assert set(self._since) == set(self._by_name)
-        assert len(self._forgotten) <= FORGOTTEN_MAX
+        require(self, len(self._by_name) <= self._members_max, "there are too many members")
+        require(self, set(self._since) == set(self._by_name), "a member is in no status")
+        require(self, len(self._forgotten) <= FORGOTTEN_MAX, "too many are known to be forgotten")
+        is_apart = not any(name in self._by_name for name in self._forgotten)
+        require(self, is_apart, "a member is there and forgotten")
         reachable = tuple(record for record in self._by_name.values() if record.is_reachable)
-        assert self.reachable() == reachable, (self._reachable, reachable)
-        assert self._reachable_count == len(reachable)
+        require(self, self.reachable() == reachable, "those in reach are not those of the table")
+        require(self, self._reachable_count == len(reachable), "those in reach are miscounted")
+        require(self, self._peak_count >= len(reachable), "more are in reach than ever were")
         counted = [
             (m.formats[1], m.is_reachable)
             for m in self._by_name.values()
             if m.status is not MemberStatus.LEAVING
         ]
-        assert self._newest_counts == {key: counted.count(key) for key in counted}
+        counts = {key: counted.count(key) for key in counted}
+        require(self, self._newest_counts == counts, "the newest formats are miscounted")
         for name, record in self._by_name.items():
-            assert record.name == name
-            assert record.version >= 1
-            assert len(record.actor) == 16
+            require(self, record.name == name, "a record is kept under another name")
+            require(self, record.version >= 1, "a record was never written")
+            require(self, len(record.actor) == 16, "a record has no writer")

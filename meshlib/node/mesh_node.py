@@ -19,6 +19,7 @@ from meshlib.crdt import Lattice
 from meshlib.errors import ConfigError, MemberInReachError, UnknownKeyError
 from meshlib.gossip import DIALECTS, Counters, Engine, Event, NodeState, Packet
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
+from meshlib.invariants import Diagnostics
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
 from meshlib.node.config import MeshConfig, check_own_address
 from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
@@ -292,6 +293,15 @@ class MeshNode:
         """Judge whether a majority is in reach, of those who were not written off. O(members)."""
         return self._engine.partition(is_written_off=self._written_off.__contains__)
 
+    def diagnostics(self) -> Diagnostics:
+        """Show what every part of membership and replication keeps, by the part's name. O(1).
+
+        For a person who looks for a fault, and for tests: what is in it may change with any
+        release. A part is read when it is asked for, and shows views of live state, which are to
+        be read at once. There are names, addresses and keys among them: none of it is for a log.
+        """
+        return self._engine.diagnostics()
+
     def note_problem(self, kind: str, text: str) -> None:
         """Have a problem of the driver's told by `health`, or no longer. O(1).
 
@@ -545,6 +555,10 @@ class MeshNode:
         """Whether nothing is known yet of others, who may be there and admit as well."""
         return self.state is NodeState.JOINING
 
-    def _check(self) -> None:
-        """Assert the invariants of everything inside."""
-        self._engine._check()  # noqa: SLF001 - invariants reach inside on purpose
+    def _check(self, turn: int | None = None) -> None:
+        """Assert the invariants of everything inside, or of one part in its turn.
+
+        Raises:
+            BrokenInvariant: one does not hold.
+        """
+        self._engine._check(turn)  # noqa: SLF001 - invariants reach inside on purpose

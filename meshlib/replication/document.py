@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Protocol, runtime_checkable
 
 from meshlib.clock import Stamp
@@ -19,6 +20,7 @@ from meshlib.errors import (
     UnknownKeyError,
 )
 from meshlib.identity import ActorId, check_name
+from meshlib.invariants import require
 from meshlib.limits import DOCUMENT_NAME_BYTES_MAX, DOCUMENTS_MAX
 from meshlib.replication.vector import marked_number
 
@@ -276,3 +278,23 @@ class DocumentTable:
         ):
             skipped.clear()
             del self._skipped[name]
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show which documents there are, of which type, and which lack an entry."""
+        return {
+            "tags": {name: document.tag for name, document in self._documents.items()},
+            "skipped": MappingProxyType(self._skipped),
+        }
+
+    def _check(self) -> None:
+        """Assert that documents are what they are called, and lack what the table says."""
+        require(self, len(self._documents) <= DOCUMENTS_MAX, "there are too many documents")
+        require(self, len(self._skipped) <= DOCUMENTS_MAX, "too many documents lack something")
+        require(self, all(self._skipped.values()), "a document is said to lack nothing")
+        for name, document in self._documents.items():
+            require(self, document.name == name, "a document is kept under another name")
+            is_right = registry.type_tag(document.state) == document.tag
+            require(self, is_right, "a document is of another type than its tag")
+            skipped = self._skipped.get(name)
+            is_known = skipped is None or document.skipped is skipped
+            require(self, is_known, "a document does not know what it lacks")

@@ -8,12 +8,14 @@ would hold up everything else that writer does, for ever, for one document's sak
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from meshlib.crdt import registry
 from meshlib.errors import ClockSkewError, LimitExceeded, RejectReason, RemoteError
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.limits import ACTORS_MAX
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import (
@@ -97,6 +99,9 @@ class Intake:
                 received.gaps.append(Gap(entry.actor, have + 1, entry.last))
         if received.new:
             self.shorten_log()
+        if self._held:
+            # Of whom nothing waits any more, for want of room or because a state brought it.
+            self._held.intersection_update(parts.gaps.actors())
         return received
 
     def shorten_log(self) -> None:
@@ -207,3 +212,25 @@ class Intake:
             )
         )
         return True
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show which entries were refused how often, and whose wait for this node's clock."""
+        return {
+            "rejections": MappingProxyType(self._rejections),
+            "held": frozenset(self._held),
+        }
+
+    def _check(self) -> None:
+        """Assert that what is counted has a bound, and that who is held up has entries waiting."""
+        parts = self._parts
+        require(self, len(self._rejections) <= REJECTIONS_KEPT_MAX, "too many refusals are counted")
+        limit = parts.config.rejections_max
+        is_within = all(0 < count < limit for count in self._rejections.values())
+        require(self, is_within, "an entry was refused too often and not passed over")
+        require(self, all(actor in parts.gaps for actor in self._held), "nothing of a writer waits")
+        for actor, ranges in parts.gaps.diagnostics()["ranges"].items():
+            is_foreign = actor != parts.actor and actor not in parts.vector.forgotten
+            require(self, is_foreign, "entries wait that are never absorbed")
+            have = parts.vector.get(actor)
+            is_ahead = all(last > have for _, last in ranges)
+            require(self, is_ahead, "an entry waits that is in the vector")

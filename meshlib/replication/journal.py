@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
+from meshlib.invariants import require
 from meshlib.replication.records import Change, ChangesDropped, ReplicaEvent
 
 __all__ = ["Journal", "QuietJournal"]
@@ -56,6 +59,19 @@ class Journal:
         drained = list(self._events)
         self._events.clear()
         return drained
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show how much waits to be told."""
+        return {
+            "change_count": len(self._changes),
+            "event_count": len(self._events),
+            "events_dropped": self.events_dropped,
+        }
+
+    def _check(self) -> None:
+        """Assert that no more waits than may."""
+        require(self, len(self._changes) <= self._changes_max, "too many changes wait")
+        require(self, len(self._events) <= self._events_max, "too many events wait")
 
 
 class QuietJournal(Journal):

@@ -14,10 +14,12 @@ tombstone, and what was removed has come back by a later write only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from meshlib.clock import Stamp
+from meshlib.invariants import require
 from meshlib.replication.document import HeldDocument
 
 __all__ = ["NEVER", "LateWrites", "Time"]
@@ -108,3 +110,19 @@ class LateWrites:
         for name, keys in found.items():
             for key in keys:
                 yield name, key
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show up to when removals were dropped, and which keys came late."""
+        return {
+            "horizon": self.horizon,
+            "waiting": MappingProxyType(self._found),
+            "postponed_count": self._postponed,
+        }
+
+    def _check(self) -> None:
+        """Assert that nothing is late while no removal was dropped, and nothing waits for ever."""
+        require(self, all(self._found.values()), "a document is kept without keys")
+        is_late = self.horizon != NEVER or not self._found
+        require(self, is_late, "a write is late for no removal")
+        require(self, self._found or not self._is_fresh, "nothing has come and is new")
+        require(self, 0 <= self._postponed <= POSTPONED_MAX, "late writes wait for ever")

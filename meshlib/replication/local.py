@@ -7,13 +7,14 @@ for that time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from meshlib.clock import HybridClock
 from meshlib.crdt import Lattice
 from meshlib.errors import StateError
 from meshlib.identity import ActorId
+from meshlib.invariants import Inspectable
 from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.intake import Intake
 from meshlib.replication.journal import Journal
@@ -49,6 +50,7 @@ class LocalReplica:
         journal = Journal(changes_max=self.config.changes_max, events_max=self.config.events_max)
         self._begin(Parts(actor, clock, self.config, journal, page_newest))
         self._served = self._parts
+        self._inspectable: tuple[Parts, OpenWrites, Mapping[str, Inspectable]] | None = None
         self._transfers = 0
         self._was_present = False
 

@@ -14,12 +14,14 @@ Source: causal stability (Baquero, Almeida, Shoker, "Pure operation-based replic
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from attrs import define, field
 
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.replication.vector import Vector, is_mark, marked_number
 
 __all__ = ["GracePeriod", "StabilityTracker"]
@@ -206,6 +208,27 @@ class StabilityTracker:
             self._settle(self._peers[name], our_vector)
         return _minimum([our_vector, *(self._peers[name].settled for name in members)])
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show the vectors that were heard, by the peer."""
+        return {"peers": MappingProxyType(self._peers)}
+
+    def _check(self) -> None:
+        """Assert that what is settled was reached, and that nothing heard has gone back."""
+        for peer in self._peers.values():
+            reached = peer.reached or {}
+            unmarked = {actor: marked_number(number) for actor, number in reached.items()}
+            require(self, peer.settled == unmarked, "what is settled is not what was reached")
+            is_caught_up = peer.newest is peer.reached
+            is_open = peer.waiting is not None
+            require(self, not (is_caught_up and is_open), "a vector is waited for and reached")
+            is_awaited = is_caught_up or is_open or not peer.newest
+            require(self, is_awaited, "a vector is neither reached nor waited for")
+            latest = peer.latest
+            is_kept = all(latest.get(a, 0) >= marked_number(n) for a, n in peer.newest.items())
+            require(self, is_kept, "a number that was heard has gone back")
+            is_unmarked = all(n > 0 and not is_mark(n) for n in latest.values())
+            require(self, is_unmarked, "a mark is taken for a number")
+
 
 class GracePeriod:
     """Tells what this node has had for some time, from samples of its vector.
@@ -238,3 +261,13 @@ class GracePeriod:
             samples.popleft()
         taken_at, sample = samples[0]
         return sample if now - taken_at >= self._grace_s else {}
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show when the vector was sampled."""
+        return {"grace_s": self._grace_s, "sampled_at": tuple(at for at, _ in self._samples)}
+
+    def _check(self) -> None:
+        """Assert that the samples are in order, and not too many."""
+        times = [at for at, _ in self._samples]
+        require(self, times == sorted(times), "the samples are out of order")
+        require(self, len(times) <= self.SAMPLES + 2, "too many samples are kept")

@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from meshlib.hashing import HASH64_MASK, hash64
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 
 __all__ = ["BASE", "Vector", "VersionVector", "is_mark", "marked_number", "vector_hash"]
 
@@ -193,3 +194,17 @@ class VersionVector:
         """Return the marks of those among some writers that were forgotten. O(those)."""
         forgotten = self.forgotten
         return {actor: MARK | forgotten[actor] for actor in actors if actor in forgotten}
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show the numbers, and those of forgotten writers."""
+        return {"numbers": self.view, "forgotten": MappingProxyType(self.forgotten)}
+
+    def _check(self) -> None:
+        """Assert that the hash is kept up, and that nobody is counted and forgotten."""
+        numbers, forgotten = self._numbers, self.forgotten
+        require(self, self.hash() == vector_hash(numbers), "the hash is not kept up")
+        is_plain = all(0 < n < MARK for n in (*numbers.values(), *forgotten.values()))
+        require(self, is_plain, "a number is none")
+        require(self, numbers.keys().isdisjoint(forgotten), "a writer is counted and forgotten")
+        require(self, len(forgotten) <= FORGOTTEN_MAX, "too many forgotten writers are kept")
+        require(self, BASE not in forgotten, "what forgotten writers left is forgotten")

@@ -6,7 +6,7 @@ vector counts a number only when its group is closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshlib.arguments import with_article
@@ -14,6 +14,7 @@ from meshlib.clock import HybridClock, Stamp
 from meshlib.crdt import Causal, CausalContext, Dot, join_all, registry
 from meshlib.errors import InvalidTypeError, LimitError
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.limits import ENTRY_BYTES_MAX
 from meshlib.replication.document import HeldDocument
 from meshlib.replication.parts import Parts
@@ -201,3 +202,22 @@ class OpenWrites:
         """Return the entries closed since the last call."""
         entries, self._unsent = self._unsent, []
         return entries
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show which numbers are reserved, and what is not sent yet."""
+        return {
+            "reserved": self.reserved,
+            "open": {name: group.sequence for name, group in self._groups.items()},
+            "unsent": [(entry.first, entry.last) for entry in self._unsent],
+        }
+
+    def _check(self) -> None:
+        """Assert that each reserved number is of one entry that is open, or in the vector."""
+        numbers = [group.sequence for group in self._groups.values()]
+        numbers += [entry.first for entry in self._full]
+        closed = self.reserved - len(numbers)
+        is_each_once = sorted(numbers) == list(range(closed + 1, self.reserved + 1))
+        require(self, is_each_once, "the open numbers are not the last that were reserved")
+        require(self, all(group.deltas for group in self._groups.values()), "a write is empty")
+        sent = [entry.first for entry in self._unsent]
+        require(self, sent == sorted(sent), "entries are sent out of order")

@@ -125,3 +125,12 @@ def test_whoever_can_forget_a_member_is_asked_to(node: MeshNode) -> None:
 
     assert len(able) > 5
     assert [name for name, part in able.items() if id(part) not in asked] == []
+
+
+def test_every_part_that_keeps_something_shows_and_checks_it(node: MeshNode) -> None:
+    """A new part of the engine is looked into like the others, or says that it keeps nothing."""
+    asked = {id(part) for part in node._engine._parts.inspectable().values()}
+    kept = {name for name, part in parts_of(node).items() if id(part) not in asked}
+
+    assert len(asked) > 30
+    assert kept == {"counters"}, "they only grow"

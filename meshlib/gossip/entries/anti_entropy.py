@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
@@ -31,6 +33,7 @@ from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue, jittered
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.membership import ProbeOrder
 from meshlib.replication import Replica, StabilityTracker, vector_hash
 
@@ -186,7 +189,7 @@ class AntiEntropy:
         if digest is not None:
             if digest == replica.content_digest():
                 self.diverged_from.pop(header.name, None)
-            else:
+            elif header.name in self._view.members:
                 self._on_divergence(header.name, now)
 
     def _on_divergence(self, name: str, now: float) -> None:
@@ -231,7 +234,9 @@ class AntiEntropy:
         *,
         is_partial: bool = False,
     ) -> None:
-        """Take note of what a peer says of itself."""
+        """Take note of what a peer says of itself; nothing is kept of who is no member."""
+        if header.name not in self._view.members:
+            return
         self._tracker.observe(
             header.name,
             vector,
@@ -270,7 +275,7 @@ class AntiEntropy:
             self._outbox.send(header.address, self._own_vector(peer_vector=vector, is_whole=True))
         elif message.wants_reply and not has_all:
             self._outbox.send(header.address, self._own_vector(peer_vector=vector))
-        if has_all and not lacks:
+        if has_all and not lacks and header.name in self._view.members:
             self._compared[header.name] = now
         self._beginning.check_goal(now)
 
@@ -310,7 +315,8 @@ class AntiEntropy:
             return False
         hashed = vector_hash(vector)
         was_told = self._told.get(name) == hashed
-        self._told[name] = hashed
+        if name in self._view.members:
+            self._told[name] = hashed
         return not was_told
 
     def _own_vector(
@@ -360,7 +366,7 @@ class AntiEntropy:
         self._catching_up.pop(header.name, None)
         for place, batch in enumerate(groups, 1):
             goes_on = place == len(groups) and not lacking.is_complete
-            if goes_on:
+            if goes_on and header.name in self._view.members:
                 # Other entries are acknowledged meanwhile; these are in when the last one is.
                 self._catching_up[header.name] = batch[-1].actor, batch[-1].last
             self._outbox.send(header.address, EntriesMessage(batch, goes_on))
@@ -392,3 +398,26 @@ class AntiEntropy:
         self._told.pop(name, None)
         self._compared.pop(name, None)
         self.diverged_from.pop(name, None)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show with whom vectors are compared, and whose content differs."""
+        return {
+            "round": self._round,
+            "catching_up": MappingProxyType(self._catching_up),
+            "told": MappingProxyType(self._told),
+            "compared": MappingProxyType(self._compared),
+            "diverged_from": MappingProxyType(self.diverged_from),
+            "diverged_at": self._diverged_at,
+        }
+
+    def _check(self) -> None:
+        """Assert that exchanges go on, one chain of them, and nothing is kept of who is gone."""
+        require(self, len(self._timers.of(TimerKind.EXCHANGE)) == 1, "no exchange is due, or two")
+        members = self._view.members
+        kept = {*self._catching_up, *self._told, *self._compared, *self.diverged_from}
+        kept.update(self._tracker.peers())
+        require(self, all(name in members for name in kept), "a member is gone and kept")
+        awaited = self._catching_up.values()
+        require(self, all(number > 0 for _, number in awaited), "a peer is to get to nothing")
+        times = self.diverged_from.values()
+        require(self, all(at <= self._diverged_at for at in times), "a difference is forgotten")

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
 from attrs import define
 
@@ -33,6 +35,7 @@ from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.membership import MemberRecord
 from meshlib.replication import Replica
 
@@ -402,8 +405,28 @@ class Beginning:
             )
         return self._header
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show whether this node is ready, what it waits for, and what others said."""
+        return {
+            "is_ready": self.is_ready,
+            "tells_ready": self.tells_ready,
+            "is_alone": self._is_alone,
+            "is_started": self._is_started,
+            "has_met": self.has_met,
+            "has_others": self._has_others,
+            "stored_at_ms": self.stored_at_ms,
+            "since": self._since,
+            "goal": self._goal,
+            "heard": MappingProxyType(self._heard),
+        }
+
     def _check(self) -> None:
         """Assert the invariants of readiness."""
-        assert self._goal is None or self.wants_goal, self._goal
-        assert self.tells_ready or not self._is_ready_told
-        assert len(self._heard) <= len(self._view.members), sorted(self._heard)
+        require(self, self._goal is None or self.wants_goal, "there is a goal, and none is wanted")
+        require(self, self.tells_ready or not self._is_ready_told, "ready is said too soon")
+        require(self, len(self._heard) <= len(self._view.members), "too many are heard")
+        looks = self._timers.of(TimerKind.BEGIN)
+        require(self, len(looks) == self._is_armed, "looking whether to begin is not due once")
+        is_going = self._view.is_draining or self._view.is_leaving
+        waits = self._is_started and self.wants_goal and not is_going
+        require(self, self._is_armed or not waits, "it is never looked whether to begin")

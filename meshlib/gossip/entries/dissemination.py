@@ -11,7 +11,9 @@ Rules this file owns:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from attrs import define
 
@@ -24,6 +26,7 @@ from meshlib.gossip.reports import Counters, EventQueue
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.replication import Gap, LogEntry, Received, Replica, StabilityTracker
 
 __all__ = ["Dissemination"]
@@ -358,3 +361,41 @@ class Dissemination:
         self._gaps.pop(name, None)
         self._pushed.pop(name, None)
         self._overdue.pop(name, None)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what was pushed and not acknowledged, what is asked for, and who is behind."""
+        return {
+            "gaps": MappingProxyType(self._gaps),
+            "pushed": MappingProxyType(self._pushed),
+            "overdue": MappingProxyType(self._overdue),
+            "owed": MappingProxyType(self._owed),
+            "behind": frozenset(self._behind),
+            "busy": frozenset(self._busy),
+            "is_push_armed": self._is_push_armed,
+        }
+
+    def _check(self) -> None:
+        """Assert that nothing is kept of who is gone, and that what waits has its timer."""
+        members, timers = self._view.members, self._timers
+        kept = {*self._behind, *self._pushed, *self._overdue}
+        require(self, all(name in members for name in kept), "a member is gone and kept")
+        pushes = len(timers.of(TimerKind.PUSH))
+        require(self, pushes == self._is_push_armed, "pushing again is not due once")
+        waits = self._pushed or self._overdue
+        require(self, self._is_push_armed or not waits, "what was pushed is never looked at again")
+        for pushed in self._ranges():
+            require(self, 0 < pushed.first <= pushed.last, "what was pushed is no range")
+            is_within = 0 <= pushed.push_count <= len(PUSH_WAITS) and pushed.wait >= 0
+            require(self, is_within, "something was pushed too often")
+        asked = {timer.key for timer in timers.of(TimerKind.GAP)}
+        for name, gaps in self._gaps.items():
+            require(self, 0 < len(gaps) <= GAPS_MAX, "no gaps are asked for, or too many")
+            require(self, name in asked, "a gap is never asked for")
+            is_right = all(0 < first <= last for first, last in gaps.values())
+            require(self, is_right, "a gap is no range")
+        told = {timer.key for timer in timers.of(TimerKind.ACKNOWLEDGE)}
+        require(self, self._owed.keys() <= told, "an acknowledgement is never sent")
+
+    def _ranges(self) -> Iterator[_Pushed]:
+        for waiting in (*self._pushed.values(), *self._overdue.values()):
+            yield from waiting.values()

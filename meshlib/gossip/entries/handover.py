@@ -7,6 +7,10 @@ that leave at once do not count on each other. How long it waits at most is for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from meshlib.gossip.entries.anti_entropy import AntiEntropy
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.events import LeaveDelayed
@@ -14,6 +18,7 @@ from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.replication import Replica, StabilityTracker
 
 __all__ = ["Handover"]
@@ -117,3 +122,19 @@ class Handover:
                 vector = self._tracker.vector(member.name) or {}
                 self._owed = {a: n for a, n in self._owed.items() if vector.get(a, 0) < n}
         return waiting
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what is to be left behind, and since when."""
+        return {
+            "owed": MappingProxyType(self._owed),
+            "since": self._since,
+            "is_noted": self._is_noted,
+            "is_told": self._is_told,
+        }
+
+    def _check(self) -> None:
+        """Assert that only who leaves has something to leave behind."""
+        view = self._view
+        is_going = view.is_draining or view.is_leaving
+        require(self, is_going or not self._owed, "a node that stays has something to leave behind")
+        require(self, all(n > 0 for n in self._owed.values()), "nothing is to be left behind")

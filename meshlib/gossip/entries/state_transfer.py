@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import define, field
 
@@ -30,6 +32,7 @@ from meshlib.gossip.reports import Counters, EventQueue
 from meshlib.gossip.speech import Speech
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.limits import TRANSFER_PAGE_BYTES_MAX
 from meshlib.replication import Replica, TransferPage, TransferPages
 
@@ -125,6 +128,8 @@ class StateTransfer:
     def request(self, name: str, now: float, *, is_repair: bool = False) -> None:
         """Ask for a peer's state, unless one is coming in or has just come.
 
+        Who is no member cannot be asked: waiting for its answer would only keep others from it.
+
         Args:
             name: the peer.
             now: monotonic seconds.
@@ -132,6 +137,8 @@ class StateTransfer:
                 come, what the vectors count included.
         """
         if self._incoming is not None or now < self._next_transfer_at:
+            return
+        if name not in self._view.members:
             return
         incoming = self._incoming = _Incoming(self._rng.getrandbits(48), name, is_repair)
         self._ask_for_page(incoming, now)
@@ -297,3 +304,37 @@ class StateTransfer:
         self._outgoing.pop(name, None)
         if self._incoming is not None and self._incoming.peer == name:
             self._incoming = None
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show which states are on their way, in and out."""
+        return {
+            "incoming": self._incoming,
+            "outgoing": {
+                name: (outgoing.session, outgoing.index, outgoing.given_up_at)
+                for name, outgoing in self._outgoing.items()
+            },
+            "next_transfer_at": self._next_transfer_at,
+        }
+
+    def _check(self) -> None:
+        """Assert that each transfer is with a member, ends some time, and has its vector last."""
+        members, incoming = self._view.members, self._incoming
+        if incoming is not None:
+            require(self, incoming.peer in members, "a state comes from who is gone")
+            is_within = 0 <= incoming.tries <= TRANSFER_TRIES_MAX and incoming.next_index >= 0
+            require(self, is_within, "a page was asked for too often")
+            timer = Timer(TimerKind.TRANSFER_IN, incoming.peer, incoming.session)
+            is_armed = timer in self._timers.of(TimerKind.TRANSFER_IN)
+            require(self, is_armed, "a page is never asked for again")
+        ends = self._timers.of(TimerKind.TRANSFER_OUT) if self._outgoing else []
+        for name, outgoing in self._outgoing.items():
+            is_armed = Timer(TimerKind.TRANSFER_OUT, name, outgoing.session) in ends
+            require(self, is_armed, "a transfer is never given up")
+            page = outgoing.current
+            is_sent = page is not None and outgoing.index >= 0
+            require(self, is_sent, "a transfer has begun without a page")
+            if page is not None:
+                is_its_own = (page.session, page.index) == (outgoing.session, outgoing.index)
+                require(self, is_its_own, "a page is not that of its transfer")
+                is_last = outgoing.following is None
+                require(self, (page.vector is not None) == is_last, "a vector is not with the end")

@@ -8,6 +8,9 @@ name asks that one, and loses its name only to an answer.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from attrs import define, evolve
 
@@ -17,6 +20,7 @@ from meshlib.gossip.messages.kinds import PingRequest
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.membership import MemberRecord
 
 __all__ = ["Claim", "NameClaims"]
@@ -118,7 +122,15 @@ class NameClaims:
         """Drop every open question: this node was stopped, and silence proves nothing."""
         self._claims.clear()
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show whose claims are being verified."""
+        return {"claims": MappingProxyType(self._claims)}
+
     def _check(self) -> None:
         """Assert the invariants of the claims."""
-        assert len(self._claims) <= CLAIMS_MAX
-        assert all(name == claim.claimant.name for name, claim in self._claims.items())
+        require(self, len(self._claims) <= CLAIMS_MAX, "too many claims are verified")
+        ends = self._timers.of(TimerKind.CLAIM) if self._claims else []
+        for name, claim in self._claims.items():
+            require(self, name == claim.claimant.name, "a claim is kept under another's name")
+            is_armed = Timer(TimerKind.CLAIM, name, claim.sequence) in ends
+            require(self, is_armed, "a claim is never given up")

@@ -7,7 +7,8 @@ the cluster.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from meshlib.errors import check_several
 from meshlib.gossip.config import GossipConfig
@@ -15,6 +16,7 @@ from meshlib.gossip.messages.kinds import JoinRequest
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue, jittered
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.membership import MemberStatus
 
 __all__ = ["Dialler"]
@@ -108,3 +110,16 @@ class Dialler:
             # Each of n nodes with probability 1/n: one dial for a target in each interval.
             if self._rng.random() * (len(peers) + 1) < 1:
                 self._outbox.send(address, JoinRequest(self._view.record))
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show the seeds, and whether they are being asked to let this node in."""
+        return {"seeds": self.seeds, "is_join_armed": self._is_join_armed}
+
+    def _check(self) -> None:
+        """Assert that each chain of dials goes on, and goes on once."""
+        timers = self._timers
+        require(self, len(timers.of(TimerKind.HEAL)) == 1, "no healing dial is due, or two")
+        joins = len(timers.of(TimerKind.JOIN))
+        require(self, joins == self._is_join_armed, "asking to be let in is not due once")
+        require(self, len(set(self.seeds)) == len(self.seeds), "a seed is dialled twice")
+        require(self, self._view.record.address not in self.seeds, "this node dials itself")

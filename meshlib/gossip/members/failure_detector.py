@@ -15,6 +15,9 @@ Source: SWIM (DSN 2002); Lifeguard (2017): local health, nacks, buddy, dynamic s
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -33,6 +36,7 @@ from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.reports import Counters, EventQueue
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.membership import (
     LocalHealth,
     MemberRecord,
@@ -392,9 +396,39 @@ class FailureDetector:
             self._arm(name, suspicion)
         self._events.emit(LocalPause(late_s=late_s))
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show who is probed and suspected, for whom others are probed, and how well this is."""
+        return {
+            "probes": MappingProxyType(self._probes),
+            "probed": MappingProxyType(self._probed),
+            "relays": MappingProxyType(self._relays),
+            "suspicions": MappingProxyType(self._suspicions),
+            "health_score": self.health.score,
+            "probe_timeout_s": self.round_trips.timeout_s(),
+        }
+
     def _check(self) -> None:
         """Assert the invariants of the detector."""
-        assert len(self._relays) <= RELAYS_MAX
-        assert set(self._probed.values()) <= set(self._probes)
+        timers, members = self._timers, self._view.members
+        require(self, len(timers.of(TimerKind.PROBE)) == 1, "no probe is due, or two")
+        require(self, len(self._relays) <= RELAYS_MAX, "too many probes are made for others")
+        relayed = {timer.token for timer in timers.of(TimerKind.RELAY)}
+        require(self, self._relays.keys() <= relayed, "a probe for another never ends")
+        targets = {probe.target: sequence for sequence, probe in self._probes.items()}
+        is_one_each = targets == self._probed and len(targets) == len(self._probes)
+        require(self, is_one_each, "a member is probed twice, or by nothing")
+        require(self, all(name in members for name in targets), "who is gone is probed")
+        finals = {timer.token for timer in timers.of(TimerKind.PROBE_FINAL)}
+        require(self, self._probes.keys() <= finals, "a probe never ends")
+        suspected = {m.name: m for m in members if m.status is MemberStatus.SUSPECTED}
+        is_same = suspected.keys() == self._suspicions.keys()
+        require(self, is_same, "who is suspected in the table is not, or another one is")
+        ends = timers.of(TimerKind.SUSPICION) if suspected else []
         for name, suspicion in self._suspicions.items():
-            assert suspicion.confirmation_count <= max(0, suspicion.confirmations_wanted), name
+            count = suspicion.confirmation_count
+            is_within = count <= max(0, suspicion.confirmations_wanted)
+            require(self, is_within, "a suspicion is confirmed too often")
+            is_its_own = suspicion.incarnation == suspected[name].incarnation
+            require(self, is_its_own, "a suspicion is of another incarnation")
+            timer = Timer(TimerKind.SUSPICION, name, suspicion.token)
+            require(self, timer in ends, "a suspicion never runs out")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from meshlib.invariants import require
 from meshlib.limits import MEMBERS_MAX
 
 __all__ = ["LostAddresses"]
@@ -33,3 +37,12 @@ class LostAddresses:
         """Return the addresses that were lost and from where a frame came; drains."""
         addresses, self._heard_again = self._heard_again, {}
         return list(addresses)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show the addresses that could not be reached, and those heard again since."""
+        return {"lost": tuple(self._lost), "heard_again": tuple(self._heard_again)}
+
+    def _check(self) -> None:
+        """Assert that there are no more of them than may be."""
+        require(self, len(self._lost) <= MEMBERS_MAX, "too many addresses are lost")
+        require(self, len(self._heard_again) <= MEMBERS_MAX, "too many are heard again")

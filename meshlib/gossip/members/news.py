@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from attrs import define
 
@@ -17,6 +19,7 @@ from meshlib.gossip.messages.kinds import MemberNews, MemberUpdates
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.membership import MemberRecord, MemberStatus
 
 __all__ = ["NEWS_PER_MESSAGE_MAX", "NewsSpreader"]
@@ -117,3 +120,23 @@ class NewsSpreader:
         if self._broadcasts:
             self._is_gossip_armed = True
             self._timers.set(now + self._config.gossip_interval_s, Timer(TimerKind.GOSSIP))
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what is still to be said, and how often."""
+        return {
+            "broadcasts": MappingProxyType(self._broadcasts),
+            "is_gossip_armed": self._is_gossip_armed,
+        }
+
+    def _check(self) -> None:
+        """Assert that news is of members, no newer than the table, and goes on being said."""
+        rounds = len(self._timers.of(TimerKind.GOSSIP))
+        require(self, rounds == self._is_gossip_armed, "the next round of news is not due once")
+        is_heard = self._is_gossip_armed or not self._broadcasts
+        require(self, is_heard, "news is never said again")
+        for name, broadcast in self._broadcasts.items():
+            known, record = self._view.members.get(name), broadcast.news.record
+            require(self, record.name == name, "news is kept under another's name")
+            require(self, broadcast.sends_left >= 0, "news is kept that was said often enough")
+            is_known = known is not None and record.precedence() <= known.precedence()
+            require(self, is_known, "news is said of which the table knows nothing")

@@ -8,6 +8,9 @@ Rules this file owns:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from attrs import evolve
 
 from meshlib.gossip.events import NameConflict, Refuted
@@ -19,6 +22,7 @@ from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.reports import Counters, EventQueue
 from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.membership import LocalHealth, MemberRecord, MemberStatus
 
 __all__ = ["OwnRecord"]
@@ -122,10 +126,11 @@ class OwnRecord:
         for member in self._view.peers():
             self._outbox.send(member.address, MemberUpdates((MemberNews(record),)))
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what this node says of itself, and whether its name is another's."""
+        return {"record": self._view.record, "has_conflict": self.has_conflict}
+
     def _check(self) -> None:
-        """Assert that the table has the record, and what it says."""
-        view = self._view
-        own = view.members.get(view.name)
-        assert own is not None
-        assert own == view.record, (own, view.record)
-        assert view.is_leaving or own.status is MemberStatus.ALIVE, own
+        """Assert that the goodbye and what the record says agree."""
+        is_left = self._view.record.status is MemberStatus.LEAVING
+        require(self, is_left == self._view.is_leaving, "the record and the goodbye differ")

@@ -9,6 +9,10 @@ Rules this file owns:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from attrs import evolve
 
 from meshlib.gossip.acquaintances import Acquaintances
@@ -39,6 +43,7 @@ from meshlib.gossip.speech import Speech
 from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
 from meshlib.membership import MemberRecord, MemberStatus, next_version
 
 __all__ = ["Roster"]
@@ -288,8 +293,19 @@ class Roster:
         elif known.precedence() > sender.precedence():
             self._outbox.send(address, MemberUpdates((MemberNews(known, self._view.name),)))
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show who was given up by others and may refute it."""
+        return {"doubted": MappingProxyType(self._doubted), "has_joined": self.has_joined}
+
     def _check(self) -> None:
-        """Assert the invariants of the roster."""
-        self._own._check()  # noqa: SLF001 - invariants reach inside on purpose
-        self._view.members._check()  # noqa: SLF001 - likewise
-        self._detector._check()  # noqa: SLF001 - likewise
+        """Assert that who is gone is forgotten some time, and who is doubted is suspected."""
+        view = self._view
+        ends = self._timers.of(TimerKind.FORGET)
+        for member in view.members:
+            if member.name != view.name and not member.is_reachable:
+                timer = Timer(TimerKind.FORGET, member.name, member.incarnation)
+                require(self, timer in ends, "a member that is gone is never forgotten")
+        for name in self._doubted:
+            known = view.members.get(name)
+            is_suspected = known is not None and known.status is MemberStatus.SUSPECTED
+            require(self, is_suspected, "a member is doubted and not suspected")

@@ -7,11 +7,14 @@ asked for again.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from typing import Final
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Final
 
 from attrs import define, field
 
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.replication.entries.log import entry_bytes
 from meshlib.replication.records import Gap, LogEntry
 
@@ -132,3 +135,31 @@ class GapBuffer:
                 gaps.append(Gap(actor, have + 1, entry.first - 1))
             have = max(have, entry.last)
         return gaps
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what waits, by its writer."""
+        return {
+            "bytes": self._bytes,
+            "entry_count": len(self),
+            "ranges": {
+                actor: [(entry.first, entry.last) for entry in waiting.entries]
+                for actor, waiting in self._waiting.items()
+            },
+        }
+
+    def _check(self) -> None:
+        """Assert that what waits is in order, is counted right and is within its limits."""
+        total = 0
+        for actor, waiting in self._waiting.items():
+            firsts = [entry.first for entry in waiting.entries]
+            require(self, firsts, "a writer is kept without entries")
+            is_in_order = all(one < other for one, other in pairwise(firsts))
+            require(self, is_in_order, "entries are out of order, or twice")
+            is_its_own = all(entry.actor == actor for entry in waiting.entries)
+            require(self, is_its_own, "an entry is kept under another writer")
+            size = sum(map(entry_bytes, waiting.entries))
+            require(self, size == waiting.size, "a writer's bytes are miscounted")
+            require(self, size <= self._bytes_max // ACTOR_SHARE, "a writer has too large a share")
+            total += size
+        require(self, total == self._bytes, "the bytes are miscounted")
+        require(self, total <= self._bytes_max, "more waits than may")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Final
 
 from attrs import define, field
 
 from meshlib.crdt import absorb, registry
-from meshlib.errors import InternalError, MeshError
+from meshlib.errors import MeshError
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.limits import ENTRY_BYTES_MAX
 from meshlib.replication.records import Gap, Lacking, LogEntry
 
@@ -290,19 +293,35 @@ class ReplicationLog:
             chosen.append(entry)
         return Lacking(chosen, False, bool(chosen) and chosen[-1].last >= gap.last)
 
-    def check(self, vector: Mapping[ActorId, int], fail: Callable[[str], InternalError]) -> None:
+    def ends(self) -> dict[ActorId, int]:
+        """Return the number of each writer's last entry, or its mark. O(writers)."""
+        return {
+            actor: log.entries[-1].last if log.entries else log.trimmed
+            for actor, log in self._actors.items()
+        }
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show how much there is, and of each writer from where to where."""
+        return {
+            "bytes": self._bytes,
+            "document_bytes": MappingProxyType(self._document_bytes),
+            "trimmed": {actor: log.trimmed for actor, log in self._actors.items()},
+            "ends": self.ends(),
+        }
+
+    def _check(self) -> None:
         """Assert what this file promises."""
-        total = 0
-        for actor, log in self._actors.items():
+        sizes: dict[str, int] = {}
+        for log in self._actors.values():
             end = log.trimmed
-            if len(log.entries) != len(log.arrivals):
-                raise fail("the log's arrivals do not run beside its entries")
+            is_beside = len(log.entries) == len(log.arrivals)
+            require(self, is_beside, "the arrivals do not run beside the entries")
+            is_in_order = all(one < other for one, other in pairwise(log.arrivals))
+            require(self, is_in_order, "the arrivals are out of order")
             for entry in log.entries:
-                if entry.first > end + 1 or entry.last <= end:
-                    raise fail(f"the log has a hole or a step back at {entry.first}")
+                is_next = entry.first <= end + 1 and entry.last > end
+                require(self, is_next, "there is a hole or a step back")
                 end = entry.last
-                total += entry_bytes(entry)
-            if end != vector.get(actor, 0):
-                raise fail(f"the log ends at {end}, the vector at {vector.get(actor, 0)}")
-        if total != self._bytes or sum(self._document_bytes.values()) != total:
-            raise fail("the log's bytes are miscounted")
+                sizes[entry.document] = sizes.get(entry.document, 0) + entry_bytes(entry)
+        require(self, sum(sizes.values()) == self._bytes, "the bytes are miscounted")
+        require(self, sizes == self._document_bytes, "the bytes of a document are miscounted")

@@ -15,6 +15,8 @@ replicated set", 2012), with numbered entries in place of dots.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from attrs import define, field
@@ -23,6 +25,7 @@ from meshlib.clock import Stamp
 from meshlib.crdt import registry
 from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.limits import ACTORS_MAX
 from meshlib.replication.document import HeldDocument, latest_stamp
 from meshlib.replication.late_writes import Time
@@ -315,3 +318,28 @@ class Arrivals:
         else:
             parts.vector.set(actor, number)
             parts.log.skip_to(actor, number)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show how far the transfers that come in are, and what could not be read."""
+        return {
+            "arrivals": {
+                transfer: (arrival.next_index, arrival.is_last_in, tuple(arrival.documents))
+                for transfer, arrival in self._arrivals.items()
+            },
+            "refused": MappingProxyType(self._refused),
+        }
+
+    def _check(self) -> None:
+        """Assert that what is gathered is apart from what is held, and has a bound."""
+        require(self, len(self._arrivals) <= ARRIVALS_MAX, "too many transfers are gathered")
+        require(self, len(self._refused) <= DOCUMENTS_REFUSED_MAX, "too many refusals are counted")
+        held = {id(document.state) for document in self._parts.documents}
+        for arrival in self._arrivals.values():
+            is_whole = arrival.is_last_in or arrival.vector is None
+            require(self, is_whole, "a vector came before the last page")
+            for name, gathered in arrival.documents.items():
+                if gathered is not None:
+                    is_its_own = gathered.document.name == name
+                    require(self, is_its_own, "a document is gathered under another name")
+                    is_apart = id(gathered.document.state) not in held
+                    require(self, is_apart, "what is gathered is what is held")

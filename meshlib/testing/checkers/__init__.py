@@ -10,5 +10,5 @@ ledger.py        what was written to maps, and must be there at the end
 other_writes.py  the same of trees, counters and sets
 observer.py      the nodes' events, and what of them is interesting
 sometimes.py     counters of the interesting states
-inside.py        the one place that reads a node's private parts
+inside.py        what a node shows of itself by its diagnostics
 """

@@ -1,9 +1,7 @@
-"""The one place of the simulator that reads a node's private parts.
+"""What a checker needs to know of a node and a user does not, by `MeshNode.diagnostics`.
 
-The simulator changes none of them. What a checker needs and a user does not is read here, so
-that the node's public side stays small.
+The simulator reads no private part of a node, and changes none.
 """
-# ruff: noqa: SLF001 - see above
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from meshlib.codec import unpack
-from meshlib.errors import RemoteError
+from meshlib.errors import RemoteError, UnknownKeyError
 from meshlib.gossip import DIALECTS
 from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, decode_frame
 from meshlib.gossip.messages.kinds import ExchangeEqual, ExchangeRequest, VectorExchange
@@ -52,35 +50,35 @@ __all__ = [
 
 def log_bytes(node: Any) -> int:
     """Return what a node's log counts for."""
-    return int(node.replica._parts.log.bytes)
+    return int(node.diagnostics()["log"]["bytes"])
 
 
 def gap_bytes(node: Any) -> int:
     """Return what waits behind gaps, in bytes."""
-    return int(node.replica._parts.gaps.bytes)
+    return int(node.diagnostics()["gap_buffer"]["bytes"])
 
 
 def gap_count(node: Any) -> int:
     """Return how many entries wait behind gaps."""
-    return len(node.replica._parts.gaps)
+    return int(node.diagnostics()["gap_buffer"]["entry_count"])
 
 
 def dialled(node: Any) -> set[str]:
     """Return the addresses that a node dials for ever: Down members', and seeds' out of reach."""
     reached = {member.address for member in node.members() if member.is_reachable}
     down = {member.address for member in node.members() if member.status is MemberStatus.DOWN}
-    return (down | set(node._engine._parts.dialler.seeds)) - reached
+    return (down | set(node.diagnostics()["dialler"]["seeds"])) - reached
 
 
 def covered(node: Any) -> dict[Any, int]:
     """Return what a node has absorbed of each writer, those it has forgotten included."""
-    vector = node.replica._parts.vector
-    return {**vector.forgotten, **vector.view}
+    vector = node.diagnostics()["vector"]
+    return {**vector["forgotten"], **vector["numbers"]}
 
 
 def forgotten(node: Any) -> set[Any]:
     """Return the writers that a node has forgotten."""
-    return set(node.replica._parts.vector.forgotten)
+    return set(node.diagnostics()["vector"]["forgotten"])
 
 
 def covered_hash(node: Any) -> int:
@@ -90,21 +88,20 @@ def covered_hash(node: Any) -> int:
 
 def is_receiving_state(node: Any) -> bool:
     """Tell whether a state transfer is coming in."""
-    return bool(node._engine._parts.transfer.is_receiving)
+    return node.diagnostics()["state_transfer"]["incoming"] is not None
 
 
 def neighbour_actors(node: Any) -> set[Any] | None:
     """Return the writers of a node's neighbours; None in a full mesh."""
-    view = node._engine._parts.view
-    if view.is_full_mesh():
+    view = node.diagnostics()["view"]
+    if view["is_full_mesh"]:
         return None
-    members = (view.members.get(name) for name in view.neighbours())
-    return {member.actor for member in members if member is not None}
+    return {member.actor for member in node.members() if member.name in view["neighbours"]}
 
 
 def gap_actors(node: Any) -> set[Any]:
     """Return the writers whose entries wait behind gaps."""
-    return set(node.replica._parts.gaps.actors())
+    return set(node.diagnostics()["gap_buffer"]["ranges"])
 
 
 def packet_bytes_max(node: Any) -> int:
@@ -154,43 +151,45 @@ def message_count(frame: bytes) -> int:
 
 def tells_ready(node: Any) -> bool:
     """Tell whether peers may take a node's vector for what they wait for."""
-    return bool(node._engine._parts.beginning.tells_ready)
+    return bool(node.diagnostics()["beginning"]["tells_ready"])
 
 
 def stored_at_ms(node: Any) -> int:
     """Return of when the state is that a node began with; 0 when it began with nothing."""
-    return int(node._engine._parts.beginning.stored_at_ms)
+    return int(node.diagnostics()["beginning"]["stored_at_ms"])
 
 
 def timer_count(node: Any) -> int:
     """Return how many timers are set."""
-    return len(node._engine._parts.timers)
+    return int(node.diagnostics()["timers"]["count"])
 
 
 def is_to_be_written_again(node: Any, document: str, key: Any) -> bool:
     """Tell whether a write came late and waits for the rest of them: rule R4."""
-    return bool(node.replica._parts.late.waits(document, key))
+    return key in node.diagnostics()["late_writes"]["waiting"].get(document, ())
 
 
 def has_late_writes(node: Any) -> bool:
     """Tell whether any write waits so."""
-    return bool(node.replica._parts.late)
+    return bool(node.diagnostics()["late_writes"]["waiting"])
 
 
 def map_entries(state: Any) -> dict[Any, Any]:
-    """Return the entries of an `LWWMap`, tombstones included, in no order; not to be changed."""
-    return {key: state.entry(key) for key in state._entries}
+    """Return the entries of an `LWWMap`, tombstones included."""
+    return dict(state.entries())
 
 
 def entry_count(state: Any) -> int:
     """Return how many entries an `LWWMap` holds, tombstones included."""
-    return len(state._entries)
+    return len(state) + int(state.tombstone_count)
 
 
 def find_state(node: Any, document: str) -> Any:
     """Return the state that readers of a document are given; None when it is not open."""
-    found = node.replica._served.documents.find(document)
-    return None if found is None else found.state
+    try:
+        return node.replica.get(document)
+    except UnknownKeyError:
+        return None
 
 
 def tombstone_count(node: Any) -> int:
@@ -202,19 +201,20 @@ def tombstone_count(node: Any) -> int:
 
 def leftovers(node: Any) -> dict[str, int]:
     """Return what a node still has under way, by name; all zero once it has come to rest."""
-    parts = node._engine._parts
-    detector, spread = parts.detector, parts.dissemination
+    shown = node.diagnostics()
+    detector, spread = shown["failure_detector"], shown["dissemination"]
+    transfer = shown["state_transfer"]
     return {
-        "gap requests": len(spread._gaps),
-        "peers behind": len(spread._behind),
-        "pushes to repeat": len(spread._pushed) + len(spread._overdue),
-        "acknowledgements owed": len(spread._owed),
-        "suspicions": len(detector._suspicions),
-        "relayed probes": len(detector._relays),
-        "claims": len(parts.claims._claims),
-        "news to repeat": len(parts.news._broadcasts),
-        "state transfers in": int(parts.transfer.is_receiving),
-        "state transfers out": len(parts.transfer._outgoing),
+        "gap requests": len(spread["gaps"]),
+        "peers behind": len(spread["behind"]),
+        "pushes to repeat": len(spread["pushed"]) + len(spread["overdue"]),
+        "acknowledgements owed": len(spread["owed"]),
+        "suspicions": len(detector["suspicions"]),
+        "relayed probes": len(detector["relays"]),
+        "claims": len(shown["claims"]["claims"]),
+        "news to repeat": len(shown["news"]["broadcasts"]),
+        "state transfers in": int(transfer["incoming"] is not None),
+        "state transfers out": len(transfer["outgoing"]),
         "tombstones": tombstone_count(node),
         "bytes of log": log_bytes(node),
     }

@@ -87,7 +87,8 @@ class Watch:
         contents: what others had at their vectors.
         sometimes: counts what was seen.
         is_partitioned: tells whether links are cut now.
-        check_period: every how many events `_check()` of all structures is asked.
+        check_period: every how many events `_check()` of all structures is asked. After every
+            other event one part of the node is, in its turn.
         look_at_others: looks at the documents that are no maps, as often.
         vector_moved: is told when the vector moved, with the own number if it is that.
     """
@@ -175,6 +176,8 @@ class Watch:
         self._events += 1
         if self._events % self._check_period == 0:
             self.check_structures(only_one=True)
+        else:
+            self._check_node(turn=self._events)
 
     def check_structures(self, *, only_one: bool = False) -> None:
         """Ask every structure to check itself.
@@ -190,8 +193,8 @@ class Watch:
         if only_one and documents:
             self._checks += 1
             documents = [documents[self._checks % len(documents)]]
+        self._check_node()
         try:
-            node._check()  # noqa: SLF001 - that is what it is for
             for document in documents:
                 check = getattr(node.replica.get(document), "_check", None)
                 if check is not None:
@@ -199,6 +202,13 @@ class Watch:
         except Exception as error:
             raise Broken("_check", f"{type(error).__name__}: {error}") from error
         self._look_at_others(only_one=only_one)
+
+    def _check_node(self, *, turn: int | None = None) -> None:
+        """Ask every part of the node to check itself, or one of them in its turn."""
+        try:
+            self._host.node._check(turn)  # noqa: SLF001 - that is what it is for
+        except Exception as error:
+            raise Broken("_check", f"{type(error).__name__}: {error}") from error
 
     def _look_at_large(self, packet: Packet) -> None:
         """Look whether a packet over the limit of the settings had to be so: one message alone."""

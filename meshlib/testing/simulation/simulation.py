@@ -66,7 +66,7 @@ class Simulation:
     Args:
         scenario: what happens.
         check_period: every how many events of a node `_check()` of everything in it is asked;
-            64 without it, and 1 for one seed in 32.
+            64 without it, and 1 for one seed in 32. After every other event one part is asked.
         trace: is given one line for each thing that happens; None to be fast.
         spread: follows the writes, when given.
     """

@@ -242,3 +242,19 @@ def test_any_order_and_repetition_gives_the_same(rng: Any) -> None:
     counter: Any = replica.get("n")
     assert (7, {actor: 7}) == (counter.value, replica.version_vector)
     replica._check()
+
+
+def test_whoever_is_held_up_has_something_waiting(world: World) -> None:
+    """Writers stamped ahead that there is no room for are not remembered one by one."""
+    config = ReplicationConfig(gap_buffer_bytes_max=1024)
+    b = world.replica("b", config=config)
+    for number in range(20):
+        a = world.replica(f"a{number}")
+        world.offsets[f"a{number}"] = 100.0
+        b.receive([world.put(a, "x", "v" * 50)])
+
+    held = b.inspectable()["intake"].diagnostics()["held"]
+    waiting = b.inspectable()["gap_buffer"].diagnostics()["ranges"]
+    assert held == set(waiting)
+    assert 0 < len(held) < 20
+    b._check()

@@ -9,9 +9,9 @@ from attrs import evolve
 from support.world import World
 
 from meshlib.errors import (
+    BrokenInvariant,
     DecodeError,
     DocumentTypeError,
-    InternalError,
     InvalidTypeError,
     InvalidValueError,
     LimitError,
@@ -398,8 +398,8 @@ def test_the_check_finds_a_wrong_hash(world: World) -> None:
     a = world.replica("a")
     world.put(a, "x", 1)
     a._parts.vector._sum += 1
-    with pytest.raises(InternalError):
-        a._check()
+    with pytest.raises(BrokenInvariant, match="hash"):
+        a._parts.vector._check()
 
 
 def test_the_check_finds_a_number_that_was_skipped(world: World) -> None:
@@ -407,7 +407,7 @@ def test_the_check_finds_a_number_that_was_skipped(world: World) -> None:
     a = world.replica("a")
     world.put(a, "x", 1)
     a._writes.reserved += 1
-    with pytest.raises(InternalError):
+    with pytest.raises(BrokenInvariant, match="reserved"):
         a._check()
 
 
