@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import ModuleType
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
@@ -28,22 +27,31 @@ def exported(module: ModuleType) -> list[str]:
     return list(getattr(module, "__all__", []))
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_exports_are_sorted_unique_and_exist(name: str) -> None:
-    """Each `__all__` names what is there, once each, in ruff's sorted order (see RUF022)."""
+def found(look: Callable[[str], Collection[str]]) -> dict[str, Collection[str]]:
+    """Return what a look finds in each module in which it finds anything."""
+    return {name: here for name in MODULES if (here := look(name))}
+
+
+def wrong_exports(name: str) -> list[str]:
+    """Return the names of `__all__` that are not there, and those that are twice in it."""
     module = importlib.import_module(name)
     names = exported(module)
+    missing = [item for item in names if not hasattr(module, item)]
+    return missing + [item for item, count in Counter(names).items() if count > 1]
 
-    assert [item for item in names if not hasattr(module, item)] == []
-    assert len(set(names)) == len(names)
+
+def test_exports_are_sorted_unique_and_exist() -> None:
+    """Each `__all__` names what is there, once each, in ruff's sorted order (see RUF022)."""
+    assert found(wrong_exports) == {}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in DOORS])
-def test_a_module_exports_what_it_defines_publicly(name: str) -> None:
-    """A public class or function at the top of a module is in its `__all__`, or has a `_`."""
+def unlisted_names(name: str) -> set[str]:
+    """Return the public names of a module that are neither exported nor used in its room."""
+    if name in DOORS:
+        return set()
     module = importlib.import_module(name)
     if not hasattr(module, "__all__"):
-        pytest.fail(f"{name} has no __all__")
+        return {"__all__"}
     tree = ast.parse(Path(inspect.getfile(module)).read_text())
     defined = {
         node.name
@@ -52,8 +60,12 @@ def test_a_module_exports_what_it_defines_publicly(name: str) -> None:
         and not node.name.startswith("_")
     }
     unlisted = defined - set(exported(module))
+    return {item for item in unlisted if not used_in_room(name, item)}
 
-    assert unlisted == set() or all(used_in_room(name, item) for item in unlisted)
+
+def test_a_module_exports_what_it_defines_publicly() -> None:
+    """A public class or function at the top of a module is in its `__all__`, or has a `_`."""
+    assert found(unlisted_names) == {}
 
 
 def used_in_room(name: str, item: str) -> bool:
@@ -63,9 +75,8 @@ def used_in_room(name: str, item: str) -> bool:
     return any(item in path.read_text() for path in folder.glob("*.py") if path != own)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_everything_exported_has_a_docstring(name: str) -> None:
-    """Exported classes and functions, and their public methods, say what they do."""
+def silent_exports(name: str) -> list[str]:
+    """Return the exported classes, functions and public methods without a docstring."""
     module = importlib.import_module(name)
     silent = []
     for item in exported(module):
@@ -82,8 +93,12 @@ def test_everything_exported_has_a_docstring(name: str) -> None:
                 and (inspect.isfunction(member) or isinstance(member, property | classmethod))
                 and not inspect.getdoc(getattr(value, attribute))
             ]
+    return silent
 
-    assert silent == []
+
+def test_everything_exported_has_a_docstring() -> None:
+    """Exported classes and functions, and their public methods, say what they do."""
+    assert found(silent_exports) == {}
 
 
 def silent_members(tree: ast.AST, owner: str = "") -> Iterator[str]:
@@ -107,16 +122,18 @@ def silent_members(tree: ast.AST, owner: str = "") -> Iterator[str]:
             yield from silent_members(node, f"{node.name}.")
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_everything_with_a_public_name_has_a_docstring(name: str) -> None:
-    """Exported or not, and on whatever class."""
+def silent_names(name: str) -> list[str]:
+    """Return the classes and functions of a module's source without a docstring."""
     path = ROOT / name.replace(".", "/")
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return list(silent_members(ast.parse(source.read_text())))
 
-    assert [] == list(silent_members(ast.parse(source.read_text())))
+
+def test_everything_with_a_public_name_has_a_docstring() -> None:
+    """Exported or not, and on whatever class."""
+    assert found(silent_names) == {}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_says_what_lives_there(name: str) -> None:
+def test_every_module_says_what_lives_there() -> None:
     """Each module has a docstring."""
-    assert importlib.import_module(name).__doc__
+    assert [name for name in MODULES if not importlib.import_module(name).__doc__] == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -161,48 +161,61 @@ def test_neighbours_lean_one_way() -> None:
     assert list(circles(LEANS_ON)) == []
 
 
-@pytest.mark.parametrize("module", LIBRARY)
-def test_a_room_imports_only_rooms_on_lower_floors(module: str) -> None:
-    """A module imports its own room, rooms below it, or a neighbour that its room leans on."""
+def found(look: Callable[[str], set[str]], modules: Iterable[str]) -> dict[str, set[str]]:
+    """Return what a look finds in each module in which it finds anything."""
+    return {module: here for module in modules if (here := look(module))}
+
+
+def rooms_out_of_order(module: str) -> set[str]:
+    """Return the rooms that a module imports and may not."""
     own = room_of(module)
     if own is None:
-        return
+        return set()
     allowed = {room for room, floor in FLOOR_OF.items() if floor < FLOOR_OF[own]}
     allowed |= {own} | LEANS_ON.get(own, set())
     rooms = {room_of(target) for target in targets_of(module) if target in LIBRARY}
 
-    assert rooms - allowed == set()
+    return {str(room) for room in rooms - allowed}
 
 
-@pytest.mark.parametrize("module", LIBRARY)
-def test_the_core_is_without_io(module: str) -> None:
+def test_a_room_imports_only_rooms_on_lower_floors() -> None:
+    """A module imports its own room, rooms below it, or a neighbour that its room leans on."""
+    assert found(rooms_out_of_order, LIBRARY) == {}
+
+
+def tops_of(module: str) -> set[str]:
+    """Return the packages that a module imports from."""
+    return {target.split(".")[0] for target in targets_of(module)}
+
+
+def test_the_core_is_without_io() -> None:
     """Below the top floor nothing imports asyncio, sockets, threads, files or clocks."""
-    if not any(room_of(module) in floor for floor in SANS_IO_FLOORS):
-        return
-    tops = {target.split(".")[0] for target in targets_of(module)}
+    core = [name for name in LIBRARY if any(room_of(name) in floor for floor in SANS_IO_FLOORS)]
 
-    assert tops & SANS_IO_FORBIDDEN == set()
+    assert len(core) > 100
+    assert found(lambda module: tops_of(module) & SANS_IO_FORBIDDEN, core) == {}
 
 
-@pytest.mark.parametrize("module", LIBRARY)
-def test_third_party_modules_are_confined(module: str) -> None:
-    """Only `codec` imports msgpack, only `hashing` imports xxhash; the library has no others."""
-    tops = {target.split(".")[0] for target in targets_of(module)}
-
-    assert "msgpack" not in tops or module == "meshlib.codec"
-    assert "xxhash" not in tops or module == "meshlib.hashing"
-    assert "meshlib_server" not in tops
+def strangers_of(module: str) -> set[str]:
+    """Return the packages of others that a module imports and may not."""
+    forbidden = {"msgpack", "xxhash", "meshlib_server"}
+    forbidden -= {"meshlib.codec": {"msgpack"}, "meshlib.hashing": {"xxhash"}}.get(module, set())
     if room_of(module) != "testing":
-        assert tops & {"hypothesis", "starlette", "click", "yaml", "cattrs"} == set()
+        forbidden |= {"hypothesis", "starlette", "click", "yaml", "cattrs"}
+    return tops_of(module) & forbidden
 
 
-@pytest.mark.parametrize("module", LIBRARY)
-def test_other_rooms_are_entered_by_their_doors(module: str) -> None:
-    """What is had of another room is a name that its door exports, or one of the open modules."""
+def test_third_party_modules_are_confined() -> None:
+    """Only `codec` imports msgpack, only `hashing` imports xxhash; the library has no others."""
+    assert found(strangers_of, LIBRARY) == {}
+
+
+def names_past_a_door(module: str) -> set[str]:
+    """Return what a module of the library has of another room and not by its door."""
     own = room_of(module)
     if own is None or module == READS_WHAT_TRAVELS:
-        return
-    inside = {
+        return set()
+    return {
         f"{each.target}.{each.name}".rstrip(".")
         for each in imports_of(module)
         if (room := room_of(each.target)) not in (None, own)
@@ -210,39 +223,45 @@ def test_other_rooms_are_entered_by_their_doors(module: str) -> None:
         and not (each.target == f"meshlib.{room}" and each.name in exports_of(each.target))
     }
 
-    assert inside == set()
+
+def test_other_rooms_are_entered_by_their_doors() -> None:
+    """What is had of another room is a name that its door exports, or one of the open modules."""
+    assert found(names_past_a_door, LIBRARY) == {}
 
 
-@pytest.mark.parametrize("module", SERVER)
-def test_the_server_imports_only_what_the_library_exports(module: str) -> None:
-    """The server uses the rooms' public doors, never the modules inside them."""
+def names_past_the_library_s_doors(module: str) -> set[str]:
+    """Return what a module of the server has of the library and not by a door."""
     doors = {"meshlib"} | {f"meshlib.{room}" for room in FLOOR_OF}
-    inside = {
+    return {
         f"{each.target}.{each.name}"
         for each in imports_of(module)
         if each.target.partition(".")[0] == "meshlib"
         if each.target not in doors or each.name not in exports_of(each.target)
     }
 
-    assert inside == set()
+
+def test_the_server_imports_only_what_the_library_exports() -> None:
+    """The server uses the rooms' public doors, never the modules inside them."""
+    assert found(names_past_the_library_s_doors, SERVER) == {}
 
 
-@pytest.mark.parametrize("module", HOUSE)
-def test_no_room_takes_what_is_its_own_from_its_door(module: str) -> None:
-    """Inside a room a name comes from the file that defines it: doors are for who comes in."""
-    through_own_door = {
+def names_by_the_own_door(module: str) -> set[str]:
+    """Return what a module takes from the door of the room it is in."""
+    return {
         f"{each.target}.{each.name}"
         for each in imports_of(module)
         if each.target in DOORS and module.startswith(each.target + ".") and each.name
     }
 
-    assert through_own_door == set()
+
+def test_no_room_takes_what_is_its_own_from_its_door() -> None:
+    """Inside a room a name comes from the file that defines it: doors are for who comes in."""
+    assert found(names_by_the_own_door, HOUSE) == {}
 
 
-@pytest.mark.parametrize("module", HOUSE)
-def test_no_private_name_is_imported(module: str) -> None:
-    """A name that begins with `_` stays in its file, and so does what a module hides."""
-    private = {
+def private_imports_of(module: str) -> set[str]:
+    """Return the private names that a module imports."""
+    return {
         f"{each.target}.{each.name}"
         for each in imports_of(module)
         if each.target in HOUSE
@@ -250,7 +269,10 @@ def test_no_private_name_is_imported(module: str) -> None:
         if part.startswith("_") and not part.startswith("__")
     }
 
-    assert private == set()
+
+def test_no_private_name_is_imported() -> None:
+    """A name that begins with `_` stays in its file, and so does what a module hides."""
+    assert found(private_imports_of, HOUSE) == {}
 
 
 def private_names_of(folder: str) -> set[str]:
@@ -276,11 +298,10 @@ FOLDERS = {module: module_name(path.parent / "__init__.py") for module, path in 
 PRIVATE_NAMES = {folder: private_names_of(folder) for folder in set(FOLDERS.values())}
 
 
-@pytest.mark.parametrize("module", HOUSE)
-def test_no_room_reads_a_private_attribute_of_another(module: str) -> None:
-    """`other._name` is written only in the folder that defines `_name`."""
+def foreign_attributes_of(module: str) -> set[str]:
+    """Return the private attributes of other rooms that a module reads or sets."""
     known = PRIVATE_NAMES[FOLDERS[module]] | ASKED_ACROSS_ROOMS
-    foreign = {
+    return {
         ast.unparse(node)
         for node in ast.walk(tree_of(module))
         if isinstance(node, ast.Attribute)
@@ -289,7 +310,10 @@ def test_no_room_reads_a_private_attribute_of_another(module: str) -> None:
         and node.attr not in known
     }
 
-    assert foreign == set()
+
+def test_no_room_reads_a_private_attribute_of_another() -> None:
+    """`other._name` is written only in the folder that defines `_name`."""
+    assert found(foreign_attributes_of, HOUSE) == {}
 
 
 def test_modules_do_not_import_in_a_circle() -> None:
