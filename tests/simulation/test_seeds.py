@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 
 import pytest
+from attrs import evolve
 
 from meshlib.testing.simulation.campaign import run_campaign
 from meshlib.testing.simulation.simulation import Simulation
 from meshlib.testing.world.drawing import draw_scenario
+
+REACHED_ON_PURPOSE = {"difference_repaired"}
+"""Too rare for 300 seeds since pages of a transfer count together: a scenario of its own has it."""
 
 SEEDS = [pytest.param(n, marks=[pytest.mark.slow] if n >= 10 else []) for n in range(24)]
 
@@ -30,4 +34,15 @@ def test_a_campaign_breaks_no_rule_and_reaches_every_interesting_state() -> None
     sys.stdout.write(f"\n{campaign}\nreached: {reached}\n")
 
     assert campaign.failures == (), str(campaign)
-    assert campaign.never == [], str(campaign)
+    assert set(campaign.never) <= REACHED_ON_PURPOSE, str(campaign)
+
+
+@pytest.mark.slow
+def test_a_difference_at_equal_vectors_is_evened_out() -> None:
+    """Nodes that compare their content at every exchange find one, and repair it."""
+    drawn = draw_scenario(1003, duration_s=60.0)
+    scenario = evolve(drawn, tuning=evolve(drawn.tuning, content_check_period=1))
+    outcome = Simulation(scenario).run()
+
+    assert outcome.failure is None, str(outcome)
+    assert outcome.sometimes["difference_repaired"] > 0

@@ -108,15 +108,20 @@ class GapBuffer:
         waiting = self._waiting.get(actor)
         if waiting is None:
             return None
+        entries = waiting.entries
+        index = 0
+        while index < len(entries) and entries[index].first <= have:
+            # Behind one that reaches further stand others that do not, where writers' entries were
+            # joined in another way on another node.
+            if entries[index].last <= have:
+                self._remove(waiting, index)
+            else:
+                index += 1
         found: LogEntry | None = None
-        while waiting.entries and found is None:
-            head = waiting.entries[0]
-            if head.first > have + 1:
-                break
+        if entries and entries[0].first <= have + 1:
+            found = entries[0]
             self._remove(waiting, 0)
-            if head.last > have:
-                found = head
-        if not waiting.entries:
+        if not entries:
             del self._waiting[actor]
         return found
 

@@ -285,8 +285,12 @@ def _leftovers(cluster: Cluster) -> Iterator[str]:
     }
     actors = {host.node.actor for host in cluster.running()}
     names = {host.name for host in cluster.running()}
-    if cluster.scenario.tuning.forget_after_s > MEMORY_S:
-        names |= dead  # what their files say is kept for longer than anybody looks
+    if cluster.running() and cluster.scenario.tuning.forget_after_s > MEMORY_S:
+        # What the files of the Down say is kept for longer than anybody looks; the lowest name
+        # removes the others', and may have forgotten who has left before the rest has.
+        keeper = min(cluster.running(), key=lambda host: host.name)
+        members = keeper.node.members()
+        names |= {member.name for member in members if member.status is MemberStatus.DOWN}
     for host in cluster.running():
         if len(actors) > 1 and (gone := set(host.node.sync.defaults.said_by()) - names):
             yield f"{host.label} has what the files of {', '.join(sorted(gone))} said"

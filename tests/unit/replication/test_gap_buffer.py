@@ -38,6 +38,15 @@ def test_what_the_vector_has_passed_is_dropped() -> None:
     assert (0, 0) == (len(buffer), buffer.bytes)
 
 
+def test_what_the_vector_has_passed_is_dropped_behind_one_that_reaches_further_too() -> None:
+    """Else it would wait again behind that one, when that one cannot be absorbed yet."""
+    buffer = GapBuffer(bytes_max=100 * SIZE)
+    buffer.put(entry(3, 9))
+    buffer.put(entry(4, 5))
+    assert entry(3, 9) == buffer.pop_next(A, have=5)
+    assert A not in buffer
+
+
 def test_a_range_that_reaches_further_replaces_its_first() -> None:
     """Of two entries with one first number the longer one is kept."""
     buffer = GapBuffer(bytes_max=100 * SIZE)
