@@ -152,7 +152,8 @@ def roll_at_random(launcher: Launcher, count: int, seed: int, batches: int) -> N
         node.stop()
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [3, 5])
 @pytest.mark.parametrize(
     ("seeds", "batches"), [(1, 2), pytest.param(10, 12, marks=LONG)], ids=["few", "many"]
 )

@@ -223,10 +223,10 @@ def corrupt(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (other_cluster, "is of cluster 'other', not 'mesh'"),
-        (other_node, "is of node 'two', not 'one'"),
+        pytest.param(other_cluster, "is of cluster 'other', not 'mesh'", marks=pytest.mark.slow),
+        pytest.param(other_node, "is of node 'two', not 'one'", marks=pytest.mark.slow),
         (newer, "has format 99, and the newest known here is"),
-        (torn, "is not used"),
+        pytest.param(torn, "is not used", marks=pytest.mark.slow),
         (corrupt, "cannot be read"),
     ],
 )
