@@ -93,21 +93,11 @@ class MeshNode:
             page_newest=DIALECTS[config.formats[1]].page_version,
         )
         self._tracker = StabilityTracker()
-        self._engine = Engine(
-            cluster=config.cluster_name,
-            record=MemberRecord(
-                name=config.name,
-                incarnation=incarnation,
-                address=config.address,
-                actor=actor,
-                region=config.region,
-                zone=config.zone,
-                formats=config.formats,
-            ),
-            config=config.gossip,
+        self._engine = _engine_of(
+            config,
+            incarnation=incarnation,
             replica=self.replica,
             tracker=self._tracker,
-            topology=TopologyManager(config.name, full_mesh_threshold=config.full_mesh_threshold),
             rng=rng,
             now=now,
         )
@@ -562,3 +552,35 @@ class MeshNode:
             BrokenInvariant: one does not hold.
         """
         self._engine._check(turn)  # noqa: SLF001 - invariants reach inside on purpose
+
+
+def _engine_of(
+    config: MeshConfig,
+    *,
+    incarnation: int,
+    replica: Replica,
+    tracker: StabilityTracker,
+    rng: random.Random,
+    now: float,
+) -> Engine:
+    """Make the engine of a node, whose address has been checked."""
+    assert config.address is not None
+    record = MemberRecord(
+        name=config.name,
+        incarnation=incarnation,
+        address=config.address,
+        actor=replica.actor,
+        region=config.region,
+        zone=config.zone,
+        formats=config.formats,
+    )
+    return Engine(
+        cluster=config.cluster_name,
+        record=record,
+        config=config.gossip,
+        replica=replica,
+        tracker=tracker,
+        topology=TopologyManager(config.name, full_mesh_threshold=config.full_mesh_threshold),
+        rng=rng,
+        now=now,
+    )
