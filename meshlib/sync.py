@@ -59,9 +59,6 @@ _STORE_OF: Final = {
     APP_DOCUMENT: StoreName.APP,
 }
 
-_WITH_REMOVALS: Final = frozenset({DEFAULTS_DOCUMENT, POLICIES_DOCUMENT})
-"""Documents of which a removed key counts as a change: something else is in force then."""
-
 _POLICIES_MAX: Final = 4096
 """Policies that are kept ready; one that is made again decides the same."""
 
@@ -107,6 +104,12 @@ class MeshSyncManager:
         self.check_route: Callable[[], None] = lambda: None
         """Called before a worker is chosen, and may refuse it by raising; see `Startup`."""
         self._departures = Departures(self.workers, self.trees)
+        self._followers: dict[str, Callable[[Change], Iterable[StateChange]]] = {
+            WORKERS_DOCUMENT: self._follow_workers,
+            POLICIES_DOCUMENT: self._follow_policies,
+            APP_DOCUMENT: self._follow_app,
+            DEFAULTS_DOCUMENT: self._follow_defaults,
+        }
 
     # Workers
 
@@ -419,45 +422,49 @@ class MeshSyncManager:
         return subscription
 
     def publish(self, changes: Sequence[Change]) -> None:
-        """Follow what the replica reports and tell the subscribers; for the driver of the node."""
-        of_defaults = self._note(changes)
-        behind = self._departures.left_behind(changes)
-        if behind:
-            self._forget_all(behind)
-        if not self._subscriptions:
-            return
+        """Follow what the replica reports and tell the subscribers; for the driver of the node.
+
+        O(what changed).
+        """
+        of_defaults: list[StateChange] = []
+        for change in changes:
+            follow = self._followers.get(change.document, self._follow_tree)
+            of_defaults += follow(change)
+        if self._subscriptions:
+            self._tell(changes, of_defaults)
+
+    def _tell(self, changes: Iterable[Change], of_defaults: Iterable[StateChange]) -> None:
         self._subscriptions = [sub for sub in self._subscriptions if not sub.is_closed]
         told = [translated for change in changes for translated in _translate(change)]
         told += of_defaults
         for subscription in self._subscriptions:
             subscription.put(told)
 
-    def _note(self, changes: Iterable[Change]) -> list[StateChange]:
-        """Tell the stores which keys have changed, so that they need not look at all.
+    def _follow_workers(self, change: Change) -> Iterable[StateChange]:
+        self.workers.note_changes(_keys_with_values(change))
+        self._forget_all(self._departures.left_behind((change,)))
+        return ()
 
-        Returns:
-            what may be different in the stores because of what files say.
-        """
-        told: list[StateChange] = []
-        for change in changes:
-            keys: list[Any] | None = None
-            if not change.is_reset and isinstance(change.delta, LWWMap):
-                keys = change.delta.unordered_keys()
-                if change.document in _WITH_REMOVALS:
-                    keys = [key for key, _ in change.delta.entries()]
-            if change.document == DEFAULTS_DOCUMENT:
-                told += self._note_defaults(keys, is_local=change.is_local)
-            store = self._tables.get(change.document)
-            if store is not None:
-                store.note_changes(keys)
-            if change.document == APP_DOCUMENT:
-                self.limits.note_changes(keys)
-            model_id = model_of(change.document)
-            if model_id is not None:
-                self.trees.note_changes((model_id,))
-            if change.document == POLICIES_DOCUMENT:
-                self._policy_checks.note(keys)
-        return told
+    def _follow_policies(self, change: Change) -> Iterable[StateChange]:
+        keys = _changed_keys(change)
+        self.policies.note_changes(keys)
+        self._policy_checks.note(keys)
+        return ()
+
+    def _follow_app(self, change: Change) -> Iterable[StateChange]:
+        keys = _keys_with_values(change)
+        self.app.note_changes(keys)
+        self.limits.note_changes(keys)
+        return ()
+
+    def _follow_tree(self, change: Change) -> Iterable[StateChange]:
+        model_id = model_of(change.document)
+        if model_id is not None:
+            self.trees.note_changes((model_id,))
+        return ()
+
+    def _follow_defaults(self, change: Change) -> Iterable[StateChange]:
+        return self._note_defaults(_changed_keys(change), is_local=change.is_local)
 
     def _note_defaults(self, names: list[Any] | None, *, is_local: bool) -> list[StateChange]:
         """Bring what is in force for want of a written value up to what the nodes say."""
@@ -510,6 +517,20 @@ class MeshSyncManager:
     def _is_understood(self, model_id: str) -> bool:
         policy = self.policies.get(model_id)
         return policy is None or not self.policy_types.problems((policy,))
+
+
+def _keys_with_values(change: Change) -> list[Any] | None:
+    """Return the keys of a map that were set, in no order; None when it may be any. O(changed)."""
+    if change.is_reset or not isinstance(change.delta, LWWMap):
+        return None
+    return change.delta.unordered_keys()
+
+
+def _changed_keys(change: Change) -> list[Any] | None:
+    """Return the keys of a map that were set or removed; None when it may be any. O(changed)."""
+    if change.is_reset or not isinstance(change.delta, LWWMap):
+        return None
+    return [key for key, _ in change.delta.entries()]
 
 
 def _translate(change: Change) -> Iterable[StateChange]:

@@ -202,11 +202,14 @@ class NodeDriver:
         assert node is not None
         self.counters.steps += 1
         self._wake.clear()
-        self._measure_lateness(node)
+        deadline = node.next_deadline()
+        self._measure_lateness(deadline)
         # What came is heard before what is due is done: an answer that waits here is no silence.
         self._take_reports(node)
         self._take_frames(node)
-        self._do_what_is_due(node)
+        # What those have set is due in the next step.
+        if deadline is not None and (now := self._clock()) >= deadline:
+            node.handle_timer(now)
         packets, events = node.packets_to_send(), node.events()
         for event in events:
             if isinstance(event, PacketRejected):
@@ -251,16 +254,7 @@ class NodeDriver:
         if self._frames_bytes <= INBOX_BYTES_MAX // 4:
             self._has_room.set()
 
-    def _do_what_is_due(self, node: DrivenNode) -> None:
-        deadline = node.next_deadline()
-        if deadline is None:
-            return
-        now = self._clock()
-        if now >= deadline:
-            node.handle_timer(now)
-
-    def _measure_lateness(self, node: DrivenNode) -> None:
-        deadline = node.next_deadline()
+    def _measure_lateness(self, deadline: float | None) -> None:
         now = self._clock()
         if deadline is not None and now >= deadline:
             counters = self.counters

@@ -8,7 +8,7 @@ local verb included, the driver drains `packets_to_send` and `events` and arms o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from attrs import evolve
@@ -26,6 +26,7 @@ from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
 from meshlib.node.volatile import VolatileTraffic, unguarded
 from meshlib.ratelimit import Decision, RateLimiter
 from meshlib.replication import (
+    Change,
     ChangesDropped,
     Document,
     Replica,
@@ -35,7 +36,13 @@ from meshlib.replication import (
 )
 from meshlib.routing import RouteDecision, WorkerLeases
 from meshlib.startup import Startup
-from meshlib.state import WRITTEN_OFF_DOCUMENT, Documents, WrittenOff, check_free_name
+from meshlib.state import (
+    WORKERS_DOCUMENT,
+    WRITTEN_OFF_DOCUMENT,
+    Documents,
+    WrittenOff,
+    check_free_name,
+)
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["MeshNode"]
@@ -492,18 +499,23 @@ class MeshNode:
         """Bring the stores and the limiter up to what has just changed below them."""
         changes = self.replica.changes()
         if changes:
-            documents = {change.document for change in changes}
-            with unguarded(self.replica):
-                self.sync.publish(changes)
-                self.leases.follow(changes, now=self._time.latest_s)
-                if WRITTEN_OFF_DOCUMENT in documents:
-                    self._written_off.follow()
+            self._follow(changes)
         if (self.members_revision, self._is_waiting) != self._limiter_revision:
             self._update_limiter()
         if self.sync.defaults.is_stale and self.is_ready:
             with unguarded(self.replica):
                 self.sync.defaults.keep()
             self._settle()
+
+    def _follow(self, changes: Sequence[Change]) -> None:
+        """Tell each who keeps something beside the documents what has changed in them."""
+        documents = {change.document for change in changes}
+        with unguarded(self.replica):
+            self.sync.publish(changes)
+            if WORKERS_DOCUMENT in documents:
+                self.leases.follow(changes, now=self._time.latest_s)
+            if WRITTEN_OFF_DOCUMENT in documents:
+                self._written_off.follow()
 
     def _collect_defaults(self) -> None:
         """Remove what the files of nodes say that are gone for long, where it is our turn.
@@ -543,7 +555,7 @@ class MeshNode:
     @property
     def _is_waiting(self) -> bool:
         """Whether nothing is known yet of others, who may be there and admit as well."""
-        return self.state is NodeState.JOINING
+        return not self._engine.is_ready and self.state is NodeState.JOINING
 
     def _check(self, turn: int | None = None) -> None:
         """Assert the invariants of everything inside, or of one part in its turn.

@@ -188,7 +188,9 @@ class LimitSettings:
             self._checks.note(None)
             return
         keys = [_limit_key(name) for name in names if isinstance(name, str)]
-        self._checks.note(key for key in keys if key is not None)
+        found = [key for key in keys if key is not None]
+        if found:
+            self._checks.note(found)
 
     def unreadable(self) -> list[str]:
         """Return the rate-limit keys whose limits cannot be read. O(changes since then)."""

@@ -77,6 +77,8 @@ class ReadChecks:
         if keys is None:
             self._are_all_noted = True
             return
+        if self._are_all_noted:
+            return
         for key in keys:
             if key not in self._noted:
                 self._noted.add(key)
