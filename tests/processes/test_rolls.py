@@ -169,10 +169,12 @@ def test_three_empty_nodes_that_start_at_once_are_ready_soon(own_launcher: Launc
     """One of them begins; none says that it is ready before."""
     nodes = nodes_of(own_launcher, 3)
     start_ready(nodes)
-    began = [node.name for node in nodes for line in node.log_lines() if line["message"] == "Began"]
+    are_healthy = all(is_healthy(node) for node in nodes)
+    logs = {node.name: node.log_of_its_life() for node in nodes}
+    began = [name for name, log in logs.items() for line in log if line["message"] == "Began"]
 
     assert began == ["n0"]
-    assert all(is_healthy(node) for node in nodes)
+    assert are_healthy
 
 
 @pytest.mark.slow

@@ -314,7 +314,7 @@ def test_what_is_no_http_is_logged_once_a_minute(own_launcher: Launcher) -> None
     for _ in range(20):
         exchange(node, b"GARBAGE\r\n\r\n")
 
-    lines = [line for line in node.log_lines() if "Invalid HTTP" in line["message"]]
+    lines = [line for line in node.log_of_its_life() if "Invalid HTTP" in line["message"]]
     assert ["warning"] == [line["level"] for line in lines]
 
 

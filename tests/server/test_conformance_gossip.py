@@ -110,7 +110,7 @@ def test_what_is_rejected_is_logged_once_a_minute(
             connection.send(b"nonsense")
             close_code(connection)
 
-    rejected = [line for line in node.log_lines() if "reject" in str(line)]
+    rejected = [line for line in node.log_of_its_life() if "reject" in str(line)]
     assert 1 == len(rejected), rejected
 
 

@@ -177,7 +177,7 @@ def test_insecure_listens_on_loopback_only(own_launcher: Launcher) -> None:
     node.start()
 
     assert 200 == node.client.get("/mesh/status").status_code
-    listening = next(line for line in node.log_lines() if line["message"] == "listening")
+    listening = next(line for line in node.log_of_its_life() if line["message"] == "listening")
     assert f"127.0.0.1:{node.port}" == listening["address"]
 
 

@@ -215,7 +215,7 @@ def test_more_connections_than_descriptors_leave_a_node_in_its_cluster(
             lambda: peer.client.get("/mesh/config/k").status_code == 200, "the write arrives"
         )
         assert {"held": "Alive", "peer": "Alive"} == peer.statuses()
-    warnings = [line for line in held.log_lines() if line["level"] in ("warning", "error")]
+    warnings = [line for line in held.log_of_its_life() if line["level"] in ("warning", "error")]
     assert len(warnings) < 5, warnings
 
 
@@ -311,7 +311,7 @@ def test_refused_upgrades_are_no_errors(own_launcher: Launcher) -> None:
             sock.sendall(upgrade)
             assert rest_of(sock).startswith(b"HTTP/1.1 401")
 
-    lines = [line for line in node.log_lines() if line["level"] in ("warning", "error")]
+    lines = [line for line in node.log_of_its_life() if line["level"] in ("warning", "error")]
     assert [] == [line for line in lines if line["level"] == "error"]
     assert 1 == len([line for line in lines if "unauthenticated" in line["message"]])
 

@@ -115,8 +115,16 @@ class Node:
                 self.process.kill()
                 self.process.wait()
 
+    def log_of_its_life(self) -> list[dict[str, Any]]:
+        """End the process, and return all that it logged.
+
+        It logs from a thread of its own: what a living one has said may still be on its way.
+        """
+        self.stop()
+        return self.log_lines()
+
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return what the process logged, decoded."""
+        """Return what the process has logged by now, decoded."""
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
