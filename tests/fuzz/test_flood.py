@@ -28,7 +28,7 @@ def views_of(world: Flooded) -> list[Any]:
     return [places_of(node) for node in world.nodes.values()]
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def world(request: pytest.FixtureRequest) -> Flooded:
     """Return a cluster that has met, written, restored state and shared a limit."""
     return Flooded(seed=request.param)

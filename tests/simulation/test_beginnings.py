@@ -51,7 +51,9 @@ def run(kind: IncidentKind, seed: int, *, count: int, size: int) -> Outcome:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("count", "size"), [(3, 1), (3, 2), (5, 4)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(3, 1), (3, 2), pytest.param(5, 4, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", [IncidentKind.ROLL, IncidentKind.HASTY_ROLL])
 def test_a_roll_loses_nothing(kind: IncidentKind, count: int, size: int, seed: int) -> None:
     """One, two or all but one at a time, by readiness or in haste."""

@@ -17,7 +17,7 @@ from meshlib.testing.simulation.simulation import Simulation
 from meshlib.testing.world.drawing import draw_next_share, draw_scenario
 from meshlib.testing.world.scenario import Scenario
 
-SEEDS = [pytest.param(n, marks=[pytest.mark.slow] if n >= 3 else []) for n in range(12)]
+SEEDS = [pytest.param(n, marks=[pytest.mark.slow] if n else []) for n in range(12)]
 
 Patch = Callable[[object, str, Any], None]
 
@@ -35,6 +35,7 @@ def test_a_seed_with_starts_of_both_releases_breaks_no_rule(seed: int) -> None:
     assert outcome.failure is None, str(outcome)
 
 
+@pytest.mark.slow
 def test_clusters_go_to_the_newer_format_and_back() -> None:
     """A few seeds are enough to see both; and no frame of the newer one is sent without reason."""
     raised = lowered = 0
