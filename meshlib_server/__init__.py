@@ -14,7 +14,9 @@ websocket.py   gossip on the port of the API
 addresses.py   where a node listens, and what it tells its peers to dial
 companions.py  what runs beside a node
 config.py      settings: file, environment, flags
-logs.py        one JSON object a line
+logs.py        one line for each thing, as JSON or as text
 lag.py         how long the event loop is held
+metrics/       what a process counts, as Prometheus reads it
+tracing.py     a span for each request, for who traces
 commands/      serve, demo, simulate
 """

@@ -18,6 +18,7 @@ EXTRA_MODULES = (
     "cattrs",
     "click",
     "httptools",
+    "prometheus_client",
     "starlette",
     "structlog",
     "uvicorn",

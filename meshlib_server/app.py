@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from meshlib_server.auth import AuthMiddleware, Keyring, Secrets
+from meshlib_server.metrics import CountedRequests
 from meshlib_server.problems import EXCEPTION_HANDLERS
 from meshlib_server.routes import PREFIXES, api_routes
+from meshlib_server.routes.metrics import metrics_routes
 from meshlib_server.routes.probes import probe_routes
 from meshlib_server.service import Service
 
@@ -32,12 +34,16 @@ def build_app(
         secrets: who may call; a keyring's may be replaced while it runs.
         gossip: takes the connections of peers; None when the mesh is not enabled.
     """
-    routes: list[BaseRoute] = [*probe_routes(), *api_routes()]
+    routes: list[BaseRoute] = [*probe_routes(), *metrics_routes(), *api_routes()]
     if gossip is not None:
         routes += [WebSocketRoute(f"{prefix}/gossip", gossip) for prefix in PREFIXES]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(AuthMiddleware, secrets=secrets), Middleware(EncodedPaths)],
+        middleware=[
+            Middleware(CountedRequests, counters=service.sources.requests),
+            Middleware(AuthMiddleware, secrets=secrets),
+            Middleware(EncodedPaths),
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router.redirect_slashes = False  # a key may end in a slash

@@ -5,27 +5,56 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from meshlib import MeshRuntime
-from meshlib.gossip import Event, PacketRejected
+from meshlib.gossip import (
+    EntryRejected,
+    Event,
+    LocalPause,
+    MemberDown,
+    MemberForgotten,
+    MemberJoined,
+    MemberLeft,
+    MemberRecovered,
+    MemberSuspected,
+    MessageUnsendable,
+    NameConflict,
+    PacketRejected,
+    StateDiverged,
+)
 from meshlib_server.logs import get_logger
+from meshlib_server.metrics import Sources
 
 __all__ = ["companions"]
 
+_LOOK_S: Final = 2.0
+"""How often the health is looked at: `ProblemAges` looks as often."""
+
+_WARNED: Final = frozenset(
+    kind.__name__
+    for kind in (
+        MemberJoined, MemberSuspected, MemberRecovered, MemberDown, MemberLeft, MemberForgotten,
+        NameConflict, LocalPause, EntryRejected, MessageUnsendable, StateDiverged,
+    )
+)  # fmt: skip
+"""What an operator is told who looks at warnings alone: who comes and goes, and what is wrong."""
+
 
 @contextlib.asynccontextmanager
-async def companions(runtime: MeshRuntime) -> AsyncIterator[None]:
+async def companions(runtime: MeshRuntime, *, sources: Sources) -> AsyncIterator[None]:
     """Run beside the node inside the block.
 
     Args:
         runtime: the node, started.
+        sources: where what happens is counted.
     """
     tasks = [
         asyncio.create_task(_log_readiness(runtime)),
-        asyncio.create_task(_log_events(runtime)),
+        asyncio.create_task(_log_events(runtime, sources)),
+        asyncio.create_task(_log_problems(runtime)),
     ]
     try:
         yield
@@ -47,17 +76,35 @@ async def _log_readiness(runtime: MeshRuntime) -> None:
             log.info(message, model=model_id, version=policy.version)
 
 
-async def _log_events(runtime: MeshRuntime) -> None:
-    """Log what happens to the node: one line for each event."""
+async def _log_events(runtime: MeshRuntime, sources: Sources) -> None:
+    """Count what happens to the node, and log it: one line for each event."""
     log = get_logger()
     async for event in runtime.events():
+        sources.note_event(event)
         if not isinstance(event, PacketRejected):  # those the runtime logs itself, and not each
-            log.info(type(event).__name__, **_fields(event))
+            name = type(event).__name__
+            tell = log.warning if name in _WARNED else log.info
+            tell(name, **_fields(event))
+
+
+async def _log_problems(runtime: MeshRuntime) -> None:
+    """Log each problem of the health as it comes, and as it goes."""
+    log = get_logger()
+    known: frozenset[str] = frozenset()
+    while True:
+        found = frozenset(runtime.node.health().problems)
+        for text in sorted(found - known):
+            log.warning("problem", problem=text)
+        for text in sorted(known - found):
+            log.info("problem solved", problem=text)
+        known = found
+        await asyncio.sleep(_LOOK_S)
 
 
 def _fields(event: Event) -> dict[str, Any]:
     """Return an event's fields, as plain values."""
     fields: dict[str, Any] = {}
     for name, value in attrs.asdict(event, recurse=False).items():
-        fields[name] = getattr(value, "name", None) or str(value)
+        is_plain = isinstance(value, (bool, int, float))
+        fields[name] = value if is_plain else getattr(value, "name", None) or str(value)
     return fields

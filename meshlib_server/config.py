@@ -27,11 +27,13 @@ from meshlib.ratelimit import GLOBAL_KEY, LimitSettings, RateLimitConfig
 from meshlib.routing import CacheAwareConfig, PolicyTypes
 from meshlib.state import ConfiguredDefaults, check_identifier
 from meshlib_server.http.gate import HttpSettings
+from meshlib_server.logs import LogFormat, LogLevel
 from meshlib_server.structure import StructureError, structure
 
 __all__ = [
     "AuthSettings",
     "LimitEntry",
+    "LogSettings",
     "MeshSettings",
     "ModelSettings",
     "PolicySettings",
@@ -79,6 +81,19 @@ class StorageSettings:
     interval_s: float = 5.0
 
 
+@frozen(kw_only=True)
+class LogSettings:
+    """What is logged, and how.
+
+    Args:
+        level: the least level that is logged.
+        format: a JSON object on each line, or text for a person.
+    """
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.JSON
+
+
 def _profile(name: str) -> GossipProfile:
     return GossipProfile.named(name)
 
@@ -104,6 +119,7 @@ class MeshSettings:
             `local`.
         gossip: the timing of the gossip, where it is to differ from the profile's.
         storage: where the state is kept on disk.
+        log: what is logged, and how.
         rate_limit: how limits are shared, and what a node does that is cut off.
         startup: what is decided before the node is ready.
     """
@@ -120,6 +136,7 @@ class MeshSettings:
     auth: AuthSettings = AuthSettings()
     http: HttpSettings = field(factory=HttpSettings)
     storage: StorageSettings = StorageSettings()
+    log: LogSettings = LogSettings()
     gossip_profile: GossipProfile = field(default=GossipProfile.LAN, converter=_profile)
     gossip: GossipConfig = field(factory=GossipConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)

@@ -1,4 +1,4 @@
-"""Logging: one JSON object on each line of stderr, the library's and uvicorn's lines included.
+"""Logging: one line of stderr for each thing, the library's and uvicorn's lines included.
 
 Rule: no token and no prompt text is ever handed to a logger; what a stranger can cause is logged
 at most once a minute for each kind; and to log never waits, whoever reads standard error or not.
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
+from enum import StrEnum
 from typing import Any, Final, TextIO
 
 import structlog
@@ -21,7 +22,34 @@ import structlog
 from meshlib.aio import QuietLog
 from meshlib.limits import LOG_LINES_QUEUED_BYTES_MAX
 
-__all__ = ["LineWriter", "configure_logging", "get_logger", "quiet_warning"]
+__all__ = [
+    "LineWriter",
+    "LogFormat",
+    "LogLevel",
+    "configure_logging",
+    "get_logger",
+    "quiet_warning",
+]
+
+
+class LogLevel(StrEnum):
+    """The least level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a line is written."""
+
+    JSON = "json"
+    """One JSON object, with a field for each fact."""
+
+    CONSOLE = "console"
+    """Text for a person: the time, the level, the message, and the facts behind it."""
+
 
 FLUSH_TIMEOUT_S: Final = 1.0
 """How long an end waits for the last lines to be taken."""
@@ -158,15 +186,19 @@ def _place(record: logging.LogRecord) -> tuple[Any, ...] | None:
     return (kind, None if traceback is None else (traceback.tb_frame.f_code, traceback.tb_lineno))
 
 
-def configure_logging(level: int = logging.INFO) -> LineWriter:
-    """Send every logger of the process to stderr, as JSON lines.
+def configure_logging(
+    level: LogLevel = LogLevel.INFO, *, form: LogFormat = LogFormat.JSON
+) -> LineWriter:
+    """Send every logger of the process to stderr.
 
     Args:
         level: the least level that is logged.
+        form: how a line is written.
 
     Returns:
         what writes them, to be closed in the end.
     """
+    least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -177,7 +209,7 @@ def configure_logging(level: int = logging.INFO) -> LineWriter:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         cache_logger_on_first_use=True,
     )
     handler = LineWriter(sys.stderr)
@@ -187,19 +219,42 @@ def configure_logging(level: int = logging.INFO) -> LineWriter:
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.EventRenamer("message"),
-                structlog.processors.JSONRenderer(ensure_ascii=False),
+                *_renderers(form),
             ],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    root.setLevel(least)
     # uvicorn says at each start and stop what this server says better; its warnings stay. A peer
     # that is down is the cluster's daily life, not the client library's news.
     for name in _QUIET_LIBRARIES:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+        logging.getLogger(name).setLevel(max(least, logging.WARNING))
     return handler
+
+
+def _on_one_line(_logger: Any, _name: str, fields: Any) -> Any:
+    """Escape what would begin a new line in a message, or colour it; JSON does so by itself."""
+    fields["event"] = "".join(
+        char if char.isprintable() else ascii(char)[1:-1] for char in str(fields["event"])
+    )
+    return fields
+
+
+def _renderers(form: LogFormat) -> list[Any]:
+    if form is LogFormat.CONSOLE:
+        # Never in colours: who keeps the log would keep them too.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=False,
+            pad_event_to=0,
+            repr_native_str=True,  # a peer's words begin no line of their own
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        return [_on_one_line, renderer]
+    return [
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
 
 
 def get_logger() -> Any:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from meshlib_server.metrics.requests import PATH
 from meshlib_server.problems import BadRequest
 
 __all__ = ["Handler", "resource"]
@@ -35,20 +36,22 @@ def resource(path: str, *, parameters: Collection[str] = (), **methods: Handler)
         methods: handlers by lower-case method; `get` answers HEAD as well.
     """
     handlers = {name.upper(): handler for name, handler in methods.items()}
-    return Route(path, _Resource(handlers, frozenset(parameters)))
+    return Route(path, _Resource(handlers, frozenset(parameters), path.replace(":path}", "}")))
 
 
 class _Resource:
     """The ASGI application of one path."""
 
-    def __init__(self, handlers: dict[str, Handler], parameters: frozenset[str]) -> None:
+    def __init__(self, handlers: dict[str, Handler], parameters: frozenset[str], path: str) -> None:
         if "GET" in handlers:
             handlers = {**handlers, "HEAD": handlers["GET"]}
         self._handlers = handlers
         self._parameters = parameters
+        self._path = path
         self._allow = ", ".join(sorted(handlers))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PATH] = self._path
         handler = self._handlers.get(scope["method"])
         if handler is None:
             raise HTTPException(405, headers={"Allow": self._allow})

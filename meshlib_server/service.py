@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from meshlib import MeshNode, MeshRuntime
-from meshlib_server.lag import LoopLag
+from meshlib_server.metrics import Sources
 from meshlib_server.problems import Unavailable
 
 __all__ = ["Service", "mesh_of", "node_of", "service_of"]
@@ -21,7 +21,7 @@ class Service:
     Args:
         mesh: the running node; None when the mesh is not enabled.
         shut_down: called once when a graceful end is asked for; returns at once.
-        lag: how long the event loop is held, as far as it is measured.
+        sources: what is counted beside the node.
         has_grace: whether requests are still answered once a graceful end was asked for; False
             begins to leave with it.
     """
@@ -31,10 +31,10 @@ class Service:
         mesh: MeshRuntime | None,
         *,
         shut_down: Callable[[], None],
-        lag: LoopLag | None = None,
+        sources: Sources | None = None,
         has_grace: bool = True,
     ) -> None:
-        self.lag = lag if lag is not None else LoopLag()
+        self.sources = sources if sources is not None else Sources()
         self._mesh = mesh
         self._shut_down = shut_down
         self._status_key: tuple[int, ...] | None = None
@@ -44,6 +44,11 @@ class Service:
         """Whether the end was asked for: still answered, and not to be sent more."""
         self.is_leaving = False
         """Whether the node leaves the mesh: nothing is answered but 503."""
+
+    @property
+    def running(self) -> MeshRuntime | None:
+        """The node, whatever it is doing; None when the mesh is not enabled."""
+        return self._mesh
 
     @property
     def mesh(self) -> MeshRuntime:

@@ -28,9 +28,11 @@ from meshlib_server.auth import Keyring, Secrets, load_secrets
 from meshlib_server.companions import companions
 from meshlib_server.config import Settings, StorageSettings, load_settings
 from meshlib_server.http import HttpServer, share_descriptors
-from meshlib_server.lag import LoopLag, new_watched_loop
+from meshlib_server.lag import new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
+from meshlib_server.metrics import Sources
 from meshlib_server.service import Service
+from meshlib_server.tracing import traced
 from meshlib_server.websocket import WebSocketTransport
 
 __all__ = ["StartError", "run"]
@@ -80,8 +82,9 @@ def run(
     """
     # Whoever started it may have gone, which is no reason to end; later it rereads the tokens.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with contextlib.closing(configure_logging()):
-        settings = load_settings(config_path, environment=environment, flags=flags)
+    settings = load_settings(config_path, environment=environment, flags=flags)
+    log = settings.mesh.log
+    with contextlib.closing(configure_logging(log.level, form=log.format)) as writer:
         flagged = [
             path.removeprefix("mesh.auth.") for path in flags if path.startswith("mesh.auth.")
         ]
@@ -89,12 +92,12 @@ def run(
         def read_secrets() -> Secrets:
             return load_secrets(settings.mesh.auth, environment=environment, flagged=flagged)
 
-        lag = LoopLag()
+        sources = Sources(log=writer)
         with (
             _prepare(settings, read_secrets, is_insecure=is_insecure) as prepared,
-            asyncio.Runner(loop_factory=lambda: new_watched_loop(lag)) as runner,
+            asyncio.Runner(loop_factory=lambda: new_watched_loop(sources.lag)) as runner,
         ):
-            return runner.run(_serve(prepared, lag))
+            return runner.run(_serve(prepared, sources))
 
 
 @contextlib.contextmanager
@@ -177,11 +180,11 @@ class _End:
             task.cancel()
 
 
-async def _serve(prepared: _Prepared, lag: LoopLag) -> int:
+async def _serve(prepared: _Prepared, sources: Sources) -> int:
     """Run the node and its HTTP until told to end; return the exit code."""
     if not prepared.settings.mesh.enabled:
         end = _End()
-        service = Service(None, shut_down=end.asked.set, lag=lag)
+        service = Service(None, shut_down=end.asked.set, sources=sources)
         keyring = Keyring(prepared.secrets)
         app = build_app(service, secrets=keyring)
         reload = _reloader(prepared, keyring, None)
@@ -189,7 +192,7 @@ async def _serve(prepared: _Prepared, lag: LoopLag) -> int:
             await end.asked.wait()
             await _drain(server, prepared, end)
         return EXIT_FAILURE if end.hurried.is_set() else 0
-    return await _serve_node(prepared, lag)
+    return await _serve_node(prepared, sources)
 
 
 async def _drain(server: HttpServer, prepared: _Prepared, end: _End) -> None:
@@ -198,7 +201,7 @@ async def _drain(server: HttpServer, prepared: _Prepared, end: _End) -> None:
     await end.wait_unless_hurried(asyncio.sleep(prepared.settings.mesh.http.grace_s))
 
 
-async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
+async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     end, keyring = _End(), Keyring(prepared.secrets)
     mesh = prepared.settings.mesh
     transport = WebSocketTransport(
@@ -218,16 +221,19 @@ async def _serve_node(prepared: _Prepared, lag: LoopLag) -> int:
         startup=mesh.startup,
         defaults=prepared.settings.defaults(),
     )
+    sources.snapshots = _snapshots(mesh.storage)
     runtime = MeshRuntime(
-        config, transport=transport, seeds=mesh.init_peer, snapshots=_snapshots(mesh.storage)
+        config, transport=transport, seeds=mesh.init_peer, snapshots=sources.snapshots
     )
     await runtime.start()
-    service = Service(runtime, shut_down=end.asked.set, lag=lag, has_grace=mesh.http.grace_s > 0)
+    service = Service(
+        runtime, shut_down=end.asked.set, sources=sources, has_grace=mesh.http.grace_s > 0
+    )
     app = build_app(service, secrets=keyring, gossip=transport.endpoint)
     reload = _reloader(prepared, keyring, transport)
     async with (
         _http(app, prepared, service, end=end, reload=reload) as server,
-        companions(runtime),
+        companions(runtime, sources=sources),
     ):
         ended = asyncio.create_task(runtime.wait_stopped())
         asked = asyncio.create_task(end.asked.wait())
@@ -288,7 +294,8 @@ async def _http(
     """Answer HTTP inside the block, and close it at the end; signals ask for the end."""
     settings = prepared.settings.mesh.http
     callers_max = share_descriptors(settings.connections_max).callers
-    server = HttpServer(app, settings=settings, connections_max=callers_max)
+    server = HttpServer(traced(app), settings=settings, connections_max=callers_max)
+    service.sources.gate = server.gate
     loop = asyncio.get_running_loop()
 
     def end_soon() -> None:

@@ -8,6 +8,7 @@ policies.py    /policies
 app_config.py  /config
 lifecycle.py   /shutdown
 probes.py      /livez and /readyz, beside the prefixes
+metrics.py     /metrics, likewise
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from meshlib.limits import TREE_OPERATIONS_MAX
 from meshlib.routing import TreeInsert, TreeOperation, TreeRemove
 from meshlib.sync import MeshSyncManager
 from meshlib_server.bodies import path_key, read_record
+from meshlib_server.metrics.requests import OUTCOME
 from meshlib_server.problems import BadRequest, Unavailable
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
@@ -148,6 +149,7 @@ async def _route(request: Request) -> Response:
     body = await read_record(request, _TextBody)
     node = node_of(request)
     decision = node.route(model_id, body.text)
+    request.scope[OUTCOME] = decision.reason
     if not decision:
         raise Unavailable(f"no healthy worker serves the model {model_id!r}")
     return JSONResponse(

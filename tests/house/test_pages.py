@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import importlib.util
 import re
@@ -14,10 +15,15 @@ import attrs
 import pytest
 from starlette.routing import Route
 
+from meshlib import MemoryNetwork, MeshConfig, MeshRuntime, SnapshotFile
 from meshlib.gossip.messages.kinds import Message
 from meshlib.routing import CacheAwareConfig
 from meshlib_server.commands.cli import serve
 from meshlib_server.config import MeshSettings, settings_paths
+from meshlib_server.http.gate import Gate, HttpSettings
+from meshlib_server.metrics import Sources, read_families
+from meshlib_server.metrics.names import PREFIX, Kind
+from meshlib_server.metrics.readings import Family
 from meshlib_server.routes import api_routes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,6 +174,37 @@ def test_every_endpoint_has_a_call_on_its_page_or_is_told_of_there() -> None:
                 untold.append(code)
 
     assert untold == []
+
+
+# Operations
+
+
+def test_the_operations_page_lists_every_metric(tmp_path: Path) -> None:
+    """With its labels and what it says of itself to Prometheus, in the order of a scrape."""
+
+    async def run() -> list[Family]:
+        config = MeshConfig(name="a")
+        async with MeshRuntime(config, transport=MemoryNetwork().transport("a:1")) as mesh:
+            await mesh.wait_ready(5)
+            gate = Gate(HttpSettings(), connections_max=1)
+            snapshots = SnapshotFile(tmp_path / "state.db")
+            return read_families(mesh, Sources(gate=gate, snapshots=snapshots))
+
+    there = [
+        (
+            PREFIX + family.name + ("_total" if family.kind is Kind.COUNTER else ""),
+            list(family.labels),
+            family.text.rstrip("."),
+        )
+        for family in asyncio.run(run())
+    ]
+    listed = [
+        (codes(name)[0], codes(labels), text[0].upper() + text[1:])
+        for name, labels, text in rows("operations.md", columns=3)
+        if codes(name) and codes(name)[0].startswith(PREFIX)
+    ]
+
+    assert there == listed
 
 
 # Configuration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
@@ -9,11 +10,19 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from support.servers import eventually
 
-from meshlib_server.logs import LineWriter, configure_logging
+from meshlib_server.logs import (
+    LineWriter,
+    LogFormat,
+    LogLevel,
+    configure_logging,
+    get_logger,
+)
 
 
 def record(message: str, name: str = "meshlib_server") -> logging.LogRecord:
@@ -84,3 +93,55 @@ def test_a_library_says_each_kind_of_thing_once_a_minute(monkeypatch: pytest.Mon
     assert 5 == messages.count("own")
     assert 2 == messages.count("failed")
     assert 8 == len(messages)
+
+
+@contextlib.contextmanager
+def logging_to(stream: io.StringIO, level: LogLevel, form: LogFormat) -> Iterator[None]:
+    """Log into a text, and leave logging as it was."""
+    root = logging.getLogger()
+    handlers, before, stderr = root.handlers, root.level, sys.stderr
+    sys.stderr = stream
+    writer = configure_logging(level, form=form)
+    try:
+        yield
+    finally:
+        writer.close()
+        root.handlers, sys.stderr = handlers, stderr
+        root.setLevel(before)
+        structlog.reset_defaults()
+
+
+def test_the_console_format_is_one_line_whatever_is_logged() -> None:
+    """What a peer says neither begins a line of its own nor colours the terminal."""
+    stream = io.StringIO()
+    with logging_to(stream, LogLevel.INFO, LogFormat.CONSOLE):
+        get_logger().warning("joined\nby\x1b[31m", name="a\nb\x1b[31m", count=3)
+
+    [line] = stream.getvalue().splitlines()
+    assert "joined\\nby\\x1b[31m" in line
+    assert "count=3" in line
+    assert "\x1b" not in line
+
+
+def test_an_error_in_the_console_format_has_its_traceback() -> None:
+    """As in JSON, where it is a field."""
+    stream = io.StringIO()
+    with logging_to(stream, LogLevel.INFO, LogFormat.CONSOLE):
+        try:
+            {}["x"]  # type: ignore[index]
+        except KeyError:
+            logging.getLogger("meshlib_server").exception("failed")
+
+    assert "KeyError: 'x'" in stream.getvalue()
+
+
+def test_what_is_below_the_level_is_not_logged() -> None:
+    """Of the server and of the library alike."""
+    stream = io.StringIO()
+    with logging_to(stream, LogLevel.WARNING, LogFormat.JSON):
+        for logger in (get_logger(), logging.getLogger("meshlib")):
+            logger.info("small talk")
+            logger.warning("news")
+
+    lines = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert ["news", "news"] == lines

@@ -1,0 +1,74 @@
+"""What a process logs of its node: who comes and goes, and what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+import structlog
+from structlog.testing import capture_logs
+from support.servers import eventually
+
+from meshlib import GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
+from meshlib_server import companions as module
+from meshlib_server.companions import companions
+from meshlib_server.metrics import Sources
+
+
+def logged(monkeypatch: pytest.MonkeyPatch, until: str) -> tuple[list[Any], Sources]:
+    """Run two nodes, end one without a goodbye, and return what the other one's process logs.
+
+    Args:
+        monkeypatch: for the interval at which problems are looked for.
+        until: the message that is waited for.
+    """
+    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    structlog.reset_defaults()
+    sources = Sources()
+
+    async def run(lines: list[Any]) -> None:
+        network = MemoryNetwork()
+        nodes = [
+            MeshRuntime(
+                MeshConfig(
+                    name=name, gossip=attrs.evolve(GossipConfig.of("local"), bootstrap_after_s=0.1)
+                ),
+                transport=network.transport(f"{name}:1"),
+                seeds=["a:1", "b:1"],
+            )
+            for name in "ab"
+        ]
+        for node in nodes:
+            await node.start()
+        async with companions(nodes[0], sources=sources):
+            await nodes[0].wait_ready(10)
+            await nodes[1].abort()
+            await anyio.to_thread.run_sync(
+                lambda: eventually(lambda: any(line["event"] == until for line in lines), until)
+            )
+        await nodes[0].stop()
+
+    with capture_logs() as lines:
+        anyio.run(run, lines)
+    return lines, sources
+
+
+def test_a_member_that_goes_is_a_warning_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at warnings alone sees who came and who went; each is counted too."""
+    lines, sources = logged(monkeypatch, "MemberDown")
+
+    [down] = [line for line in lines if line["event"] == "MemberDown"]
+    assert ("warning", "b") == (down["log_level"], down["member"])
+    assert 1 == sources.events["MemberDown", ""]
+
+
+def test_a_problem_is_a_warning_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of the health, once and not at each look."""
+    lines, _ = logged(monkeypatch, "MemberDown")
+
+    problems = [line["problem"] for line in lines if line["event"] == "problem"]
+    assert {"warning"} == {line["log_level"] for line in lines if line["event"] == "problem"}
+    assert len(problems) == len(set(problems))
+    assert any("b" in problem for problem in problems)
