@@ -16,6 +16,7 @@ companions.py  what runs beside a node
 config.py      settings: file, environment, flags
 logs.py        one line for each thing, as JSON or as text
 lag.py         how long the event loop is held
+describing/    what the API is, said once; the OpenAPI document
 metrics/       what a process counts, as Prometheus reads it
 tracing.py     a span for each request, for who traces
 commands/      serve, demo, simulate

@@ -14,11 +14,12 @@ from meshlib_server.auth import AuthMiddleware, Keyring, Secrets
 from meshlib_server.metrics import CountedRequests
 from meshlib_server.problems import EXCEPTION_HANDLERS
 from meshlib_server.routes import PREFIXES, api_routes
+from meshlib_server.routes.description import description_routes
 from meshlib_server.routes.metrics import metrics_routes
 from meshlib_server.routes.probes import probe_routes
 from meshlib_server.service import Service
 
-__all__ = ["EncodedPaths", "build_app"]
+__all__ = ["EncodedPaths", "build_app", "http_routes"]
 
 
 def build_app(
@@ -34,7 +35,7 @@ def build_app(
         secrets: who may call; a keyring's may be replaced while it runs.
         gossip: takes the connections of peers; None when the mesh is not enabled.
     """
-    routes: list[BaseRoute] = [*probe_routes(), *metrics_routes(), *api_routes()]
+    routes = http_routes()
     if gossip is not None:
         routes += [WebSocketRoute(f"{prefix}/gossip", gossip) for prefix in PREFIXES]
     app = Starlette(
@@ -49,6 +50,12 @@ def build_app(
     app.router.redirect_slashes = False  # a key may end in a slash
     app.state.service = service
     return app
+
+
+def http_routes() -> list[BaseRoute]:
+    """Return every route of HTTP, those of probes first."""
+    routes = [*probe_routes(), *metrics_routes(), *api_routes()]
+    return [*routes, *description_routes(routes)]
 
 
 class EncodedPaths:

@@ -20,12 +20,16 @@ from meshlib.errors import ConfigError
 from meshlib_server.config import AuthSettings
 from meshlib_server.logs import quiet_warning
 from meshlib_server.problems import problem
+from meshlib_server.routes.description import DOCS_PATH
 from meshlib_server.routes.probes import PROBE_PATHS
 
 __all__ = ["AuthMiddleware", "Keyring", "Secrets", "TokenSet", "load_secrets", "read_tokens"]
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """A bearer token as RFC 6750, section 2.1, writes it."""
+
+_OPEN_PATHS = PROBE_PATHS | {DOCS_PATH}
+"""What is answered without a token: it tells of no cluster."""
 
 _SCHEME = b"bearer "
 
@@ -185,7 +189,7 @@ class AuthMiddleware:
         if kind == "http":
             is_allowed = (
                 self._is_http_open
-                or scope.get("path") in PROBE_PATHS
+                or scope.get("path") in _OPEN_PATHS
                 or _is_accepted(scope, secrets.operators)
             )
         elif kind == "websocket":

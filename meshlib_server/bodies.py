@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from meshlib.limits import JSON_BODY_BYTES_MAX
-from meshlib_server.problems import BadRequest, ContentTooLarge, Unavailable
+from meshlib_server.problems import BadRequest, Code, ContentTooLarge, Unavailable
 from meshlib_server.service import node_of
 from meshlib_server.structure import StructureError, structure
 
@@ -66,7 +66,7 @@ async def _read_limited(request: Request) -> bytes:
     except ClientDisconnect:
         raise BadRequest("the body ended early") from None
     except asyncio.CancelledError:  # only the server's end does it, and it waits for the answer
-        raise Unavailable("the server ended before the body did") from None
+        raise Unavailable("the server ended before the body did", code=Code.LEAVING) from None
     return b"".join(chunks)
 
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from meshlib_server.describing import Operation, Scope, operation_of
 from meshlib_server.metrics.requests import PATH
-from meshlib_server.problems import BadRequest
+from meshlib_server.problems import BadRequest, Forbidden
 
-__all__ = ["Handler", "resource"]
+__all__ = ["GRANTED", "Handler", "operations_of", "resource"]
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+GRANTED: Final = "meshlib.granted"
+"""Where the check of tokens leaves the scope of a caller; without it everything is open."""
 
 _SHOWN_MAX: Final = 5
 _SHOWN_CHARACTERS_MAX: Final = 100
 
 
-def resource(path: str, *, parameters: Collection[str] = (), **methods: Handler) -> Route:
+def resource(path: str, **methods: Handler) -> Route:
     """Make the route of one path.
 
     One route knows all methods of its path, so what it does not know is a 405 whose `Allow`
@@ -31,46 +35,69 @@ def resource(path: str, *, parameters: Collection[str] = (), **methods: Handler)
 
     Args:
         path: Starlette's path template.
-        parameters: the query parameters that `get` knows; any other is a 400, as is one that is
-            there twice. Other methods know none.
-        methods: handlers by lower-case method; `get` answers HEAD as well.
+        methods: handlers by lower-case method, each `described`; `get` answers HEAD as well. A
+            query parameter that a handler is not described with is a 400, as is one that is
+            there twice.
+
+    Raises:
+        TypeError: a handler is not described.
     """
     handlers = {name.upper(): handler for name, handler in methods.items()}
-    return Route(path, _Resource(handlers, frozenset(parameters), path.replace(":path}", "}")))
+    return Route(path, _Resource(handlers, path.replace(":path}", "}")))
+
+
+def operations_of(routes: Iterable[BaseRoute]) -> dict[str, dict[str, Operation]]:
+    """Return what the routes that `resource` made do: path template, lower-case method, what."""
+    return {
+        route.endpoint.path: {
+            name.lower(): operation
+            for name, operation in route.endpoint.operations.items()
+            if name != "HEAD"
+        }
+        for route in routes
+        if isinstance(route, Route) and isinstance(route.endpoint, _Resource)
+    }
 
 
 class _Resource:
     """The ASGI application of one path."""
 
-    def __init__(self, handlers: dict[str, Handler], parameters: frozenset[str], path: str) -> None:
+    def __init__(self, handlers: dict[str, Handler], path: str) -> None:
         if "GET" in handlers:
             handlers = {**handlers, "HEAD": handlers["GET"]}
         self._handlers = handlers
-        self._parameters = parameters
-        self._path = path
+        self.path = path
+        self.operations = {name: operation_of(handler) for name, handler in handlers.items()}
         self._allow = ", ".join(sorted(handlers))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[PATH] = self._path
-        handler = self._handlers.get(scope["method"])
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        scope[PATH] = self.path
+        method = scope["method"]
+        handler = self._handlers.get(method)
         if handler is None:
             raise HTTPException(405, headers={"Allow": self._allow})
+        operation = self.operations[method]
+        granted: Scope | None = scope.get(GRANTED)
+        wanted = operation.scope
+        if wanted is not None and granted is not None and not granted.opens(wanted):
+            raise Forbidden(f"this needs a token of the scope {wanted}, not {granted}")
         request = Request(scope, receive, send)
-        self._check_parameters(request)
+        _check_parameters(request, operation)
         response = await handler(request)
         await response(scope, receive, send)
 
-    def _check_parameters(self, request: Request) -> None:
-        """Refuse what would be passed over: whoever asks for it would believe the answer."""
-        if not request.scope["query_string"]:
-            return
-        known = self._parameters if request.method in ("GET", "HEAD") else frozenset[str]()
-        names = [name for name, _ in request.query_params.multi_items()]
-        unknown = sorted(set(names) - known)
-        if unknown:
-            shown = ", ".join(repr(name[:_SHOWN_CHARACTERS_MAX]) for name in unknown[:_SHOWN_MAX])
-            raise BadRequest(
-                f"unknown query parameters: {shown}; known: {', '.join(sorted(known)) or 'none'}"
-            )
-        if len(set(names)) < len(names):
-            raise BadRequest("a query parameter is there twice")
+
+def _check_parameters(request: Request, operation: Operation) -> None:
+    """Refuse what would be passed over: whoever asks for it would believe the answer."""
+    if not request.scope["query_string"]:
+        return
+    known = operation.query
+    names = [name for name, _ in request.query_params.multi_items()]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        shown = ", ".join(repr(name[:_SHOWN_CHARACTERS_MAX]) for name in unknown[:_SHOWN_MAX])
+        raise BadRequest(
+            f"unknown query parameters: {shown}; known: {', '.join(sorted(known)) or 'none'}"
+        )
+    if len(set(names)) < len(names):
+        raise BadRequest("a query parameter is there twice")

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from meshlib import MeshNode, MeshRuntime
 from meshlib_server.metrics import Sources
-from meshlib_server.problems import Unavailable
+from meshlib_server.problems import Code, Unavailable
 
 __all__ = ["Service", "mesh_of", "node_of", "service_of"]
 
@@ -58,9 +58,9 @@ class Service:
             Unavailable: the mesh is not enabled, or the node is leaving it.
         """
         if self._mesh is None:
-            raise Unavailable("the mesh is not enabled")
+            raise Unavailable("the mesh is not enabled", code=Code.NOT_ENABLED)
         if self.is_leaving:
-            raise Unavailable("the node is leaving the mesh")
+            raise Unavailable("the node is leaving the mesh", code=Code.LEAVING)
         return self._mesh
 
     @property

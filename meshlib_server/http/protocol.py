@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from meshlib.limits import HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUEST_BYTES_MAX
 from meshlib_server.http.gate import Gate, Stage
 from meshlib_server.logs import quiet_warning
+from meshlib_server.problems import problem_body
 
 __all__ = ["BoundedConfig", "BoundedProtocol"]
 
@@ -276,7 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answer_last(self, status: int, message: str) -> None:
         """Answer `{"error": ...}` and close: where the next request begins is not known."""
-        body = json.dumps({"error": message}).encode()
+        body = json.dumps(problem_body(status, message)).encode()
         fields = [
             STATUS_LINE[status].rstrip(),
             *(name + b": " + value for name, value in self.server_state.default_headers),

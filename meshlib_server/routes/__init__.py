@@ -9,6 +9,7 @@ app_config.py  /config
 lifecycle.py   /shutdown
 probes.py      /livez and /readyz, beside the prefixes
 metrics.py     /metrics, likewise
+description.py  /openapi.json and /mesh/docs
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from attrs import frozen
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from meshlib.errors import UnknownKeyError
 from meshlib_server.bodies import path_key, read_record
+from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.problems import BadRequest
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
@@ -36,10 +38,17 @@ def _from_hex(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
+@described("The keys.", scope=Scope.READ, answers={200: Shape({"keys": [str]})})
 async def _keys(request: Request) -> Response:
     return JSONResponse({"keys": node_of(request).sync.config_keys()})
 
 
+@described(
+    "Write a key; its value is bytes, in hex.",
+    scope=Scope.OPERATE,
+    body=_ConfigBody,
+    answers={200: Shape({"status": Literal["updated"], "key": str})},
+)
 async def _post(request: Request) -> Response:
     body = await read_record(request, _ConfigBody)
     node = node_of(request)
@@ -49,6 +58,12 @@ async def _post(request: Request) -> Response:
     return JSONResponse({"status": "updated", "key": body.key})
 
 
+@described(
+    "A key's value.",
+    scope=Scope.READ,
+    answers={200: Shape({"key": str, "value": str, "format": Literal["hex"]})},
+    errors=(404,),
+)
 async def _get(request: Request) -> Response:
     key = path_key(request, "key")
     value = node_of(request).sync.get_config(key)
@@ -57,6 +72,12 @@ async def _get(request: Request) -> Response:
     return JSONResponse({"key": key, "value": value.hex(), "format": "hex"})
 
 
+@described(
+    "Remove a key.",
+    scope=Scope.OPERATE,
+    answers={200: Shape({"status": Literal["deleted"], "key": str})},
+    errors=(404,),
+)
 async def _delete(request: Request) -> Response:
     key = path_key(request, "key")
     node_of(request).sync.delete_config(key)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.resources import resource
 from meshlib_server.service import Service, service_of
 
 __all__ = ["routes"]
 
 
+@described(
+    "Leave the cluster and end.",
+    scope=Scope.ADMIN,
+    answers={202: Shape({"status": Literal["shutdown initiated"]})},
+)
 async def _shutdown(request: Request) -> Response:
     service = service_of(request)
     if not service.is_leaving:

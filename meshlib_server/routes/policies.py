@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs import frozen
@@ -14,6 +14,7 @@ from meshlib import MeshNode
 from meshlib.errors import UnknownKeyError
 from meshlib.state import PolicyState
 from meshlib_server.bodies import path_key, read_record
+from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
 
@@ -31,6 +32,10 @@ class _PolicyBody:
     config: str
 
 
+_FIELDS = {"model_id": str, "policy_type": str, "config": str, "version": int}
+_POLICY = Shape(_FIELDS, optional={"default_of": str})
+
+
 def _as_json(policy: PolicyState) -> dict[str, Any]:
     """Return a policy as the specification has it, and whose default it is where it is one."""
     fields = attrs.asdict(policy)
@@ -46,16 +51,24 @@ def _known(node: MeshNode, model_id: str) -> PolicyState:
     return policy
 
 
+@described("All policies.", scope=Scope.READ, answers={200: [_POLICY]})
 async def _list(request: Request) -> Response:
     policies = node_of(request).sync.get_all_policy_states()
     return JSONResponse([_as_json(policy) for policy in policies])
 
 
+@described("One policy.", scope=Scope.READ, answers={200: _POLICY}, errors=(404,))
 async def _get(request: Request) -> Response:
     model_id = path_key(request, "model_id")
     return JSONResponse(_as_json(_known(node_of(request), model_id)))
 
 
+@described(
+    "Write a policy.",
+    scope=Scope.OPERATE,
+    body=_PolicyBody,
+    answers={200: Shape({"status": Literal["updated"], **_FIELDS}, optional={"default_of": str})},
+)
 async def _put(request: Request) -> Response:
     model_id = path_key(request, "model_id")
     body = await read_record(request, _PolicyBody)
@@ -64,6 +77,12 @@ async def _put(request: Request) -> Response:
     return JSONResponse({"status": "updated", **_as_json(_known(node, model_id))})
 
 
+@described(
+    "Remove a policy; the default of a file is in force again.",
+    scope=Scope.OPERATE,
+    answers={200: Shape({"status": Literal["deleted"], "model_id": str})},
+    errors=(404,),
+)
 async def _delete(request: Request) -> Response:
     model_id = path_key(request, "model_id")
     node_of(request).sync.remove_policy_state(model_id)

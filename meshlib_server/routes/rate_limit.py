@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,6 +11,7 @@ from starlette.routing import BaseRoute
 
 from meshlib.codec import check_key
 from meshlib_server.bodies import read_record
+from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.problems import BadRequest, problem, retry_after
 from meshlib_server.resources import resource
 from meshlib_server.service import mesh_of, node_of, service_of
@@ -34,6 +37,21 @@ class _AcquireBody:
     cost: int = 1
 
 
+_STATS = Shape({"limit_per_second": int, "current_count": int, "remaining": int})
+_DECISION = Shape({"allowed": bool, "limit": int, "remaining": int, "retry_after_s": float})
+
+
+@described(
+    "Set the global limit; 0 switches it off.",
+    scope=Scope.OPERATE,
+    body=_LimitBody,
+    answers={
+        200: Shape(
+            {"status": Literal["updated"], "limit_per_second": int},
+            optional={"current_count": int, "remaining": int},
+        )
+    },
+)
 async def _set(request: Request) -> Response:
     body = await read_record(request, _LimitBody)
     node = node_of(request)
@@ -48,6 +66,12 @@ async def _set(request: Request) -> Response:
     return JSONResponse(answer)
 
 
+@described(
+    "The global limit.",
+    scope=Scope.READ,
+    answers={200: Shape({"limit_per_second": int}, optional={"default_of": str})},
+    errors=(404,),
+)
 async def _get(request: Request) -> Response:
     sync = node_of(request).sync
     limit = sync.get_global_rate_limit()
@@ -61,6 +85,13 @@ async def _get(request: Request) -> Response:
     return JSONResponse(answer)
 
 
+@described(
+    "How much of a limit is used.",
+    scope=Scope.READ,
+    answers={200: _STATS},
+    errors=(404,),
+    query={"key": "The rate-limit key; `global` when it is not given."},
+)
 async def _stats(request: Request) -> Response:
     key = request.query_params.get("key", _GLOBAL_KEY)
     mesh = mesh_of(request)
@@ -77,6 +108,13 @@ async def _stats(request: Request) -> Response:
     )
 
 
+@described(
+    "Decide one request, and count it when it is admitted.",
+    scope=Scope.OPERATE,
+    body=_AcquireBody,
+    answers={200: _DECISION, 429: _DECISION},
+    errors=(404,),
+)
 async def _acquire(request: Request) -> Response:
     body = await read_record(request, _AcquireBody)
     mesh = mesh_of(request)
@@ -99,6 +137,6 @@ def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
     return [
         resource(f"{prefix}/rate-limit/acquire", post=_acquire),
-        resource(f"{prefix}/rate-limit/stats", parameters=("key",), get=_stats),
+        resource(f"{prefix}/rate-limit/stats", get=_stats),
         resource(f"{prefix}/rate-limit", get=_get, post=_set),
     ]

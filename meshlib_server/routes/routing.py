@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from attrs import frozen
 from starlette.requests import Request
@@ -15,11 +15,12 @@ from starlette.routing import BaseRoute
 
 from meshlib.errors import LocalError, UnknownKeyError
 from meshlib.limits import TREE_OPERATIONS_MAX
-from meshlib.routing import TreeInsert, TreeOperation, TreeRemove
+from meshlib.routing import RouteReason, TreeInsert, TreeOperation, TreeRemove
 from meshlib.sync import MeshSyncManager
 from meshlib_server.bodies import path_key, read_record
+from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.metrics.requests import OUTCOME
-from meshlib_server.problems import BadRequest, Unavailable
+from meshlib_server.problems import BadRequest, Code, Unavailable
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
 from meshlib_server.structure import AtMost
@@ -67,6 +68,9 @@ class _OperationsBody:
     operations: Annotated[tuple[_OperationBody, ...], AtMost(TREE_OPERATIONS_MAX)]
 
 
+_INSERT = Shape({"insert": _InsertBody})
+
+
 def _operation(body: _OperationBody, index: int) -> TreeOperation:
     if body.insert is not None and body.remove is None:
         return TreeInsert(text=body.insert.text, tenant=body.insert.tenant)
@@ -90,6 +94,12 @@ def _as_json(operation: TreeOperation) -> dict[str, Any]:
     return {"remove": {"tenant": operation.tenant}}
 
 
+@described(
+    "Change a model's prefix tree: all of the operations are applied, or none.",
+    scope=Scope.OPERATE,
+    body=_OperationsBody,
+    answers={200: Shape({"status": Literal["updated"], "model_id": str, "applied": int})},
+)
 async def _apply(request: Request) -> Response:
     model_id = path_key(request, "model_id")
     body = await read_record(request, _OperationsBody)
@@ -106,6 +116,12 @@ async def _apply(request: Request) -> Response:
     )
 
 
+@described(
+    "A model's prefix tree, as operations.",
+    scope=Scope.READ,
+    answers={200: Shape({"model_id": str, "operations": [_INSERT], "version": int})},
+    errors=(404,),
+)
 async def _get(request: Request) -> Response:
     model_id = path_key(request, "model_id")
     sync = node_of(request).sync
@@ -130,6 +146,13 @@ async def _tree_parts(
     yield f'],"version":{version}}}'
 
 
+@described(
+    "Who has the longest prefix of a text.",
+    scope=Scope.READ,
+    body=_TextBody,
+    answers={200: Shape({"tenant": str | None, "matched": int, "input_length": int})},
+    errors=(404,),
+)
 async def _match(request: Request) -> Response:
     model_id = path_key(request, "model_id")
     body = await read_record(request, _TextBody)
@@ -144,6 +167,13 @@ async def _match(request: Request) -> Response:
     )
 
 
+@described(
+    "Choose a worker for a prompt.",
+    scope=Scope.OPERATE,
+    body=_TextBody,
+    answers={200: Shape({"worker_id": str, "url": str, "matched": int, "reason": RouteReason})},
+    errors=(404,),
+)
 async def _route(request: Request) -> Response:
     model_id = path_key(request, "model_id")
     body = await read_record(request, _TextBody)
@@ -151,7 +181,8 @@ async def _route(request: Request) -> Response:
     decision = node.route(model_id, body.text)
     request.scope[OUTCOME] = decision.reason
     if not decision:
-        raise Unavailable(f"no healthy worker serves the model {model_id!r}")
+        message = f"no healthy worker serves the model {model_id!r}"
+        raise Unavailable(message, code=Code.NO_WORKER)
     return JSONResponse(
         {
             "worker_id": decision.worker_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs import frozen
@@ -14,6 +14,7 @@ from meshlib import MeshNode
 from meshlib.errors import UnknownKeyError
 from meshlib.state import WorkerState
 from meshlib_server.bodies import path_key, read_record
+from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.resources import resource
 from meshlib_server.service import mesh_of, node_of
 
@@ -34,6 +35,21 @@ class _WorkerBody:
     ttl_s: float | None = None
 
 
+_FIELDS = {
+    "worker_id": str,
+    "model_id": str,
+    "url": str,
+    "health": bool,
+    "load": float,
+    "version": int,
+}
+_WORKER = Shape(_FIELDS, optional={"ttl_s": float})
+
+
+def _done(status: Any) -> Shape:
+    return Shape({"status": status, "worker_id": str})
+
+
 def _as_json(worker: WorkerState) -> dict[str, Any]:
     fields = attrs.asdict(worker)
     if worker.ttl_s is None:
@@ -48,16 +64,24 @@ def _known(node: MeshNode, worker_id: str) -> WorkerState:
     return worker
 
 
+@described("All workers.", scope=Scope.READ, answers={200: [_WORKER]})
 async def _list(request: Request) -> Response:
     workers = node_of(request).sync.get_all_worker_states()
     return JSONResponse([_as_json(worker) for worker in workers])
 
 
+@described("One worker.", scope=Scope.READ, answers={200: _WORKER}, errors=(404,))
 async def _get(request: Request) -> Response:
     worker_id = path_key(request, "worker_id")
     return JSONResponse(_as_json(_known(node_of(request), worker_id)))
 
 
+@described(
+    "Write a worker.",
+    scope=Scope.OPERATE,
+    body=_WorkerBody,
+    answers={200: Shape({"status": Literal["updated"], **_FIELDS}, optional={"ttl_s": float})},
+)
 async def _put(request: Request) -> Response:
     worker_id = path_key(request, "worker_id")
     body = await read_record(request, _WorkerBody)
@@ -73,18 +97,36 @@ async def _put(request: Request) -> Response:
     return JSONResponse({"status": "updated", **_as_json(_known(node, worker_id))})
 
 
+@described(
+    "Remove a worker, and all it had cached.",
+    scope=Scope.OPERATE,
+    answers={200: _done(Literal["deleted"])},
+    errors=(404,),
+)
 async def _delete(request: Request) -> Response:
     worker_id = path_key(request, "worker_id")
     node_of(request).sync.remove_worker_state(worker_id)
     return JSONResponse({"status": "deleted", "worker_id": worker_id})
 
 
+@described(
+    "Renew a worker's lease.",
+    scope=Scope.OPERATE,
+    answers={200: _done(Literal["renewed"])},
+    errors=(404,),
+)
 async def _heartbeat(request: Request) -> Response:
     worker_id = path_key(request, "worker_id")
     mesh_of(request).renew_worker(worker_id)
     return JSONResponse({"status": "renewed", "worker_id": worker_id})
 
 
+@described(
+    "Forget what a worker had cached: it has restarted.",
+    scope=Scope.OPERATE,
+    answers={200: _done(Literal["cleared"])},
+    errors=(404,),
+)
 async def _cleared(request: Request) -> Response:
     worker_id = path_key(request, "worker_id")
     node_of(request).sync.clear_worker(worker_id)

@@ -210,7 +210,8 @@ def test_one_whose_seed_never_answers_begins_and_says_that_it_is_isolated(
     other = own_launcher.node("other", port=port, peers=[lone.port])
     start_ready([other])
 
-    assert before == ({"error": "not ready: no peer was met yet"}, "degraded")
+    unready = {"error": "not ready: no peer was met yet", "code": "not_ready"}
+    assert before == (unready, "degraded")
     assert isolated == "degraded"
     await_all([lone, other], {"k"})
     eventually(lambda: is_healthy(lone), "it is healthy")

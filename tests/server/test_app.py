@@ -100,22 +100,27 @@ def service(node: FakeNode, calls: list[str] | None = None) -> Service:
 
 
 @pytest.mark.parametrize(
-    ("failure", "status", "message"),
+    ("failure", "status", "message", "code"),
     [
-        (RuntimeError("the secret of the house"), 500, "internal server error"),
-        (DecodeError("the limit is unreadable"), 500, "the limit is unreadable"),
-        (UnknownKeyError("worker", "w"), 404, "no worker 'w'"),
-        (LimitError("key bytes", size=2, limit=1), 400, "key bytes: 2 is over the limit of 1"),
-        (StateError("the node has left"), 503, "the node has left"),
+        (RuntimeError("the secret of the house"), 500, "internal server error", "internal_error"),
+        (DecodeError("it is unreadable"), 500, "it is unreadable", "unreadable_state"),
+        (UnknownKeyError("worker", "w"), 404, "no worker 'w'", "not_found"),
+        (
+            LimitError("key bytes", size=2, limit=1),
+            400, "key bytes: 2 is over the limit of 1", "invalid_request",
+        ),
+        (StateError("the node has left"), 503, "the node has left", "leaving"),
     ],
-)
-def test_each_kind_of_failure_has_its_status(failure: Exception, status: int, message: str) -> None:
+)  # fmt: skip
+def test_each_kind_of_failure_has_its_status_and_its_code(
+    failure: Exception, status: int, message: str, code: str
+) -> None:
     """What went wrong inside is not told to anyone outside."""
     node = FakeNode(sync=FakeSync(failure=failure))
 
     [answer] = ask(service(node), ("GET", "/mesh/workers", None))
 
-    assert (status, {"error": message}) == (answer.status_code, answer.json())
+    assert (status, {"error": message, "code": code}) == (answer.status_code, answer.json())
 
 
 def test_a_limit_that_cannot_be_serialised_is_500() -> None:
@@ -124,7 +129,7 @@ def test_a_limit_that_cannot_be_serialised_is_500() -> None:
 
     [answer] = ask(service(node), ("POST", "/mesh/rate-limit", {"limit_per_second": 1}))
 
-    assert (500, ["error"]) == (answer.status_code, list(answer.json()))
+    assert (500, ["error", "code"]) == (answer.status_code, list(answer.json()))
 
 
 @pytest.mark.parametrize(

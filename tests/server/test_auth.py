@@ -91,7 +91,8 @@ def test_anything_else_is_a_401_with_a_challenge(headers: list[bytes]) -> None:
 
     assert 401 == start["status"]
     assert (b"www-authenticate", b"Bearer") in start["headers"]
-    assert {"error": "a valid bearer token is required"} == json.loads(body["body"])
+    expected = {"error": "a valid bearer token is required", "code": "unauthenticated"}
+    assert expected == json.loads(body["body"])
 
 
 @pytest.mark.parametrize("header", [b"Bearer peer-1", b"Bearer peer-2"])

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from support.servers import Launcher, Node
 
+from meshlib_server.problems import Code
+
 ENDPOINTS = {
     "/status": ["GET"],
     "/health": ["GET"],
@@ -60,7 +62,8 @@ def only_error(response: Any) -> str:
     """Check that a response is an error and nothing else, and return its message."""
     assert "application/json" == response.headers["content-type"]
     body = response.json()
-    assert ["error"] == list(body)
+    assert ["error", "code"] == list(body)
+    assert body["code"] in list(Code)
     assert isinstance(body["error"], str)
     assert body["error"]
     return str(body["error"])
@@ -303,7 +306,8 @@ def test_what_is_no_http_is_400_in_json(node: Node, request_bytes: bytes) -> Non
 
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"\r\ncontent-type: application/json\r\n" in head
-    assert {"error": "Invalid HTTP request received."} == json.loads(body)
+    expected = {"error": "Invalid HTTP request received.", "code": "invalid_request"}
+    assert expected == json.loads(body)
 
 
 def test_what_is_no_http_is_logged_once_a_minute(own_launcher: Launcher) -> None:

@@ -90,7 +90,7 @@ def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Launcher
 
         assert 0 == node.started.wait(5)
     assert answer.startswith(b"HTTP/1.1 503")
-    assert ["error"] == list(json.loads(answer.partition(b"\r\n\r\n")[2]))
+    assert ["error", "code"] == list(json.loads(answer.partition(b"\r\n\r\n")[2]))
     assert [] == [line for line in node.log_lines() if "exception" in line]
 
 

@@ -145,7 +145,7 @@ def test_a_missing_field_is_400(node: Node, name: str, field: str) -> None:
 
     error = node.request("PUT", f"/mesh/workers/{name}", body, status=400)
 
-    assert {"error": f"{field}: missing"} == error
+    assert {"error": f"{field}: missing", "code": "invalid_request"} == error
     node.get(f"/mesh/workers/{name}", status=404)
 
 

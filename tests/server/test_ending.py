@@ -89,7 +89,7 @@ def test_new_connections_are_answered_in_the_grace_period(
     ready = node.client.get("/readyz")
 
     assert [(200, "close")] * 5 == [(a.status_code, a.headers["connection"]) for a in answers]
-    assert (503, {"error": "leaving"}) == (ready.status_code, ready.json())
+    assert (503, {"error": "leaving", "code": "not_ready"}) == (ready.status_code, ready.json())
 
 
 def test_a_sighup_rereads_the_tokens(
