@@ -9,6 +9,7 @@ bodies.py, structure.py
 what comes in with a request, read strictly
 problems.py    errors as answers
 http/          uvicorn's connections, with bounds
+access/        TLS, foreign pages, and files that change
 auth.py        who may call
 websocket.py   gossip on the port of the API
 addresses.py   where a node listens, and what it tells its peers to dial

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from meshlib_server.access.foreign import RefuseForeign
 from meshlib_server.auth import AuthMiddleware, Keyring, Secrets
 from meshlib_server.metrics import CountedRequests
 from meshlib_server.problems import EXCEPTION_HANDLERS
@@ -35,6 +36,8 @@ def build_app(
         secrets: who may call; a keyring's may be replaced while it runs.
         gossip: takes the connections of peers; None when the mesh is not enabled.
     """
+    first = secrets.secrets if isinstance(secrets, Keyring) else secrets
+    is_open = not first.operators
     routes = http_routes()
     if gossip is not None:
         routes += [WebSocketRoute(f"{prefix}/gossip", gossip) for prefix in PREFIXES]
@@ -42,6 +45,7 @@ def build_app(
         routes=routes,
         middleware=[
             Middleware(CountedRequests, counters=service.sources.requests),
+            *([Middleware(RefuseForeign)] if is_open else []),
             Middleware(AuthMiddleware, secrets=secrets),
             Middleware(EncodedPaths),
         ],

@@ -1,8 +1,8 @@
 """Who may call: operators with one set of tokens, peers with another.
 
 Rule: everything that reads, keeps or compares a token must live in this file. Operator tokens
-open the HTTP endpoints and no gossip; peer tokens open the gossip and no endpoint. Tokens come
-from files and the environment, never from a flag's value, and are never logged.
+open the HTTP endpoints of their scope and no gossip; peer tokens open the gossip and no endpoint.
+Tokens come from files and the environment, never from a flag's value, and are never logged.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from attrs import field, frozen
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from meshlib.errors import ConfigError
 from meshlib_server.config import AuthSettings
+from meshlib_server.describing import Scope
 from meshlib_server.logs import quiet_warning
 from meshlib_server.problems import problem
+from meshlib_server.resources import GRANTED
 from meshlib_server.routes.description import DOCS_PATH
 from meshlib_server.routes.probes import PROBE_PATHS
 
@@ -38,30 +41,39 @@ class TokenSet:
     """Tokens that are valid at once, kept as digests and compared in constant time.
 
     Args:
-        tokens: the tokens; several while they are being rotated.
+        tokens: the tokens; several while they are being rotated. By their scopes, or of the scope
+            `admin` all of them.
     """
 
     __slots__ = ("_digests",)
 
-    def __init__(self, tokens: Iterable[str]) -> None:
-        self._digests = tuple(hashlib.sha256(token.encode()).digest() for token in tokens)
+    def __init__(self, tokens: Iterable[str] | Mapping[str, Scope]) -> None:
+        by_scope = tokens if isinstance(tokens, Mapping) else dict.fromkeys(tokens, Scope.ADMIN)
+        self._digests = tuple(
+            (hashlib.sha256(token.encode()).digest(), scope) for token, scope in by_scope.items()
+        )
 
     def __bool__(self) -> bool:
         return bool(self._digests)
 
     def accepts(self, authorization: bytes) -> bool:
-        """Tell whether an `Authorization` header carries one of the tokens.
+        """Tell whether an `Authorization` header carries one of the tokens. O(tokens)."""
+        return self.scope_of(authorization) is not None
+
+    def scope_of(self, authorization: bytes) -> Scope | None:
+        """Return the scope of the token that an `Authorization` header carries; None without one.
 
         Every token is compared, and digests of one length are, so the time it takes tells
         nothing about them. O(tokens).
         """
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
-            return False
+            return None
         digest = hashlib.sha256(authorization[len(_SCHEME) :].strip(b" ")).digest()
-        is_accepted = False
-        for known in self._digests:
-            is_accepted |= hmac.compare_digest(digest, known)
-        return is_accepted
+        found = None
+        for known, scope in self._digests:
+            if hmac.compare_digest(digest, known):
+                found = scope
+        return found
 
 
 @frozen(kw_only=True)
@@ -109,7 +121,8 @@ def load_secrets(
 
     Args:
         auth: where the files are.
-        environment: `MESH_TOKENS` and `MESH_PEER_TOKEN` are read, comma separated.
+        environment: `MESH_TOKENS` and `MESH_PEER_TOKEN` are read, comma separated; behind a token
+            of the first may be a colon and its scope.
         flagged: the names of the fields of `auth` that came from flags.
 
     Raises:
@@ -125,24 +138,28 @@ def load_secrets(
         "MESH_PEER_TOKEN",
         is_flagged="peer_token_file" in flagged,
     )
+    extra = [token for token, scope in operators.items() if scope is Scope.PEER]
     return Secrets(
-        operators=TokenSet(operators),
-        peers=TokenSet(peers),
-        peer_token=peers[0] if peers else None,
+        operators=TokenSet({key: each for key, each in operators.items() if each != Scope.PEER}),
+        peers=TokenSet([*peers, *extra]),
+        peer_token=next(iter(peers), None),
     )
 
 
 def _choose(
     path: str | None, environment: Mapping[str, str], variable: str, *, is_flagged: bool
-) -> list[str]:
+) -> dict[str, Scope]:
     text = environment.get(variable, "")
     if text and not is_flagged:
-        return _check_tokens([part.strip() for part in text.split(",")], variable)
-    return [] if path is None else read_tokens(path)
+        parts = (part.strip().partition(":") for part in text.split(","))
+        return _check_tokens([(token, word or None) for token, _, word in parts], variable)
+    return {} if path is None else read_tokens(path)
 
 
-def read_tokens(path: str) -> list[str]:
+def read_tokens(path: str) -> dict[str, Scope]:
     """Read a file of tokens: one on each line; empty lines and those with `#` first are skipped.
+
+    Behind a token may be its scope, after a blank; without one it is `admin`.
 
     Raises:
         ConfigError: unreadable, without a token, or with a malformed one.
@@ -152,18 +169,23 @@ def read_tokens(path: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         detail = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(f"cannot read the tokens in {path}: {detail}") from None
-    tokens = [line.strip() for line in lines]
-    return _check_tokens([token for token in tokens if token and token[0] != "#"], path)
+    told = [line.strip() for line in lines]
+    parts = [line.partition(" ") for line in told if line and line[0] != "#"]
+    return _check_tokens([(token, word.strip() or None) for token, _, word in parts], path)
 
 
-def _check_tokens(tokens: list[str], source: str) -> list[str]:
-    if not tokens:
+def _check_tokens(given: list[tuple[str, str | None]], source: str) -> dict[str, Scope]:
+    if not given:
         raise ConfigError(f"{source} holds no token")
-    for number, token in enumerate(tokens, 1):
-        if not _TOKEN.fullmatch(token):  # the token itself must not reach a message
+    tokens: dict[str, Scope] = {}
+    for number, (token, word) in enumerate(given, 1):
+        # Neither the token nor what stands behind it, which may be one, must reach a message.
+        if not _TOKEN.fullmatch(token) or (word is not None and word not in list(Scope)):
             raise ConfigError(
-                f"token {number} of {source} is malformed: use letters, digits and -._~+/ only"
+                f"token {number} of {source} is malformed: use letters, digits and -._~+/ only, "
+                f"and behind it nothing or one of {', '.join(Scope)}"
             )
+        tokens[token] = Scope(word) if word is not None else Scope.ADMIN
     return tokens
 
 
@@ -183,17 +205,16 @@ class AuthMiddleware:
         self._is_http_open = not first.operators
         self._is_gossip_open = not first.operators and not first.peers
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Check the one `Authorization` header against the set of tokens of its kind."""
         kind, secrets = scope["type"], self._keyring.secrets
         if kind == "http":
-            is_allowed = (
-                self._is_http_open
-                or scope.get("path") in _OPEN_PATHS
-                or _is_accepted(scope, secrets.operators)
-            )
+            is_allowed = self._is_http_open or scope.get("path") in _OPEN_PATHS
+            if not is_allowed:
+                granted = _granted(scope, secrets.operators)
+                is_allowed, scope[GRANTED] = granted is not None, granted
         elif kind == "websocket":
-            is_allowed = self._is_gossip_open or _is_accepted(scope, secrets.peers)
+            is_allowed = self._is_gossip_open or _granted(scope, secrets.peers) is not None
         else:
             is_allowed = True
         if is_allowed:
@@ -209,6 +230,6 @@ class AuthMiddleware:
         await response(scope, receive, send)
 
 
-def _is_accepted(scope: Scope, tokens: TokenSet) -> bool:
+def _granted(scope: AsgiScope, tokens: TokenSet) -> Scope | None:
     given = [value for name, value in scope["headers"] if name == b"authorization"]
-    return len(given) == 1 and tokens.accepts(given[0])
+    return tokens.scope_of(given[0]) if len(given) == 1 else None

@@ -26,6 +26,7 @@ from meshlib.gossip import GossipConfig, GossipProfile
 from meshlib.ratelimit import GLOBAL_KEY, LimitSettings, RateLimitConfig
 from meshlib.routing import CacheAwareConfig, PolicyTypes
 from meshlib.state import ConfiguredDefaults, check_identifier
+from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
 from meshlib_server.logs import LogFormat, LogLevel
 from meshlib_server.structure import StructureError, structure
@@ -114,6 +115,7 @@ class MeshSettings:
         zone: its availability zone within the region.
         full_mesh_threshold: up to how many nodes each is connected to each.
         auth: where the tokens are kept.
+        tls: the certificates of this node and of its peers.
         http: what callers are granted, and how the server ends.
         gossip_profile: the kind of network, from which the timing follows: `lan`, `wan` or
             `local`.
@@ -134,6 +136,7 @@ class MeshSettings:
     zone: str = ""
     full_mesh_threshold: int = 10
     auth: AuthSettings = AuthSettings()
+    tls: TlsSettings = field(factory=TlsSettings)
     http: HttpSettings = field(factory=HttpSettings)
     storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from meshlib import MeshConfig, MeshRuntime, SnapshotFile
 from meshlib.aio import join_address, split_address
 from meshlib.errors import ConfigError, NameConflictError
+from meshlib_server.access import Tls, watch_files
 from meshlib_server.addresses import advertised_address, listening_address
 from meshlib_server.app import build_app
 from meshlib_server.auth import Keyring, Secrets, load_secrets
@@ -59,6 +60,8 @@ class _Prepared:
     listening: str
     advertised: str
     reread: Callable[[], Secrets]
+    watched: tuple[str, ...]
+    tls: Tls | None
 
 
 def run(
@@ -105,6 +108,8 @@ def _prepare(
     settings: Settings, reread: Callable[[], Secrets], *, is_insecure: bool
 ) -> Iterator[_Prepared]:
     mesh, secrets = settings.mesh, reread()
+    tls = None if mesh.tls.certificate_file is None else Tls(mesh.tls)
+    token_files = (mesh.auth.tokens_file, mesh.auth.peer_token_file)
     _check_secrets(settings, secrets, is_insecure=is_insecure)
     wanted = listening_address(mesh.self_addr, is_loopback_only=not secrets.operators)
     with _listen(wanted) as listener:
@@ -122,6 +127,8 @@ def _prepare(
             listening=listening,
             advertised=advertised,
             reread=reread,
+            watched=(*mesh.tls.files, *(path for path in token_files if path is not None)),
+            tls=tls,
         )
 
 
@@ -207,6 +214,7 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     transport = WebSocketTransport(
         prepared.advertised,
         token=prepared.secrets.peer_token,
+        tls=prepared.tls,
         accepted_max=share_descriptors(mesh.http.connections_max).peers,
     )
     config = MeshConfig(
@@ -258,7 +266,7 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
 def _reloader(
     prepared: _Prepared, keyring: Keyring, transport: WebSocketTransport | None
 ) -> Callable[[], None]:
-    """Make what reads the tokens again; what cannot be read leaves those of before in force."""
+    """Make what reads tokens and certificates again; what cannot be read stays as it was."""
 
     def reload() -> None:
         log = get_logger()
@@ -272,6 +280,15 @@ def _reloader(
         if transport is not None:
             transport.present(secrets.peer_token)
         log.info("the tokens were read again")
+        if prepared.tls is None:
+            return
+        try:
+            prepared.tls.reload()
+        except ConfigError as error:
+            message = "the certificates stay as they are"
+            log.error(message, detail=str(error))  # noqa: TRY400 - a mistake in a file, no bug
+            return
+        log.info("the certificates were read again")
 
     return reload
 
@@ -294,7 +311,9 @@ async def _http(
     """Answer HTTP inside the block, and close it at the end; signals ask for the end."""
     settings = prepared.settings.mesh.http
     callers_max = share_descriptors(settings.connections_max).callers
-    server = HttpServer(traced(app), settings=settings, connections_max=callers_max)
+    server = HttpServer(
+        traced(app), settings=settings, connections_max=callers_max, tls=prepared.tls
+    )
     service.sources.gate = server.gate
     loop = asyncio.get_running_loop()
 
@@ -308,6 +327,7 @@ async def _http(
         loop.add_signal_handler(number, end_soon)
     loop.add_signal_handler(signal.SIGHUP, reload)
     serving = asyncio.create_task(server.serve(sockets=[prepared.listener]))
+    watching = asyncio.create_task(watch_files(prepared.watched, reload))
     log = get_logger()
     log.info(
         "listening",
@@ -318,6 +338,7 @@ async def _http(
     try:
         yield server
     finally:
+        watching.cancel()
         server.should_exit = True
         await serving
         log.info("ended")

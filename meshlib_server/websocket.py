@@ -34,10 +34,13 @@ from meshlib.aio import (
     bound_silence,
     join_address,
     refusal_word,
+    split_address,
 )
 from meshlib.errors import RejectReason, StateError
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
+from meshlib_server.access.tls import PEER_NAMES, Tls
 from meshlib_server.logs import quiet_warning
+from meshlib_server.problems import problem
 
 __all__ = ["GOSSIP_PATH", "WebSocketTransport"]
 
@@ -63,6 +66,7 @@ class WebSocketTransport:
     Args:
         address: what to advertise, as `host:port`.
         token: what to present to peers; None presents nothing.
+        tls: what to show to peers that are dialled, and to ask of them; None: there is no TLS.
         links: how outgoing connections are kept.
         accepted_max: connections of peers that are held at once.
     """
@@ -72,11 +76,13 @@ class WebSocketTransport:
         address: str,
         *,
         token: str | None,
+        tls: Tls | None = None,
         links: LinkConfig | None = None,
         accepted_max: int = ACCEPTED_CONNECTIONS_MAX,
     ) -> None:
         self._address = address
         self._accepted_max = accepted_max
+        self._tls = tls
         self._counters = TransportCounters()
         self.present(token)
         self._links = OutgoingLinks(
@@ -161,6 +167,13 @@ class WebSocketTransport:
         if receiver is None or self._is_closed:
             await websocket.close(_TRY_AGAIN_LATER)
             return
+        if self._tls is not None and not self._tls.admits_peer(websocket.scope.get(PEER_NAMES)):
+            self._counters.hellos_refused += 1
+            quiet_warning("a peer has not shown the certificate of one", _client_of(websocket))
+            await problem(403, "a peer's certificate is required")(
+                websocket.scope, websocket.receive, websocket.send
+            )
+            return
         if len(self._accepted) >= self._accepted_max:
             self._counters.connections_refused += 1
             quiet_warning("too many gossip connections", f"{len(self._accepted):,} are open")
@@ -168,8 +181,7 @@ class WebSocketTransport:
             return
         await websocket.accept()
         self._counters.connections_accepted += 1
-        client = websocket.client
-        sender = join_address(client.host, client.port) if client else "unknown"
+        sender = _client_of(websocket)
         self._accepted[websocket] = sender
         try:
             await self._receive_frames(websocket, receiver, sender)
@@ -221,9 +233,13 @@ class WebSocketTransport:
         Raises:
             OSError: it cannot be reached, is no gossip endpoint, or refused the token.
         """
+        tls = self._tls
+        name = tls.peer_name or split_address(address)[0] if tls is not None else None
         try:
             connection = await connect(
-                f"ws://{address}{GOSSIP_PATH}",
+                f"{'ws' if tls is None else 'wss'}://{address}{GOSSIP_PATH}",
+                ssl=None if tls is None else tls.client,
+                server_hostname=name,
                 additional_headers=self._headers,
                 compression=None,  # frames are small or already dense
                 proxy=None,  # peers are dialled directly, whatever the environment says
@@ -238,6 +254,11 @@ class WebSocketTransport:
             raise PeerRefusedError(fault, str(error)) from error
         bound_silence(connection.transport, self._links.config.stall_s)
         return _OutgoingConnection(connection)
+
+
+def _client_of(websocket: WebSocket) -> str:
+    client = websocket.client
+    return join_address(client.host, client.port) if client else "unknown"
 
 
 class _OutgoingConnection:

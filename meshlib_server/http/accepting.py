@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -30,14 +31,24 @@ class Acceptor:
         listener: bound and listening; closed at the end.
         gate: says who may come.
         make_protocol: makes what serves a connection.
+        tls: returns what a connection is shown; None: there is no TLS.
+        handshake_timeout_s: how long it may take to agree on that.
     """
 
     def __init__(
-        self, listener: socket.socket, *, gate: Gate, make_protocol: Callable[[], BoundedProtocol]
+        self,
+        listener: socket.socket,
+        *,
+        gate: Gate,
+        make_protocol: Callable[[], BoundedProtocol],
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        handshake_timeout_s: float = 10.0,
     ) -> None:
         self._listener = listener
         self._gate = gate
         self._make_protocol = make_protocol
+        self._tls = tls
+        self._handshake_timeout_s = handshake_timeout_s
         self._connecting: set[asyncio.Task[None]] = set()
         self._retrying: asyncio.TimerHandle | None = None
         listener.setblocking(False)
@@ -101,8 +112,26 @@ class Acceptor:
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, protocol: BoundedProtocol, accepted: socket.socket) -> None:
+        tls = None
+        if self._tls is not None:
+            if protocol.is_aborted:
+                accepted.close()
+                return
+            tls = self._tls()
+            protocol.connecting = asyncio.current_task()
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, accepted)
-        except OSError:  # it has gone already
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol,
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else self._handshake_timeout_s,
+            )
+        except OSError as error:  # it has gone already, or speaks no TLS that is spoken here
             self._gate.leave(protocol)
             accepted.close()
+            if isinstance(error, ssl.SSLError):
+                quiet_warning("a TLS handshake failed", error.reason or "without a reason")
+        except asyncio.CancelledError:  # its place was wanted, or it took too long
+            self._gate.leave(protocol)
+            accepted.close()
+            raise

@@ -96,6 +96,8 @@ class BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.is_lingering = False
+        self.connecting: asyncio.Task[Any] | None = None
+        """What agrees on TLS, until `connection_made`."""
         self._gate = config.gate
         self._real: asyncio.Transport | None = None
         self._is_aborted = False
@@ -107,6 +109,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._request_bytes = 0
         self._refusal: tuple[int, str] | None = None
         self._served: Any = None  # the request that is being answered, or was the last to be
+
+    @property
+    def is_aborted(self) -> bool:
+        """Whether its place was wanted for others."""
+        return self._is_aborted
 
     @property
     def has_enough(self) -> bool:
@@ -307,6 +314,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_aborted = True
         if self._real is not None:
             self._real.abort()
+        elif self.connecting is not None:
+            self.connecting.cancel()
 
     def begin_draining(self) -> None:
         """Let the answer that is being made be the last."""
@@ -334,6 +343,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._gate.move(self, Stage.LINGERING)
         if real.can_write_eof():
             real.write_eof()
+        elif self._refusal is None and not (self._is_in_head or self._is_in_body):
+            real.close()  # TLS has its own word for it, and nothing is unread
+            return
         self.flow.resume_reading()
 
     def _note_stage(self) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import math
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any, Final
 
 import uvicorn
 
 from meshlib.limits import FRAME_BYTES_MAX
+from meshlib_server.access.tls import Tls
 from meshlib_server.http.accepting import Acceptor
 from meshlib_server.http.gate import Gate, HttpSettings
 from meshlib_server.http.gossip import GossipProtocol
@@ -35,9 +37,14 @@ class HttpServer(uvicorn.Server):
         app: the application.
         settings: what callers are granted.
         connections_max: connections of callers, as the descriptors allow.
+        tls: what connections are shown; None: there is no TLS.
     """
 
-    def __init__(self, app: Any, *, settings: HttpSettings, connections_max: int) -> None:
+    def __init__(
+        self, app: Any, *, settings: HttpSettings, connections_max: int, tls: Tls | None = None
+    ) -> None:
+        self._tls = tls
+        self._head_timeout_s = settings.head_timeout_s
         self.gate = Gate(settings, connections_max=connections_max)
         self._acceptors: list[Acceptor] = []
         self._is_hurried = False
@@ -67,7 +74,13 @@ class HttpServer(uvicorn.Server):
         await self.lifespan.startup()
         self.servers = []  # uvicorn's own
         self._acceptors = [
-            Acceptor(listener, gate=self.gate, make_protocol=self._make_protocol)
+            Acceptor(
+                listener,
+                gate=self.gate,
+                make_protocol=self._make_protocol,
+                tls=None if self._tls is None else self._shown,
+                handshake_timeout_s=self._head_timeout_s,
+            )
             for listener in sockets or []
         ]
         self.started = True
@@ -96,6 +109,11 @@ class HttpServer(uvicorn.Server):
             await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
             await self._wait_for_end(_LAST_WORDS_S)
         self.gate.close()
+
+    def _shown(self) -> ssl.SSLContext:
+        """Return what a connection is shown that is accepted now."""
+        assert self._tls is not None
+        return self._tls.server
 
     def _make_protocol(self) -> BoundedProtocol:
         assert isinstance(self.config, BoundedConfig)

@@ -86,7 +86,7 @@ def ask(service: Service, *calls: tuple[str, str, Any]) -> list[httpx2.Response]
     async def run() -> list[httpx2.Response]:
         app = build_app(service, secrets=OPEN)
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return [await client.request(method, path, json=body) for method, path, body in calls]
 
     return anyio.run(run)

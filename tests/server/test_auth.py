@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from meshlib.errors import ConfigError
+from meshlib_server.app import build_app, http_routes
 from meshlib_server.auth import AuthMiddleware, Secrets, TokenSet, load_secrets, read_tokens
 from meshlib_server.config import AuthSettings
+from meshlib_server.describing import Scope
+from meshlib_server.resources import operations_of
+from meshlib_server.service import Service
 
 Write = Callable[[str], str]
 
@@ -124,7 +129,75 @@ def test_without_any_token_everything_is_open(kind: str) -> None:
 
 def test_a_file_holds_one_token_on_each_line(write: Write) -> None:
     """Empty lines and comments are passed over."""
-    assert ["one", "two"] == read_tokens(write("# rotated\none\n\n  two  \r\n"))
+    text = "# rotated\none\n\n  two  \r\n"
+    assert {"one": Scope.ADMIN, "two": Scope.ADMIN} == read_tokens(write(text))
+
+
+def test_behind_a_token_may_be_its_scope(write: Write) -> None:
+    """Without one it opens everything, as tokens did before there were scopes."""
+    text = "one read\ntwo   operate\nthree admin\nfour peer\nfive\n"
+
+    assert {
+        "one": Scope.READ,
+        "two": Scope.OPERATE,
+        "three": Scope.ADMIN,
+        "four": Scope.PEER,
+        "five": Scope.ADMIN,
+    } == read_tokens(write(text))
+
+
+def test_in_the_environment_a_colon_is_between_a_token_and_its_scope() -> None:
+    """And a token of the scope `peer` opens the gossip, and no endpoint."""
+    found = load_secrets(AuthSettings(), environment={"MESH_TOKENS": "one:read, two,three:peer"})
+
+    assert [Scope.READ, Scope.ADMIN, None] == [
+        found.operators.scope_of(f"Bearer {token}".encode()) for token in ("one", "two", "three")
+    ]
+    assert [False, False, True] == accepted(found.peers, "one", "two", "three")
+
+
+@pytest.mark.parametrize(
+    ("has", "opens"),
+    [
+        (Scope.READ, [Scope.READ]),
+        (Scope.OPERATE, [Scope.READ, Scope.OPERATE]),
+        (Scope.ADMIN, [Scope.READ, Scope.OPERATE, Scope.ADMIN]),
+        (Scope.PEER, [Scope.PEER]),
+    ],
+)
+def test_a_scope_opens_what_those_before_it_open(has: Scope, opens: list[Scope]) -> None:
+    """And that of peers opens nothing else, nor does another open the gossip."""
+    assert opens == [scope for scope in Scope if has.opens(scope)]
+
+
+def test_what_a_scope_does_not_open_is_403_and_changes_nothing() -> None:
+    """On every route, by what it is described as needing."""
+    tokens = {scope.value: scope for scope in (Scope.READ, Scope.OPERATE, Scope.ADMIN)}
+    keys = Secrets(operators=TokenSet(tokens), peers=PEERS, peer_token=None)
+    ended: list[str] = []
+
+    async def run() -> dict[tuple[str, str, str], int]:
+        app = build_app(Service(None, shut_down=lambda: ended.append("x")), secrets=keys)
+        transport = httpx2.ASGITransport(app=app)
+        found = {}
+        async with httpx2.AsyncClient(transport=transport, base_url="http://a") as client:
+            for path, methods in operations_of(http_routes()).items():
+                for method in methods:
+                    for token in tokens:
+                        headers = {"Authorization": f"Bearer {token}"}
+                        answer = await client.request(method, path, headers=headers, json={})
+                        found[method, path, token] = answer.status_code
+        return found
+
+    found = anyio.run(run)
+    paths = operations_of(http_routes())
+    for (method, path, token), status in found.items():
+        wanted = paths[path][method].scope
+        is_open = wanted is None or Scope(token).opens(wanted)
+        assert is_open == (status != 403), (method, path, token, status)
+    assert [] == ended
+    assert 4 == sum(wanted == Scope.ADMIN for each in paths.values() for wanted in
+                    [operation.scope for operation in each.values()])  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n"])

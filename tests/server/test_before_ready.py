@@ -192,7 +192,9 @@ async def answers_in(state: str) -> dict[str, str]:
     for startup in (StartupConfig(), StartupConfig(acquire="open", route="open")):
         async with node_in(state, startup) as service:
             transport = httpx2.ASGITransport(app=build_app(service, secrets=OPEN))
-            async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+            async with httpx2.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 caller = Caller(client)
                 if startup == StartupConfig():
                     found |= {what: await ask(caller) for what, ask in ROWS}
@@ -231,7 +233,9 @@ def test_what_is_not_known_yet_is_named_with_the_reason_and_when_to_come_back(
     async def run() -> tuple[str, str]:
         async with node_in("joining", StartupConfig()) as service:
             transport = httpx2.ASGITransport(app=build_app(service, secrets=OPEN))
-            async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+            async with httpx2.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 answer = await client.request(call[0], call[1], json=call[2])
                 return answer.json()["error"], answer.headers["retry-after"]
 
@@ -245,7 +249,9 @@ def test_a_request_that_is_wrong_in_itself_is_told_so_before_it_is_ready() -> No
     async def run() -> list[int]:
         async with node_in("joining", StartupConfig()) as service:
             transport = httpx2.ASGITransport(app=build_app(service, secrets=OPEN))
-            async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+            async with httpx2.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 bodies = [{"key": "x", "cost": 0}, {"key": "x", "cost": -1}, {"key": ""}]
                 return [
                     (await client.post("/mesh/rate-limit/acquire", json=body)).status_code

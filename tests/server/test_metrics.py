@@ -76,7 +76,7 @@ def scraped(text: str) -> dict[str, float]:
 async def scrape_of(service: Service, *paths: str) -> str:
     """Ask an application for some paths, and then for its metrics."""
     transport = httpx2.ASGITransport(app=build_app(service, secrets=OPEN))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for path in paths:
             await client.get(path)
         answer = await client.get("/metrics")

@@ -42,7 +42,7 @@ def answered(path: str) -> httpx2.Response:
     async def run() -> httpx2.Response:
         app = build_app(Service(None, shut_down=lambda: None), secrets=OPEN)
         transport = httpx2.ASGITransport(app=app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get(path)
 
     return anyio.run(run)

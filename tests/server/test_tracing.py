@@ -32,7 +32,7 @@ def spans_of(monkeypatch: pytest.MonkeyPatch, *paths: str) -> list[Any]:
         app = traced(build_app(Service(None, shut_down=lambda: None), secrets=SECRETS))
         headers = {"Authorization": "Bearer secret-1"}
         transport = httpx2.ASGITransport(app=app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             for path in paths:
                 await client.get(path, headers=headers)
 
