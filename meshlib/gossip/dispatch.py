@@ -37,15 +37,62 @@ from meshlib.gossip.timers import Timer, TimerKind
 from meshlib.invariants import require
 from meshlib.limits import EVENTS_QUEUED_MAX
 
-__all__ = ["FROM_ANYONE", "Dispatch"]
+__all__ = ["FROM_ANYONE", "Dispatch", "without_repeats"]
 
 FROM_ANYONE: Final = (JoinRequest, ConflictNotice, PingRequest)
 """Read whoever sends them: a claim to a name comes from a start that is not known yet, its
 refusal may come from the very node that has the name, and a question whether one lives is
 answered to anyone, or two nodes of one name could never settle which of them goes on."""
 
+ANSWERED_ONCE: Final = frozenset(
+    (
+        ConflictNotice,
+        ExchangeRequest,
+        GapRequest,
+        JoinRequest,
+        TransferAvailable,
+        TransferNext,
+        TransferRequest,
+        VectorExchange,
+    )
+)
+"""Questions whose answer may cost as much as all that this node holds. Of several alike in one
+frame the last one is answered: it says what the others said, or something newer."""
+
+FEW_MESSAGES: Final = 4
+"""So many are handled as they are: nearly every frame has no more."""
+
 MessageHandler = Callable[[Any, FrameHeader, float], None]
 TimerHandler = Callable[[Timer, float], None]
+
+
+def without_repeats(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Leave out of a frame's messages the questions that are asked again behind them. O(n)."""
+    if len(messages) <= FEW_MESSAGES:
+        return messages
+    kept: list[Message] = []
+    asked: set[tuple[Any, ...]] = set()
+    for message in reversed(messages):
+        question = _question(message)
+        if question is None or question not in asked:
+            kept.append(message)
+        if question is not None:
+            asked.add(question)
+    kept.reverse()
+    return tuple(kept)
+
+
+def _question(message: Message) -> tuple[Any, ...] | None:
+    """Return what two messages have in common that ask the same; None for what is told."""
+    if type(message) not in ANSWERED_ONCE:
+        return None
+    if isinstance(message, ExchangeRequest):
+        return ExchangeRequest, message.content_digest is None, message.wants_whole
+    if isinstance(message, VectorExchange):
+        return None if message.is_partial else (VectorExchange, message.wants_reply)
+    if isinstance(message, JoinRequest):
+        return JoinRequest, message.sender.name
+    return (type(message),)
 
 
 class Dispatch:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from meshlib.errors import RejectReason, RemoteError, VersionMismatch
 from meshlib.gossip.config import GossipConfig
-from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch
+from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch, without_repeats
 from meshlib.gossip.entries.beginning import NodeState
 from meshlib.gossip.events import Event, FormatChanged, PacketRejected
 from meshlib.gossip.messages.frames import decode_frame
@@ -262,7 +262,7 @@ class Engine:
             parts.upkeep.note_contact(now)
         if not is_current:
             messages = tuple(m for m in messages if isinstance(m, FROM_ANYONE))
-        for message in messages:
+        for message in without_repeats(messages):
             try:
                 self._message_handlers[type(message)](message, header, now)
             except RemoteError as error:  # a page of a transfer, which is read when it is taken

@@ -164,7 +164,13 @@ class StateTransfer:
     def on_transfer_request(
         self, message: TransferRequest, header: FrameHeader, now: float
     ) -> None:
-        """Begin to send the parts of the state that differ."""
+        """Begin to send the parts of the state that differ.
+
+        To members alone: nothing would ever forget what is kept for anybody else. Who is not
+        known yet asks again.
+        """
+        if header.name not in self._view.members:
+            return
         known = self._outgoing.get(header.name)
         if known is not None and known.session == message.session and known.current is not None:
             self._outbox.send(header.address, known.current)
@@ -330,6 +336,7 @@ class StateTransfer:
         for name, outgoing in self._outgoing.items():
             is_armed = Timer(TimerKind.TRANSFER_OUT, name, outgoing.session) in ends
             require(self, is_armed, "a transfer is never given up")
+            require(self, name in members, "a state goes to who is gone")
             page = outgoing.current
             is_sent = page is not None and outgoing.index >= 0
             require(self, is_sent, "a transfer has begun without a page")

@@ -66,7 +66,8 @@ PREFIX_BYTES = 11
 MESSAGE_OVERHEAD_BYTES = 5
 """The most that msgpack puts before a run of bytes."""
 
-MESSAGES_MAX = 65_536
+MESSAGES_MAX: Final = 256
+"""In one frame. A frame is handled at one go: what it asks for must not hold the loop."""
 
 READY = 1
 LEAVING = 2
@@ -146,7 +147,7 @@ class FrameWriter:
     Args:
         header: of every frame.
         bytes_max: a frame is closed before it would pass this; one message alone may need
-            more, up to the frame limit.
+            more, up to the frame limit. It is closed as well once it has `MESSAGES_MAX` of them.
         dialect: of the messages that will be added; that of the newest format without one.
         formats: what the sender speaks.
     """
@@ -194,7 +195,8 @@ class FrameWriter:
         size = len(message) + MESSAGE_OVERHEAD_BYTES
         if self._overhead + size > FRAME_BYTES_MAX:
             return False
-        if self._messages and self._size + size > self._bytes_max:
+        count = len(self._messages)
+        if count and (self._size + size > self._bytes_max or count == MESSAGES_MAX):
             self._close()
         self._messages.append(message)
         self._size += size

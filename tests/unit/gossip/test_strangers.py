@@ -10,8 +10,10 @@ from meshlib.gossip.messages.frames import FrameHeader, FrameWriter
 from meshlib.gossip.messages.kinds import (
     Message,
     TransferAvailable,
+    TransferRequest,
     VectorExchange,
 )
+from meshlib.gossip.messages.offers import CompactOffer
 from meshlib.identity import actor_id
 from meshlib.limits import FRAME_BYTES_MAX
 from meshlib.node import MeshNode
@@ -43,6 +45,16 @@ def test_a_stranger_holds_up_no_state_transfer(node: MeshNode) -> None:
     hear(node, TransferAvailable())
 
     assert node.diagnostics()["state_transfer"]["incoming"] is None
+    node._check()
+
+
+def test_a_stranger_is_sent_no_state(node: MeshNode) -> None:
+    """A transfer is kept by its receiver's name, and nobody but a member is ever forgotten."""
+    before = node.counters.transfers_sent
+    hear(node, TransferRequest(7, CompactOffer({})))
+
+    assert dict(node.diagnostics()["state_transfer"]["outgoing"]) == {}
+    assert node.counters.transfers_sent == before
     node._check()
 
 
