@@ -34,11 +34,13 @@ __all__ = [
     "INBOX_BYTES_MAX",
     "JSON_BODY_BYTES_MAX",
     "KEY_BYTES_MAX",
+    "LOAD_ROWS_PER_MESSAGE_MAX",
     "LOG_BYTES_MAX",
     "LOG_LINES_QUEUED_BYTES_MAX",
     "MEMBERS_MAX",
     "NODE_NAME_BYTES_MAX",
     "PEER_QUEUE_BYTES_MAX",
+    "PREFILL_TOKENS_MAX",
     "PREFIX_HELD_FACTOR",
     "RATE_COSTS_MAX",
     "RATE_KEYS_MAX",
@@ -46,6 +48,7 @@ __all__ = [
     "RATE_PENDING_MAX",
     "RATE_WAITING_MAX",
     "RENEWALS_PER_MESSAGE_MAX",
+    "REQUESTS_IN_FLIGHT_MAX",
     "SUBSCRIPTION_QUEUE_MAX",
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
@@ -152,6 +155,15 @@ WORKER_TTL_S_MAX: Final = 86_400.0
 
 RENEWALS_PER_MESSAGE_MAX: Final = 256
 """Workers in one message of renewals: with ids at their limit it stays within half a frame."""
+
+LOAD_ROWS_PER_MESSAGE_MAX: Final = 256
+"""Workers in one message of shared load: with ids at their limit it stays within half a frame."""
+
+REQUESTS_IN_FLIGHT_MAX: Final = 65_536
+"""Requests that one router counts as in flight; the oldest is taken for ended beyond it."""
+
+PREFILL_TOKENS_MAX: Final = (1 << 48) - 1
+"""Tokens that are to be prefilled, of one request or of all that one router has at a worker."""
 
 TENANTS_MAX: Final = 65_536
 """Tenants (workers) of one prefix cache, removed ones included."""

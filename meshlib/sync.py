@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from meshlib.arguments import check_text
+from meshlib.arguments import check_kind, check_number, check_text
 from meshlib.crdt import LWWMap
 from meshlib.errors import UnknownKeyError, check_several
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
@@ -20,12 +20,15 @@ from meshlib.routing import (
     Departures,
     PolicyTypes,
     RouteDecision,
+    SharedLoad,
+    TreeDocument,
     TreeInsert,
     TreeMatch,
     TreeOperation,
     TreeRemove,
     TreeState,
     TreeSync,
+    WorkerAges,
     model_of,
 )
 from meshlib.state import (
@@ -110,6 +113,10 @@ class MeshSyncManager:
             APP_DOCUMENT: self._follow_app,
             DEFAULTS_DOCUMENT: self._follow_defaults,
         }
+        self.load = SharedLoad(replica.actor)
+        """What all routers have in flight at each worker."""
+        self.ages = WorkerAges(self.workers)
+        self._seed = replica.actor
 
     # Workers
 
@@ -184,7 +191,15 @@ class MeshSyncManager:
 
     def _forget_tenant(self, worker_id: str, model_id: str) -> WriteReceipt:
         # Whether it has anything there or not: another node may be placing its first prompt.
-        return self.sync_tree_operation(model_id, TreeRemove(worker_id))
+        receipt = self.sync_tree_operation(model_id, TreeRemove(worker_id))
+        self._clear_load(model_id, (worker_id,))
+        return receipt
+
+    def _clear_load(self, model_id: str, worker_ids: Iterable[str] | None) -> None:
+        """End what is in flight at workers that have lost what they held. O(workers)."""
+        now = self.load.latest_s
+        for worker_id, epoch in self.trees.epochs(model_id, worker_ids).items():
+            self.load.clear(worker_id, epoch=epoch, now=now)
 
     def _forget_all(self, gone: Iterable[tuple[str, str]]) -> None:
         for model_id, worker_id in gone:
@@ -338,19 +353,108 @@ class MeshSyncManager:
             if len(self._routes) >= _POLICIES_MAX:
                 del self._routes[next(iter(self._routes))]
             policy = self._routes[model_id] = CacheAwarePolicy(
-                model_id, workers=self.workers, policies=self.policies, trees=self.trees
+                model_id,
+                workers=self.workers,
+                policies=self.policies,
+                trees=self.trees,
+                load=self.load,
+                first_seen=self.ages.since,
+                seed=self._seed,
             )
         return policy
 
-    def route(self, model_id: str, text: str) -> RouteDecision:
-        """Choose a worker of a model for a prompt; as `CacheAwarePolicy.select`.
+    def select(
+        self,
+        model_id: str,
+        text: str,
+        *,
+        tokens: float | None = None,
+        exclude: Collection[str] = (),
+        candidates: Collection[str] | None = None,
+        salt: str = "",
+        now: float | None = None,
+    ) -> RouteDecision:
+        """Choose a worker of a model for a prompt, and record nothing.
+
+        As `CacheAwarePolicy.select`. `placed` records it once the worker has taken it.
+
+        Args:
+            model_id: the model.
+            text: the prompt.
+            tokens: how many it has; None: it is guessed from its length.
+            exclude: workers that are not to be chosen.
+            candidates: the only ones that may be chosen; None: all of the model.
+            salt: what else a cached prefix depends on.
+            now: monotonic seconds; None: the latest time that is known here.
+
+        Raises:
+            NotReadyError: the node does not know yet which workers there are, and may not choose
+                among those it knows.
+            LocalError: as `CacheAwarePolicy.select`.
+        """
+        self.check_route()
+        return self.policy(model_id).select(
+            text,
+            tokens=tokens,
+            exclude=exclude,
+            candidates=candidates,
+            salt=salt,
+            now=self._time(now),
+        )
+
+    def _time(self, now: float | None) -> float:
+        if now is None:
+            return self.load.latest_s
+        check_number("now", now, wanted="a number of seconds")
+        return now
+
+    def placed(self, decision: RouteDecision) -> None:
+        """Record everywhere that a worker has taken a prompt; as `CacheAwarePolicy.placed`.
+
+        Raises:
+            InvalidTypeError: no decision.
+        """
+        check_kind("decision", decision, RouteDecision, wanted="a RouteDecision")
+        if decision.model_id:
+            self.policy(decision.model_id).placed(decision)
+
+    def route(
+        self,
+        model_id: str,
+        text: str,
+        *,
+        tokens: float | None = None,
+        exclude: Collection[str] = (),
+        candidates: Collection[str] | None = None,
+        salt: str = "",
+        record: bool = True,
+        now: float | None = None,
+    ) -> RouteDecision:
+        """Choose a worker of a model for a prompt, and record the placement at once.
+
+        As `select` and `placed`; without `record` as `select` alone. Never waits.
 
         Raises:
             NotReadyError: the node does not know yet which workers there are, and may not choose
                 among those it knows. Nothing was placed.
+            LocalError: as `CacheAwarePolicy.select`.
         """
+        check_kind("record", record, bool, wanted="True or False")
         self.check_route()
-        return self.policy(model_id).select(text)
+        policy = self.policy(model_id)
+        decision = policy.select(
+            text,
+            tokens=tokens,
+            exclude=exclude,
+            candidates=candidates,
+            salt=salt,
+            now=self._time(now),
+        )
+        if record:
+            salt_characters = len(decision.key) - len(text)
+            matched = decision.matched
+            policy.placed(decision, held=matched + salt_characters if matched else 0)
+        return decision
 
     # Configuration and limits
 
@@ -461,10 +565,17 @@ class MeshSyncManager:
         model_id = model_of(change.document)
         if model_id is not None:
             self.trees.note_changes((model_id,))
+            self._note_removals(model_id, change)
         return ()
 
     def _follow_defaults(self, change: Change) -> Iterable[StateChange]:
         return self._note_defaults(_changed_keys(change), is_local=change.is_local)
+
+    def _note_removals(self, model_id: str, change: Change) -> None:
+        """End what is in flight at workers that a peer has cleared. O(tenants of the change)."""
+        if change.is_local or not isinstance(change.delta, TreeDocument):
+            return
+        self._clear_load(model_id, change.delta.cache.removed_tenants())
 
     def _note_defaults(self, names: list[Any] | None, *, is_local: bool) -> list[StateChange]:
         """Bring what is in force for want of a written value up to what the nodes say."""
@@ -485,6 +596,8 @@ class MeshSyncManager:
         self.limits.note_changes(None)
         self._policy_checks.note(None)
         self.trees.note_changes(None)
+        for model_id in self.trees.models():
+            self._clear_load(model_id, None)
 
     def publish_loss(self) -> None:
         """Tell all that changes were dropped and everything must be read again."""

@@ -24,7 +24,7 @@ from meshlib.aio import split_address
 from meshlib.errors import ConfigError, LocalError
 from meshlib.gossip import GossipConfig, GossipProfile
 from meshlib.ratelimit import GLOBAL_KEY, LimitSettings, RateLimitConfig
-from meshlib.routing import CacheAwareConfig, PolicyTypes
+from meshlib.routing import POLICIES, PolicyTypes, parse_config
 from meshlib.state import ConfiguredDefaults, check_identifier
 from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
@@ -451,12 +451,12 @@ def _check_model(model: ModelSettings, path: str) -> None:
         )
     config = model.policy.config
     try:
-        structure(config, CacheAwareConfig)
+        structure(config, POLICIES[model.policy.type])
     except StructureError as error:
         problems = [(f"{path}.policy.config.{name}", text) for name, text in error.problems if name]
         if problems:  # and not the ranges, which are of no one field there, and are told below
             raise ConfigError(str(StructureError(problems))) from None
-    understood = CacheAwareConfig.parse(model.policy.config_text())
+    understood = parse_config(POLICIES[model.policy.type], model.policy.config_text())
     for name, value in config.items():
         if getattr(understood, name) != value:
             raise ConfigError(f"{path}.policy.config.{name}: {value} is out of its range")

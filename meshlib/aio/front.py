@@ -6,7 +6,7 @@ changed, before the start, after the end, and in another thread than the event l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import ParamSpec, TypeVar
 
@@ -125,15 +125,74 @@ class MeshFront:
         node.note_time(now := monotonic())
         return node.limiter.stats(key, now=now)
 
-    def route(self, model_id: str, text: str) -> RouteDecision:
+    def route(
+        self,
+        model_id: str,
+        text: str,
+        *,
+        tokens: float | None = None,
+        exclude: Collection[str] = (),
+        candidates: Collection[str] | None = None,
+        salt: str = "",
+        record: bool = True,
+    ) -> RouteDecision:
         """Choose a worker for a prompt and record the placement everywhere. Never waits.
 
-        As `MeshSyncManager.route`.
+        As `MeshSyncManager.route`. Without `record` nothing is recorded until `placed` is called:
+        a request that is shed, or that the worker refuses, then leaves no trace.
+
+        Args:
+            model_id: the model.
+            text: the prompt.
+            tokens: how many it has; None: it is guessed from its length.
+            exclude: workers that are not to be chosen: they have failed this request already, or
+                are not to be tried now.
+            candidates: the only ones that may be chosen; None: all of the model.
+            salt: what else a cached prefix depends on: an adapter, a cache salt, a tenant.
+            record: whether it is recorded at once that the worker will hold the prompt.
 
         Raises:
             NotReadyError: the node is not ready; `StartupConfig.route`.
+            LocalError: as `CacheAwarePolicy.select`.
         """
-        return self._entered().sync.route(model_id, text)
+        return self._entered().sync.route(
+            model_id,
+            text,
+            tokens=tokens,
+            exclude=exclude,
+            candidates=candidates,
+            salt=salt,
+            record=record,
+            now=monotonic(),
+        )
+
+    def placed(self, decision: RouteDecision) -> None:
+        """Record everywhere that a worker has taken a prompt; as `MeshSyncManager.placed`."""
+        self._entered().placed(decision)
+
+    def begin(self, target: RouteDecision | str, *, prefill_tokens: float | None = None) -> str:
+        """Count a request that is sent to a worker, on all routers; as `MeshNode.begin`.
+
+        Args:
+            target: what `route` said, or the worker's id.
+            prefill_tokens: tokens that the worker has to prefill; None: as the decision expects.
+
+        Returns:
+            the request's name, for `first_token`, `end` and `renew_request`.
+        """
+        return self._entered().begin(target, prefill_tokens=prefill_tokens, now=monotonic())
+
+    def first_token(self, request_id: str) -> None:
+        """Take note that a request's worker has answered; as `MeshNode.first_token`."""
+        self._entered().first_token(request_id, now=monotonic())
+
+    def end(self, request_id: str) -> None:
+        """Take note that a request is over, however it ended; as `MeshNode.end`."""
+        self._entered().end(request_id, now=monotonic())
+
+    def renew_request(self, request_id: str) -> None:
+        """Let a long request count for another 600 seconds; as `MeshNode.renew_request`."""
+        self._entered().renew_request(request_id, now=monotonic())
 
     def renew_worker(self, worker_id: str) -> None:
         """Take note that a worker with a `ttl_s` lives, on all nodes; as `MeshNode.renew_worker`.

@@ -3,7 +3,8 @@
 mesh_node.py  MeshNode: bytes, time and verbs in; packets and events out
 config.py     MeshConfig: who a node is, and its settings
 health.py     how the cluster looks from it
-volatile.py   what limits and leases say to those of other nodes
+routing.py    the verbs of routing that it has
+volatile.py   what limits, leases and loads say to those of other nodes
 """
 
 from meshlib.gossip import NodeState

@@ -23,6 +23,7 @@ from meshlib.invariants import Diagnostics
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
 from meshlib.node.config import MeshConfig, check_own_address
 from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
+from meshlib.node.routing import RoutingVerbs
 from meshlib.node.volatile import VolatileTraffic, unguarded
 from meshlib.ratelimit import Decision, RateLimiter
 from meshlib.replication import (
@@ -34,7 +35,7 @@ from meshlib.replication import (
     StabilityTracker,
     WriteReceipt,
 )
-from meshlib.routing import RouteDecision, WorkerLeases
+from meshlib.routing import WorkerLeases
 from meshlib.startup import Startup
 from meshlib.state import (
     WORKERS_DOCUMENT,
@@ -53,7 +54,7 @@ COLLECT_INTERVAL_S: Final = 10.0
 LatticeT = TypeVar("LatticeT", bound=Lattice)
 
 
-class MeshNode:
+class MeshNode(RoutingVerbs):
     """One node: give it bytes and time, take packets and events.
 
     Args:
@@ -135,7 +136,11 @@ class MeshNode:
         self._speaks_several = config.formats[0] < config.formats[1]
         self.leases = WorkerLeases(self.sync.workers)
         self._volatile = VolatileTraffic(
-            self._engine, replica=self.replica, limiter=self.limiter, leases=self.leases
+            self._engine,
+            replica=self.replica,
+            limiter=self.limiter,
+            leases=self.leases,
+            load=self.sync.load,
         )
         self._written_off = WrittenOff(Documents(self.replica))
         self._noted_problems: dict[str, str] = {}
@@ -345,13 +350,6 @@ class MeshNode:
         check_free_name(name)
         return Document(self.replica, name, kind=kind)
 
-    def route(self, model_id: str, text: str) -> RouteDecision:
-        """Choose a worker for a prompt and record the placement everywhere. Never waits.
-
-        As `MeshSyncManager.route`.
-        """
-        return self.sync.route(model_id, text)
-
     def acquire(self, key: str, *, cost: int = 1, now: float) -> Decision:
         """Decide whether a request may pass, and count it when it may. O(1), and never waits.
 
@@ -430,6 +428,7 @@ class MeshNode:
         now = self._time.advance(now)
         self._engine.handle_timer(now)
         self._volatile.tick_limiter(now)
+        self._volatile.tick_load(now)
         if self._volatile.tick_leases(now):
             self._remove_overdue()
         if now >= self._look_at:
@@ -514,6 +513,9 @@ class MeshNode:
             self.sync.publish(changes)
             if WORKERS_DOCUMENT in documents:
                 self.leases.follow(changes, now=self._time.latest_s)
+                self.sync.ages.follow(
+                    changes, now=self._time.latest_s, is_settled=self._engine.is_ready
+                )
             if WRITTEN_OFF_DOCUMENT in documents:
                 self._written_off.follow()
 
@@ -546,6 +548,7 @@ class MeshNode:
     def _update_limiter(self) -> None:
         is_waiting = self._is_waiting
         self._limiter_revision = self.members_revision, is_waiting
+        self._volatile.update_members(self._time.latest_s)
         self.limiter.update_members(
             self._engine.reachable_names(),
             has_quorum=self._partition().has_quorum and not is_waiting,

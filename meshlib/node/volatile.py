@@ -1,4 +1,4 @@
-"""What limits and leases of workers say to those of other nodes: sent as it is, never logged.
+"""What limits, leases of workers and loads say to those of other nodes: as it is, never logged.
 
 Rule this file owns: a malformed part counts against where it came from, like any frame.
 """
@@ -11,7 +11,13 @@ from meshlib.errors import RemoteError
 from meshlib.gossip import Engine
 from meshlib.ratelimit import RateLimiter, RateMessage
 from meshlib.replication import Replica
-from meshlib.routing import LEASE_DOCUMENT, VolatileUpdate, WorkerLeases
+from meshlib.routing import (
+    LEASE_DOCUMENT,
+    LOAD_DOCUMENT,
+    SharedLoad,
+    VolatileUpdate,
+    WorkerLeases,
+)
 
 __all__ = ["VolatileTraffic", "unguarded"]
 
@@ -37,22 +43,30 @@ class unguarded:  # noqa: N801 - used as `with unguarded(replica):`
 
 
 class VolatileTraffic:
-    """Carries messages between the engine, the limiter and the leases.
+    """Carries messages between the engine, the limiter, the leases and the shared load.
 
     Args:
         engine: sends and receives them.
         replica: its guard is lifted while the leases write.
         limiter: the limits.
         leases: the leases of workers.
+        load: what routers have in flight.
     """
 
     def __init__(
-        self, engine: Engine, *, replica: Replica, limiter: RateLimiter, leases: WorkerLeases
+        self,
+        engine: Engine,
+        *,
+        replica: Replica,
+        limiter: RateLimiter,
+        leases: WorkerLeases,
+        load: SharedLoad,
     ) -> None:
         self._engine = engine
         self._replica = replica
         self._limiter = limiter
         self._leases = leases
+        self._load = load
 
     def receive(self, *, sender: str, now: float) -> None:
         """Hand on what the engine has received; the answers are sent. O(size).
@@ -63,6 +77,9 @@ class VolatileTraffic:
         """
         for name, document, payload in self._engine.volatile():
             try:
+                if document == LOAD_DOCUMENT:
+                    self._load.receive(payload, sender=name, now=now)
+                    continue
                 if document == LEASE_DOCUMENT:
                     with unguarded(self._replica):
                         self._leases.receive(payload, now=now)
@@ -82,11 +99,13 @@ class VolatileTraffic:
                 self._engine.send_volatile(name, message.document, message.payload)
 
     def next_deadline(self) -> float | None:
-        """Return when the limiter or the leases have something to do, in monotonic seconds."""
-        limiter_due, leases_due = self._limiter.next_deadline(), self._leases.next_deadline()
-        if limiter_due is None or (leases_due is not None and leases_due < limiter_due):
-            return leases_due
-        return limiter_due
+        """Return when any of them has something to do, in monotonic seconds."""
+        dues = (
+            self._limiter.next_deadline(),
+            self._leases.next_deadline(),
+            self._load.next_deadline(),
+        )
+        return min((due for due in dues if due is not None), default=None)
 
     def tick_limiter(self, now: float) -> None:
         """Let the limiter do what is due, and send what it says."""
@@ -99,8 +118,20 @@ class VolatileTraffic:
         due_at = self._leases.next_deadline()
         if due_at is None or due_at > now:
             return False
-        own = self._engine.record.name
-        others = [name for name in self._engine.reachable_names() if name != own]
         with unguarded(self._replica):
-            self.send(self._leases.tick(now, others=others))
+            self.send(self._leases.tick(now, others=self._others()))
         return True
+
+    def tick_load(self, now: float) -> None:
+        """Let requests expire that are due to, and tell the others what is in flight."""
+        due_at = self._load.next_deadline()
+        if due_at is not None and due_at <= now:
+            self.send(self._load.tick(now, others=self._others()))
+
+    def update_members(self, now: float) -> None:
+        """Forget the load of those who are out of reach, and tell new ones of ours. O(members)."""
+        self._load.update_members(self._others(), now=now)
+
+    def _others(self) -> list[str]:
+        own = self._engine.record.name
+        return [name for name in self._engine.reachable_names() if name != own]

@@ -1,16 +1,29 @@
-"""Cache-aware routing: which worker has the most of a prompt cached, and may take it.
+"""Routing: which worker a prompt goes to, by what it has cached and what it has to do.
 
-policy.py        CacheAwarePolicy
-departures.py    workers that went and what trees still hold of them
-leases.py        workers with a time to live
-policy_types.py  which policies may be written
-trees.py         one replicated routing tree for each model
-records.py       what a tree is made of, and what a router is answered
+policy.py         CacheAwarePolicy: how one model's prompts are routed
+protocol.py       what a policy is asked
+cache_aware.py    the longest prefix, as long as loads are in balance
+expected_time.py  the soonest first token
+simple.py         round robin, random, hashes and the like
+settings.py       how the configuration of a policy is read
+policy_types.py   which policies may be written
+load.py           what all routers have in flight: SharedLoad
+in_flight.py      what one router has in flight, and how fast workers are
+load_messages.py  what routers tell each other of it
+departures.py     workers that went and what trees still hold of them
+ages.py           workers that came
+leases.py         workers with a time to live
+trees.py          one replicated routing tree for each model
+records.py        what a tree is made of, and what a router is answered
 """
 
+from meshlib.routing.ages import WorkerAges
 from meshlib.routing.departures import Departures
+from meshlib.routing.expected_time import EXPECTED_TIME, ExpectedTimeConfig
 from meshlib.routing.leases import LEASE_DOCUMENT, VolatileUpdate, WorkerLeases
-from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
+from meshlib.routing.load import DEFAULT_SPEED, SharedLoad
+from meshlib.routing.load_messages import LOAD_DOCUMENT
+from meshlib.routing.policy import CACHE_AWARE, POLICIES, CacheAwareConfig, CacheAwarePolicy
 from meshlib.routing.policy_types import PolicyTypes
 from meshlib.routing.records import (
     RouteDecision,
@@ -21,18 +34,25 @@ from meshlib.routing.records import (
     TreeRemove,
     TreeState,
 )
+from meshlib.routing.settings import parse_config
 from meshlib.routing.trees import TREE_PREFIX, TreeDocument, TreeSync, model_of
 
 __all__ = [
     "CACHE_AWARE",
+    "DEFAULT_SPEED",
+    "EXPECTED_TIME",
     "LEASE_DOCUMENT",
+    "LOAD_DOCUMENT",
+    "POLICIES",
     "TREE_PREFIX",
     "CacheAwareConfig",
     "CacheAwarePolicy",
     "Departures",
+    "ExpectedTimeConfig",
     "PolicyTypes",
     "RouteDecision",
     "RouteReason",
+    "SharedLoad",
     "TreeDocument",
     "TreeInsert",
     "TreeMatch",
@@ -41,6 +61,8 @@ __all__ = [
     "TreeState",
     "TreeSync",
     "VolatileUpdate",
+    "WorkerAges",
     "WorkerLeases",
     "model_of",
+    "parse_config",
 ]

@@ -1,224 +1,87 @@
-"""Cache-aware routing: which worker has the most of a prompt cached, and may take it.
+"""How one model's prompts are routed: which policy is in force, what it is asked, what is recorded.
 
-Rule: two nodes with equal state choose the same worker. Nothing here depends on which node it
-is, on chance, on an order of insertion, or on time; what is known on one node alone (requests it
-has begun itself) counts only when the caller says so by `begin` and `end`.
-Source: the cache-aware policy of sglang's router, with its faults left out: unhealthy workers do
-not count for the balance, ties do not all go to the first worker, and a holder that cannot take
-a request is replaced by the next best holder.
+Rule: a decision and its record are two steps. `select` changes nothing that anybody else sees;
+`placed` says that a worker has taken a prompt, and only then is it known to hold it.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
-from attrs import field, frozen
-
-from meshlib.arguments import checked_types
-from meshlib.errors import ConfigError, InvalidTypeError, InvalidValueError, StateError
-from meshlib.limits import TREE_CHARACTERS_MAX
-from meshlib.ring import rendezvous
+from meshlib.arguments import check_number
+from meshlib.errors import InvalidTypeError, InvalidValueError, StateError, check_several
+from meshlib.ring import ConsistentHashRing
+from meshlib.routing.cache_aware import CACHE_AWARE, CacheAwareConfig, choose_worker
+from meshlib.routing.expected_time import EXPECTED_TIME, ExpectedTimeConfig
+from meshlib.routing.load import SharedLoad
+from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import RouteDecision, RouteReason
+from meshlib.routing.settings import check_config, parse_config
+from meshlib.routing.simple import (
+    ConsistentHashPolicy,
+    LeastLoadedPolicy,
+    PowerOfTwoPolicy,
+    RandomPolicy,
+    RendezvousPolicy,
+    RoundRobinPolicy,
+)
 from meshlib.routing.trees import TreeSync
-from meshlib.state import PolicyStore, WorkerStore, check_text
+from meshlib.state import PolicyStore, WorkerState, WorkerStore, check_text
 
-__all__ = ["CACHE_AWARE", "CacheAwareConfig", "CacheAwarePolicy", "choose_worker"]
+__all__ = [
+    "CACHE_AWARE",
+    "POLICIES",
+    "CacheAwareConfig",
+    "CacheAwarePolicy",
+    "check_policy",
+    "choose_worker",
+]
 
-CACHE_AWARE: Final = "cache_aware"
-"""The policy type whose configuration this module reads."""
+CHARACTERS_PER_TOKEN: Final = 4.0
+"""Of a prompt, where neither its policy nor its caller says how many tokens it has."""
 
-LOAD_TOLERANCE: Final = 1.25
-"""Workers of up to this many times the least load count as least loaded for a prompt that nobody
-holds. Loads are reported now and then: were they taken to the letter, all such prompts would go
-to one worker until the next report."""
+POLICIES: Final[Mapping[str, type[Any]]] = {
+    one.policy_type: one
+    for one in (
+        RoundRobinPolicy,
+        RandomPolicy,
+        PowerOfTwoPolicy,
+        LeastLoadedPolicy,
+        ConsistentHashPolicy,
+        RendezvousPolicy,
+        CacheAwareConfig,
+        ExpectedTimeConfig,
+    )
+}
+"""The policies of this package, by their type."""
 
-HASHED_CHARACTERS: Final = 256
-"""Characters past what is already cached that decide where a new prompt goes."""
 
-
-@frozen(slots=True, kw_only=True, field_transformer=checked_types)
-class CacheAwareConfig:
-    """Settings of a cache-aware policy, under the specification's names.
-
-    Args:
-        cache_threshold: part of the text that must be cached, strictly more, for the cache to
-            decide; 0 to 1.
-        balance_abs_threshold: loads further apart than this, and
-        balance_rel_threshold: by more than this factor, are out of balance; both 0 or more.
-        eviction_interval_secs: how stale the recorded last use of a text may be, in seconds;
-            what is used more often is recorded again only so often. 0 switches off eviction by
-            `max_tree_size`.
-        max_tree_size: characters that the tree of the model may hold, over all workers; what
-            prompts share counts once. Of a longer prompt its beginning of that size is recorded.
+def check_policy(policy_type: str, config: str) -> None:
+    """Check the configuration of a policy of this package that somebody is about to write.
 
     Raises:
-        InvalidTypeError: a setting of another type.
-        ConfigError: one out of its range.
+        InvalidValueError: names the field as `config.NAME`.
     """
-
-    cache_threshold: float = field(default=0.3)
-    balance_abs_threshold: float = field(default=64.0)
-    balance_rel_threshold: float = field(default=1.5)
-    eviction_interval_secs: float = field(default=60.0)
-    max_tree_size: int = field(default=TREE_CHARACTERS_MAX)
-
-    def __attrs_post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: names the setting and what it must be.
-        """
-        for name, holds in _FIELDS.items():
-            if not holds(getattr(self, name)):
-                raise ConfigError(f"{name} must be {_RANGES[name]}, got {getattr(self, name)}")
-
-    @classmethod
-    def parse(cls, config: str) -> CacheAwareConfig:
-        """Read the JSON object of a policy's configuration. O(size); never raises.
-
-        A field that is missing or cannot hold keeps its default, and so do all when the text is
-        no JSON object; fields that are not known are passed over.
-        """
-        try:
-            tree = json.loads(config)
-        except (ValueError, RecursionError):
-            return cls()
-        if not isinstance(tree, dict):
-            return cls()
-        return cls(**{name: tree[name] for name, holds in _FIELDS.items() if holds(tree.get(name))})
-
-    @classmethod
-    def check(cls, config: str) -> CacheAwareConfig:
-        """Read a configuration that somebody is about to write. O(size).
-
-        The empty text, `{}` and the specification's `...` are the defaults.
-
-        Raises:
-            InvalidValueError: no JSON object, a field that is not known or there twice, or a value
-                that is of another type or out of its range. Names the field as `config.NAME`.
-        """
-        if config.strip() in _DEFAULTS:
-            return cls()
-        try:
-            tree = json.loads(config, object_pairs_hook=_without_repeats)
-        except (ValueError, RecursionError) as error:
-            raise InvalidValueError(f"config: not valid JSON: {error}") from None
-        if not isinstance(tree, dict):
-            raise InvalidValueError("config: expected a JSON object")
-        for name, value in tree.items():
-            if name not in _FIELDS:
-                known = ", ".join(_FIELDS)
-                raise InvalidValueError(f"config.{_shown(name)}: unknown; known: {known}")
-            if not _FIELDS[name](value):
-                raise InvalidValueError(
-                    f"config.{name}: expected {_RANGES[name]}, got {_shown(json.dumps(value))}"
-                )
-        return cls(**tree)
-
-    @property
-    def characters_max(self) -> int:
-        """How many characters the model's tree may hold."""
-        if self.eviction_interval_secs == 0:
-            return TREE_CHARACTERS_MAX
-        return self.max_tree_size
-
-    @property
-    def refresh_s(self) -> float:
-        """How old the recorded last use of a text may become before it is recorded again."""
-        return self.eviction_interval_secs or 60.0
+    check_config(POLICIES[policy_type], config)
 
 
-def _is_number(value: Any, maximum: float = math.inf) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 <= value <= maximum and value < math.inf
+def _check_tokens(tokens: float) -> None:
+    check_number("tokens", tokens, wanted="a number of tokens")
+    if not 0 <= tokens < math.inf:
+        raise InvalidValueError(f"tokens must be 0 or more and finite, got {tokens}")
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= TREE_CHARACTERS_MAX
-
-
-_FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "cache_threshold": lambda value: _is_number(value, 1.0),
-    "balance_abs_threshold": _is_number,
-    "balance_rel_threshold": _is_number,
-    "eviction_interval_secs": _is_number,
-    "max_tree_size": _is_size,
-}
-
-_RANGES: Final[Mapping[str, str]] = {
-    "cache_threshold": "a number from 0 to 1",
-    "balance_abs_threshold": "a number of 0 or more",
-    "balance_rel_threshold": "a number of 0 or more",
-    "eviction_interval_secs": "a number of 0 or more",
-    "max_tree_size": f"an integer from 1 to {TREE_CHARACTERS_MAX}",
-}
-
-_DEFAULTS: Final = frozenset({"", "..."})
-"""Texts that are no JSON and stand for the defaults; the second is the specification's."""
-
-_SHOWN_CHARACTERS_MAX: Final = 100
-
-
-def _shown(text: str) -> str:
-    """Return a text from outside, short enough for a line."""
-    return text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "..."
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ValueError("a field is there twice")
-    return tree
-
-
-def choose_worker(
-    text: str,
-    *,
-    loads: Mapping[str, float],
-    held: Mapping[str, int],
-    config: CacheAwareConfig,
-) -> tuple[str, RouteReason]:
-    """Choose among healthy workers; pure. O(workers log workers + hashed text).
-
-    Args:
-        text: the prompt.
-        loads: the healthy workers of the model, with their loads; at least one.
-        held: for anybody who holds a prefix of the text, characters of the longest.
-        config: the policy's settings.
-
-    Returns:
-        a worker of `loads`, and why it.
-    """
-    if len(loads) == 0:
-        raise StateError("there is no worker to choose from")
-    least = min(loads.values())
-    most = max(loads.values())
-    shared = max(held.values(), default=0)
-    spread_key = text[: shared + HASHED_CHARACTERS]
-    is_apart = most - least > config.balance_abs_threshold
-    if is_apart and most > least * config.balance_rel_threshold:
-        return _spread(spread_key, loads, least), RouteReason.IMBALANCE
-    enough = config.cache_threshold * len(text)
-    longest = max((held[name] for name in loads if name in held), default=0)
-    if longest > enough:
-        holders = {name: load for name, load in loads.items() if held.get(name) == longest}
-        least = min(holders.values())
-        return _spread(spread_key, holders, least), RouteReason.PREFIX_MATCH
-    reason = RouteReason.HOLDER_UNAVAILABLE if shared > enough else RouteReason.NO_MATCH
-    return _spread(spread_key, loads, least * LOAD_TOLERANCE), reason
-
-
-def _spread(key: str, loads: Mapping[str, float], load_max: float) -> str:
-    candidates = [name for name, load in loads.items() if load <= load_max]
-    return candidates[0] if len(candidates) == 1 else rendezvous(key, candidates)[0]
+def _names(what: str, worker_ids: Collection[str]) -> set[str]:
+    check_several(what, worker_ids)
+    for worker_id in worker_ids:
+        check_text("a worker's id", worker_id)
+    return set(worker_ids)
 
 
 class CacheAwarePolicy:
-    """Routes the prompts of one model by what its workers have cached.
+    """Routes the prompts of one model by what its workers have cached, or as its policy says.
 
     The tree is the replicated one: what any node places is known to all, and a restarted node
     knows it again as soon as it has the state of a peer.
@@ -226,87 +89,223 @@ class CacheAwarePolicy:
     Args:
         model_id: the model.
         workers: the workers of all models.
-        policies: the policies of all models; this model's, when it is `cache_aware`, sets the
-            thresholds, and a change of it counts from the next decision on.
+        policies: the policies of all models; this model's sets which of `POLICIES` decides, and
+            how. A change of it counts from the next decision on. Without one it is
+            `expected_time` where routers tell each other what they prefill, and `cache_aware` else.
         trees: the routing trees of all models.
+        load: what all routers have in flight.
+        first_seen: since when this router knows a worker, in monotonic seconds.
+        seed: 8 bytes or more that differ from router to router.
     """
 
     def __init__(
-        self, model_id: str, *, workers: WorkerStore, policies: PolicyStore, trees: TreeSync
+        self,
+        model_id: str,
+        *,
+        workers: WorkerStore,
+        policies: PolicyStore,
+        trees: TreeSync,
+        load: SharedLoad,
+        first_seen: Callable[[str], float] = lambda _: -math.inf,
+        seed: bytes = b"\0" * 8,
     ) -> None:
         self.model_id = model_id
         self._workers = workers
         self._policies = policies
         self._trees = trees
-        self._begun: dict[str, int] = {}
-        self._config = CacheAwareConfig()
-        self._config_text: str | None = None
+        self._load = load
+        self._first_seen = first_seen
+        self._seed = seed
+        self._number = 0
+        self._begun: dict[str, list[str]] = {}
+        self._read: tuple[str, str] | None = None
+        self._policy: Policy = CacheAwareConfig()
+        self._ring: tuple[tuple[str, ...], ConsistentHashRing] | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force, with its settings. O(1) until it changes."""
+        state = self._policies.get(self.model_id)
+        if state is None:
+            wanted = (EXPECTED_TIME if self._load.is_in_use else CACHE_AWARE, "")
+        else:
+            # The application's own types are its business, and routed by the defaults.
+            is_ours = state.policy_type in POLICIES
+            wanted = (state.policy_type, state.config) if is_ours else (CACHE_AWARE, "")
+        if wanted != self._read:
+            policy_type, config = wanted
+            self._policy = parse_config(POLICIES[policy_type], config)
+            self._read = wanted
+        return self._policy
 
     @property
     def config(self) -> CacheAwareConfig:
-        """The settings in force: those of the model's policy, or the defaults. O(1)."""
-        policy = self._policies.get(self.model_id)
-        text = None
-        if policy is not None and policy.policy_type == CACHE_AWARE:
-            text = policy.config
-        if text != self._config_text:
-            self._config = CacheAwareConfig() if text is None else CacheAwareConfig.parse(text)
-            self._config_text = text
-        return self._config
+        """The settings of the model's `cache_aware` policy, or their defaults. O(1)."""
+        policy = self.policy
+        return policy if isinstance(policy, CacheAwareConfig) else CacheAwareConfig()
 
-    def select(self, text: str) -> RouteDecision:
-        """Choose a worker for a prompt, and record everywhere that it will have it cached.
+    def select(
+        self,
+        text: str,
+        *,
+        tokens: float | None = None,
+        exclude: Collection[str] = (),
+        candidates: Collection[str] | None = None,
+        salt: str = "",
+        now: float = 0.0,
+    ) -> RouteDecision:
+        """Choose a worker for a prompt; nothing is recorded. Never waits.
 
-        Never waits. O(text compared in C + workers). The empty text goes to a worker of the
-        least load, and is not recorded.
+        O(text compared in C + workers), and O(workers x routers) for `expected_time`. The empty
+        text goes to a worker of the least load.
 
         Args:
-            text: the prompt; of a very long one the beginning is recorded.
+            text: the prompt.
+            tokens: how many it has; None: it is guessed from its length.
+            exclude: workers that are not to be chosen: they have failed this request, or a
+                circuit breaker is open.
+            candidates: the only ones that may be chosen; None: all of the model.
+            salt: what else a cached prefix depends on: an adapter, a cache salt, a tenant. Prompts
+                of different salts share nothing.
+            now: monotonic seconds.
 
         Returns:
             the decision; its `worker_id` is None, and the reason `no_worker`, when the model has
-            no healthy worker.
+            no healthy worker among the candidates.
 
         Raises:
-            InvalidTypeError: the text is no `str`.
-            InvalidValueError: it cannot be encoded as UTF-8. Nothing was changed.
+            InvalidTypeError: an argument of another type.
+            InvalidValueError: a text that cannot be encoded as UTF-8, or tokens out of range.
         """
         check_text("text", text)
+        if tokens is not None:
+            _check_tokens(tokens)
+        workers = self._eligible(exclude, candidates)
+        key = text
+        if check_text("salt", salt):
+            key = f"{salt}\x1f{text}"
+        if not workers:
+            return RouteDecision(
+                worker_id=None,
+                url=None,
+                matched=0,
+                reason=RouteReason.NO_WORKER,
+                model_id=self.model_id,
+            )
+        policy = self.policy
+        held = self._held(key, len(key) - len(text)) if policy.records else {}
+        tokens = self._tokens(text, tokens, policy)
+        if type(policy) is CacheAwareConfig and not policy.compat:
+            # The policy of most models, without what it does not ask.
+            count = self._load.request_count
+            loads = {name: worker.load + count(name) for name, worker in workers.items()}
+            worker_id, reason = choose_worker(text, loads=loads, held=held, config=policy)
+        else:
+            worker_id, reason = policy.choose(self._question(text, workers, held, tokens, now))
+        matched = held.get(worker_id, 0)
+        return RouteDecision(
+            worker_id=worker_id,
+            url=workers[worker_id].url,
+            matched=matched,
+            reason=reason,
+            prefill_tokens=tokens * (1.0 - matched / len(text)) if text else tokens,
+            model_id=self.model_id,
+            key=key,
+        )
+
+    def _eligible(
+        self, exclude: Collection[str], candidates: Collection[str] | None
+    ) -> dict[str, WorkerState]:
         workers = {
             worker.worker_id: worker
             for worker in self._workers.of_model(self.model_id)
             if worker.health
         }
-        if not workers:
-            return RouteDecision(worker_id=None, url=None, matched=0, reason=RouteReason.NO_WORKER)
-        begun = self._begun
-        loads = {name: worker.load + begun.get(name, 0) for name, worker in workers.items()}
-        held = self._trees.held(self.model_id, text)
-        config = self.config
-        worker_id, reason = choose_worker(text, loads=loads, held=held, config=config)
+        if candidates is not None:
+            wanted = _names("candidates", candidates)
+            workers = {name: worker for name, worker in workers.items() if name in wanted}
+        if exclude != ():
+            for name in _names("exclude", exclude):
+                workers.pop(name, None)
+        return workers
+
+    def _held(self, key: str, salt_characters: int) -> dict[str, int]:
+        """Return how much of the prompt each worker holds, the salt before it not counted."""
+        held = self._trees.held(self.model_id, key)
+        if not salt_characters:
+            return held
+        return {
+            name: count - salt_characters for name, count in held.items() if count > salt_characters
+        }
+
+    def _tokens(self, text: str, tokens: float | None, policy: Policy) -> float:
+        if tokens is None:
+            return len(text) / getattr(policy, "characters_per_token", CHARACTERS_PER_TOKEN)
+        return float(tokens)
+
+    def _question(
+        self,
+        text: str,
+        workers: Mapping[str, WorkerState],
+        held: Mapping[str, int],
+        tokens: float,
+        now: float,
+    ) -> Question:
+        count = self._load.request_count
+        self._number += 1
+        return Question(
+            text=text,
+            loads={name: worker.load + count(name) for name, worker in workers.items()},
+            held=held,
+            tokens=tokens,
+            load=self._load,
+            entries=lambda name: self._trees.entry_count_of(self.model_id, name),
+            age_s=lambda name: now - self._first_seen(name),
+            number=self._number,
+            seed=self._seed,
+            ring=lambda: self._ring_of(workers),
+            now=now,
+        )
+
+    def _ring_of(self, names: Iterable[str]) -> ConsistentHashRing:
+        wanted = tuple(sorted(names))
+        if self._ring is None or self._ring[0] != wanted:
+            self._ring = wanted, ConsistentHashRing(wanted)
+        return self._ring[1]
+
+    def placed(self, decision: RouteDecision, *, held: int | None = None) -> None:
+        """Record everywhere that the chosen worker has taken the prompt, and will have it cached.
+
+        Of a very long one the beginning is recorded. Nothing is where nobody was chosen, or where
+        the model's policy looks at no prefix.
+
+        Args:
+            decision: of this model.
+            held: how many characters of its key the worker holds now, where that is known.
+        """
+        policy = self.policy
+        if decision.worker_id is None or not policy.records or not decision.key:
+            return
+        if held is None:
+            held = self._trees.held_by(self.model_id, decision.key, decision.worker_id)
         self._trees.place(
             self.model_id,
-            text,
-            tenant=worker_id,
-            held=held.get(worker_id, 0),
-            characters_max=config.characters_max,
-            refresh_s=config.refresh_s,
-        )
-        return RouteDecision(
-            worker_id=worker_id,
-            url=workers[worker_id].url,
-            matched=held.get(worker_id, 0),
-            reason=reason,
+            decision.key,
+            tenant=decision.worker_id,
+            held=held,
+            characters_max=policy.characters_max,
+            refresh_s=policy.refresh_s,
         )
 
     def begin(self, worker_id: str) -> None:
         """Count a request that this node has sent to a worker, on top of its reported load.
 
-        For a router whose workers report no load, or seldom; nodes then may decide differently.
+        On all nodes. `MeshNode.begin` gives the request a name, and knows what it has to prefill.
         """
         if not isinstance(worker_id, str):
             raise InvalidTypeError(f"worker_id must be a string, not {type(worker_id).__name__}")
-        self._begun[worker_id] = self._begun.get(worker_id, 0) + 1
+        request_id = self._load.begin(worker_id, now=self._load.latest_s)
+        self._begun.setdefault(worker_id, []).append(request_id)
 
     def end(self, worker_id: str) -> None:
         """Count the end of a request that was begun.
@@ -314,13 +313,14 @@ class CacheAwarePolicy:
         Raises:
             StateError: none was. Nothing changed.
         """
-        count = self._begun.get(worker_id, 0)
-        if count == 0:
+        begun = self._begun.get(worker_id)
+        if not begun:
             raise StateError(f"no request to {worker_id!r} was begun")
-        if count == 1:
+        request_id = begun.pop()
+        if not begun:
             del self._begun[worker_id]
-        else:
-            self._begun[worker_id] = count - 1
+        if self._load.has(request_id):  # it may have expired, or the worker restarted
+            self._load.end(request_id, now=self._load.latest_s)
 
     def restore_tree_state_from_mesh(self) -> int:
         """Tell how much the tree holds: the number of texts over all workers. O(1).

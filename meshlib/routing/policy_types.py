@@ -7,9 +7,10 @@ it is told as a problem.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from meshlib.errors import InvalidTypeError, InvalidValueError, LocalError, StateError
-from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig
+from meshlib.routing.policy import POLICIES, check_policy
 from meshlib.state import PolicyState, check_identifier, check_text
 
 __all__ = ["PolicyTypes"]
@@ -22,14 +23,16 @@ def _any_text(_config: str) -> None:
 
 
 class PolicyTypes:
-    """The types that one node knows: `cache_aware`, and those that an application registers."""
+    """The types that one node knows: those of this package, and what an application registers."""
 
     __slots__ = ("_checks", "on_registered")
 
     def __init__(self) -> None:
         self.on_registered: Callable[[], None] = lambda: None
         """Called once a further type is known: what was a problem may be none any more."""
-        self._checks: dict[str, Callable[[str], object]] = {CACHE_AWARE: CacheAwareConfig.check}
+        self._checks: dict[str, Callable[[str], object]] = {
+            name: partial(check_policy, name) for name in POLICIES
+        }
 
     def names(self) -> list[str]:
         """Return the names of the known types, sorted. O(n log n)."""
@@ -52,7 +55,7 @@ class PolicyTypes:
         check_identifier("policy_type", name)
         if not callable(check):
             raise InvalidTypeError("the check of a policy type must be callable")
-        if name == CACHE_AWARE:
+        if name in POLICIES:
             raise StateError(f"{name!r} is a type of this package")
         self._checks[name] = check
         self.on_registered()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
 __all__ = [
     "RouteDecision",
@@ -97,6 +97,24 @@ class RouteReason(StrEnum):
     IMBALANCE = "imbalance"
     """The loads are too far apart, so the least loaded was chosen whatever it holds."""
 
+    EXPECTED_SOONER = "expected_sooner"
+    """Another worker holds more of it, and would still be later with the first token."""
+
+    SESSION = "session"
+    """It is where the session was before."""
+
+    LEAST_LOADED = "least_loaded"
+    """It is the least loaded; nothing else was looked at."""
+
+    IN_TURN = "in_turn"
+    """It was its turn."""
+
+    DRAWN = "drawn"
+    """It was drawn."""
+
+    HASHED = "hashed"
+    """The beginning of the prompt is meant for it."""
+
     NO_WORKER = "no_worker"
     """The model has no healthy worker, so none was chosen."""
 
@@ -110,12 +128,20 @@ class RouteDecision:
         url: where it is reached, or None.
         matched: characters of the text that the worker was known to hold before.
         reason: why this one.
+        prefill_tokens: tokens that the worker is expected to prefill for it; what `begin` counts.
+        model_id: the model.
+        key: what `placed` records; it is, or has in it, the prompt, and is never shown.
+        session: the session that `placed` keeps at the worker, or None.
     """
 
     worker_id: str | None
     url: str | None
     matched: int
     reason: RouteReason
+    prefill_tokens: float = field(default=0.0, eq=False)
+    model_id: str = field(default="", eq=False)
+    key: str = field(default="", eq=False, repr=False)
+    session: str | None = field(default=None, eq=False, repr=False)
 
     def __bool__(self) -> bool:
         return self.worker_id is not None

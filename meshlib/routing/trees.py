@@ -130,6 +130,23 @@ class TreeSync:
         document = self._find(model_id)
         return 0 if document is None else len(document.cache)
 
+    def entry_count_of(self, model_id: str, tenant: str) -> int:
+        """Return how many texts a tenant has in a model's tree. O(1)."""
+        document = self._find(model_id)
+        return 0 if document is None else document.cache.entry_count(tenant)
+
+    def epochs(self, model_id: str, tenants: Iterable[str] | None = None) -> dict[str, int]:
+        """Return by which epoch a model's tree knows some tenants, or all that were removed once.
+
+        O(tenants).
+        """
+        document = self._find(model_id)
+        if document is None:
+            return {}
+        cache = document.cache
+        asked = cache.removed_tenants() if tenants is None else tenants
+        return {tenant: cache.generation(tenant).epoch for tenant in asked}
+
     def holds(self, model_id: str, tenant: str) -> bool:
         """Tell whether a tenant has any text in a model's tree. O(1)."""
         document = self._find(model_id)
@@ -199,6 +216,11 @@ class TreeSync:
         """Return how many characters of a text each tenant has, sorted by tenant. O(d + m)."""
         document = self._find(model_id)
         return {} if document is None else document.cache.match_each(text)
+
+    def held_by(self, model_id: str, text: str, tenant: str) -> int:
+        """Return how many characters of a text one tenant has. O(m)."""
+        document = self._find(model_id)
+        return 0 if document is None else document.cache.match_tenant(text, tenant=tenant)
 
     def apply(
         self, model_id: str, operation: TreeOperation, *, characters_max: int = TREE_CHARACTERS_MAX

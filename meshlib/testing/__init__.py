@@ -13,6 +13,7 @@
     world/       simulated machines and links
     checkers/    what must hold of a simulated cluster
     simulation/  whole clusters in one thread under a virtual clock
+    routing/     routing policies on a trace of prompts, under the same clock
     __main__.py  `python -m meshlib.testing`
 
 `CRDTSpec` says what a type is, `Scenario` what happens to a cluster. The law kit needs hypothesis:
@@ -26,6 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshlib.testing.checkers.sometimes import SOMETIMES
+    from meshlib.testing.routing.replay import RoutingScenario, Told, replay
+    from meshlib.testing.routing.report import RoutingReport
+    from meshlib.testing.routing.trace import TraceRequest, read_trace
     from meshlib.testing.simulation.campaign import Campaign, run_campaign
     from meshlib.testing.simulation.minimiser import Minimised, minimise
     from meshlib.testing.simulation.outcome import Failure, Outcome
@@ -96,10 +100,14 @@ __all__ = [
     "Operation",
     "OperationContext",
     "Outcome",
+    "RoutingReport",
+    "RoutingScenario",
     "Scenario",
     "ScenarioRequest",
     "Simulation",
     "SpreadReport",
+    "Told",
+    "TraceRequest",
     "Tuning",
     "check_law",
     "check_machine",
@@ -115,6 +123,8 @@ __all__ = [
     "mutants",
     "parse_keep",
     "parse_seeds",
+    "read_trace",
+    "replay",
     "run_campaign",
     "scripted_scenario",
     "simulate",
@@ -129,17 +139,23 @@ _SIMULATOR = {
     "Minimised": "simulation.minimiser",
     "NetworkFaults": "world.scenario",
     "Outcome": "simulation.outcome",
+    "RoutingReport": "routing.report",
+    "RoutingScenario": "routing.replay",
     "SOMETIMES": "checkers.sometimes",
     "Scenario": "world.scenario",
     "ScenarioRequest": "simulation.requests",
     "Simulation": "simulation.simulation",
     "SpreadReport": "simulation.spread",
+    "Told": "routing.replay",
+    "TraceRequest": "routing.trace",
     "Tuning": "world.scenario",
     "draw_scenario": "world.drawing",
     "machine_names": "world.scenario",
     "minimise": "simulation.minimiser",
     "parse_keep": "simulation.requests",
     "parse_seeds": "simulation.requests",
+    "read_trace": "routing.trace",
+    "replay": "routing.replay",
     "run_campaign": "simulation.campaign",
     "scripted_scenario": "simulation.scripted",
     "simulate": "simulation.runs",

@@ -1,4 +1,4 @@
-"""The spread of writes as a chart: in a terminal, and as a picture.
+"""The spread of writes as a chart, in a terminal and as a picture; times to a first token as one.
 
 Time is on a logarithmic axis: a write takes milliseconds without faults, and as long as the cut
 lasts to those behind one.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from meshlib.testing import SpreadReport
+from meshlib.testing import RoutingReport, SpreadReport
 
 __all__ = [
     "PICTURE_FORMATS",
@@ -19,6 +20,7 @@ __all__ = [
     "check_plot",
     "draw_chart",
     "save_plot",
+    "save_ttft_plot",
     "written_duration",
 ]
 
@@ -163,6 +165,44 @@ def save_plot(report: SpreadReport, path: Path, *, title: str) -> None:
         axes.set_ylabel("share of the other nodes that have it")
         axes.set_title(title, fontsize=10)
         axes.grid(visible=True, which="major", alpha=0.3)
+        try:
+            figure.savefig(path, dpi=150, metadata=_metadata(path))
+        except OSError as error:
+            raise PlotError(f"{path}: {error.strerror or error}") from error
+
+
+def save_ttft_plot(reports: Sequence[RoutingReport], path: Path, *, title: str) -> None:
+    """Write, for each policy, which share of the requests had their first token by when.
+
+    Raises:
+        PlotError: the file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+    with rc_context({"svg.hashsalt": "meshlib", "svg.fonttype": "path"}):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        for report in reports:
+            count = len(report.ttft_s)
+            steps = sorted({(count - 1) * step // 200 for step in range(201)})
+            axes.step(
+                [max(SHORTEST_S, report.ttft_s[step]) for step in steps],
+                [(step + 1) / count for step in steps],
+                where="post",
+                linewidth=2,
+                label=f"{report.policy}: mean {report.ttft_mean_ms:,.0f} ms",
+            )
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1.02)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel("from the arrival of a request to its first token")
+        axes.set_ylabel("share of the requests")
+        axes.set_title(title, fontsize=10)
+        axes.grid(visible=True, which="major", alpha=0.3)
+        axes.legend(fontsize=8, loc="upper left")
         try:
             figure.savefig(path, dpi=150, metadata=_metadata(path))
         except OSError as error:

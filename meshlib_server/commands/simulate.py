@@ -16,6 +16,7 @@ import click
 from attrs import frozen
 
 from meshlib.errors import ConfigError, LocalError
+from meshlib_server.commands.simulate_routing import routing
 
 if TYPE_CHECKING:
     from meshlib.testing import Campaign, Failure, Minimised, Outcome, Scenario, ScenarioRequest
@@ -40,6 +41,7 @@ Examples:
   meshlib-server simulate --nodes 32 --loss 0.1 --plot spread.svg
   meshlib-server simulate --seeds 0-99                      a campaign on all cores
   meshlib-server simulate --seed 17 --json                  the same bytes on every run
+  meshlib-server simulate routing --help                    routing policies on a trace
 """
 
 
@@ -54,7 +56,7 @@ class _Wishes:
     plot: Path | None
 
 
-@click.command(epilog=EPILOG)
+@click.group(epilog=EPILOG, invoke_without_command=True)
 @click.option("--seed", default=0, show_default=True, help="The run: a seed is one history.")
 @click.option("--seeds", metavar="A-B", help="A campaign: each of these seeds in turn.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes of a campaign.  [default: cores]")
@@ -112,6 +114,8 @@ def simulate(context: click.Context, /, **options: Any) -> None:
     byte. When a checker finds something the exit code is 1, and the command that replays it is
     printed.
     """
+    if context.invoked_subcommand is not None:
+        return
     wishes = _Wishes(
         is_json=options["is_json"],
         is_traced=options["trace"],
@@ -297,3 +301,6 @@ def _campaign(
         if outcome.failure is not None:
             _tell_failure(context, outcome, outcome.failure)
     return EXIT_FOUND if campaign.failures else 0
+
+
+simulate.add_command(routing)

@@ -182,9 +182,14 @@ def test_a_number_of_no_write_is_refused(number: int) -> None:
             decode_message(encode_message(VectorExchange({actor: number})))
 
 
-def test_a_malformed_volatile_message_counts_against_its_connection(trio: MiniNetwork) -> None:
+@pytest.mark.parametrize(
+    "document", ["rate_limit:report", "rate_limit:answer", "workers:renewals", "load:in_flight"]
+)
+def test_a_malformed_volatile_message_counts_against_its_connection(
+    trio: MiniNetwork, document: str
+) -> None:
     """The name of the node that sent it closes nothing."""
-    say(trio, "n0", "n1", VolatileMessage("rate_limit:report", b"\xc1"))
+    say(trio, "n0", "n1", VolatileMessage(document, b"\xc1"))
     (rejected,) = [e for e in trio.events["n1"] if isinstance(e, PacketRejected)]
 
     assert ("a connection", RejectReason.MALFORMED) == (rejected.sender, rejected.reason)

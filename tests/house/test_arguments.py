@@ -46,7 +46,7 @@ from meshlib.arguments import with_article
 from meshlib.crdt import GCounter, LWWMap, ORSet
 from meshlib.identity import ActorId
 from meshlib.ring import rendezvous
-from meshlib.routing import TreeInsert
+from meshlib.routing import RouteDecision, RouteReason, TreeInsert
 from meshlib.state import RESERVED_NAMES, RESERVED_PREFIXES, Subscription
 
 pytestmark = pytest.mark.anyio
@@ -265,13 +265,17 @@ def test_the_objects_of_other_packages_are_taken() -> None:
     FileSeeds(Path("seeds"))
 
 
+NOBODY = RouteDecision(worker_id=None, url=None, matched=0, reason=RouteReason.NO_WORKER)
+
 RIGHT: dict[str, Any] = {
     "key": "global", "cost": 1, "model_id": "m", "text": "t", "worker_id": "w", "name": "tags",
     "kind": ORSet, "queue_max": 5, "peer_count": 0, "condition": lambda: True, "url": "u",
     "health": True, "load": 0.0, "ttl_s": 5.0, "policy_type": "cache_aware", "config": "",
     "operation": TreeInsert("a", "b"), "operations": [], "value": b"v", "limit_per_second": 4,
     "stores": ["workers"], "timeout_s": 0.001, "config_key": "k", "function": len,
-    "receipt": WriteReceipt(ActorId(b"a" * 16), 0),
+    "receipt": WriteReceipt(ActorId(b"a" * 16), 0), "tokens": 5, "exclude": [], "candidates": [],
+    "salt": "s", "record": True, "now": 0.0, "decision": NOBODY, "target": NOBODY,
+    "prefill_tokens": 5, "request_id": "r",
 }  # fmt: skip
 """What is right for each argument of a verb, by its name."""
 
@@ -279,7 +283,9 @@ TAKEN: dict[str, tuple[Any, ...]] = {
     "cost": (int,), "queue_max": (int,), "peer_count": (int, None), "load": NUMBER,
     "ttl_s": (*NUMBER, None), "value": (bytes,), "limit_per_second": (int,), "health": (bool,),
     "timeout_s": (*NUMBER, None), "operations": (dict,), "stores": (), "operation": (),
-    "condition": (), "kind": (), "receipt": (), "function": (),
+    "condition": (), "kind": (), "receipt": (), "function": (), "tokens": (*NUMBER, None),
+    "exclude": (dict,), "candidates": (dict, None), "record": (bool,), "now": (*NUMBER, None),
+    "decision": (), "target": (str,), "prefill_tokens": (*NUMBER, None),
 }  # fmt: skip
 """Which of `WRONG` are right for it; where none are named, text is."""
 

@@ -214,8 +214,12 @@ def test_an_empty_variable_is_unset(write: Write) -> None:
             "models[0].policy.config: cannot be JSON",
         ),
         (
-            "models: [{model_id: a, policy: {type: round_robin}}]",
-            "models[0].policy.type: must be one of cache_aware, got 'round_robin'",
+            "models: [{model_id: a, policy: {type: weighted}}]",
+            (
+                "models[0].policy.type: must be one of cache_aware, consistent_hash, "
+                "expected_time, least_loaded, power_of_two, random, rendezvous, round_robin, "
+                "got 'weighted'"
+            ),
         ),
         (
             (

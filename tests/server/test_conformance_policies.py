@@ -107,7 +107,7 @@ def test_a_body_that_is_no_policy_is_400(node: Node, name: str, body: dict[str, 
 @pytest.mark.parametrize(
     ("policy_type", "config", "path"),
     [
-        ("round_robin", "", "policy_type: 'round_robin' is not known; known: cache_aware"),
+        ("weighted", "", "policy_type: 'weighted' is not known; known: cache_aware"),
         ("cache_aware", "not JSON", "config: not valid JSON"),
         ("cache_aware", "[]", "config: expected a JSON object"),
         ("cache_aware", '{"cache_treshold": 0.9}', "config.cache_treshold: unknown"),

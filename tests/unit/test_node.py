@@ -58,17 +58,18 @@ def test_a_stored_policy_that_is_not_understood_is_a_problem_and_stays_readable(
     """A node of an earlier version took anything."""
     node = make_node()
     node.join([], now=0.0)
-    node.sync.policies.put("m", policy_type="round_robin", config="free text")
+    node.sync.policies.put("m", policy_type="weighted", config="free text")
 
     stored = node.sync.get_policy_state("m")
     assert stored is not None
-    assert ("round_robin", "free text") == (stored.policy_type, stored.config)
+    assert ("weighted", "free text") == (stored.policy_type, stored.config)
     health = node.health()
     assert health.status is HealthStatus.DEGRADED
     assert (
         (
             "the policy of 'm' holds what is not understood: "
-            "policy_type: 'round_robin' is not known; known: cache_aware"
+            "policy_type: 'weighted' is not known; known: cache_aware, consistent_hash, "
+            "expected_time, least_loaded, power_of_two, random, rendezvous, round_robin"
         ),
     ) == health.problems
 

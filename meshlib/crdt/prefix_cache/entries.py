@@ -121,6 +121,10 @@ class TenantEntries(ABC, Generic[KeyT, StoreT]):
         """Return how often a tenant was removed, and up to which access it was evicted. O(1)."""
         return self._generations.get(tenant, ORIGIN)
 
+    def removed_tenants(self) -> list[str]:
+        """Return the tenants that were removed at some time, sorted. O(tenants)."""
+        return sorted(name for name, one in self._generations.items() if one.epoch)
+
     def oldest_access(self, tenant: str) -> int | None:
         """Return the access of a tenant's least recently used entry. Amortised O(log n)."""
         return self._store.oldest_access(tenant)

@@ -323,8 +323,8 @@ def test_a_changed_policy_holds_at_once(manager: MeshSyncManager) -> None:
 
 def test_a_policy_of_another_type_leaves_the_defaults(manager: MeshSyncManager) -> None:
     """Its configuration is not ours to read."""
-    manager.policy_types.register("random")
-    manager.sync_policy_state(MODEL, policy_type="random", config='{"cache_threshold": 0.9}')
+    manager.policy_types.register("ours")
+    manager.sync_policy_state(MODEL, policy_type="ours", config='{"cache_threshold": 0.9}')
 
     assert DEFAULTS == manager.policy(MODEL).config
 

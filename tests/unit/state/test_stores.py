@@ -162,7 +162,7 @@ def test_a_policy_keeps_its_configuration_to_the_letter(manager: MeshSyncManager
     [
         ({"policy_type": "", "config": ""}, InvalidValueError),
         ({"policy_type": "cache_aware", "config": {"a": 1}}, InvalidTypeError),
-        ({"policy_type": "round_robin", "config": ""}, InvalidValueError),
+        ({"policy_type": "weighted", "config": ""}, InvalidValueError),
         ({"policy_type": "cache_aware", "config": '{"treshold": 1}'}, InvalidValueError),
         ({"policy_type": None, "config": ""}, InvalidTypeError),
     ],

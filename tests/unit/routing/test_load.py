@@ -1,0 +1,479 @@
+"""Shared load: what all routers together have in flight, whatever becomes of their messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshlib.codec import pack
+from meshlib.errors import (
+    DecodeError,
+    InvalidTypeError,
+    InvalidValueError,
+    LimitExceeded,
+    RemoteError,
+    UnknownKeyError,
+    VersionMismatch,
+)
+from meshlib.identity import actor_id
+from meshlib.limits import LOAD_ROWS_PER_MESSAGE_MAX
+from meshlib.routing import DEFAULT_SPEED, SharedLoad
+from meshlib.routing.load import UNHEARD_S
+from meshlib.routing.load_messages import LoadMessage, LoadRow
+
+
+class Routers:
+    """Shared loads by name, and the messages between them, which a test may lose."""
+
+    def __init__(self, *names: str) -> None:
+        self.now = 0.0
+        self.starts = dict.fromkeys(names, 1)
+        self.loads = {name: SharedLoad(actor_id(name, 1)) for name in names}
+        self.lost = False
+
+    def restart(self, name: str) -> None:
+        self.starts[name] += 1
+        self.loads[name] = SharedLoad(actor_id(name, self.starts[name]))
+        self.loads[name].update_members(
+            [other for other in self.loads if other != name], now=self.now
+        )
+
+    def kill(self, name: str) -> None:
+        del self.loads[name]
+        for load in self.loads.values():
+            load.update_members(
+                [other for other in self.loads if self.loads[other] is not load], now=self.now
+            )
+
+    def run(self, seconds: float) -> None:
+        """Let time pass: every router does what is due, and messages arrive at once."""
+        end = self.now + seconds
+        while True:
+            dues = [
+                due for load in self.loads.values() if (due := load.next_deadline()) is not None
+            ]
+            if not dues or min(dues) > end:
+                break
+            self.now = max(self.now, min(dues))
+            for name, load in list(self.loads.items()):
+                due = load.next_deadline()
+                if due is None or due > self.now:
+                    continue
+                others = [other for other in self.loads if other != name]
+                for update in load.tick(self.now, others=others):
+                    if not self.lost:
+                        for to in update.to:
+                            self.loads[to].receive(update.payload, sender=name, now=self.now)
+        self.now = end
+
+    def counts(self, worker_id: str = "w1") -> list[int]:
+        return [load.request_count(worker_id) for load in self.loads.values()]
+
+    def backlogs(self, worker_id: str = "w1") -> list[int]:
+        return [round(load.backlog(worker_id, now=self.now)) for load in self.loads.values()]
+
+
+@pytest.fixture
+def routers() -> Routers:
+    return Routers("a", "b", "c")
+
+
+def test_what_one_router_begins_all_count_within_20_ms(routers: Routers) -> None:
+    """With what it has to prefill."""
+    routers.loads["a"].begin("w1", prefill_tokens=10_000, now=0.0)
+    routers.run(0.02)
+
+    assert [1, 1, 1] == routers.counts()
+    assert [9600, 9600, 9600] == routers.backlogs()
+
+
+def test_changes_of_one_moment_travel_together(routers: Routers) -> None:
+    """One message for ten requests."""
+    load = routers.loads["a"]
+    for number in range(10):
+        load.begin(f"w{number % 2}", prefill_tokens=100, now=0.0)
+    due = load.next_deadline()
+    assert due is not None
+    (update,) = load.tick(due, others=["b"])
+
+    assert ["w0", "w1"] == [row.worker_id for row in LoadMessage.decode(update.payload).rows]
+
+
+def test_the_first_token_takes_the_prefill_away(routers: Routers) -> None:
+    """The request is still in flight."""
+    request_id = routers.loads["a"].begin("w1", prefill_tokens=100_000, now=0.0)
+    routers.run(0.02)
+    routers.loads["a"].first_token(request_id, now=routers.now)
+    routers.run(0.02)
+
+    assert ([1, 1, 1], [0, 0, 0]) == (routers.counts(), routers.backlogs())
+
+
+def test_an_end_takes_all_away(routers: Routers) -> None:
+    """Also of a request that never had a first token."""
+    request_id = routers.loads["a"].begin("w1", prefill_tokens=100_000, now=0.0)
+    routers.run(0.02)
+    routers.loads["a"].end(request_id, now=routers.now)
+    routers.run(0.06)
+
+    assert ([0, 0, 0], [0, 0, 0]) == (routers.counts(), routers.backlogs())
+
+
+def test_without_a_first_token_prefill_decays_at_the_workers_speed(routers: Routers) -> None:
+    """Requests one after the other, whoever sent them; the count stays."""
+    routers.loads["a"].begin("w1", prefill_tokens=20_000, now=0.0)
+    routers.run(0.02)
+    routers.loads["b"].begin("w1", prefill_tokens=20_000, now=routers.now)
+    routers.run(0.98)
+    after_one_s = routers.backlogs()
+    routers.run(1.1)
+
+    assert all(abs(left - 20_000) < 500 for left in after_one_s)
+    assert ([2, 2, 2], [0, 0, 0]) == (routers.counts(), routers.backlogs())
+
+
+def test_a_peer_that_is_not_heard_decays_and_then_counts_for_nothing(routers: Routers) -> None:
+    """It is cut off, and nobody has said so yet."""
+    routers.loads["a"].begin("w1", prefill_tokens=40_000, now=0.0)
+    routers.run(0.02)
+    routers.lost = True
+    routers.run(1.0)
+    soon = routers.backlogs()[1]
+    routers.run(UNHEARD_S + 2)
+
+    assert 19_000 < soon < 21_000
+    assert [1, 0, 0] == routers.counts()
+
+
+def test_what_was_lost_is_told_again(routers: Routers) -> None:
+    """A begin, and an end."""
+    routers.lost = True
+    request_id = routers.loads["a"].begin("w1", prefill_tokens=40_000, now=0.0)
+    routers.run(0.1)
+    before = routers.counts()
+    routers.lost = False
+    routers.run(0.5)
+    told = routers.counts()
+    routers.lost = True
+    routers.loads["a"].end(request_id, now=routers.now)
+    routers.run(0.1)
+    routers.lost = False
+    routers.run(2.5)
+
+    assert ([1, 0, 0], [1, 1, 1], [0, 0, 0]) == (before, told, routers.counts())
+
+
+def test_a_dead_routers_requests_vanish_with_it(routers: Routers) -> None:
+    """As soon as it counts as down."""
+    routers.loads["a"].begin("w1", prefill_tokens=40_000, now=0.0)
+    routers.run(0.02)
+    routers.kill("a")
+
+    assert ([0, 0], [0, 0]) == (routers.counts(), routers.backlogs())
+
+
+def test_a_restart_inherits_nothing(routers: Routers) -> None:
+    """Though it is faster than anybody's suspicion: its first word replaces all that was said."""
+    routers.loads["a"].begin("w1", prefill_tokens=40_000, now=0.0)
+    routers.run(0.02)
+    routers.restart("a")
+    routers.run(0.02)
+
+    assert ([0, 0, 0], [0, 0, 0]) == (routers.counts(), routers.backlogs())
+
+
+def test_a_newcomer_is_told_of_all(routers: Routers) -> None:
+    """It needs not wait for a change."""
+    routers.loads["a"].begin("w1", now=0.0)
+    routers.run(0.02)
+    routers.starts["d"] = 1
+    routers.loads["d"] = SharedLoad(actor_id("d", 1))
+    for name, load in routers.loads.items():
+        load.update_members([other for other in routers.loads if other != name], now=routers.now)
+    routers.run(0.02)
+
+    assert [1, 1, 1, 1] == routers.counts()
+
+
+def test_a_workers_restart_empties_it(routers: Routers) -> None:
+    """On each node once it hears of that; what is begun afterwards counts."""
+    routers.loads["a"].begin("w1", prefill_tokens=40_000, now=0.0)
+    routers.run(0.02)
+    routers.loads["b"].clear("w1", epoch=7, now=routers.now)
+    at_b = routers.counts()[1]
+    routers.loads["a"].begin("w1", now=routers.now)
+    routers.run(0.02)
+    before_it_heard = routers.counts()[1]
+    for name in ("a", "c"):
+        routers.loads[name].clear("w1", epoch=7, now=routers.now)
+    routers.loads["a"].begin("w1", now=routers.now)
+    routers.run(0.02)
+
+    assert (0, 0) == (at_b, before_it_heard)
+    assert [1, 1, 1] == routers.counts()
+
+
+def test_an_unended_request_expires_and_a_renewed_one_does_not(routers: Routers) -> None:
+    """After 600 seconds."""
+    load = routers.loads["a"]
+    load.begin("w1", now=0.0)
+    kept = load.begin("w1", now=0.0)
+    routers.run(300.0)
+    load.renew(kept, now=routers.now)
+    routers.run(310.0)
+    later = routers.counts()
+    routers.run(300.0)
+
+    assert ([1, 1, 1], [0, 0, 0]) == (later, routers.counts())
+
+
+def test_what_is_not_in_flight_can_neither_answer_nor_end(routers: Routers) -> None:
+    """Twice, or never begun; nothing is counted below nothing."""
+    load = routers.loads["a"]
+    request_id = load.begin("w1", now=0.0)
+    load.end(request_id, now=0.0)
+    for verb in (load.end, load.first_token, load.renew):
+        with pytest.raises(UnknownKeyError):
+            verb(request_id, now=0.0)
+
+    assert 0 == load.request_count("w1")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error"),
+    [(-1, InvalidValueError), (float("nan"), InvalidValueError), (1e300, InvalidValueError),
+     (True, InvalidTypeError), ("9", InvalidTypeError)],
+)  # fmt: skip
+def test_tokens_that_cannot_be_are_refused(
+    routers: Routers, tokens: Any, error: type[Exception]
+) -> None:
+    """And nothing is counted."""
+    with pytest.raises(error):
+        routers.loads["a"].begin("w1", prefill_tokens=tokens, now=0.0)
+    assert [0, 0, 0] == routers.counts()
+
+
+def test_more_requests_than_may_be_end_the_oldest(
+    routers: Routers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is bounded, and the sum stays right."""
+    monkeypatch.setattr("meshlib.routing.in_flight.REQUESTS_IN_FLIGHT_MAX", 3)
+    load = routers.loads["a"]
+    names = [load.begin(f"w{number}", now=0.0) for number in range(5)]
+
+    assert [0, 0, 1, 1, 1] == [load.request_count(f"w{number}") for number in range(5)]
+    assert [False, False, True, True, True] == [load.has(name) for name in names]
+
+
+def test_a_speed_is_learnt_and_shared(routers: Routers) -> None:
+    """Half of what a worker was taken for; all routers know it alike."""
+    for _ in range(3):
+        request_id = routers.loads["a"].begin("w1", prefill_tokens=10_000, now=routers.now)
+        routers.run(1.0)
+        routers.loads["a"].first_token(request_id, now=routers.now)
+        routers.loads["a"].end(request_id, now=routers.now)
+        routers.run(1.0)
+    before = {name: load.speed("w1") for name, load in routers.loads.items()}
+
+    assert {"a", "b", "c"} == before.keys()
+    assert len(set(before.values())) == 1
+    assert abs(before["a"] - DEFAULT_SPEED / 2) < 100
+
+
+def test_a_small_difference_of_speeds_is_none(routers: Routers) -> None:
+    """It says more of what was known of a cache than of the worker."""
+    load = routers.loads["a"]
+    for worker_id, took_s in (("w1", 0.5), ("w2", 0.55), ("w3", 2.0)):
+        start = routers.now
+        request_id = load.begin(worker_id, prefill_tokens=10_000, now=start)
+        routers.run(took_s)
+        load.first_token(request_id, now=routers.now)
+        load.end(request_id, now=routers.now)
+        routers.run(1.0)
+
+    assert load.speed("w1") == load.speed("w2") == load.speed("new")
+    assert load.speed("w3") < load.speed("w1") / 3
+
+
+# Messages
+
+ROW = LoadRow("w1", 1, 2, 3, 4, 5)
+
+
+def message(actor: Any = None, sequence: Any = 0, rows: Any = ()) -> bytes:
+    data: bytes = pack((1, actor_id("b", 1) if actor is None else actor, sequence, True, rows))
+    return data
+
+
+GOOD_ROW = ("w1", 0, 1, 10, 0, 0)
+
+BAD = {
+    "no array": pack("load"),
+    "empty": pack(()),
+    "a version alone": pack((1,)),
+    "no actor": message(actor=b"short"),
+    "a negative sequence": message(sequence=-1),
+    "a row that is short": message(rows=[GOOD_ROW[:-1]]),
+    "no worker": message(rows=[("", 0, 1, 1, 0, 0)]),
+    "a negative count": message(rows=[("w1", 0, -1, 1, 0, 0)]),
+    "a count that is true": message(rows=[("w1", 0, True, 1, 0, 0)]),
+    "a huge prefill": message(rows=[("w1", 0, 1, 1 << 60, 0, 0)]),
+    "no message": b"\xc1",
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_malformed_message_is_refused(routers: Routers, what: str) -> None:
+    """Whole: the good row before the bad one counts for nothing."""
+    with pytest.raises(RemoteError):
+        routers.loads["a"].receive(BAD[what], sender="b", now=0.0)
+    assert 0 == routers.loads["a"].request_count("w1")
+
+
+def test_a_good_row_before_a_bad_one_is_not_taken(routers: Routers) -> None:
+    """A message is taken whole or not at all."""
+    with pytest.raises(DecodeError):
+        routers.loads["a"].receive(message(rows=[GOOD_ROW, GOOD_ROW[:-1]]), sender="b", now=0.0)
+    assert 0 == routers.loads["a"].request_count("w1")
+
+
+def test_too_many_rows_are_refused(routers: Routers) -> None:
+    """A message has a bound."""
+    rows = [GOOD_ROW] * (LOAD_ROWS_PER_MESSAGE_MAX + 1)
+    with pytest.raises(LimitExceeded):
+        routers.loads["a"].receive(message(rows=rows), sender="b", now=0.0)
+
+
+def test_a_later_version_is_refused(routers: Routers) -> None:
+    """It is another document's business."""
+    with pytest.raises(VersionMismatch):
+        routers.loads["a"].receive(pack((2, "new")), sender="b", now=0.0)
+
+
+def test_nobody_speaks_for_another_router(routers: Routers) -> None:
+    """The actor must be one of the sender's name."""
+    with pytest.raises(DecodeError):
+        routers.loads["a"].receive(message(rows=[GOOD_ROW]), sender="c", now=0.0)
+    assert 0 == routers.loads["a"].request_count("w1")
+
+
+def test_a_message_that_comes_late_or_twice_changes_nothing(routers: Routers) -> None:
+    """Each start numbers its messages."""
+    load = routers.loads["a"]
+    load.receive(message(sequence=5, rows=[("w1", 0, 3, 0, 0, 0)]), sender="b", now=0.0)
+    load.receive(message(sequence=4, rows=[("w1", 0, 9, 0, 0, 0)]), sender="b", now=0.0)
+    load.receive(message(sequence=5, rows=[("w1", 0, 9, 0, 0, 0)]), sender="b", now=0.0)
+
+    assert 3 == load.request_count("w1")
+
+
+def test_the_bytes_are_these() -> None:
+    """Of version 1, for as long as it is spoken."""
+    data = LoadMessage(actor_id("b", 1), 7, False, (ROW,)).encode()
+
+    assert LoadMessage.decode(data).rows == [ROW]
+    assert pack((1, actor_id("b", 1), 7, False, (("w1", 1, 2, 3, 4, 5),))) == data
+
+
+def test_many_workers_travel_in_several_messages(routers: Routers) -> None:
+    """None has more rows than may be, and none is forgotten."""
+    load = routers.loads["a"]
+    count = LOAD_ROWS_PER_MESSAGE_MAX + 5
+    for number in range(count):
+        load.begin(f"w{number}", now=0.0)
+    routers.run(0.02)
+
+    assert count == sum(routers.loads["b"].counts.values())
+
+
+# Whatever happens
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["begin", "begin", "first", "end", "wait", "lose", "heal", "restart", "clear"]
+        ),
+        st.integers(0, 2),
+        st.integers(0, 5),
+    ),
+    max_size=60,
+)
+
+
+class Story:
+    """Routers, and which requests are truly in flight at each."""
+
+    def __init__(self) -> None:
+        self.routers = Routers("a", "b", "c")
+        self.requests: dict[str, dict[str, str]] = {name: {} for name in "abc"}
+        self.epochs = {f"w{number}": 0 for number in range(3)}
+
+    def begin(self, name: str, which: int) -> None:
+        worker_id = f"w{which % 3}"
+        request_id = self.routers.loads[name].begin(
+            worker_id, prefill_tokens=which * 1000, now=self.routers.now
+        )
+        self.requests[name][request_id] = worker_id
+
+    def first(self, name: str, which: int) -> None:
+        held = sorted(self.requests[name])
+        if held:
+            self.routers.loads[name].first_token(held[which % len(held)], now=self.routers.now)
+
+    def end(self, name: str, which: int) -> None:
+        held = sorted(self.requests[name])
+        if held:
+            self.routers.loads[name].end(held[which % len(held)], now=self.routers.now)
+            del self.requests[name][held[which % len(held)]]
+
+    def wait(self, _name: str, which: int) -> None:
+        self.routers.run(0.3 * which)
+
+    def lose(self, _name: str, _which: int) -> None:
+        self.routers.lost = True
+
+    def heal(self, _name: str, _which: int) -> None:
+        self.routers.lost = False
+
+    def restart(self, name: str, _which: int) -> None:
+        self.routers.restart(name)
+        for worker_id, epoch in self.epochs.items():  # which it learns with the state
+            self.routers.loads[name].clear(worker_id, epoch=epoch, now=self.routers.now)
+        self.requests[name].clear()
+
+    def clear(self, _name: str, which: int) -> None:
+        worker_id = f"w{which % 3}"
+        self.epochs[worker_id] += 1
+        for load in self.routers.loads.values():
+            load.clear(worker_id, epoch=self.epochs[worker_id], now=self.routers.now)
+        for name, requests in self.requests.items():
+            self.requests[name] = {one: at for one, at in requests.items() if at != worker_id}
+
+    def in_flight(self, worker_id: str) -> int:
+        return sum(list(each.values()).count(worker_id) for each in self.requests.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=steps)
+def test_the_sum_is_what_is_in_flight_and_returns_to_zero(steps: Any) -> None:
+    """After any schedule of begins, ends, losses, restarts and cleared workers, and a calm."""
+    story = Story()
+    routers = story.routers
+    for what, who, which in steps:
+        getattr(story, what)("abc"[who], which)
+    routers.lost = False
+    routers.run(UNHEARD_S + 3)
+    for worker_id in ("w0", "w1", "w2"):
+        assert [story.in_flight(worker_id)] * 3 == routers.counts(worker_id)
+
+    for name, requests in story.requests.items():
+        for request_id in requests:
+            routers.loads[name].end(request_id, now=routers.now)
+    routers.run(UNHEARD_S + 3)
+
+    assert [{}, {}, {}] == [load.counts for load in routers.loads.values()]
+    assert [[0, 0, 0]] * 3 == [routers.backlogs(f"w{number}") for number in range(3)]
+    assert [None] * 3 == [load.next_deadline() for load in routers.loads.values()]
