@@ -129,8 +129,14 @@ class VolatileTraffic:
             self.send(self._load.tick(now, others=self._others()))
 
     def update_members(self, now: float) -> None:
-        """Forget the load of those who are out of reach, and tell new ones of ours. O(members)."""
-        self._load.update_members(self._others(), now=now)
+        """Forget the load of those who are gone, and tell new ones of ours. O(members)."""
+        own = self._engine.record.name
+        members = {
+            member.name: member.actor
+            for member in self._engine.members()
+            if member.is_reachable and member.name != own
+        }
+        self._load.update_members(members, now=now)
 
     def _others(self) -> list[str]:
         own = self._engine.record.name

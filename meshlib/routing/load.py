@@ -11,7 +11,7 @@ Source: active sequences that routers share are NVIDIA Dynamo's, where a message
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final
 
@@ -90,8 +90,11 @@ class SharedLoad:
         "_dirty",
         "_epochs",
         "_fading",
+        "_greet_at",
         "_is_timed",
         "_mean_speeds",
+        "_members",
+        "_newcomers",
         "_own",
         "_peers",
         "_repeat_at",
@@ -118,6 +121,9 @@ class SharedLoad:
         self._dirty: set[str] = set()
         self._fading: dict[str, int] = {}
         self._sequence = 0
+        self._members: dict[str, ActorId] = {}
+        self._newcomers: set[str] = set()
+        self._greet_at: float | None = None
         self._tell_at: float | None = None
         self._repeat_at: float | None = None
         self._sweep_at: float | None = None
@@ -298,18 +304,25 @@ class SharedLoad:
 
     # Peers
 
-    def update_members(self, names: Iterable[str], *, now: float) -> None:
-        """Forget what those have told who are out of reach, and tell new ones all. O(members).
+    def update_members(self, members: Mapping[str, ActorId], *, now: float) -> None:
+        """Forget what those have told who are gone or have restarted, and tell new ones all.
+
+        O(members).
 
         Args:
-            names: the other members in reach.
+            members: the other members in reach, and the start that each of them is.
             now: monotonic seconds.
         """
-        known = set(names)
-        for name in [name for name in self._peers if name not in known]:
+        before = self._members
+        for name in [name for name in self._peers if before.get(name) != members.get(name)]:
             self._forget_peer(name)
-        # A peer that has just restarted hears of this start before anything else is told.
-        self._repeat_at = now + TELL_S
+        if len(self._own):
+            self._newcomers.update(
+                name for name, actor in members.items() if before.get(name) != actor
+            )
+            if self._newcomers and self._greet_at is None:
+                self._greet_at = now + TELL_S
+        self._members = dict(members)
 
     def receive(self, payload: bytes, *, sender: str, now: float) -> None:
         """Take what a peer has in flight. O(rows).
@@ -376,8 +389,11 @@ class SharedLoad:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` is due, in monotonic seconds; None while there is nothing to do."""
-        dues = (self._tell_at, self._repeat_at, self._sweep_at, self._own.next_expiry())
-        return min((due for due in dues if due is not None), default=None)
+        due_at = self._own.next_expiry()
+        for other in (self._tell_at, self._repeat_at, self._sweep_at, self._greet_at):
+            if other is not None and (due_at is None or other < due_at):
+                due_at = other
+        return due_at
 
     def tick(self, now: float, *, others: Sequence[str]) -> list[VolatileUpdate]:
         """Do what is due, and return what to tell. O(workers told of, routers now and then).
@@ -391,11 +407,18 @@ class SharedLoad:
             self._ended(gone.worker_id, now)
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep(now)
+        updates: list[VolatileUpdate] = []
         if self._repeat_at is not None and now >= self._repeat_at:
-            return self._say(self._all_workers(), now, others=others, is_all=True)
-        if self._tell_at is not None and now >= self._tell_at:
-            return self._say(sorted(self._dirty), now, others=others, is_all=False)
-        return []
+            updates += self._say(self._all_workers(), now, to=others, is_all=True)
+        elif self._tell_at is not None and now >= self._tell_at:
+            updates += self._say(sorted(self._dirty), now, to=others, is_all=False)
+        if self._greet_at is not None and now >= self._greet_at:
+            newcomers = [name for name in others if name in self._newcomers]
+            self._newcomers.clear()
+            self._greet_at = None
+            rows = [self._row(worker_id, now) for worker_id in sorted(self._own.workers())]
+            updates += self._messages(rows, to=newcomers)
+        return updates
 
     def _sweep(self, now: float) -> None:
         """Drop rows that were not told again: their router has gone, or they are nothing now."""
@@ -416,7 +439,7 @@ class SharedLoad:
         return sorted({*self._own.workers(), *self._fading, *self._dirty})
 
     def _say(
-        self, workers: Sequence[str], now: float, *, others: Sequence[str], is_all: bool
+        self, workers: Sequence[str], now: float, *, to: Sequence[str], is_all: bool
     ) -> list[VolatileUpdate]:
         rows = [self._row(worker_id, now) for worker_id in workers]
         for row in rows:
@@ -427,14 +450,15 @@ class SharedLoad:
         self._dirty.clear()
         self._tell_at = None
         self._plan_repetition(now, is_all=is_all, is_prefilling=any(r.prefill_tokens for r in rows))
-        if not others:
-            return []
-        updates = []
-        for start in range(0, max(1, len(rows)), LOAD_ROWS_PER_MESSAGE_MAX):
+        return self._messages(rows, to=to)
+
+    def _messages(self, rows: Sequence[LoadRow], *, to: Sequence[str]) -> list[VolatileUpdate]:
+        updates: list[VolatileUpdate] = []
+        for start in range(0, len(rows) if to else 0, LOAD_ROWS_PER_MESSAGE_MAX):
             self._sequence += 1
             part = rows[start : start + LOAD_ROWS_PER_MESSAGE_MAX]
             payload = LoadMessage(self._actor, self._sequence, self._is_timed, part).encode()
-            updates.append(VolatileUpdate(tuple(others), LOAD_DOCUMENT, payload))
+            updates.append(VolatileUpdate(tuple(to), LOAD_DOCUMENT, payload))
         return updates
 
     def _plan_repetition(self, now: float, *, is_all: bool, is_prefilling: bool) -> None:

@@ -33,20 +33,21 @@ class Routers:
         self.starts = dict.fromkeys(names, 1)
         self.loads = {name: SharedLoad(actor_id(name, 1)) for name in names}
         self.lost = False
+        self.tell_members()
 
     def restart(self, name: str) -> None:
-        self.starts[name] += 1
+        self.starts[name] = self.starts.get(name, 0) + 1
         self.loads[name] = SharedLoad(actor_id(name, self.starts[name]))
-        self.loads[name].update_members(
-            [other for other in self.loads if other != name], now=self.now
-        )
+        self.tell_members()
 
     def kill(self, name: str) -> None:
         del self.loads[name]
-        for load in self.loads.values():
-            load.update_members(
-                [other for other in self.loads if self.loads[other] is not load], now=self.now
-            )
+        self.tell_members()
+
+    def tell_members(self) -> None:
+        for own, load in self.loads.items():
+            others = {n: actor_id(n, self.starts[n]) for n in self.loads if n != own}
+            load.update_members(others, now=self.now)
 
     def run(self, seconds: float) -> None:
         """Let time pass: every router does what is due, and messages arrive at once."""
@@ -176,7 +177,7 @@ def test_a_dead_routers_requests_vanish_with_it(routers: Routers) -> None:
 
 
 def test_a_restart_inherits_nothing(routers: Routers) -> None:
-    """Though it is faster than anybody's suspicion: its first word replaces all that was said."""
+    """Though it is faster than anybody's suspicion: its new record is enough."""
     routers.loads["a"].begin("w1", prefill_tokens=40_000, now=0.0)
     routers.run(0.02)
     routers.restart("a")
@@ -189,10 +190,7 @@ def test_a_newcomer_is_told_of_all(routers: Routers) -> None:
     """It needs not wait for a change."""
     routers.loads["a"].begin("w1", now=0.0)
     routers.run(0.02)
-    routers.starts["d"] = 1
-    routers.loads["d"] = SharedLoad(actor_id("d", 1))
-    for name, load in routers.loads.items():
-        load.update_members([other for other in routers.loads if other != name], now=routers.now)
+    routers.restart("d")
     routers.run(0.02)
 
     assert [1, 1, 1, 1] == routers.counts()
