@@ -80,6 +80,7 @@ class RoutingVerbs:
         target: RouteDecision | str,
         *,
         prefill_tokens: float | None = None,
+        is_tentative: bool = False,
         now: float,
     ) -> str:
         """Count a request that is sent to a worker, on all nodes. Never waits.
@@ -87,6 +88,7 @@ class RoutingVerbs:
         Args:
             target: what `route` or `select` said, or the worker's id.
             prefill_tokens: tokens that the worker has to prefill; None: as the decision expects.
+            is_tentative: as for `SharedLoad.begin`.
             now: monotonic seconds.
 
         Returns:
@@ -107,7 +109,10 @@ class RoutingVerbs:
         else:
             worker_id = target
         request_id = self.sync.load.begin(
-            worker_id, prefill_tokens=prefill_tokens or 0.0, now=self._time.follow(now)
+            worker_id,
+            prefill_tokens=prefill_tokens or 0.0,
+            is_tentative=is_tentative,
+            now=self._time.follow(now),
         )
         self._told()
         return request_id

@@ -99,6 +99,11 @@ class InFlight:
         """Yield the workers that have requests, in no order that means anything."""
         return iter(self._at)
 
+    def new_name(self) -> str:
+        """Return a name that no request has had, here or elsewhere. O(1)."""
+        self._number += 1
+        return f"{self._prefix}-{self._number:x}"
+
     def begin(
         self, worker_id: str, *, tokens: float, ahead: float, speed: float, now: float
     ) -> tuple[Begun, Begun | None]:
@@ -118,9 +123,8 @@ class InFlight:
         if len(self._requests) >= REQUESTS_IN_FLIGHT_MAX:
             dropped = self.end(next(iter(self._requests)))
             self.dropped_count += 1
-        self._number += 1
         begun = Begun(
-            request_id=f"{self._prefix}-{self._number:x}",
+            request_id=self.new_name(),
             worker_id=worker_id,
             tokens=tokens,
             ahead=ahead,

@@ -34,6 +34,9 @@ DEFAULT_SPEED: Final = 20_000.0
 ALIKE: Final = 1.25
 """Speeds that differ by no more than this factor are taken for the same."""
 
+NAMED_MAX: Final = 4096
+"""Requests that are named and not counted, of a router that has not ended any yet."""
+
 TELL_S: Final = 0.01
 """How long a change waits for others, to travel with them: the half of what it may take."""
 
@@ -86,6 +89,7 @@ class SharedLoad:
 
     __slots__ = (
         "_actor",
+        "_are_ended",
         "_counts",
         "_dirty",
         "_epochs",
@@ -94,6 +98,7 @@ class SharedLoad:
         "_is_timed",
         "_mean_speeds",
         "_members",
+        "_named",
         "_newcomers",
         "_own",
         "_peers",
@@ -128,6 +133,8 @@ class SharedLoad:
         self._repeat_at: float | None = None
         self._sweep_at: float | None = None
         self._is_timed = False
+        self._are_ended = False
+        self._named: dict[str, None] = {}
         self.is_in_use = False
         """Whether anybody has told of tokens to prefill, since this start."""
         self.latest_s = 0.0
@@ -135,7 +142,14 @@ class SharedLoad:
 
     # What this router has in flight
 
-    def begin(self, worker_id: str, *, prefill_tokens: float = 0.0, now: float) -> str:
+    def begin(
+        self,
+        worker_id: str,
+        *,
+        prefill_tokens: float = 0.0,
+        is_tentative: bool = False,
+        now: float,
+    ) -> str:
         """Count a request that is sent to a worker, here and on all other routers. O(1).
 
         O(routers) when it has something to prefill.
@@ -143,6 +157,8 @@ class SharedLoad:
         Args:
             worker_id: where it goes.
             prefill_tokens: tokens that are not cached there; 0 or more.
+            is_tentative: whether nobody has said yet that this router's requests are also ended:
+                until one is, they are named and not counted, or they would pile up for ever.
             now: monotonic seconds.
 
         Returns:
@@ -159,6 +175,9 @@ class SharedLoad:
                 f"prefill_tokens must be 0 to {PREFILL_TOKENS_MAX}, got {prefill_tokens}"
             )
         self.latest_s = max(self.latest_s, now)
+        if is_tentative and not self._are_ended:
+            return self._name_alone()
+        self._are_ended = True
         ahead = 0.0
         if prefill_tokens:
             self.is_in_use = self._is_timed = True
@@ -176,6 +195,13 @@ class SharedLoad:
             self._ended(dropped.worker_id, now)
         return begun.request_id
 
+    def _name_alone(self) -> str:
+        request_id = self._own.new_name()
+        if len(self._named) >= NAMED_MAX:
+            del self._named[next(iter(self._named))]
+        self._named[request_id] = None
+        return request_id
+
     def first_token(self, request_id: str, *, now: float) -> None:
         """Take note that a request is prefilled: its worker was heard. O(requests at the worker).
 
@@ -185,6 +211,9 @@ class SharedLoad:
             UnknownKeyError: no such request is in flight here. State unchanged.
         """
         check_text("request_id", request_id)
+        if request_id in self._named:
+            self._are_ended = True
+            return
         worker_speed = self.speed(self._own.worker_of(request_id))
         begun = self._own.first_token(request_id, speed=worker_speed, now=now)
         if begun is None:
@@ -199,6 +228,10 @@ class SharedLoad:
             UnknownKeyError: no such request is in flight here. State unchanged.
         """
         check_text("request_id", request_id)
+        if request_id in self._named:
+            del self._named[request_id]
+            self._are_ended = True
+            return
         self._ended(self._own.end(request_id).worker_id, now)
 
     def renew(self, request_id: str, *, now: float) -> None:
@@ -208,6 +241,8 @@ class SharedLoad:
             UnknownKeyError: no such request is in flight here. State unchanged.
         """
         check_text("request_id", request_id)
+        if request_id in self._named:
+            return
         self._own.renew(request_id, now=now)
 
     def has(self, request_id: str) -> bool:

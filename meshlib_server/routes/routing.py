@@ -1,4 +1,8 @@
-"""`/route` and `/trees`: which worker a prompt goes to, and the prefixes that decide it."""
+"""`/route` and `/trees`: which worker a prompt goes to, and the prefixes that decide it.
+
+Rule: a request that `/route` has named is in flight until it is completed, as far as clients say
+so: until one of them has, requests are named and not counted.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import functools
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
+from time import monotonic
 from typing import Annotated, Any, Literal
 
 from attrs import frozen
@@ -14,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute
 
 from meshlib.errors import LocalError, UnknownKeyError
-from meshlib.limits import TREE_OPERATIONS_MAX
+from meshlib.limits import TENANTS_MAX, TREE_OPERATIONS_MAX
 from meshlib.routing import RouteReason, TreeInsert, TreeOperation, TreeRemove
 from meshlib.sync import MeshSyncManager
 from meshlib_server.bodies import path_key, read_record
@@ -33,9 +38,28 @@ _dumps = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":")
 
 @frozen(kw_only=True)
 class _TextBody:
-    """What `match` and `route` take."""
+    """What `match` takes."""
 
     text: str
+
+
+@frozen(kw_only=True)
+class _RouteBody:
+    """What `route` takes: a prompt, what is known of it, and who may have it."""
+
+    text: str
+    tokens: float | None = None
+    exclude: Annotated[tuple[str, ...], AtMost(TENANTS_MAX)] = ()
+    candidates: Annotated[tuple[str, ...], AtMost(TENANTS_MAX)] | None = None
+    salt: str = ""
+    record: bool = True
+
+
+@frozen(kw_only=True)
+class _RequestBody:
+    """What `complete`, `first_token` and `renew` take."""
+
+    request_id: str
 
 
 @frozen(kw_only=True)
@@ -170,15 +194,35 @@ async def _match(request: Request) -> Response:
 @described(
     "Choose a worker for a prompt.",
     scope=Scope.OPERATE,
-    body=_TextBody,
-    answers={200: Shape({"worker_id": str, "url": str, "matched": int, "reason": RouteReason})},
+    body=_RouteBody,
+    answers={
+        200: Shape(
+            {
+                "worker_id": str,
+                "url": str,
+                "matched": int,
+                "reason": RouteReason,
+                "request_id": str,
+            }
+        )
+    },
     errors=(404,),
 )
 async def _route(request: Request) -> Response:
     model_id = path_key(request, "model_id")
-    body = await read_record(request, _TextBody)
+    body = await read_record(request, _RouteBody)
     node = node_of(request)
-    decision = node.route(model_id, body.text)
+    now = monotonic()
+    decision = node.route(
+        model_id,
+        body.text,
+        tokens=body.tokens,
+        exclude=body.exclude,
+        candidates=body.candidates,
+        salt=body.salt,
+        record=body.record,
+        now=now,
+    )
     request.scope[OUTCOME] = decision.reason
     if not decision:
         message = f"no healthy worker serves the model {model_id!r}"
@@ -189,15 +233,59 @@ async def _route(request: Request) -> Response:
             "url": decision.url,
             "matched": decision.matched,
             "reason": decision.reason,
+            "request_id": node.begin(decision, is_tentative=True, now=now),
         }
     )
+
+
+@described(
+    "Say that a request is prefilled: its first token has come.",
+    scope=Scope.OPERATE,
+    body=_RequestBody,
+    answers={200: Shape({"status": Literal["prefilled"], "request_id": str})},
+    errors=(404,),
+)
+async def _first_token(request: Request) -> Response:
+    body = await read_record(request, _RequestBody)
+    node_of(request).first_token(body.request_id, now=monotonic())
+    return JSONResponse({"status": "prefilled", "request_id": body.request_id})
+
+
+@described(
+    "Say that a request has ended, however it did.",
+    scope=Scope.OPERATE,
+    body=_RequestBody,
+    answers={200: Shape({"status": Literal["completed"], "request_id": str})},
+    errors=(404,),
+)
+async def _complete(request: Request) -> Response:
+    body = await read_record(request, _RequestBody)
+    node_of(request).end(body.request_id, now=monotonic())
+    return JSONResponse({"status": "completed", "request_id": body.request_id})
+
+
+@described(
+    "Say that a long request goes on.",
+    scope=Scope.OPERATE,
+    body=_RequestBody,
+    answers={200: Shape({"status": Literal["renewed"], "request_id": str})},
+    errors=(404,),
+)
+async def _renew(request: Request) -> Response:
+    body = await read_record(request, _RequestBody)
+    node_of(request).renew_request(body.request_id, now=monotonic())
+    return JSONResponse({"status": "renewed", "request_id": body.request_id})
 
 
 def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
     tree = f"{prefix}/trees/{{model_id:path}}"
+    route = f"{prefix}/route/{{model_id:path}}"
     return [
-        resource(f"{prefix}/route/{{model_id:path}}", post=_route),
+        resource(f"{route}/complete", post=_complete),
+        resource(f"{route}/first_token", post=_first_token),
+        resource(f"{route}/renew", post=_renew),
+        resource(route, post=_route),
         resource(f"{tree}/operations", post=_apply),
         resource(f"{tree}/match", post=_match),
         resource(tree, get=_get),

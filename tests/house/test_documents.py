@@ -230,12 +230,20 @@ def answers_of(output: str) -> list[Any]:
     return found
 
 
+REQUEST_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]+")
+
+
 def shape(value: Any) -> Any:
-    """Return a value with its numbers made kinds: counts and limits move while one looks."""
+    """Return a value with its numbers made kinds: counts and limits move while one looks.
+
+    So are the names of requests, which no two starts of a node share.
+    """
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     if isinstance(value, list):
         return [shape(item) for item in value]
+    if isinstance(value, str) and REQUEST_NAME.fullmatch(value):
+        return REQUEST_NAME
     return type(value) if type(value) in (int, float) else value
 
 

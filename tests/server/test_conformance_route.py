@@ -20,16 +20,23 @@ def model(cluster: list[Node], agree: Agree, name: str) -> str:
     return name
 
 
-def route(node: Node, model: str, text: str) -> Any:
+def ask(node: Node, model: str, text: str, **more: Any) -> Any:
     """Ask where a text goes."""
-    return node.request("POST", f"/mesh/route/{model}", {"text": text})
+    return node.request("POST", f"/mesh/route/{model}", {"text": text, **more})
+
+
+def route(node: Node, model: str, text: str, **more: Any) -> Any:
+    """Ask where a text goes, and leave out the request's name, which is another each time."""
+    answer = ask(node, model, text, **more)
+    assert answer.pop("request_id")
+    return answer
 
 
 def test_a_decision_has_exactly_its_fields(node: Node, model: str) -> None:
-    """The worker, where it is, how much of the text it has, and why this one."""
-    answer = route(node, model, "Hello world")
+    """The worker, where it is, how much of the text it has, why this one, and its name."""
+    answer = ask(node, model, "Hello world")
 
-    assert ["worker_id", "url", "matched", "reason"] == list(answer)
+    assert ["worker_id", "url", "matched", "reason", "request_id"] == list(answer)
     assert answer["worker_id"] in (f"{model}-w1", f"{model}-w2")
     assert f"http://{answer['worker_id'].removeprefix(model + '-')}:8000" == answer["url"]
     assert (0, "no_match") == (answer["matched"], answer["reason"])
@@ -95,3 +102,84 @@ def test_a_model_id_may_hold_slashes(node: Node, name: str) -> None:
 def test_a_body_without_a_text_is_400(node: Node, model: str, body: Any) -> None:
     """Missing and unknown fields, and wrong types."""
     node.request("POST", f"/mesh/route/{model}", body, status=400)
+
+
+def test_a_request_is_prefilled_renewed_and_completed(node: Node, model: str) -> None:
+    """By its name; once it has ended nobody knows it."""
+    body = {"request_id": ask(node, model, "Hello world", tokens=3)["request_id"]}
+    told = [
+        node.request("POST", f"/mesh/route/{model}/{verb}", body)
+        for verb in ("first_token", "renew", "complete")
+    ]
+
+    assert [{"status": word, **body} for word in ("prefilled", "renewed", "completed")] == told
+    for verb in ("first_token", "renew", "complete"):
+        node.request("POST", f"/mesh/route/{model}/{verb}", body, status=404)
+
+
+def test_what_is_in_flight_at_one_node_decides_at_another(
+    cluster: list[Node], eventually: Eventually, model: str
+) -> None:
+    """A hundred thousand tokens are to be prefilled at one worker: the other gets the prompts."""
+    node, other = cluster[:2]
+    policy = {"policy_type": "expected_time", "config": ""}
+    for each in cluster:
+        each.request("PUT", f"/mesh/policies/{model}", policy)
+    first = ask(node, model, "one")
+    node.request("POST", f"/mesh/route/{model}/complete", {"request_id": first["request_id"]})
+    busy = ask(node, model, "a long prompt", tokens=2_000_000)["worker_id"]
+
+    eventually(
+        lambda: all(ask(other, model, f"{n} new")["worker_id"] != busy for n in range(5)),
+        "the other worker is chosen",
+    )
+
+
+def test_workers_can_be_left_out_and_picked(node: Node, model: str) -> None:
+    """By name, for this prompt."""
+    w1, w2 = f"{model}-w1", f"{model}-w2"
+    chosen = [
+        route(node, model, f"prompt {n}", exclude=[w1], candidates=[w1, w2])["worker_id"]
+        for n in range(5)
+    ]
+
+    assert {w2} == set(chosen)
+    node.request(
+        "POST", f"/mesh/route/{model}", {"text": "a", "candidates": ["nobody"]}, status=503
+    )
+
+
+def test_what_is_not_recorded_leaves_no_trace(node: Node, model: str) -> None:
+    """A shed request, for example."""
+    route(node, model, "Hello world", record=False)
+
+    node.get(f"/mesh/trees/{model}", status=404)
+
+
+def test_a_salt_parts_prompts(node: Node, model: str) -> None:
+    """What one adapter has cached is of no use to another."""
+    route(node, model, "Hello world", salt="adapter-1")
+
+    assert 11 == route(node, model, "Hello world", salt="adapter-1")["matched"]
+    assert 0 == route(node, model, "Hello world", salt="adapter-2")["matched"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tokens": -1}, {"tokens": "3"}, {"exclude": "w1"}, {"exclude": [1]}, {"candidates": {}},
+        {"salt": 3}, {"record": "no"}, {"wait": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_decision_cannot_take_is_400(node: Node, model: str, more: dict[str, Any]) -> None:
+    """Nothing is placed."""
+    node.request("POST", f"/mesh/route/{model}", {"text": "Hello world", **more}, status=400)
+
+    node.get(f"/mesh/trees/{model}", status=404)
+
+
+def test_a_request_without_a_name_is_400(node: Node, model: str) -> None:
+    """And so is one of another type."""
+    for body in ({}, {"request_id": 3}, {"request_id": "a", "more": 1}):
+        node.request("POST", f"/mesh/route/{model}/complete", body, status=400)

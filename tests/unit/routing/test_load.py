@@ -240,6 +240,32 @@ def test_what_is_not_in_flight_can_neither_answer_nor_end(routers: Routers) -> N
     assert 0 == load.request_count("w1")
 
 
+def test_a_router_that_never_ends_anything_counts_nothing(routers: Routers) -> None:
+    """Its requests have names, and would pile up; from the first end on all are counted."""
+    load = routers.loads["a"]
+    names = [load.begin("w1", prefill_tokens=9, is_tentative=True, now=0.0) for _ in range(3)]
+    load.renew(names[0], now=0.0)
+    before = (load.request_count("w1"), load.is_in_use, load.next_deadline())
+    load.first_token(names[1], now=0.0)
+    load.end(names[1], now=0.0)
+    with pytest.raises(UnknownKeyError):
+        load.end(names[1], now=0.0)
+    after = load.begin("w1", prefill_tokens=9, is_tentative=True, now=0.0)
+
+    assert ((0, False, None), 1) == (before, load.request_count("w1"))
+    assert after not in names
+
+
+def test_names_alone_are_bounded(routers: Routers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten."""
+    monkeypatch.setattr("meshlib.routing.load.NAMED_MAX", 2)
+    load = routers.loads["a"]
+    names = [load.begin("w1", is_tentative=True, now=0.0) for _ in range(3)]
+    load.renew(names[1], now=0.0)
+    with pytest.raises(UnknownKeyError):
+        load.renew(names[0], now=0.0)
+
+
 @pytest.mark.parametrize(
     ("tokens", "error"),
     [(-1, InvalidValueError), (float("nan"), InvalidValueError), (1e300, InvalidValueError),
