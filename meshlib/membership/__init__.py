@@ -15,6 +15,7 @@ from meshlib.membership.members import (
     MemberStatus,
     MemberTable,
     next_version,
+    place_of,
 )
 from meshlib.membership.partition import PartitionDetector, PartitionState, PartitionView
 from meshlib.membership.probe import LocalHealth, Probe, ProbeOrder, RoundTrips
@@ -41,6 +42,7 @@ __all__ = [
     "Suspicion",
     "TopologyManager",
     "next_version",
+    "place_of",
     "push_receivers",
     "sparse_graph",
     "sparse_neighbours",

@@ -9,9 +9,11 @@ Source: Das, Gupta, Motivala, "SWIM", DSN 2002, section 4.2, with Down kept apar
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +24,14 @@ from meshlib.identity import ActorId, NodeId
 from meshlib.invariants import require
 from meshlib.limits import FORMAT_MAX, FORMATS, MEMBERS_MAX
 
-__all__ = ["VERSION_MAX", "MemberRecord", "MemberStatus", "MemberTable", "next_version"]
+__all__ = [
+    "VERSION_MAX",
+    "MemberRecord",
+    "MemberStatus",
+    "MemberTable",
+    "next_version",
+    "place_of",
+]
 
 
 class MemberStatus(StrEnum):
@@ -89,6 +98,11 @@ class MemberRecord:
         return (self.incarnation, _RANK[self.status])
 
 
+def place_of(records: Sequence[MemberRecord], name: str) -> int:
+    """Return where a name is, or would be, among records that are sorted by name. O(log n)."""
+    return bisect_left(records, name, key=attrgetter("name"))
+
+
 def next_version(version: int) -> int:
     """Return the version after one: the last is not passed, for no peer would read the next.
 
@@ -111,7 +125,6 @@ class MemberTable:
         "_newest_counts",
         "_peak_count",
         "_reachable",
-        "_reachable_count",
         "_reachable_revision",
         "_revision",
         "_since",
@@ -124,8 +137,7 @@ class MemberTable:
         self._peak_count = 0
         self._members_max = members_max
         self._revision = 0
-        self._reachable: tuple[MemberRecord, ...] | None = None
-        self._reachable_count = 0
+        self._reachable: tuple[MemberRecord, ...] = ()
         self._reachable_revision = 0
         # Of each newest format, how many members speak it that are in reach, and that are Down.
         self._newest_counts: dict[tuple[int, bool], int] = {}
@@ -146,12 +158,14 @@ class MemberTable:
     @property
     def reachable_count(self) -> int:
         """How many members are in reach. O(1)."""
-        return self._reachable_count
+        return len(self._reachable)
 
     def reachable(self) -> tuple[MemberRecord, ...]:
-        """Return the members in reach, sorted by name. O(n) after a change, O(1) until the next."""
-        if self._reachable is None:
-            self._reachable = tuple(m for m in self._by_name.values() if m.is_reachable)
+        """Return the members in reach, sorted by name, the same tuple until the next change. O(1).
+
+        A change makes another tuple, in a few calls however many there are: a thousand that come
+        with one message must not have each of them looked at a thousand times.
+        """
         return self._reachable
 
     def __len__(self) -> int:
@@ -248,21 +262,24 @@ class MemberTable:
             self._since[record.name] = now
             if record.status is MemberStatus.LEAVING and before is not None:
                 self._lower_peak()
-        self._peak_count = max(self._peak_count, self._reachable_count)
+        self._peak_count = max(self._peak_count, self.reachable_count)
         return record
 
     def _note(self, before: MemberRecord | None, after: MemberRecord | None) -> None:
         """Keep what is counted and cached up with one record that changed."""
         self._revision += 1
-        self._reachable = None
         self._count_format(before, -1)
         self._count_format(after, 1)
         was = before if before is not None and before.is_reachable else None
         here = after if after is not None and after.is_reachable else None
-        if (was is None) != (here is None):
-            self._reachable_count += 1 if was is None else -1
-            self._reachable_revision += 1
-        elif was and here and (was.region, was.zone) != (here.region, here.zone):
+        if named := was or here:
+            place = place_of(self._reachable, named.name)
+            new = () if here is None else (here,)
+            behind = place if was is None else place + 1
+            self._reachable = (*self._reachable[:place], *new, *self._reachable[behind:])
+        if was is None or here is None:
+            self._reachable_revision += was is not here
+        elif (was.region, was.zone) != (here.region, here.zone):
             self._reachable_revision += 1
 
     def _count_format(self, record: MemberRecord | None, change: int) -> None:
@@ -291,7 +308,7 @@ class MemberTable:
         return record
 
     def _lower_peak(self) -> None:
-        self._peak_count = max(self._reachable_count, self._peak_count - 1)
+        self._peak_count = max(self.reachable_count, self._peak_count - 1)
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show who is there, since when they are as they are, and who was forgotten."""
@@ -311,7 +328,6 @@ class MemberTable:
         require(self, is_apart, "a member is there and forgotten")
         reachable = tuple(record for record in self._by_name.values() if record.is_reachable)
         require(self, self.reachable() == reachable, "those in reach are not those of the table")
-        require(self, self._reachable_count == len(reachable), "those in reach are miscounted")
         require(self, self._peak_count >= len(reachable), "more are in reach than ever were")
         counted = [
             (m.formats[1], m.is_reachable)

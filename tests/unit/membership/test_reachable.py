@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 
 from meshlib.identity import actor_id
@@ -48,6 +49,25 @@ def test_those_in_reach_are_sorted_and_up_to_date() -> None:
     assert [m.name for m in before] == ["b"]
     assert [m.name for m in table.reachable()] == ["a", "b"]
     assert table.reachable() is table.reachable()
+
+
+def test_news_of_one_member_looks_at_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of thousands that comes with one message took seconds, for each looked at all."""
+    table = MemberTable()
+    for number in range(200):
+        table.apply(record(f"m{number:03}"), now=0.0)
+    looked: list[str] = []
+
+    def counting(self: MemberRecord) -> bool:
+        looked.append(self.name)
+        return self.status in (MemberStatus.ALIVE, MemberStatus.SUSPECTED)
+
+    monkeypatch.setattr(MemberRecord, "is_reachable", property(counting))
+    for status in (MemberStatus.SUSPECTED, MemberStatus.DOWN):
+        table.apply(record("m100", status), now=0.0)
+        table.reachable()
+
+    assert set(looked) == {"m100"}
 
 
 def test_a_suspicion_leaves_the_graph_alone() -> None:
