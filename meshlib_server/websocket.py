@@ -32,11 +32,12 @@ from meshlib.aio import (
     Receiver,
     TransportCounters,
     bound_silence,
+    dialled_socket,
     join_address,
     refusal_word,
     split_address,
 )
-from meshlib.errors import RejectReason, StateError
+from meshlib.errors import ConfigError, RejectReason, StateError
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
 from meshlib_server.access.tls import PEER_NAMES, Tls
 from meshlib_server.logs import quiet_warning
@@ -234,10 +235,16 @@ class WebSocketTransport:
             OSError: it cannot be reached, is no gossip endpoint, or refused the token.
         """
         tls = self._tls
-        name = tls.peer_name or split_address(address)[0] if tls is not None else None
+        try:
+            host, port = split_address(address)
+            sock = await dialled_socket(host, port)
+        except (ConfigError, UnicodeError) as error:
+            raise ConnectionError(str(error)) from error
+        name = tls.peer_name or host if tls is not None else None
         try:
             connection = await connect(
                 f"{'ws' if tls is None else 'wss'}://{address}{GOSSIP_PATH}",
+                sock=sock,
                 ssl=None if tls is None else tls.client,
                 server_hostname=name,
                 additional_headers=self._headers,
@@ -248,6 +255,8 @@ class WebSocketTransport:
                 max_size=_INCOMING_BYTES_MAX,
             )
         except (InvalidHandshake, InvalidURI, EOFError) as error:
+            if isinstance(error, InvalidURI):  # the socket was not taken
+                sock.close()
             quiet_warning("a peer refused the connection", f"{address}: {error}")
             is_token = isinstance(error, InvalidStatus) and error.response.status_code == 401
             fault = LinkFault.WRONG_TOKEN if is_token else LinkFault.OTHER

@@ -34,7 +34,7 @@ from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.memory import MemoryNetwork, MemoryTransport
 from meshlib.aio.runtime import MeshRuntime
 from meshlib.aio.storage import SavedState, SnapshotCounters, SnapshotFile, SnapshotRefusedError
-from meshlib.aio.tcp import TcpTransport
+from meshlib.aio.tcp import TcpTransport, dialled_socket
 from meshlib.aio.transport import (
     LinkFailure,
     LinkFault,
@@ -82,6 +82,7 @@ __all__ = [
     "TransportCounters",
     "address_towards",
     "bound_silence",
+    "dialled_socket",
     "is_same_endpoint",
     "is_unspecified",
     "join_address",

@@ -16,7 +16,13 @@ from typing import Protocol
 from attrs import define
 
 from meshlib.aio.diagnosis import Attempts
-from meshlib.aio.transport import FRAME_OVERHEAD_BYTES, LinkFailure, QuietLog, Transport
+from meshlib.aio.transport import (
+    FRAME_OVERHEAD_BYTES,
+    LinkFailure,
+    LinkFault,
+    QuietLog,
+    Transport,
+)
 from meshlib.errors import RejectReason
 from meshlib.gossip import Event, MemberDown, Packet, PacketRejected
 from meshlib.limits import INBOX_BYTES_MAX
@@ -68,8 +74,8 @@ class DrivenNode(Protocol):
         """Return whom it knows, itself included."""
         ...
 
-    def connection_lost(self, address: str, *, now: float) -> None:
-        """Learn that a link broke."""
+    def connection_lost(self, address: str, *, now: float, is_refused: bool) -> None:
+        """Learn that a link broke or could not be made, and whether the dial was refused."""
 
     def heard_again(self) -> list[str]:
         """Return the addresses that were lost, and from where something came; drains."""
@@ -132,7 +138,7 @@ class NodeDriver:
         self._node: DrivenNode | None = None
         self._frames: deque[tuple[bytes, str]] = deque()
         self._frames_bytes = 0
-        self._reports: deque[tuple[str, bool | None]] = deque()
+        self._reports: deque[tuple[str, bool | None, bool]] = deque()
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -171,13 +177,14 @@ class NodeDriver:
     def connection_lost(self, address: str, failure: LinkFailure | None = None) -> None:
         """Queue the report of a broken link."""
         self.attempts.failed(address, failure)
-        self._reports.append((address, None))
+        is_refused = failure is not None and failure.fault is LinkFault.REFUSED
+        self._reports.append((address, None, is_refused))
         self._wake.set()
 
     def link_busy(self, address: str, *, is_busy: bool) -> None:
         """Queue the report of a link's state."""
         (self.busy_links.add if is_busy else self.busy_links.discard)(address)
-        self._reports.append((address, is_busy))
+        self._reports.append((address, is_busy, False))
         self._wake.set()
 
     # The task
@@ -230,9 +237,9 @@ class NodeDriver:
 
     def _take_reports(self, node: DrivenNode) -> None:
         for _ in range(len(self._reports)):
-            address, is_busy = self._reports.popleft()
+            address, is_busy, is_refused = self._reports.popleft()
             if is_busy is None:
-                node.connection_lost(address, now=self._clock())
+                node.connection_lost(address, now=self._clock(), is_refused=is_refused)
             else:
                 node.link_state(address, is_busy=is_busy, now=self._clock())
 

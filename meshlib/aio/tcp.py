@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import Collection, Sequence
 from struct import Struct
+from typing import Any
 
 from meshlib.aio.framing import TokenCheck, encode_hello, read_refusal
 from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks, bound_silence
@@ -25,7 +27,7 @@ from meshlib.aio.transport import (
 from meshlib.arguments import check_kind, check_text
 from meshlib.errors import ConfigError, RejectReason, StateError, check_several
 
-__all__ = ["TcpTransport"]
+__all__ = ["TcpTransport", "dialled_socket"]
 
 _LENGTH = Struct(">I")
 _WRITE_BUFFER_BYTES = 256 * 1024
@@ -257,14 +259,57 @@ class TcpTransport:
         except ConfigError as error:
             raise ConnectionError(str(error)) from error
         try:
-            transport, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _OutgoingConnection(self._hello),
-                host,
-                port,
-                ssl=self._client_tls,
-                server_hostname=host if self._client_tls else None,
-            )
+            sock = await dialled_socket(host, port)
         except UnicodeError as error:
             raise ConnectionError(f"{host!r} is no name of a host") from error
+        transport, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _OutgoingConnection(self._hello),
+            sock=sock,
+            ssl=self._client_tls,
+            server_hostname=host if self._client_tls else None,
+        )
         bound_silence(transport, self._links_config.stall_s)
         return connection
+
+
+async def dialled_socket(host: str, port: int) -> socket.socket:
+    """Connect to the first address of a host that answers. The caller closes what it gets.
+
+    Args:
+        host: a name or an address.
+        port: 1 to 65,535.
+
+    Raises:
+        ConnectionRefusedError: every address of the host refused.
+        OSError: the name is not known, or what the first of the others said that did not refuse.
+    """
+    errors: list[OSError] = []
+    for family, kind, protocol, _, address in await _addresses(host, port):
+        try:
+            return await _connected(family, kind, protocol, address)
+        except OSError as error:
+            errors.append(error)
+    if not errors:
+        raise OSError(f"{host!r} has no address")
+    others = (error for error in errors if not isinstance(error, ConnectionRefusedError))
+    raise next(others, errors[0])
+
+
+async def _addresses(host: str, port: int) -> list[Any]:
+    """Return what a host's name stands for; an address in digits is asked of nobody."""
+    kind, digits = socket.SOCK_STREAM, socket.AI_NUMERICHOST
+    try:
+        return socket.getaddrinfo(host, port, type=kind, flags=digits)
+    except socket.gaierror:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)
+
+
+async def _connected(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

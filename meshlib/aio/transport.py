@@ -121,6 +121,11 @@ _FAULT_OF_REASON = {
 }
 
 
+_FAULT_OF_WORD = {
+    str(fault): fault for fault in (LinkFault.WRONG_TOKEN, *_FAULT_OF_REASON.values())
+}
+
+
 @frozen(slots=True)
 class LinkFailure:
     """One attempt to reach a peer that came to nothing.
@@ -153,11 +158,11 @@ class LinkFailure:
 
     @classmethod
     def told(cls, reason: str) -> Self:
-        """Return what a peer's word for a refusal means; see `refusal_word`."""
-        try:
-            return cls(LinkFault(reason))
-        except ValueError:
-            return cls(LinkFault.CLOSED)
+        """Return what a peer's word for a refusal means; see `refusal_word`.
+
+        One that speaks says of itself neither that nobody listens nor that nobody answers.
+        """
+        return cls(_FAULT_OF_WORD.get(reason, LinkFault.CLOSED))
 
     def __str__(self) -> str:
         return f"{self.fault}: {self.detail}" if self.detail else str(self.fault)

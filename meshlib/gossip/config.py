@@ -66,6 +66,12 @@ class GossipConfig:
             rate stays constant because each node dials with probability 1/n for each target.
         forget_after_s: how long a Down member is kept before it is forgotten. A node away for
             longer than half of this comes back as a new writer.
+            Only where a majority is in reach, or where it does not count: see `Electorate`.
+        is_silence_an_end: whether of two nodes the one that hears nothing of the other takes it
+            for ended, and itself for the whole cluster. False: it has no majority until the
+            other one is forgotten, leaves, or refuses a dial because its process is gone. True
+            risks that both do so when only the network between them is broken: each then admits
+            the whole limit, twice as much in all. More nodes than two need a majority anyway.
         leave_forget_s: how long a member that left is still shown as Leaving.
         transfer_timeout_s: how long a page of a state transfer may be awaited before it is
             asked for again; after three tries the transfer is given up.
@@ -95,6 +101,7 @@ class GossipConfig:
     join_retry_s: float = 0.5
     heal_interval_s: float = 2.0
     forget_after_s: float = 14_400.0
+    is_silence_an_end: bool = False
     leave_forget_s: float = 30.0
     transfer_timeout_s: float = 2.0
     bootstrap_after_s: float = 10.0

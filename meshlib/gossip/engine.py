@@ -11,7 +11,7 @@ Contract, which everything that drives an engine relies on:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from meshlib.errors import RejectReason, RemoteError, VersionMismatch
 from meshlib.gossip.config import GossipConfig
@@ -24,7 +24,7 @@ from meshlib.gossip.outbox import Packet
 from meshlib.gossip.parts import Parts
 from meshlib.gossip.reports import Counters
 from meshlib.invariants import Diagnostics, Inspectable, check_parts
-from meshlib.membership import MemberRecord, PartitionDetector, PartitionView, TopologyManager
+from meshlib.membership import MemberRecord, MemberSet, PartitionView, TopologyManager
 from meshlib.replication import Replica, ReplicaState, StabilityTracker
 
 __all__ = ["Engine"]
@@ -40,6 +40,7 @@ class Engine:
         replica: the documents.
         tracker: keeps the peers' vectors.
         topology: who talks to whom.
+        written_off: of whom an operator has said that they do not come back.
         rng: all chance of this engine.
         now: monotonic seconds.
     """
@@ -53,12 +54,13 @@ class Engine:
         replica: Replica,
         tracker: StabilityTracker,
         topology: TopologyManager,
+        written_off: MemberSet = (),
         rng: random.Random,
         now: float,
     ) -> None:
         self._cluster = cluster
         self._config = config
-        self._judge = PartitionDetector()
+        self._written_off = written_off
         self._parts = Parts(
             cluster=cluster,
             record=record,
@@ -66,6 +68,7 @@ class Engine:
             replica=replica,
             tracker=tracker,
             topology=topology,
+            written_off=written_off,
             rng=rng,
             now=now,
         )
@@ -87,8 +90,8 @@ class Engine:
 
     @property
     def members_revision(self) -> int:
-        """Grows with every change of the member table."""
-        return self._parts.view.members.revision
+        """Grows with every change of the member table, and of who counts."""
+        return self._parts.view.members.revision + self._parts.electorate.revision
 
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n)."""
@@ -98,16 +101,9 @@ class Engine:
         """Return the names of the members in reach, this node included, sorted. O(n)."""
         return [member.name for member in self._parts.view.members.reachable()]
 
-    def partition(self, *, is_written_off: Callable[[MemberRecord], bool]) -> PartitionView:
-        """Judge whether this node reaches a majority. O(n).
-
-        Args:
-            is_written_off: whether an operator has said that a member does not come back.
-        """
-        members = self._parts.view.members
-        return self._judge.judge(
-            members, peak_count=members.peak_count, is_written_off=is_written_off
-        )
+    def partition(self) -> PartitionView:
+        """Judge whether this node reaches a majority. O(n)."""
+        return self._parts.electorate.judge()
 
     def since(self, name: str) -> float:
         """Return since when (monotonic seconds) a known member is in its status. O(1)."""
@@ -141,17 +137,13 @@ class Engine:
         """Say who was refused of late for its formats, in one line each."""
         return self._parts.speech.problems(now)
 
-    def agree_on_format(self, *, is_written_off: Callable[[MemberRecord], bool]) -> None:
-        """Speak what all members speak by now, and tell when that has changed. Mostly O(1).
-
-        Args:
-            is_written_off: whether an operator has said that a member does not come back.
-        """
+    def agree_on_format(self) -> None:
+        """Speak what all members speak by now, and tell when that has changed. Mostly O(1)."""
         parts = self._parts
         before = parts.speech.look(
             parts.view.members,
             is_ready=parts.beginning.is_ready,
-            is_written_off=is_written_off,
+            is_written_off=self._written_off.__contains__,
             now=parts.timers.now,
         )
         if before is not None:
@@ -325,13 +317,19 @@ class Engine:
         """
         return self._parts.outbox.send_to_member(name, VolatileMessage(document, payload))
 
-    def connection_lost(self, address: str, *, now: float) -> None:
-        """Learn that a link broke or a dial was refused: the member is probed at once."""
+    def connection_lost(self, address: str, *, now: float, is_refused: bool = False) -> None:
+        """Learn that a link broke or could not be made: the member is probed at once.
+
+        Args:
+            address: the peer's.
+            now: monotonic seconds.
+            is_refused: whether its host answered a dial that nothing listens there.
+        """
         self._enter(now)
         self._parts.lost.note_lost(address)
         self._parts.speech.doubt(address)
         if not self._parts.view.is_leaving:
-            self._parts.roster.on_connection_lost(address, now)
+            self._parts.roster.on_connection_lost(address, now, is_refused=is_refused)
 
     def heard_again(self) -> list[str]:
         """Return the addresses that could not be reached, and from where a frame came; drains."""

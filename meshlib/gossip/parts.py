@@ -32,7 +32,7 @@ from meshlib.gossip.timers import TimerQueue
 from meshlib.gossip.upkeep import Upkeep
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import Inspectable
-from meshlib.membership import MemberRecord, TopologyManager
+from meshlib.membership import Electorate, MemberRecord, MemberSet, TopologyManager
 from meshlib.replication import Replica, StabilityTracker
 
 __all__ = ["Parts"]
@@ -48,6 +48,7 @@ class Parts:
         replica: the documents.
         tracker: keeps the peers' vectors.
         topology: who talks to whom.
+        written_off: of whom an operator has said that they do not come back.
         rng: all chance of this engine.
         now: monotonic seconds.
     """
@@ -61,12 +62,13 @@ class Parts:
         replica: Replica,
         tracker: StabilityTracker,
         topology: TopologyManager,
+        written_off: MemberSet,
         rng: random.Random,
         now: float,
     ) -> None:
         self.replica = replica
         self.tracker = tracker
-        self._make_base(record, config, topology, now)
+        self._make_base(record, config, topology, written_off, now)
         self._make_finders(config, rng)
         self._make_entries(cluster, config, rng, now)
         self._make_membership(config)
@@ -83,10 +85,20 @@ class Parts:
         self._start(now)
 
     def _make_base(
-        self, record: MemberRecord, config: GossipConfig, topology: TopologyManager, now: float
+        self,
+        record: MemberRecord,
+        config: GossipConfig,
+        topology: TopologyManager,
+        written_off: MemberSet,
+        now: float,
     ) -> None:
         """Make what everything stands on: who is there, when, what is sent and what is told."""
         self.view = MembershipView(record, topology=topology, fanout=config.gossip_fanout)
+        self.electorate = Electorate(
+            self.view.members,
+            written_off=written_off,
+            is_silence_an_end=config.is_silence_an_end,
+        )
         self.timers = TimerQueue(now)
         self.counters = Counters()
         self.events = EventQueue(self.counters)
@@ -138,7 +150,7 @@ class Parts:
         self.acquaintances = Acquaintances(
             beginning=self.beginning,
             of_starts=(self.tracker, self.dissemination, self.transfer, self.anti_entropy),
-            of_members=(self.view.members, self.detector, self.news),
+            of_members=(self.view.members, self.electorate, self.detector, self.news),
         )
         self.own = OwnRecord(
             view=self.view, claims=self.claims, news=self.news, tables=self.tables,
@@ -146,9 +158,10 @@ class Parts:
             counters=self.counters,
         )  # fmt: skip
         self.roster = Roster(
-            config, view=self.view, speech=self.speech, detector=self.detector, news=self.news,
-            claims=self.claims, own=self.own, tables=self.tables, acquaintances=self.acquaintances,
-            timers=self.timers, outbox=self.outbox, events=self.events,
+            config, view=self.view, electorate=self.electorate, speech=self.speech,
+            detector=self.detector, news=self.news, claims=self.claims, own=self.own,
+            tables=self.tables, acquaintances=self.acquaintances, timers=self.timers,
+            outbox=self.outbox, events=self.events,
         )  # fmt: skip
         self.admission = Admission(
             view=self.view, roster=self.roster, own=self.own, claims=self.claims,
@@ -165,7 +178,8 @@ class Parts:
     def inspectable(self) -> Mapping[str, Inspectable]:
         """Return every part that keeps something, the replica's included, by name."""
         return {
-            "members": self.view.members, "view": self.view, "timers": self.timers,
+            "members": self.view.members, "view": self.view, "electorate": self.electorate,
+            "timers": self.timers,
             "events": self.events, "outbox": self.outbox, "lost_addresses": self.lost,
             "tables": self.tables, "speech": self.speech, "failure_detector": self.detector,
             "news": self.news, "dialler": self.dialler, "claims": self.claims,

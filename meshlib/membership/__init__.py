@@ -3,7 +3,7 @@
 members.py    MemberTable, MemberRecord: who is in the cluster, and in which state
 probe.py      whom to probe, how long to wait, and how healthy this node is itself
 suspicion.py  how long a suspected member may refute
-partition.py  whether this node stands on the larger side of its cluster
+partition.py  who counts for the majority, and whether it is in reach
 topology.py   who talks to whom
 
 All of it is arithmetic on records; `meshlib.gossip` turns it into messages.
@@ -17,7 +17,13 @@ from meshlib.membership.members import (
     next_version,
     place_of,
 )
-from meshlib.membership.partition import PartitionDetector, PartitionState, PartitionView
+from meshlib.membership.partition import (
+    Electorate,
+    MemberSet,
+    PartitionDetector,
+    PartitionState,
+    PartitionView,
+)
 from meshlib.membership.probe import LocalHealth, Probe, ProbeOrder, RoundTrips
 from meshlib.membership.suspicion import Suspicion, suspicion_bounds_s
 from meshlib.membership.topology import (
@@ -29,8 +35,10 @@ from meshlib.membership.topology import (
 
 __all__ = [
     "VERSION_MAX",
+    "Electorate",
     "LocalHealth",
     "MemberRecord",
+    "MemberSet",
     "MemberStatus",
     "MemberTable",
     "PartitionDetector",

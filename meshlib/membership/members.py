@@ -171,6 +171,11 @@ class MemberTable:
     def __len__(self) -> int:
         return len(self._by_name)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is room for no other name: somebody must be forgotten first. O(1)."""
+        return len(self._by_name) >= self._members_max
+
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
@@ -200,8 +205,8 @@ class MemberTable:
     def peak_count(self) -> int:
         """Members that were in reach at once, as far as none has left or was forgotten since.
 
-        The size that the cluster is to have: when nodes come back under new names, those of
-        the old names are out of reach for ever, and nothing is missing.
+        The size that the cluster is to have: when nodes come back under new names, and a
+        majority is in reach, nothing is missing.
         """
         return self._peak_count
 
@@ -232,7 +237,7 @@ class MemberTable:
         """
         known = self.get(record.name)
         if known is None:
-            if self.is_forgotten(record) or not self._make_room(record):
+            if self.is_full or self.is_forgotten(record):
                 return None
             self._forgotten.pop(record.name, None)
             return self._store(record, now, is_new_status=True)
@@ -243,16 +248,6 @@ class MemberTable:
         if version > known.version:
             return self._store(evolve(known, version=version), now, is_new_status=False)
         return None
-
-    def _make_room(self, record: MemberRecord) -> bool:
-        """Tell whether there is room; a member in reach takes that of the one longest gone."""
-        if len(self._by_name) < self._members_max:
-            return True
-        gone = [name for name, known in self._by_name.items() if not known.is_reachable]
-        if not record.is_reachable or not gone:
-            return False
-        self.forget(min(gone, key=lambda name: (self._since[name], name)))
-        return True
 
     def _store(self, record: MemberRecord, now: float, *, is_new_status: bool) -> MemberRecord:
         before = self.get(record.name)

@@ -101,11 +101,13 @@ class MeshNode(RoutingVerbs):
             page_newest=DIALECTS[config.formats[1]].page_version,
         )
         self._tracker = StabilityTracker()
+        self._written_off = WrittenOff(Documents(self.replica))
         self._engine = _engine_of(
             config,
             incarnation=incarnation,
             replica=self.replica,
             tracker=self._tracker,
+            written_off=self._written_off,
             rng=rng,
             now=now,
         )
@@ -142,7 +144,6 @@ class MeshNode(RoutingVerbs):
             leases=self.leases,
             load=self.sync.load,
         )
-        self._written_off = WrittenOff(Documents(self.replica))
         self._noted_problems: dict[str, str] = {}
         self._problem_ages = ProblemAges()
         self._look_at = now
@@ -293,7 +294,7 @@ class MeshNode(RoutingVerbs):
 
     def _partition(self) -> PartitionView:
         """Judge whether a majority is in reach, of those who were not written off. O(members)."""
-        return self._engine.partition(is_written_off=self._written_off.__contains__)
+        return self._engine.partition()
 
     def diagnostics(self) -> Diagnostics:
         """Show what every part of membership and replication keeps, by the part's name. O(1).
@@ -459,7 +460,7 @@ class MeshNode(RoutingVerbs):
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
         if self._speaks_several:
-            self._engine.agree_on_format(is_written_off=self._written_off.__contains__)
+            self._engine.agree_on_format()
         packets = self._engine.packets_to_send()
         self._settle()
         return packets
@@ -473,9 +474,10 @@ class MeshNode(RoutingVerbs):
                 self.leases.follow_all(now=self._time.latest_s)
         return events
 
-    def connection_lost(self, address: str, *, now: float) -> None:
-        """Learn that a link broke or a dial was refused: the member is probed at once."""
-        self._engine.connection_lost(address, now=self._time.advance(now))
+    def connection_lost(self, address: str, *, now: float, is_refused: bool = False) -> None:
+        """Learn that a link broke or could not be made. See `Engine.connection_lost`."""
+        now = self._time.advance(now)
+        self._engine.connection_lost(address, now=now, is_refused=is_refused)
 
     def heard_again(self) -> list[str]:
         """Return the addresses that could not be reached, and from where a frame came; drains.
@@ -575,6 +577,7 @@ def _engine_of(
     incarnation: int,
     replica: Replica,
     tracker: StabilityTracker,
+    written_off: WrittenOff,
     rng: random.Random,
     now: float,
 ) -> Engine:
@@ -596,6 +599,7 @@ def _engine_of(
         replica=replica,
         tracker=tracker,
         topology=TopologyManager(config.name, full_mesh_threshold=config.full_mesh_threshold),
+        written_off=written_off,
         rng=rng,
         now=now,
     )

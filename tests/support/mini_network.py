@@ -111,7 +111,7 @@ class MiniNetwork:
             self.nodes[target].receive(data, sender=source, now=self.now)
             self.pump(target)
         elif source in self.nodes and self.is_refusing:
-            self.nodes[source].connection_lost(target + PORT, now=self.now)
+            self.nodes[source].connection_lost(target + PORT, now=self.now, is_refused=True)
             self.pump(source)
 
     def run(self, duration_s: float, *, frozen: tuple[str, ...] = ()) -> None:

@@ -310,6 +310,11 @@ class FailureDetector:
             return self._fail(probe)
         return None
 
+    def is_asking(self, member: MemberRecord) -> bool:
+        """Tell whether a probe of a member, as it is now, is under way. O(1)."""
+        probe = self._probes.get(self._probed.get(member.name, -1))
+        return probe is not None and probe.incarnation == member.incarnation
+
     def suspect(self, member: MemberRecord, suspector: str) -> MemberNews | None:
         """Suspect a member, or count another node's suspicion of it.
 

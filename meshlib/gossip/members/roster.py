@@ -44,9 +44,12 @@ from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import require
-from meshlib.membership import MemberRecord, MemberStatus, next_version
+from meshlib.membership import Electorate, MemberRecord, MemberStatus, next_version
 
 __all__ = ["Roster"]
+
+FORGET_RETRY_S = 60.0
+"""How often it is looked whether a majority is there by now to forget somebody."""
 
 
 class Roster:
@@ -55,6 +58,7 @@ class Roster:
     Args:
         config: the settings.
         view: this node among its members.
+        electorate: knows who may be forgotten; learns whose process has ended.
         speech: learns what a member speaks.
         detector: finds out who is alive.
         news: spreads what was new.
@@ -72,6 +76,7 @@ class Roster:
         config: GossipConfig,
         *,
         view: MembershipView,
+        electorate: Electorate,
         speech: Speech,
         detector: FailureDetector,
         news: NewsSpreader,
@@ -85,6 +90,7 @@ class Roster:
     ) -> None:
         self._config = config
         self._view = view
+        self._electorate = electorate
         self._speech = speech
         self._detector = detector
         self._news = news
@@ -134,6 +140,8 @@ class Roster:
             found = self._detector.suspect(before, news.suspector)
             if found is not None:  # it counts, and the table stays as it is
                 self._news.spread(MemberNews(before, news.suspector), now)
+        if before is None and record.is_reachable and self._view.members.is_full:
+            self._make_room()
         applied = self._view.members.apply(record, now=now)
         if applied is None:
             return
@@ -174,12 +182,27 @@ class Roster:
         """Suspect a member whom no helper could reach either."""
         self._take(self._detector.on_indirect_failed(message, header), now)
 
-    def on_connection_lost(self, address: str, now: float) -> None:
-        """Probe those at an address at once, or suspect them if everything was refused."""
+    def on_connection_lost(self, address: str, now: float, *, is_refused: bool) -> None:
+        """Probe those at an address at once, or suspect them if everything was refused.
+
+        Of two nodes, the one whose own address refused a dial that was made to ask it has ended:
+        there is nobody else who could reach it, and nobody to wait for.
+        """
         self._detector.give_up_relays(address)
         for member in self._view.peers():
             if member.address == address:
-                self._take(self._detector.on_refused(member, now), now)
+                has_ended = is_refused and self._detector.is_asking(member)
+                found = self._detector.on_refused(member, now)
+                if has_ended and self._electorate.is_pair:
+                    self._electorate.note_ended(member)
+                    version = next_version(member.version)
+                    down = evolve(member, status=MemberStatus.DOWN, version=version)
+                    found = MemberNews(down)
+                self._take(found, now)
+        if is_refused:
+            for member in self._view.members:
+                if member.address == address and member.status is MemberStatus.DOWN:
+                    self._electorate.note_ended(member)
 
     def on_pause(self, late_s: float, now: float) -> None:
         """Accuse nobody after this process was stopped."""
@@ -218,11 +241,28 @@ class Roster:
             wait_s = self._config.leave_forget_s
         self._timers.set(now + wait_s, Timer(TimerKind.FORGET, member.name, member.incarnation))
 
-    def on_forget_timer(self, timer: Timer, _now: float) -> None:
-        """Forget a member that has been gone for long."""
+    def on_forget_timer(self, timer: Timer, now: float) -> None:
+        """Forget a member that has been gone for long, unless it counts and no majority is here.
+
+        With a common timer both halves of a broken network would otherwise call themselves whole
+        after it.
+        """
         member = self._view.members.get(timer.key)
         if member is None or member.incarnation != timer.token or member.is_reachable:
             return
+        if self._electorate.may_forget(member):
+            self._forget(member)
+        else:
+            wait_s = min(FORGET_RETRY_S, self._config.forget_after_s)
+            self._timers.set(now + wait_s, timer)
+
+    def _make_room(self) -> None:
+        """Let the member that is gone for longest give its place to one that is there."""
+        gone = self._electorate.longest_gone()
+        if gone is not None:
+            self._forget(gone)
+
+    def _forget(self, member: MemberRecord) -> None:
         self._acquaintances.forget(member.name)
         self._events.emit(MemberForgotten(member=member))
 

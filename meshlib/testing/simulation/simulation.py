@@ -222,7 +222,7 @@ class Simulation:
         senders = self.network.close_links(host.address)
         if self.network.faults.tells_refusals:
             for sender in senders:
-                self.schedule(self.now + 0.001, self._refused, sender, host.address)
+                self.schedule(self.now + 0.001, self._link_lost, sender, host.address)
 
     def leave(self, now: float, host: Host) -> None:
         """Let a node hand over what it has and say goodbye; its process ends shortly after."""
@@ -364,10 +364,19 @@ class Simulation:
         if host.node is not None:
             self.observer.after_receive(host, self)
 
-    def _refused(self, _now: float, sender: str, address: str) -> None:
+    def _refused(self, now: float, sender: str, address: str) -> None:
+        self._link_lost(now, sender, address, is_refused=True)
+
+    def _link_lost(
+        self, _now: float, sender: str, address: str, *, is_refused: bool = False
+    ) -> None:
         host = self._by_address.get(sender)
         if host is not None and host.is_running:
-            self._call(host, 8, b"", lambda node, local: node.connection_lost(address, now=local))
+
+            def lose(node: MeshNode, local: float) -> None:
+                node.connection_lost(address, now=local, is_refused=is_refused)
+
+            self._call(host, 8, bytes([is_refused]), lose)
 
     def _link_busy(self, _now: float, sender: str, address: str, is_busy: bool) -> None:
         host = self._by_address.get(sender)

@@ -54,7 +54,7 @@ class FakeNode:
     def members(self) -> tuple[MemberRecord, ...]:
         return self.known
 
-    def connection_lost(self, address: str, *, now: float) -> None:
+    def connection_lost(self, address: str, *, now: float, is_refused: bool) -> None:
         self.calls.append(("lost", address))
 
     def heard_again(self) -> list[str]:

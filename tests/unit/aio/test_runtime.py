@@ -172,7 +172,7 @@ async def test_a_stop_waits_no_longer_than_it_may(
     other = cluster.new("two", "one")
     await other.start()
     await one.wait_until(lambda: len(one.node.members()) == 2, timeout_s=10)
-    await other.abort()
+    cluster.network.partition(["one:7000"], ["two:7000"])
     await one.stop()
 
     assert "without having handed over" in caplog.text

@@ -110,14 +110,17 @@ def test_since_is_when_the_status_changed() -> None:
     assert table.since("a") == 3.0
 
 
-def test_a_full_table_gives_the_place_of_the_longest_gone_to_a_live_member() -> None:
-    """Names of members that are Down do not keep a joiner out."""
+def test_a_full_table_says_so() -> None:
+    """Then somebody is to be forgotten before another name has room."""
     table = MemberTable(members_max=2)
-    table.apply(record("a", status=MemberStatus.DOWN), now=1.0)
-    table.apply(record("b", status=MemberStatus.DOWN), now=0.0)
-    table.apply(record("c"), now=2.0)
+    was_full = []
+    for name in "ab":
+        was_full.append(table.is_full)
+        table.apply(record(name), now=0.0)
+    is_full = table.is_full
+    table.forget("a")
 
-    assert [member.name for member in table] == ["a", "c"]
+    assert (was_full, is_full, table.is_full) == ([False, False], True, False)
     table._check()
 
 
