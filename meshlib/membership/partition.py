@@ -230,6 +230,7 @@ class Electorate:
     def diagnostics(self) -> Mapping[str, Any]:
         """Show who does not count, and whose process has ended, each in which incarnation."""
         return {
+            "has_quorum": self.judge().has_quorum,
             "left_out": MappingProxyType(self._left_out.incarnations),
             "ended": MappingProxyType(self._ended.incarnations),
         }

@@ -20,16 +20,33 @@ from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.members.dialler import Dialler
 from meshlib.gossip.members.own_record import OwnRecord
 from meshlib.gossip.messages import frames as wire
-from meshlib.membership import MemberRecord, MemberStatus
+from meshlib.membership import (
+    Electorate,
+    MemberRecord,
+    MemberStatus,
+    PartitionDetector,
+    PartitionState,
+)
 from meshlib.node import mesh_node
 from meshlib.replication import StabilityTracker
 from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.entries.log import ReplicationLog
 from meshlib.replication.late_writes import LateWrites
+from meshlib.routing.departures import Departures
 from meshlib.startup import Startup
 from meshlib.state import PolicyStore
+from meshlib.sync import MeshSyncManager
 
-__all__ = ["MUTATIONS", "Mutation"]
+__all__ = [
+    "MUTATIONS",
+    "Mutation",
+    "compare_with_the_peak",
+    "forget_without_a_majority",
+    "leave_the_trees_alone",
+    "remove_only_what_is_there",
+    "take_half_for_a_majority",
+    "take_silence_for_an_end",
+]
 
 Patch = Callable[[object, str, Any], None]
 """`monkeypatch.setattr`."""
@@ -208,6 +225,62 @@ def let_files_win(patch: Patch) -> None:
     patch(PolicyStore, "get", broken)
 
 
+def forget_without_a_majority(patch: Patch) -> None:
+    """Whoever has been Down for long enough is forgotten on every side."""
+    patch(Electorate, "may_forget", lambda _self, _member: True)
+
+
+def take_half_for_a_majority(patch: Patch) -> None:
+    """Two halves both take themselves for the larger side."""
+    judge = PartitionDetector.judge
+
+    def broken(self: Any, members: Any, **sets: Any) -> Any:
+        view = judge(self, members, **sets)
+        is_half = 2 * view.reachable_count == view.quorum_of
+        return evolve(view, state=PartitionState.WITH_QUORUM) if is_half else view
+
+    patch(PartitionDetector, "judge", broken)
+
+
+def compare_with_the_peak(patch: Patch) -> None:
+    """More than half of as many as ever were in reach at once will do."""
+    found = Electorate._newly_left_out
+
+    def broken(self: Any, view: Any) -> Any:
+        if 2 * view.reachable_count > self._members.peak_count:
+            return [self._members.get(name) for name in view.unreachable]
+        return found(self, view)
+
+    patch(Electorate, "_newly_left_out", broken)
+
+
+def take_silence_for_an_end(patch: Patch) -> None:
+    """Of two, the one that hears nothing of the other takes itself for whole."""
+    found = Electorate._newly_left_out
+
+    def broken(self: Any, view: Any) -> Any:
+        self._is_silence_an_end = True
+        return found(self, view)
+
+    patch(Electorate, "_newly_left_out", broken)
+
+
+def remove_only_what_is_there(patch: Patch) -> None:
+    """Who removes a worker raises no epoch where it holds nothing of it; nobody looks again."""
+    forget = MeshSyncManager._forget_tenant
+
+    def broken(self: Any, worker_id: str, model_id: str) -> Any:
+        return forget(self, worker_id, model_id) if self.trees.holds(model_id, worker_id) else None
+
+    patch(MeshSyncManager, "_forget_tenant", broken)
+    patch(Departures, "_follow", lambda _self, _worker_ids: [])
+
+
+def leave_the_trees_alone(patch: Patch) -> None:
+    """A worker is removed, and what it has cached stays."""
+    patch(MeshSyncManager, "_forget_tenant", lambda _self, _worker_id, _model_id: None)
+
+
 MUTATIONS = tuple(
     Mutation(apply.__name__, apply)
     for apply in (
@@ -234,5 +307,9 @@ MUTATIONS = tuple(
         decide_too_soon,
         route_too_soon,
         let_files_win,
+        forget_without_a_majority,
+        take_half_for_a_majority,
+        remove_only_what_is_there,
+        leave_the_trees_alone,
     )
 )

@@ -3,6 +3,7 @@
 watch.py         a watch for each running node, after every event
 beginnings.py    who says that it is ready, and whether it may
 decisions.py     what is decided before a node is ready, and by whose word
+majorities.py    who takes itself for the larger side, and whether it may
 cluster.py       what checkers see of a simulation
 documents.py     trees, counters and sets: what somebody wrote, and no less than before
 calm.py          after the faults: agreement, then rest

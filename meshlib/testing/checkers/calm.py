@@ -13,7 +13,7 @@ from meshlib.identity import ActorId
 from meshlib.membership import MemberStatus
 from meshlib.testing.checkers import inside
 from meshlib.testing.checkers.cluster import Cluster
-from meshlib.testing.checkers.documents import look_at_what_survived
+from meshlib.testing.checkers.documents import look_at_removed_workers, look_at_what_survived
 from meshlib.testing.checkers.ledger import Write
 from meshlib.testing.checkers.watch import MAP_DOCUMENTS, Broken
 from meshlib.testing.world.hosts import EPOCH_S, Host
@@ -34,6 +34,9 @@ SETTLE_S: Final = 8.0
 
 IDLE_BYTES_PER_S_MAX: Final = 600
 """For each node and each peer: probes, and an exchange of hashes a second."""
+
+PAIR_BYTES_PER_S_MAX: Final = 700
+"""The same for each of two nodes: both probe in every interval, and always each other."""
 
 DIAL_BYTES_PER_S_MAX: Final = 60
 """For each node and each address that it dials for ever, now and then: of members that it holds
@@ -104,6 +107,8 @@ class Calm:
         for host in cluster.running()[:1]:
             has_rejoined = cluster.sometimes.counts()["rejoined"] > 0
             look_at_what_survived(host, cluster.ledger.others, vectors, has_rejoined=has_rejoined)
+            gone_count = look_at_removed_workers(host, cluster.ledger.others)
+            cluster.sometimes.count("tenant_left_nothing", gone_count)
         self._rest()
 
     def _held_s(self) -> float:
@@ -206,7 +211,8 @@ def _idle_bytes_per_s(hosts: list[Host]) -> int:
     """Return what a cluster may send at rest: to those that run, and to those it dials."""
     pairs = max(1, len(hosts) * (len(hosts) - 1))
     dials = sum(len(inside.dialled(host.node)) for host in hosts)
-    return IDLE_BYTES_PER_S_MAX * pairs + DIAL_BYTES_PER_S_MAX * dials
+    each = PAIR_BYTES_PER_S_MAX if len(hosts) == 2 else IDLE_BYTES_PER_S_MAX
+    return each * pairs + DIAL_BYTES_PER_S_MAX * dials
 
 
 def _forgetting_bytes(hosts: list[Host], before: Mapping[str, Collection[ActorId]]) -> int:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from meshlib.codec import decode_value
 from meshlib.errors import MeshError, NotReadyError
+from meshlib.ratelimit import GLOBAL_KEY
+from meshlib.startup import StartupMode
 from meshlib.testing.checkers import inside
 from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.checkers.watch import Broken
@@ -57,10 +59,20 @@ class Decisions:
         self._look_at_policies(host.node)
 
     def _look_at_unready(self, node: Any, local: float) -> None:
-        decisions: dict[str, Callable[[], object]] = {
-            "admits": lambda: node.acquire(UNKNOWN_KEY, now=local),
-            "routes": lambda: node.route("model", "text"),
-        }
+        """Look whether what is not known is refused, or decided where the settings say so.
+
+        Where they open the choice of a worker nothing is asked: a choice would be recorded.
+        """
+        modes, decisions = node.config.startup, {}
+        if modes.acquire is StartupMode.OPEN:
+            self._look_at_open(node, local)
+        else:
+            decisions["admits"] = lambda: node.acquire(UNKNOWN_KEY, now=local)
+        if modes.route is StartupMode.CLOSED:
+            decisions["routes"] = lambda: node.route("model", "text")
+        self._refuse(decisions)
+
+    def _refuse(self, decisions: dict[str, Callable[[], object]]) -> None:
         for what, decide in decisions.items():
             try:
                 answer = decide()
@@ -70,6 +82,20 @@ class Decisions:
             except MeshError as error:
                 answer = error
             raise Broken("early decision", f"it is not ready, and {what}: {answer!r}")
+
+    def _look_at_open(self, node: Any, local: float) -> None:
+        """Look whether a node that may decide so admits what it knows no limit of, and only that.
+
+        Raises:
+            Broken: it refuses, or passes over a limit that it knows.
+        """
+        answer = node.acquire(UNKNOWN_KEY, now=local)
+        if not answer.allowed or answer.limit:
+            raise Broken("early decision", f"it is open, and answers {answer!r}")
+        self._sometimes.count("decided_openly", 1)
+        is_known = node.sync.limits.configured(GLOBAL_KEY) is not None
+        if is_known and node.startup.decide(GLOBAL_KEY) is not None:
+            raise Broken("early decision", "it is open, and passes over the limit that it knows")
 
     def _look_at_policies(self, node: Any) -> None:
         """Look whether each model has the policy that was written, and else a file's."""

@@ -16,7 +16,7 @@ from meshlib.testing.checkers.other_writes import MODELS, TAGS, VISITS, OtherWri
 from meshlib.testing.checkers.watch import MAP_DOCUMENTS, Broken
 from meshlib.testing.world.hosts import Host
 
-__all__ = ["DocumentWatch", "look_at_what_survived"]
+__all__ = ["DocumentWatch", "look_at_removed_workers", "look_at_what_survived"]
 
 
 class DocumentWatch:
@@ -114,3 +114,44 @@ def look_at_what_survived(
             raise Broken(
                 "lost write", f"{document}/{tenant}: {text!r} was acknowledged and is gone"
             )
+
+
+def look_at_removed_workers(host: Host, writes: OtherWrites) -> int:
+    """Look whether a worker that is gone, or serves another model now, is in no tree.
+
+    Once all agree: until then a node that has not heard of the removal places prompts with it.
+    What was cached for a tenant that the writer did not hold for a worker of the model is another
+    matter, and stays.
+
+    Args:
+        host: any node.
+        writes: what was written.
+
+    Returns:
+        how many workers had texts once and have none.
+
+    Raises:
+        Broken: a worker has kept a text where it is no worker.
+    """
+    left = {
+        (document, tenant)
+        for document, tenant, _ in writes.texts()
+        if _is_gone(host, document, tenant)
+    }
+    kept: set[tuple[str, str]] = set()
+    for model in MODELS:
+        document = TREE_PREFIX + model
+        state = host.node.sync.get_tree_state(model)
+        for operation in state.operations if state is not None else ():
+            tenant, text = operation.tenant, operation.text
+            kept.add((document, tenant))
+            if not _is_gone(host, document, tenant):
+                continue
+            if writes.goes_with_worker(document, tenant, text):
+                raise Broken("removed worker", f"{tenant} is none of {model}, and has {text!r}")
+    return len(left - kept)
+
+
+def _is_gone(host: Host, document: str, tenant: str) -> bool:
+    worker = host.node.sync.get_worker_state(tenant)
+    return worker is None or TREE_PREFIX + worker.model_id != document

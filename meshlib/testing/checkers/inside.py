@@ -32,8 +32,10 @@ __all__ = [
     "gap_bytes",
     "gap_count",
     "has_late_writes",
+    "has_quorum",
     "is_receiving_state",
     "is_to_be_written_again",
+    "left_out",
     "leftovers",
     "log_bytes",
     "map_entries",
@@ -157,6 +159,17 @@ def tells_ready(node: Any) -> bool:
 def stored_at_ms(node: Any) -> int:
     """Return of when the state is that a node began with; 0 when it began with nothing."""
     return int(node.diagnostics()["beginning"]["stored_at_ms"])
+
+
+def has_quorum(node: Any) -> bool:
+    """Tell whether a node says that it has a majority."""
+    return bool(node.diagnostics()["electorate"]["has_quorum"])
+
+
+def left_out(node: Any) -> Mapping[str, int]:
+    """Return whom a node does not count although it knows of them, each in which incarnation."""
+    told: Mapping[str, int] = node.diagnostics()["electorate"]["left_out"]
+    return told
 
 
 def timer_count(node: Any) -> int:

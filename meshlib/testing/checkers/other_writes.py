@@ -52,6 +52,7 @@ class OtherWrites:
 
     def __init__(self) -> None:
         self._texts: dict[tuple[str, str, str], list[WriteReceipt]] = {}
+        self._unplaced: set[tuple[str, str, str]] = set()
         self._removed_tenants: set[tuple[str, str]] = set()
         self._increments: list[WriteReceipt] = []
         self._additions: list[_Addition] = []
@@ -59,9 +60,22 @@ class OtherWrites:
         self._elements: set[str] = set()
         self._pardoned: set[str] = set()
 
-    def note_text(self, document: str, tenant: str, text: str, receipt: WriteReceipt) -> None:
-        """Take down that a tenant has a text cached."""
+    def note_text(
+        self, document: str, tenant: str, text: str, receipt: WriteReceipt, *, is_placed: bool
+    ) -> None:
+        """Take down that a tenant has a text cached.
+
+        Args:
+            document: the tree.
+            tenant: whose.
+            text: what.
+            receipt: of the write.
+            is_placed: whether the writer held the tenant for a worker of this model: then the
+                text goes with the worker.
+        """
         self._texts.setdefault((document, tenant, text), []).append(receipt)
+        if not is_placed:
+            self._unplaced.add((document, tenant, text))
 
     def note_tenant_removed(self, document: str, tenant: str) -> None:
         """Take down that a tenant has nothing cached any more."""
@@ -101,6 +115,14 @@ class OtherWrites:
     def knows_text(self, document: str, tenant: str, text: str) -> bool:
         """Tell whether anybody said that a tenant has a text cached."""
         return (document, tenant, text) in self._texts
+
+    def texts(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (document, tenant, text) of all that was ever cached."""
+        return iter(self._texts)
+
+    def goes_with_worker(self, document: str, tenant: str, text: str) -> bool:
+        """Tell whether a text was cached by nobody who did not hold the tenant for a worker."""
+        return (document, tenant, text) not in self._unplaced
 
     def knows_element(self, element: Any) -> bool:
         """Tell whether anybody added an element."""

@@ -31,6 +31,7 @@ from meshlib.testing.checkers.calm import Calm
 from meshlib.testing.checkers.decisions import Decisions
 from meshlib.testing.checkers.documents import DocumentWatch
 from meshlib.testing.checkers.ledger import Ledger
+from meshlib.testing.checkers.majorities import Majorities
 from meshlib.testing.checkers.observer import Observer
 from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.checkers.watch import Broken, ContentByVector, Watch
@@ -91,6 +92,7 @@ class Simulation:
             cluster_name=CLUSTER_NAME, bootstrap_after_s=scenario.tuning.bootstrap_after_s
         )
         self.decisions = Decisions(self.sometimes)
+        self.majorities = Majorities(self.sometimes)
         self.observer = Observer()
         self.failure: Failure | None = None
         self._trace = trace
@@ -216,6 +218,7 @@ class Simulation:
         self.trace(host.label, "crashes")
         self._mix(2, host.label.encode())
         self.observer.process_ended(host, self)
+        self.majorities.ended(host)
         if self._spread is not None:
             self._spread.ended(host.label)
         host.stop()
@@ -237,6 +240,7 @@ class Simulation:
         if host.node is None or host.start_count != start_count:
             return
         if host.is_running and (host.node.has_handed_over or now >= until_s):
+            self.majorities.departs(host)
             self._call(host, 3, b"", lambda node, local: node.leave(now=local))
             self.schedule(now + 0.5, self._end_after_leaving, host, start_count)
         else:
@@ -298,6 +302,7 @@ class Simulation:
             try:
                 self.beginnings.after_event(host, packets, local=local)
                 self.decisions.after_event(host, local=local)
+                self.majorities.after_event(host)
                 host.watch.after_event(packets)
             except Broken as broken:
                 raise Broken(broken.rule, f"{host.label}: {broken.detail}") from None

@@ -139,8 +139,12 @@ class Workload:
             self._ledger.others.note_tenant_removed(TREE_PREFIX + model, tenant)
             return bool(receipt.is_new)
         text = "".join(rng.choices(WORDS, k=rng.randint(1, 6)))
+        worker = host.node.sync.get_worker_state(tenant)
+        is_placed = worker is not None and worker.model_id == model
         receipt = host.node.sync.sync_tree_operation(model, TreeInsert(text, tenant))
-        self._ledger.others.note_text(TREE_PREFIX + model, tenant, text, receipt)
+        self._ledger.others.note_text(
+            TREE_PREFIX + model, tenant, text, receipt, is_placed=is_placed
+        )
         return bool(receipt.is_new)
 
     def _spend(self, host: Host, now: float) -> bool:

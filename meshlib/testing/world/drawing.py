@@ -30,6 +30,9 @@ NODES_DRAWN: Final = (3, 9)
 KIND_SHARE: Final = 0.35
 """The probability with which a seed has a kind of incident at all."""
 
+OPEN_SHARE: Final = 0.25
+"""The probability with which a seed's nodes decide before they are ready."""
+
 
 def draw_next_share(seed: int) -> float:
     """Draw for a seed how many of its starts are of the next release, where it mixes releases."""
@@ -61,6 +64,7 @@ def draw_scenario(
         tuning=evolve(
             _draw_tuning(rng, count),
             clock_rate_spread=random.Random(f"{seed}/rates").choice((0.0, 0.0005, 0.02)),
+            is_startup_open=random.Random(f"{seed}/startup").random() < OPEN_SHARE,
         ),
         incidents=_draw_incidents(rng, count, duration_s) + restarts,
     )

@@ -10,6 +10,7 @@ from meshlib.gossip import GossipConfig
 from meshlib.limits import FORMATS
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.replication import ReplicationConfig
+from meshlib.startup import StartupConfig, StartupMode
 from meshlib.state import ConfiguredDefaults
 from meshlib.testing.world.hosts import Host
 from meshlib.testing.world.next_format import NEXT_FORMATS
@@ -23,6 +24,7 @@ ZONES: Final = 3
 LEAVE_FORGET_S: Final = 10.0
 VECTOR_ENTRIES_MAX: Final = 3
 FILES_SHARE: Final = 1 / 3
+STARTUP_OPEN: Final = StartupConfig(acquire=StartupMode.OPEN, route=StartupMode.OPEN)
 
 
 def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
@@ -61,6 +63,7 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
             gap_buffer_bytes_max=tuning.gap_buffer_bytes_max,
             tombstone_grace_s=tuning.tombstone_grace_s,
         ),
+        startup=STARTUP_OPEN if tuning.is_startup_open else StartupConfig(),
         defaults=configured_file(host, scenario),
     )
     node = MeshNode(

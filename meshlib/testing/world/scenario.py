@@ -129,6 +129,7 @@ class Tuning:
         content_check_period: see `GossipConfig`.
         bootstrap_after_s: likewise.
         leave_handover_s: likewise.
+        is_startup_open: whether nodes decide before they are ready; see `StartupConfig`.
         writes_per_s: of the whole cluster.
         key_count: keys that are written to, for each kind of data.
         value_bytes_max: of one value.
@@ -147,6 +148,7 @@ class Tuning:
     content_check_period: int = 4
     bootstrap_after_s: float = 2.0
     leave_handover_s: float = 6.0
+    is_startup_open: bool = False
     writes_per_s: float = 5.0
     key_count: int = 12
     value_bytes_max: int = 64

@@ -227,4 +227,4 @@ def test_nothing_is_kept_of_who_is_forgotten() -> None:
     world.electorate._check()
     world.hear("b", incarnation=2)
 
-    assert world.electorate.diagnostics() == {"left_out": {}, "ended": {}}
+    assert world.electorate.diagnostics() == {"has_quorum": True, "left_out": {}, "ended": {}}
