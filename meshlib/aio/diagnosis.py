@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from attrs import define, frozen
 
 from meshlib.aio.transport import LinkFailure, LinkFault
 from meshlib.node import MeshNode, NodeState
 
-__all__ = ["Attempt", "Attempts", "Diagnosis", "SeedReport", "diagnose"]
+__all__ = ["Attempt", "Attempts", "Diagnosis", "SeedReport", "SeedTroubles", "diagnose"]
+
+SEEDS_TOLD_MAX: Final = 5
+"""Seeds of which the health of a node tells; of the others it says how many there are."""
+
+PATIENCE_FRAMES: Final = 4
+"""As many frames are sent to a seed in about two seconds; who answers does so before."""
 
 _ADVICE = {
     LinkFault.REFUSED: "nothing listens there",
@@ -100,6 +107,45 @@ class SeedReport:
             return f"{self.address}: no answer to {self.sent_count} frames"
         return f"{self.address}: not dialled yet"
 
+    @property
+    def trouble(self) -> str:
+        """What keeps this node from the seed, in the same words for as long as it is so; or empty.
+
+        One that was dialled a moment ago and has said nothing may yet answer, and has none.
+        """
+        if self.member is not None or not self.sent_count:
+            return ""
+        if self.failure is not None:
+            return f"seed {self.address}: {_ADVICE[self.failure.fault]} ({self.failure})"
+        if self.failure_count:
+            return f"seed {self.address}: the link breaks"
+        return f"seed {self.address}: no answer" if self.sent_count > PATIENCE_FRAMES else ""
+
+
+class SeedTroubles:
+    """Has the health of a node that has met nobody tell of each seed why; bounded."""
+
+    __slots__ = ("_noted",)
+
+    def __init__(self) -> None:
+        self._noted: tuple[str, ...] = ()
+
+    def look(self, node: MeshNode, reports: Iterable[SeedReport]) -> None:
+        """Note what is wrong now, and no longer what was. O(seeds).
+
+        Args:
+            node: whose health is to tell it.
+            reports: what came of its seeds.
+        """
+        is_alone = node.state in (NodeState.JOINING, NodeState.ISOLATED)
+        found = [report.trouble for report in reports if report.trouble] if is_alone else []
+        if len(found) > SEEDS_TOLD_MAX:
+            found[SEEDS_TOLD_MAX:] = [f"seeds: {len(found) - SEEDS_TOLD_MAX} more likewise"]
+        self._noted, before = tuple(found), self._noted
+        if self._noted != before:
+            for number in range(max(len(before), len(found))):
+                node.note_problem(f"seed {number}", found[number] if number < len(found) else "")
+
 
 @frozen(slots=True, kw_only=True)
 class Diagnosis:
@@ -167,7 +213,8 @@ def diagnose(
     story += [str(report) for report in reports if len(names) == 1 or report.member is None]
     own = node.state_problem()
     problems = node.health().problems
-    story += [problem for problem in problems if problem != own]
+    told = {own, *(report.trouble for report in reports)}
+    story += [problem for problem in problems if problem not in told]
     return Diagnosis(
         state=node.state,
         is_ready=node.is_ready,

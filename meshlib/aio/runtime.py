@@ -27,7 +27,7 @@ from meshlib.aio.transport import Transport, check_transport
 from meshlib.aio.waiting import WaitingFront
 from meshlib.arguments import check_callable, check_kind, check_number
 from meshlib.errors import ConfigError, NameConflictError, StateError
-from meshlib.gossip import Event, NameConflict
+from meshlib.gossip import Event, MemberJoined, NameConflict
 from meshlib.node import MeshConfig, MeshNode, NodeState
 from meshlib.replication import WriteReceipt
 
@@ -189,6 +189,7 @@ class MeshRuntime(WaitingFront):
         node.join(self._seeds, now=time.monotonic(), may_find_more=may_find_more)
         self._node = node
         self._run(self._driver.run())
+        self._run(self._watch_seeds())
         if not self._discovery.is_fixed:
             self._run(self._refresh_seeds())
         if self._keeper is not None:
@@ -294,6 +295,8 @@ class MeshRuntime(WaitingFront):
             for event in events:
                 if isinstance(event, NameConflict):
                     self._fail(NameConflictError(event.name, address=event.address))
+                elif isinstance(event, MemberJoined):
+                    self._look_at_seeds()
         self._conditions.look()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:

@@ -9,8 +9,9 @@ import asyncio
 import math
 from collections.abc import Callable
 from inspect import iscoroutinefunction
+from typing import Final
 
-from meshlib.aio.diagnosis import Diagnosis, diagnose
+from meshlib.aio.diagnosis import Diagnosis, SeedTroubles, diagnose
 from meshlib.aio.driver import NodeDriver
 from meshlib.aio.events import Conditions, EventStream, EventStreams
 from meshlib.aio.front import MeshFront
@@ -20,6 +21,9 @@ from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
 from meshlib.replication import WriteReceipt
 
 __all__ = ["WaitingFront"]
+
+SEED_LOOK_S: Final = 2.0
+"""How often it is looked what is wrong with the seeds of a node that has met nobody."""
 
 
 def _check_timeout(timeout_s: float | None) -> None:
@@ -43,6 +47,7 @@ class WaitingFront(MeshFront):
         self._conditions = Conditions()
         self._seeds: tuple[str, ...] = ()
         self._discovery_problem = ""
+        self._seed_troubles = SeedTroubles()
         self._is_started = False
         self._is_ending = False
         self._failure: Exception | None = None
@@ -110,6 +115,16 @@ class WaitingFront(MeshFront):
             attempts=self._driver.attempts,
             discovery_problem=self._discovery_problem,
         )
+
+    def _look_at_seeds(self) -> None:
+        if self._node is not None and not self._is_ending:
+            self._seed_troubles.look(self._node, self.diagnose().seeds)
+
+    async def _watch_seeds(self) -> None:
+        """Have the health tell what is wrong with the seeds while nobody was met."""
+        while True:
+            await asyncio.sleep(SEED_LOOK_S)
+            self._look_at_seeds()
 
     async def wait_until(
         self, condition: Callable[[], bool], *, timeout_s: float | None = None

@@ -62,6 +62,7 @@ def test_the_survivor_of_a_kill_is_whole(own_launcher: Launcher) -> None:
     eventually(lambda: status(one) == status(two) == "healthy", "they are two again")
 
 
+@pytest.mark.slow
 def test_silence_leaves_the_other_without_a_majority(own_launcher: Launcher) -> None:
     """Until an operator says that it does not come back; whoever comes back counts again."""
     one, two = pair(own_launcher)
@@ -79,6 +80,7 @@ def test_silence_leaves_the_other_without_a_majority(own_launcher: Launcher) -> 
     one.request("DELETE", "/mesh/members/two", status=409)
 
 
+@pytest.mark.slow
 def test_an_end_after_silence_makes_the_other_whole(own_launcher: Launcher) -> None:
     """It stood still, was given up, and is killed then: its address refuses."""
     one, two = pair(own_launcher)
@@ -89,6 +91,7 @@ def test_an_end_after_silence_makes_the_other_whole(own_launcher: Launcher) -> N
         eventually(lambda: status(one) == "degraded", "the end is noticed")
 
 
+@pytest.mark.slow
 def test_whoever_stays_is_whole_when_the_other_leaves(own_launcher: Launcher) -> None:
     """It said goodbye."""
     one, two = pair(own_launcher)
