@@ -13,9 +13,10 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from support.servers import TOKEN, Eventually, Launcher, Node
 
@@ -245,6 +246,51 @@ def test_a_refusal_reaches_who_still_sends_a_body(
     assert status == refusal.value.status
     assert ["error", "code"] == list(json.loads(refusal.value.read()))
     refusal.value.close()
+
+
+def sent_by_curl(node: Node, method: str, path: str, token: str, body: Path) -> tuple[int, bytes]:
+    """Send a file with curl, and return what it read."""
+    command = [
+        "curl", "--silent", "--show-error", "--noproxy", "*", "--request", method,
+        "--header", f"Authorization: Bearer {token}", "--data-binary", f"@{body}",
+        "--write-out", "\\n%{http_code}", f"http://127.0.0.1:{node.port}{path}",
+    ]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    answer, _, status = ran.stdout.rpartition(b"\n")
+    return int(status), answer
+
+
+def sent_by_httpx(node: Node, method: str, path: str, token: str, body: Path) -> tuple[int, bytes]:
+    """Send a file with httpx, and return what it read."""
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"http://127.0.0.1:{node.port}{path}"
+    with httpx2.Client(trust_env=False, verify=False, timeout=60) as client:
+        answer = client.request(method, url, content=body.read_bytes(), headers=headers)
+        return answer.status_code, answer.content
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1_153_434, 20 * MIB, 32 * MIB])
+@pytest.mark.parametrize("send", [sent_by_curl, sent_by_httpx])
+@pytest.mark.parametrize(("method", "path", "token", "status"), REFUSED)
+def test_a_refusal_reaches_other_clients_too(
+    strict: Node,
+    tmp_path: Path,
+    send: Callable[[Node, str, str, str, Path], tuple[int, bytes]],
+    method: str,
+    path: str,
+    token: str,
+    status: int,
+    size: int,
+) -> None:
+    """`curl` asks first whether it may send, and `httpx` sends all of it."""
+    body = tmp_path / "body"
+    body.write_bytes(b"a" * size)
+
+    answered, content = send(strict, method, path, token, body)
+
+    assert status == answered
+    assert "error" in json.loads(content)
 
 
 @pytest.mark.parametrize(("method", "path", "token", "status"), REFUSED)
