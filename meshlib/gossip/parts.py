@@ -182,6 +182,8 @@ class Parts:
             "timers": self.timers,
             "events": self.events, "outbox": self.outbox, "lost_addresses": self.lost,
             "tables": self.tables, "speech": self.speech, "failure_detector": self.detector,
+            "local_health": self.detector.health, "round_trips": self.detector.round_trips,
+            "probe_order": self.detector.order,
             "news": self.news, "dialler": self.dialler, "claims": self.claims,
             "dissemination": self.dissemination, "beginning": self.beginning,
             "state_transfer": self.transfer, "anti_entropy": self.anti_entropy,

@@ -7,9 +7,12 @@ section IV-A (local health), and RFC 6298 (smoothed round trips) for the timeout
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from attrs import define, field
+
+from meshlib.invariants import require
 
 __all__ = ["LocalHealth", "Probe", "ProbeOrder", "RoundTrips"]
 
@@ -35,6 +38,14 @@ class LocalHealth:
     def multiplier(self) -> int:
         """What this node's intervals and timeouts are multiplied by; 1 when healthy."""
         return self.score + 1
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show the score, and the highest that it takes."""
+        return {"score": self.score, "score_max": self._score_max - 1}
+
+    def _check(self) -> None:
+        """Assert that the score stays within its bounds."""
+        require(self, 0 <= self.score < self._score_max, "the score is out of its bounds")
 
 
 class RoundTrips:
@@ -68,6 +79,15 @@ class RoundTrips:
             return self._timeout_max_s
         wait_s = self._smoothed_s + 4 * self._variation_s
         return min(self._timeout_max_s, max(self._timeout_min_s, wait_s))
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what was measured; None before anything was."""
+        return {"smoothed_s": self._smoothed_s, "variation_s": self._variation_s}
+
+    def _check(self) -> None:
+        """Assert that nothing took less than no time."""
+        is_possible = self._variation_s >= 0 and (self._smoothed_s is None or self._smoothed_s >= 0)
+        require(self, is_possible, "a round trip took less than no time")
 
 
 class ProbeOrder:
@@ -114,6 +134,16 @@ class ProbeOrder:
             self._next += 1
             if name in wanted:
                 return name
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show the order, and how many of it were probed in this round."""
+        return {"order": tuple(self._order), "next": self._next}
+
+    def _check(self) -> None:
+        """Assert that everybody who is wanted has one place."""
+        require(self, len(set(self._order)) == len(self._order), "a member has two places")
+        require(self, 0 <= self._next <= len(self._order), "the next one is past the end")
+        require(self, self._wanted.keys() <= set(self._order), "a member is never probed")
 
 
 @define(slots=True, kw_only=True)

@@ -424,7 +424,8 @@ class Beginning:
         """Assert the invariants of readiness."""
         require(self, self._goal is None or self.wants_goal, "there is a goal, and none is wanted")
         require(self, self.tells_ready or not self._is_ready_told, "ready is said too soon")
-        require(self, len(self._heard) <= len(self._view.members), "too many are heard")
+        are_known = all(name in self._view.members for name in self._heard)
+        require(self, are_known, "what somebody said is kept who is forgotten")
         looks = self._timers.of(TimerKind.BEGIN)
         require(self, len(looks) == self._is_armed, "looking whether to begin is not due once")
         is_going = self._view.is_draining or self._view.is_leaving

@@ -7,7 +7,7 @@ that one is asked before anybody is refused or suspected.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import evolve
 
@@ -33,6 +33,12 @@ from meshlib.invariants import require
 from meshlib.membership import MemberRecord, MemberStatus
 
 __all__ = ["Admission", "is_older"]
+
+ENTRY_S: Final = 10.0
+"""How long a table may take to arrive, in seconds, from whoever lets this node in.
+
+When its last page was lost, what that peer tells later is news like any other's.
+"""
 
 
 def is_older(one: MemberRecord, other: MemberRecord) -> bool:
@@ -75,6 +81,7 @@ class Admission:
         self._tables = tables
         self._outbox = outbox
         self._entry_peer = ""
+        self._entry_ends_at = 0.0
 
     def join(self, seeds: Iterable[str], now: float) -> None:
         """Ask the seeds to let this node in, again and again until one does."""
@@ -160,8 +167,8 @@ class Admission:
         """
         self._roster.has_joined = True
         if not self._view.peers():
-            self._entry_peer = header.name
-        is_entering = self._entry_peer == header.name
+            self._entry_peer, self._entry_ends_at = header.name, now + ENTRY_S
+        is_entering = self._entry_peer == header.name and now < self._entry_ends_at
         # News of this node itself last: an answer to it then reaches all that were just met.
         for record in sorted(message.members, key=lambda record: record.name == self._view.name):
             self._roster.apply(MemberNews(record, header.name), now, is_spread=not is_entering)
@@ -182,7 +189,7 @@ class Admission:
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show who lets this node in just now; empty when nobody does."""
-        return {"entry_peer": self._entry_peer}
+        return {"entry_peer": self._entry_peer, "entry_ends_at": self._entry_ends_at}
 
     def _check(self) -> None:
         """Assert that this node is not let in by itself."""

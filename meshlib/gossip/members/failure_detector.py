@@ -104,7 +104,7 @@ class FailureDetector:
         self._outbox = outbox
         self._events = events
         self._counters = counters
-        self._order = ProbeOrder(rng)
+        self.order = ProbeOrder(rng)
         self._sequence = rng.getrandbits(48)
         self._probes: dict[int, Probe] = {}
         self._probed: dict[str, int] = {}
@@ -124,7 +124,7 @@ class FailureDetector:
         """Probe the next member and set the timer of the one after."""
         config = self._config
         if not self._view.is_leaving:
-            target = self._order.pick(self._view.peer_names())
+            target = self.order.pick(self._view.peer_names())
             if target is not None:
                 self.probe(target, now)
         wait_s = config.probe_interval_s * self.health.multiplier
@@ -408,7 +408,6 @@ class FailureDetector:
             "probed": MappingProxyType(self._probed),
             "relays": MappingProxyType(self._relays),
             "suspicions": MappingProxyType(self._suspicions),
-            "health_score": self.health.score,
             "probe_timeout_s": self.round_trips.timeout_s(),
         }
 

@@ -22,6 +22,7 @@ from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.reports import Counters, EventQueue
 from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.view import MembershipView
+from meshlib.identity import is_start_of
 from meshlib.invariants import require
 from meshlib.membership import LocalHealth, MemberRecord, MemberStatus
 
@@ -134,3 +135,6 @@ class OwnRecord:
         """Assert that the goodbye and what the record says agree."""
         is_left = self._view.record.status is MemberStatus.LEAVING
         require(self, is_left == self._view.is_leaving, "the record and the goodbye differ")
+        own = self._view.record
+        is_readable = is_start_of(own.actor, name=own.name, incarnation=own.incarnation)
+        require(self, is_readable, "no peer would read this node's record")

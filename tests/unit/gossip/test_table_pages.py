@@ -88,6 +88,23 @@ def test_a_newcomer_spreads_nothing_that_the_others_know(network: MiniNetwork) -
     assert set(spread) <= {"zz"}
 
 
+def test_a_table_whose_last_page_was_lost_does_not_silence_its_sender(
+    network: MiniNetwork,
+) -> None:
+    """What the peer that let a node in tells a while later is news, and is spread."""
+    newcomer = network.start("zz", seeds=("nobody",))
+    admission, news = newcomer._engine._parts.admission, newcomer._engine._parts.news
+    header = evolve(newcomer._engine._parts.beginning.header(), name="n0")
+    first = JoinResponse((record("n0"), record("n1")), until="n1")
+    for after_s, page in ((0.0, first), (1.0, JoinResponse((record("n2"),), "n1", "n2"))):
+        admission.on_join_response(page, header, network.now + after_s)
+    spread_of_table = set(news._broadcasts)
+    admission.on_join_response(JoinResponse((record("n3"),)), header, network.now + 60.0)
+
+    assert not spread_of_table & {"n0", "n1", "n2"}
+    assert "n3" in news._broadcasts
+
+
 def test_two_islands_learn_of_each_other_through_one_node(network: MiniNetwork) -> None:
     """What a node that knows others learns of a table it does spread."""
     for name in ("a0", "a1", "a2"):
