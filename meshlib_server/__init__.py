@@ -18,6 +18,8 @@ config.py      settings: file, environment, flags
 logs.py        one line for each thing, as JSON or as text
 lag.py         how long the event loop is held
 describing/    what the API is, said once; the OpenAPI document
+dashboard/     what a node shows to somebody who looks on
+client/        a client of the API, for programs and for the command line
 metrics/       what a process counts, as Prometheus reads it
 tracing.py     a span for each request, for who traces
 commands/      serve, demo, simulate

@@ -16,6 +16,7 @@ from meshlib_server.metrics import CountedRequests
 from meshlib_server.problems import EXCEPTION_HANDLERS
 from meshlib_server.routes import PREFIXES, api_routes
 from meshlib_server.routes.description import description_routes
+from meshlib_server.routes.events import ui_routes
 from meshlib_server.routes.metrics import metrics_routes
 from meshlib_server.routes.probes import probe_routes
 from meshlib_server.service import Service
@@ -58,7 +59,7 @@ def build_app(
 
 def http_routes() -> list[BaseRoute]:
     """Return every route of HTTP, those of probes first."""
-    routes = [*probe_routes(), *metrics_routes(), *api_routes()]
+    routes = [*probe_routes(), *metrics_routes(), *ui_routes(), *api_routes()]
     return [*routes, *description_routes(routes)]
 
 

@@ -24,6 +24,7 @@ from meshlib_server.logs import quiet_warning
 from meshlib_server.problems import problem
 from meshlib_server.resources import GRANTED
 from meshlib_server.routes.description import DOCS_PATH
+from meshlib_server.routes.events import UI_PATH
 from meshlib_server.routes.probes import PROBE_PATHS
 
 __all__ = ["AuthMiddleware", "Keyring", "Secrets", "TokenSet", "load_secrets", "read_tokens"]
@@ -31,7 +32,7 @@ __all__ = ["AuthMiddleware", "Keyring", "Secrets", "TokenSet", "load_secrets", "
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """A bearer token as RFC 6750, section 2.1, writes it."""
 
-_OPEN_PATHS = PROBE_PATHS | {DOCS_PATH}
+_OPEN_PATHS = PROBE_PATHS | {DOCS_PATH, UI_PATH}
 """What is answered without a token: it tells of no cluster."""
 
 _SCHEME = b"bearer "

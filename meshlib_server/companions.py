@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
-
-import attrs
+from typing import Final
 
 from meshlib import MeshRuntime
 from meshlib.gossip import (
     EntryRejected,
-    Event,
     LocalPause,
     MemberDown,
     MemberForgotten,
@@ -25,6 +22,7 @@ from meshlib.gossip import (
     PacketRejected,
     StateDiverged,
 )
+from meshlib_server.dashboard.stream import fields_of
 from meshlib_server.logs import get_logger
 from meshlib_server.metrics import Sources
 
@@ -84,7 +82,7 @@ async def _log_events(runtime: MeshRuntime, sources: Sources) -> None:
         if not isinstance(event, PacketRejected):  # those the runtime logs itself, and not each
             name = type(event).__name__
             tell = log.warning if name in _WARNED else log.info
-            tell(name, **_fields(event))
+            tell(name, **fields_of(event))
 
 
 async def _log_problems(runtime: MeshRuntime) -> None:
@@ -99,12 +97,3 @@ async def _log_problems(runtime: MeshRuntime) -> None:
             log.info("problem solved", problem=text)
         known = found
         await asyncio.sleep(_LOOK_S)
-
-
-def _fields(event: Event) -> dict[str, Any]:
-    """Return an event's fields, as plain values."""
-    fields: dict[str, Any] = {}
-    for name, value in attrs.asdict(event, recurse=False).items():
-        is_plain = isinstance(value, (bool, int, float))
-        fields[name] = value if is_plain else getattr(value, "name", None) or str(value)
-    return fields

@@ -49,6 +49,11 @@ ENVIRONMENT_PREFIX: Final = "MESH_"
 SECRET_VARIABLES: Final = frozenset({"MESH_TOKENS", "MESH_PEER_TOKEN"})
 """Variables that hold tokens themselves: `auth` reads them, and no file may hold them."""
 
+CLIENT_VARIABLES: Final = frozenset({"MESH_ADDRESS", "MESH_CA_FILE", "MESH_PROFILE", "MESH_TOKEN"})
+"""Variables of the commands that ask a node; they may be set where one is served as well."""
+
+_NO_SETTINGS: Final = SECRET_VARIABLES | CLIENT_VARIABLES
+
 _KUBERNETES_LINK = re.compile(
     r"MESH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
@@ -344,7 +349,7 @@ def _overlay_environment(tree: dict[str, Any], environment: Mapping[str, str]) -
     }
     sources: dict[str, str] = {}
     for variable, text in sorted(environment.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in SECRET_VARIABLES:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NO_SETTINGS:
             continue
         path = by_variable.get(variable)
         if path is None:

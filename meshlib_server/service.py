@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from meshlib import MeshNode, MeshRuntime
+from meshlib_server.dashboard import EventFeed, overview
 from meshlib_server.metrics import Sources
 from meshlib_server.problems import Code, Unavailable
 
@@ -36,6 +37,8 @@ class Service:
     ) -> None:
         self.sources = sources if sources is not None else Sources()
         self._mesh = mesh
+        self.feed = EventFeed(self._overview, is_ending=lambda: self.is_draining)
+        """What happens, for those who look on."""
         self._shut_down = shut_down
         self._status_key: tuple[int, ...] | None = None
         self._status_body = b""
@@ -67,6 +70,9 @@ class Service:
     def node(self) -> MeshNode:
         """The node behind it, or `Unavailable` likewise."""
         return self.mesh.node
+
+    def _overview(self) -> dict[str, Any]:
+        return overview(self.mesh, self.sources)
 
     def unready_reason(self) -> str:
         """Say in one line why no request should be sent here; empty when they may. O(members)."""

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from meshlib.errors import ConfigError, LocalError
+from meshlib_server.commands.remote import COMMANDS
 from meshlib_server.commands.simulate import simulate
 
 __all__ = ["EXIT_START_FAILURE", "demo", "main", "serve"]
@@ -128,6 +129,8 @@ def demo(*, keep: bool) -> None:
 
 
 main.add_command(simulate)
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 def _fail(message: str) -> NoReturn:

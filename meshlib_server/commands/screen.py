@@ -1,7 +1,7 @@
 """What `meshlib-server simulate` shows to a person: progress, the chart of the spread, a summary.
 
-Rule: only this file imports rich. Progress goes to standard error, as a live bar on a terminal and
-as plain lines elsewhere.
+Rule: this file and `tables.py` alone import rich. Progress goes to standard error, as a live bar
+on a terminal and as plain lines elsewhere.
 """
 
 from __future__ import annotations

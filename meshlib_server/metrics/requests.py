@@ -75,6 +75,14 @@ class RequestCounters:
         if outcome is not None:
             self.outcomes[path, outcome] = self.outcomes.get((path, outcome), 0) + 1
 
+    def outcomes_of(self, ending: str) -> dict[str, int]:
+        """Return what was decided on the paths that end so, by the word. O(outcomes)."""
+        found: dict[str, int] = {}
+        for (path, outcome), count in self.outcomes.items():
+            if path.endswith(ending):
+                found[outcome] = found.get(outcome, 0) + count
+        return found
+
 
 class CountedRequests:
     """Counts each request as its answer ends; pure ASGI.

@@ -6,6 +6,7 @@ routing.py     /route and /trees
 workers.py     /workers
 policies.py    /policies
 app_config.py  /config
+events.py      /events, and the page /mesh/ui
 lifecycle.py   /shutdown
 probes.py      /livez and /readyz, beside the prefixes
 metrics.py     /metrics, likewise
@@ -19,6 +20,7 @@ from starlette.routing import BaseRoute
 from meshlib_server.routes import (
     app_config,
     cluster,
+    events,
     lifecycle,
     policies,
     rate_limit,
@@ -31,7 +33,7 @@ __all__ = ["PREFIXES", "api_routes"]
 PREFIXES = ("/mesh", "/ha")
 """Where the endpoints are found: as specified, and as the upstream binary serves them."""
 
-_MODULES = (cluster, rate_limit, routing, workers, policies, app_config, lifecycle)
+_MODULES = (cluster, rate_limit, routing, workers, policies, app_config, events, lifecycle)
 
 
 def api_routes() -> list[BaseRoute]:
