@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import define
 
@@ -24,7 +24,7 @@ from meshlib.aio.transport import (
     Transport,
 )
 from meshlib.errors import RejectReason
-from meshlib.gossip import Event, MemberDown, Packet, PacketRejected
+from meshlib.gossip import Event, LinkEnd, MemberDown, Packet, PacketRejected
 from meshlib.limits import INBOX_BYTES_MAX
 from meshlib.membership import MemberRecord
 
@@ -45,6 +45,14 @@ CLOSING_REASONS = frozenset(
     )
 )
 """A sender of such frames is no peer of ours. The other reasons befall honest ones too."""
+
+
+_ENDS: Final = {
+    LinkFault.REFUSED: LinkEnd.REFUSED,
+    LinkFault.WRONG_TOKEN: LinkEnd.DENIED,
+    LinkFault.WRONG_VERSION: LinkEnd.DENIED,
+}
+"""What a node is told of why a link came to nothing."""
 
 
 class DrivenNode(Protocol):
@@ -74,8 +82,8 @@ class DrivenNode(Protocol):
         """Return whom it knows, itself included."""
         ...
 
-    def connection_lost(self, address: str, *, now: float, is_refused: bool) -> None:
-        """Learn that a link broke or could not be made, and whether the dial was refused."""
+    def connection_lost(self, address: str, *, now: float, end: LinkEnd) -> None:
+        """Learn that a link broke or could not be made, and what is known of why."""
 
     def heard_again(self) -> list[str]:
         """Return the addresses that were lost, and from where something came; drains."""
@@ -138,7 +146,7 @@ class NodeDriver:
         self._node: DrivenNode | None = None
         self._frames: deque[tuple[bytes, str]] = deque()
         self._frames_bytes = 0
-        self._reports: deque[tuple[str, bool | None, bool]] = deque()
+        self._reports: deque[tuple[str, bool | None, LinkEnd]] = deque()
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -177,14 +185,14 @@ class NodeDriver:
     def connection_lost(self, address: str, failure: LinkFailure | None = None) -> None:
         """Queue the report of a broken link."""
         self.attempts.failed(address, failure)
-        is_refused = failure is not None and failure.fault is LinkFault.REFUSED
-        self._reports.append((address, None, is_refused))
+        end = LinkEnd.BROKEN if failure is None else _ENDS.get(failure.fault, LinkEnd.BROKEN)
+        self._reports.append((address, None, end))
         self._wake.set()
 
     def link_busy(self, address: str, *, is_busy: bool) -> None:
         """Queue the report of a link's state."""
         (self.busy_links.add if is_busy else self.busy_links.discard)(address)
-        self._reports.append((address, is_busy, False))
+        self._reports.append((address, is_busy, LinkEnd.BROKEN))
         self._wake.set()
 
     # The task
@@ -237,9 +245,9 @@ class NodeDriver:
 
     def _take_reports(self, node: DrivenNode) -> None:
         for _ in range(len(self._reports)):
-            address, is_busy, is_refused = self._reports.popleft()
+            address, is_busy, end = self._reports.popleft()
             if is_busy is None:
-                node.connection_lost(address, now=self._clock(), is_refused=is_refused)
+                node.connection_lost(address, now=self._clock(), end=end)
             else:
                 node.link_state(address, is_busy=is_busy, now=self._clock())
 

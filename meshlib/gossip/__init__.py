@@ -43,6 +43,7 @@ from meshlib.gossip.events import (
     StateDiverged,
     StateRestored,
 )
+from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.dialects import (
     DIALECTS,
     Dialect,
@@ -71,6 +72,7 @@ __all__ = [
     "IdentityRenewed",
     "Kind",
     "LeaveDelayed",
+    "LinkEnd",
     "LocalPause",
     "MemberDown",
     "MemberForgotten",

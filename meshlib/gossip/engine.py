@@ -18,6 +18,7 @@ from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch, without_repeats
 from meshlib.gossip.entries.beginning import NodeState
 from meshlib.gossip.events import Event, FormatChanged, PacketRejected
+from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.frames import decode_frame
 from meshlib.gossip.messages.kinds import VolatileMessage
 from meshlib.gossip.outbox import Packet
@@ -317,18 +318,21 @@ class Engine:
         """
         return self._parts.outbox.send_to_member(name, VolatileMessage(document, payload))
 
-    def connection_lost(self, address: str, *, now: float, is_refused: bool = False) -> None:
+    def connection_lost(self, address: str, *, now: float, end: LinkEnd = LinkEnd.BROKEN) -> None:
         """Learn that a link broke or could not be made: the member is probed at once.
 
         Args:
             address: the peer's.
             now: monotonic seconds.
-            is_refused: whether its host answered a dial that nothing listens there.
+            end: what is known of why.
         """
         self._enter(now)
         self._parts.lost.note_lost(address)
         self._parts.speech.doubt(address)
+        if end is LinkEnd.DENIED:
+            self._parts.beginning.deny(now)
         if not self._parts.view.is_leaving:
+            is_refused = end is LinkEnd.REFUSED
             self._parts.roster.on_connection_lost(address, now, is_refused=is_refused)
 
     def heard_again(self) -> list[str]:

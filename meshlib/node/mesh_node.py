@@ -17,7 +17,7 @@ from meshlib.arguments import check_callable, check_kind, check_number, check_te
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
 from meshlib.errors import ConfigError, MemberInReachError, UnknownKeyError
-from meshlib.gossip import DIALECTS, Counters, Engine, Event, NodeState, Packet
+from meshlib.gossip import DIALECTS, Counters, Engine, Event, LinkEnd, NodeState, Packet
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
 from meshlib.invariants import Diagnostics
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
@@ -474,10 +474,11 @@ class MeshNode(RoutingVerbs):
                 self.leases.follow_all(now=self._time.latest_s)
         return events
 
-    def connection_lost(self, address: str, *, now: float, is_refused: bool = False) -> None:
+    def connection_lost(self, address: str, *, now: float, end: LinkEnd = LinkEnd.BROKEN) -> None:
         """Learn that a link broke or could not be made. See `Engine.connection_lost`."""
         now = self._time.advance(now)
-        self._engine.connection_lost(address, now=now, is_refused=is_refused)
+        self._engine.connection_lost(address, now=now, end=end)
+        self._settle()
 
     def heard_again(self) -> list[str]:
         """Return the addresses that could not be reached, and from where a frame came; drains.

@@ -63,12 +63,6 @@ def warnings(node: Node) -> collections.Counter[str]:
             "the frame is of cluster 'mesh', this is 'aliens'",
             marks=pytest.mark.slow,
         ),
-        pytest.param(
-            wrong_token,
-            "it asks for another peer token (wrong token: ",
-            "unauthenticated websocket request: from 127.0.0.1",
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_a_node_that_meets_nobody_says_of_its_seed_why(
@@ -92,6 +86,29 @@ def test_a_node_that_meets_nobody_says_of_its_seed_why(
         lines = [line for line in warnings(other).elements() if told_there in line]
         assert 1 == len(lines), warnings(other)
         assert "healthy" == other.get("/mesh/health")["status"]
+
+
+def test_a_node_with_another_token_begins_nothing_beside_those_it_reaches(
+    own_launcher: Launcher,
+) -> None:
+    """It is not ready, and says why; the other side says it too, once, and goes on."""
+    address, other = wrong_token(own_launcher)
+    lone = own_launcher.node("lone", arguments=["--peer", address])
+    lone.start()
+    eventually(lambda: len(troubles(lone)) == 1, "the seed is told of")
+    health, (trouble,) = lone.get("/mesh/health"), troubles(lone)
+    unready = lone.request("GET", "/readyz", status=503)
+
+    assert trouble.startswith(f"seed {address}: it asks for another peer token (wrong token: ")
+    assert ("degraded", "joining") == (health["status"], health["state"])
+    assert "not ready: a peer was reached that does not let this node in" == unready["error"]
+    eventually(lambda: warnings(lone)[trouble] > 0, "it is logged")
+    assert 1 == warnings(lone)[trouble]
+    assert other is not None
+    told_there = "unauthenticated websocket request: from 127.0.0.1"
+    eventually(lambda: any(told_there in line for line in warnings(other)), "it is logged there")
+    assert 1 == len([line for line in warnings(other).elements() if told_there in line])
+    assert "healthy" == other.get("/mesh/health")["status"]
 
 
 @pytest.mark.slow

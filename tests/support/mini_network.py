@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from meshlib.gossip import Event, GossipConfig
+from meshlib.gossip import Event, GossipConfig, LinkEnd
 from meshlib.limits import FORMATS
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.ratelimit import RateLimitConfig
@@ -111,7 +111,7 @@ class MiniNetwork:
             self.nodes[target].receive(data, sender=source, now=self.now)
             self.pump(target)
         elif source in self.nodes and self.is_refusing:
-            self.nodes[source].connection_lost(target + PORT, now=self.now, is_refused=True)
+            self.nodes[source].connection_lost(target + PORT, now=self.now, end=LinkEnd.REFUSED)
             self.pump(source)
 
     def run(self, duration_s: float, *, frozen: tuple[str, ...] = ()) -> None:

@@ -6,7 +6,7 @@ import pytest
 from support.mini_network import MiniNetwork
 
 from meshlib.errors import MemberInReachError, UnknownKeyError
-from meshlib.gossip import GossipConfig
+from meshlib.gossip import GossipConfig, LinkEnd
 from meshlib.membership import MemberStatus
 from meshlib.node import HealthStatus
 
@@ -296,7 +296,7 @@ def test_a_refusal_that_is_late_does_not_end_the_next_start() -> None:
     network.start("n1")
     network.run_until(lambda: network.view("n0")["n1"] == "Alive", limit_s=5.0)
     network.run_until(lambda: not network.nodes["n0"].diagnostics()["failure_detector"]["probed"])
-    network.nodes["n0"].connection_lost("n1:1", now=network.now, is_refused=True)
+    network.nodes["n0"].connection_lost("n1:1", now=network.now, end=LinkEnd.REFUSED)
 
     assert "Alive" == network.view("n0")["n1"]
     network.run(5.0)

@@ -11,6 +11,9 @@ Rules this file owns:
 - A node that met nobody may begin too. It does not know whether there is a cluster: when it meets
   a ready peer it is not ready until it has what that one has. Peers may go on taking its own state
   meanwhile, or two such nodes would wait for each other; who knows another ready peer does not.
+- A peer that was reached and does not let this node in shows that there is a cluster: as long as it
+  says so this node does not begin alone beside it, and is ready no longer if it has. A rollout that
+  skips a release, or has the wrong token, stops there and splits nothing.
 - Nobody begins with fewer than `bootstrap_expect` members in reach, or while a ready one is.
 - A node that comes back after a long absence is not ready to its peers before it has taken their
   state, whatever it is to itself: what it has may have been removed meanwhile.
@@ -44,6 +47,10 @@ __all__ = ["Beginning", "NodeState"]
 GOAL_S = 10.0
 """A peer's vector that was not reached in this time is replaced by a newer one as the goal: the
 peer may be gone, and what only it had with it."""
+
+DENIED_S = 60.0
+"""How long a peer's word counts that it does not let this node in, in seconds: it is dialled, and
+says so, far more often."""
 
 LOOK_S = 0.25
 """How often a node that is not ready looks whether it may begin."""
@@ -119,6 +126,7 @@ class Beginning:
         self._goal_set_at = now
         self._since = now
         self._is_armed = False
+        self._denied_at: float | None = None
         self._is_started = False
         self._has_others = False
         self._is_alone = False
@@ -180,6 +188,8 @@ class Beginning:
         count, expected = self._view.reachable_count(), self._config.bootstrap_expect
         if count < expected:
             return f"not ready: {count} of the {expected} nodes that it takes to begin are here"
+        if state is NodeState.JOINING and self._denied_at is not None:
+            return "not ready: a peer was reached that does not let this node in"
         if state is NodeState.JOINING:
             return "not ready: no peer was met yet"
         return "not ready: none of the peers in reach is ready yet"
@@ -244,6 +254,22 @@ class Beginning:
     def on_pause(self, now: float) -> None:
         """Wait anew after this process was stopped: who was ready meanwhile is still to be read."""
         self._since = now
+
+    def deny(self, now: float) -> None:
+        """Take note that a peer was reached that does not let this node in. O(1).
+
+        One that has begun alone, and met nobody, is not ready any longer.
+        """
+        if not self._is_isolated:
+            return
+        self._denied_at = now
+        if self._is_alone and self.is_ready:
+            self.is_ready = False
+            self._arm(now)
+
+    def _is_denied(self, now: float) -> bool:
+        """Tell whether a peer was reached of late that does not let this node in. O(1)."""
+        return not self.has_met and self._denied_at is not None and now - self._denied_at < DENIED_S
 
     def note_stored(self, age_s: float) -> None:
         """Take note of how old the state is that this node begins with."""
@@ -328,6 +354,8 @@ class Beginning:
         if not wait_s or now - self._since < wait_s:
             return False
         if self._view.reachable_count() < config.bootstrap_expect or self.ready_peers():
+            return False
+        if self._is_denied(now):
             return False
         return now - self._since >= wait_s * (1 + self._place())
 
@@ -417,6 +445,7 @@ class Beginning:
             "stored_at_ms": self.stored_at_ms,
             "since": self._since,
             "goal": self._goal,
+            "denied_at": self._denied_at,
             "heard": MappingProxyType(self._heard),
         }
 

@@ -1,14 +1,32 @@
-"""Addresses that could not be reached: whoever is heard again there is dialled without a pause."""
+"""Why links end, and addresses that could not be reached.
+
+Rule this file owns: whoever is heard again at an address that was lost is dialled without a pause.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from meshlib.invariants import require
 from meshlib.limits import MEMBERS_MAX
 
-__all__ = ["LostAddresses"]
+__all__ = ["LinkEnd", "LostAddresses"]
+
+
+class LinkEnd(StrEnum):
+    """What is known of why a link broke, or could not be made."""
+
+    BROKEN = "broken"
+    """Nothing."""
+
+    REFUSED = "refused"
+    """Its host answered a dial that nothing listens there."""
+
+    DENIED = "denied"
+    """A peer answered there that it does not let this node in: it asks for another token, or speaks
+    other formats. One of a cluster of another name is no peer at all."""
 
 
 class LostAddresses:

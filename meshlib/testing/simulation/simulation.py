@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from meshlib.gossip import Event, Packet
+from meshlib.gossip import Event, LinkEnd, Packet
 from meshlib.hashing import hash64
 from meshlib.limits import EVENTS_QUEUED_MAX
 from meshlib.node import MeshNode
@@ -370,18 +370,18 @@ class Simulation:
             self.observer.after_receive(host, self)
 
     def _refused(self, now: float, sender: str, address: str) -> None:
-        self._link_lost(now, sender, address, is_refused=True)
+        self._link_lost(now, sender, address, end=LinkEnd.REFUSED)
 
     def _link_lost(
-        self, _now: float, sender: str, address: str, *, is_refused: bool = False
+        self, _now: float, sender: str, address: str, *, end: LinkEnd = LinkEnd.BROKEN
     ) -> None:
         host = self._by_address.get(sender)
         if host is not None and host.is_running:
 
             def lose(node: MeshNode, local: float) -> None:
-                node.connection_lost(address, now=local, is_refused=is_refused)
+                node.connection_lost(address, now=local, end=end)
 
-            self._call(host, 8, bytes([is_refused]), lose)
+            self._call(host, 8, bytes([end is LinkEnd.REFUSED]), lose)
 
     def _link_busy(self, _now: float, sender: str, address: str, is_busy: bool) -> None:
         host = self._by_address.get(sender)

@@ -11,7 +11,7 @@ from support.transports import Eventually
 
 from meshlib.aio import NodeDriver, TransportCounters
 from meshlib.errors import RejectReason
-from meshlib.gossip import Event, LocalPause, MemberDown, Packet, PacketRejected
+from meshlib.gossip import Event, LinkEnd, LocalPause, MemberDown, Packet, PacketRejected
 from meshlib.identity import actor_id
 from meshlib.limits import FRAME_BYTES_MAX, INBOX_BYTES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
@@ -54,7 +54,7 @@ class FakeNode:
     def members(self) -> tuple[MemberRecord, ...]:
         return self.known
 
-    def connection_lost(self, address: str, *, now: float, is_refused: bool) -> None:
+    def connection_lost(self, address: str, *, now: float, end: LinkEnd) -> None:
         self.calls.append(("lost", address))
 
     def heard_again(self) -> list[str]:

@@ -8,7 +8,8 @@ import pytest
 from support.mini_network import MiniNetwork
 
 from meshlib.errors import ConfigError
-from meshlib.gossip import Began, GossipConfig, NodeState
+from meshlib.gossip import Began, GossipConfig, LinkEnd, NodeState
+from meshlib.gossip.entries.beginning import DENIED_S
 from meshlib.node import HealthStatus
 from meshlib.replication import ReplicaState
 
@@ -369,3 +370,49 @@ def test_settings_that_cannot_hold_are_refused(settings: dict[str, Any]) -> None
     """With the name of the setting."""
     with pytest.raises(ConfigError, match=next(iter(settings))):
         GossipConfig(**settings)
+
+
+def test_nobody_begins_beside_a_peer_that_does_not_let_it_in(network: MiniNetwork) -> None:
+    """It waits as long as it is told so, and for a minute after that."""
+    node = network.start("n0", seeds=("n0", "n1"))
+    for _ in range(4):
+        node.connection_lost("n1:1", now=network.now, end=LinkEnd.DENIED)
+        network.run(AFTER_S)
+    waited = node.state, node.is_ready, node.state_problem()
+    network.run(DENIED_S)
+
+    problem = "not ready: a peer was reached that does not let this node in"
+    assert waited == (NodeState.JOINING, False, problem)
+    assert (node.state, node.is_ready) == (NodeState.ISOLATED, True)
+
+
+def test_one_that_began_alone_is_ready_no_longer_once_it_is_not_let_in(
+    network: MiniNetwork,
+) -> None:
+    """There is a cluster after all, and this node is none of it."""
+    node = network.start("n0", seeds=("n0", "n1"))
+    network.run(2 * AFTER_S)
+    before = node.state
+    node.connection_lost("n1:1", now=network.now, end=LinkEnd.DENIED)
+
+    assert (before, node.state, node.is_ready) == (NodeState.ISOLATED, NodeState.JOINING, False)
+
+
+def test_one_that_has_met_somebody_goes_on_whoever_else_lets_it_not_in(
+    network: MiniNetwork,
+) -> None:
+    """A seed with another token is a mistake in a list, and this node has its cluster."""
+    start_all(network, "n0", "n1")
+    network.run_until(lambda: ready(network) == ["n0", "n1"])
+    for node in network.nodes.values():
+        node.connection_lost("n2:1", now=network.now, end=LinkEnd.DENIED)
+
+    assert ready(network) == ["n0", "n1"]
+
+
+def test_one_that_is_its_own_cluster_stays_it(network: MiniNetwork) -> None:
+    """Nobody was named whom it could be a member with."""
+    node = network.start("n0", seeds=())
+    node.connection_lost("n1:1", now=network.now, end=LinkEnd.DENIED)
+
+    assert (node.state, node.is_ready) == (NodeState.READY, True)
