@@ -53,6 +53,7 @@ __all__ = [
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
     "TRANSFER_PAGE_BYTES_MAX",
+    "TRANSFER_WINDOW_BYTES_MAX",
     "TREE_CHARACTERS_MAX",
     "TREE_OPERATIONS_MAX",
     "VALUE_BYTES_MAX",
@@ -82,6 +83,10 @@ FRAME_BYTES_MAX: Final = 1 * MIB
 
 TRANSFER_PAGE_BYTES_MAX: Final = 256 * KIB
 """One page of a state transfer: small enough that probes are not held up behind it."""
+
+TRANSFER_WINDOW_BYTES_MAX: Final = 2 * MIB
+"""Pages of one transfer that are on their way: some 200 Mbit/s over 80 ms, and a quarter of what
+may wait for one peer. A slow link gets less, see `gossip/entries/state_transfer.py`."""
 
 ENTRY_BYTES_MAX: Final = 512 * KIB
 """The delta of one log entry: one value at its limit, and a group of small ones, fit a frame."""

@@ -23,6 +23,7 @@ from meshlib.crdt.causal.or_map import ORMap
 from meshlib.crdt.causal.or_set import ORSet
 from meshlib.crdt.causal.remove_wins import RemoveWinsSet
 from meshlib.crdt.composed.pairs import Lexicographic, Pair
+from meshlib.crdt.composed.product import components_of
 from meshlib.crdt.composed.record import Record, lattice
 from meshlib.crdt.counters import GCounter, PNCounter
 from meshlib.crdt.lattice import (
@@ -93,6 +94,7 @@ __all__ = [
     "WindowCounter",
     "absorb",
     "bottom",
+    "components_of",
     "decode",
     "difference",
     "encode",

@@ -160,6 +160,7 @@ class Dispatch:
             TimerKind.EXCHANGE: repair.on_exchange_timer,
             TimerKind.TRANSFER_IN: transfer.on_transfer_in_timer,
             TimerKind.TRANSFER_OUT: transfer.on_transfer_out_timer,
+            TimerKind.TRANSFER_PAGE: transfer.on_transfer_page_timer,
             TimerKind.MAINTENANCE: parts.upkeep.on_maintenance_timer,
         }
 

@@ -41,6 +41,7 @@ class TimerKind(StrEnum):
     EXCHANGE = "exchange"
     TRANSFER_IN = "transfer_in"
     TRANSFER_OUT = "transfer_out"
+    TRANSFER_PAGE = "transfer_page"
     MAINTENANCE = "maintenance"
 
 

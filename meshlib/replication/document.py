@@ -7,7 +7,16 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, runtime_checkable
 
 from meshlib.clock import Stamp
-from meshlib.crdt import Container, Lattice, Numbered, Paged, Stamped, difference, registry
+from meshlib.crdt import (
+    Container,
+    Lattice,
+    Numbered,
+    Paged,
+    Stamped,
+    components_of,
+    difference,
+    registry,
+)
 from meshlib.errors import (
     DecodeError,
     DocumentTypeError,
@@ -24,7 +33,21 @@ from meshlib.invariants import require
 from meshlib.limits import DOCUMENT_NAME_BYTES_MAX, DOCUMENTS_MAX
 from meshlib.replication.vector import marked_number
 
-__all__ = ["Covers", "DocumentTable", "HeldDocument", "Prunable", "Traits", "latest_stamp"]
+__all__ = [
+    "Covers",
+    "DocumentTable",
+    "HeldDocument",
+    "Prunable",
+    "Traits",
+    "latest_stamp",
+    "size_of",
+]
+
+TAKE_OVER_FACTOR: Final = 4
+"""How many times as much must come as is here, for what comes to take the place of what is here."""
+
+TAKE_OVER_MIN: Final = 1024
+"""And at least how many entries: fewer are joined as quickly, and told as what was new."""
 
 Covers = Callable[[ActorId, int], bool]
 """Tells whether the write of that actor and number was absorbed here."""
@@ -104,6 +127,21 @@ def latest_stamp(state: Any) -> Stamp | None:
     return None
 
 
+def size_of(state: Any) -> int:
+    """Return how many entries a state has, with those of its components; 0 without any. O(1)."""
+    components = components_of(state)
+    if components:
+        return sum(size_of(component) for component in components.values())
+    return len(state) if hasattr(state, "__len__") else 0
+
+
+def _is_numbered_inside(state: Any) -> bool:
+    components = components_of(state)
+    if components:
+        return any(_is_numbered_inside(component) for component in components.values())
+    return _traits_of(state).is_numbered
+
+
 class HeldDocument:
     """A named state of one replica.
 
@@ -165,6 +203,26 @@ class HeldDocument:
         if self.traits.is_numbered and not self.skipped:
             return self.state.absorb_transfer(part, covers=covers)
         return self.absorb(part)
+
+    def take_over(self, gathered: Any) -> bool:
+        """Become a state that was gathered, joined with what is here, where that is much less.
+
+        A large state that comes to a node which has next to nothing is in place at once then, and
+        need not be joined into the small one. For types without numbered entries alone, whose join
+        never drops anything. The state belongs to this document from then on.
+
+        Returns:
+            whether it did; otherwise nothing was changed. O(what was here).
+        """
+        state = self.state
+        if not self.traits.is_container or self.skipped or _is_numbered_inside(state):
+            return False
+        size = size_of(gathered)
+        if size < TAKE_OVER_MIN or size < TAKE_OVER_FACTOR * size_of(state):
+            return False
+        gathered.absorb(state)
+        self.state = gathered
+        return True
 
     def check_type(self, other: Any) -> None:
         """Refuse a state of another type.

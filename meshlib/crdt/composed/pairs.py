@@ -108,6 +108,7 @@ class Lexicographic(Pair[A, B]):
     __slots__ = ()
 
     _family: ClassVar[str] = "lexicographic"
+    _is_side_by_side: ClassVar[bool] = False
 
     def _absorb(self, delta: Any) -> Self:
         is_under, is_over = self.first <= delta.first, delta.first <= self.first

@@ -18,7 +18,7 @@ from meshlib.errors import InvalidTypeError
 from meshlib.hashing import HASH64_MASK, hash64
 from meshlib.identity import ActorId
 
-__all__ = ["Product", "own"]
+__all__ = ["Product", "components_of", "own"]
 
 BUCKET_COUNT: Final = 256
 """Buckets of a product: as many as any type of this package has."""
@@ -27,6 +27,16 @@ BUCKET_COUNT: Final = 256
 def own(state: Any) -> Any:
     """Return a state that may be changed in place without changing the given one."""
     return state.copy() if isinstance(state, Container) else state
+
+
+def components_of(state: Any) -> dict[str, Any]:
+    """Return by name the components of which a state is the join, each for itself. O(components).
+
+    Empty for what is no product, and for one whose components mean nothing alone.
+    """
+    if not getattr(state, "_is_side_by_side", False):
+        return {}
+    return dict(state._components())
 
 
 class Product:
@@ -39,6 +49,7 @@ class Product:
     __slots__ = ()
 
     _component_types: ClassVar[dict[str, type[Any]]] = {}
+    _is_side_by_side: ClassVar[bool] = True
 
     def _components(self) -> Iterator[tuple[str, Any]]:
         for name in self._component_types:

@@ -360,9 +360,26 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
         ]
         return self._parts_of(rows, size_max)
 
+    def bucket_parts(self, buckets: Collection[int], *, size_max: int) -> Iterator[Self]:
+        """Return states whose join is the `part` of some buckets, made as they are asked for.
+
+        O(n + size of these entries) for all of them, where a `part` for every few buckets takes
+        that much each time. This state must not change meanwhile.
+
+        Args:
+            buckets: which.
+            size_max: as in `content_parts`.
+        """
+        wanted = frozenset(buckets)
+        rows = (
+            (tenant, generation, self._store.entries(tenant, buckets=wanted))
+            for tenant, generation in self._generations.items()
+        )
+        return self._parts_of(rows, size_max)
+
     @classmethod
     def _parts_of(
-        cls, rows: list[tuple[str, Generation, list[tuple[KeyT, int]]]], size_max: int
+        cls, rows: Iterable[tuple[str, Generation, Iterable[tuple[KeyT, int]]]], size_max: int
     ) -> Iterator[Self]:
         part, size = cls(), 0
         for tenant, generation, entries in rows:

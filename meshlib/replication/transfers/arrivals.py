@@ -132,7 +132,10 @@ class Arrivals:
         self._parts.documents.for_remote(name, part)
         if name not in arrival.documents:
             tag = registry.type_tag(part)
-            arrival.documents[name] = _Gathered(HeldDocument(name, tag=tag, state=type(part)()))
+            state = type(part)()
+            if hasattr(state, "bucket_digests"):
+                state.bucket_digests()  # made as the pages come, and not all at once at the end
+            arrival.documents[name] = _Gathered(HeldDocument(name, tag=tag, state=state))
         gathered = arrival.documents[name]
         if gathered is not None:
             gathered.document.check_type(part)
@@ -268,6 +271,12 @@ class Arrivals:
         is_proof = gathered.is_whole and not arrival.is_repair and not document.skipped
         dead = self._dead(document, gathered, vector) if is_proof else []
         late = parts.late.find(document, theirs)
+        if document.take_over(theirs):
+            parts.documents.put(document)
+            parts.journal.note(Change(name, theirs, False, True))
+            if gathered.is_whole:
+                parts.documents.heal(name, vector)
+            return
         if arrival.is_repair:
             new = document.absorb(theirs)
         else:

@@ -14,9 +14,9 @@ from typing import Any, Final
 from attrs import evolve, frozen
 
 from meshlib.codec import pack
-from meshlib.crdt import registry
+from meshlib.crdt import components_of, registry
 from meshlib.hashing import hash64
-from meshlib.replication.document import DocumentTable, HeldDocument
+from meshlib.replication.document import DocumentTable, HeldDocument, size_of
 from meshlib.replication.page_content import PageContent
 from meshlib.replication.parts import Parts
 from meshlib.replication.transfers.digests import (
@@ -52,10 +52,42 @@ _Pieces = Iterator[tuple[tuple[int, ...], bytes]]
 """The encoded pieces of a document, each with the buckets that begin with it."""
 
 
-def _size(document: HeldDocument) -> tuple[int, str]:
-    """Order documents by how many entries they have."""
-    state = document.state
-    return (len(state) if hasattr(state, "__len__") else 0), document.name
+def _size(document: HeldDocument) -> tuple[bool, int, str]:
+    """Order documents: those that nodes decide by come first, then by how many entries they have.
+
+    Limits, policies, workers and configuration are maps of numbered entries; what is large beside
+    them is hints.
+    """
+    return not document.traits.is_prunable, size_of(document.state), document.name
+
+
+def _parts(state: Any, buckets: list[int], *, size_max: int) -> Iterator[Any] | None:
+    """Return the states of some buckets, made in one pass; None where the type has no such pass."""
+    if hasattr(state, "bucket_parts"):
+        parts: Iterator[Any] = state.bucket_parts(buckets, size_max=size_max)
+        return parts
+    components = components_of(state)
+    if any(hasattr(component, "bucket_parts") for component in components.values()):
+        return _parts_of_components(state, components, buckets, size_max)
+    return None
+
+
+def _parts_of_components(
+    state: Any, components: dict[str, Any], buckets: list[int], size_max: int
+) -> Iterator[Any]:
+    kind, small = type(state), {}
+    for name, component in components.items():
+        if not hasattr(component, "bucket_parts"):
+            if hasattr(component, "bucket_digests"):
+                count = len(component.bucket_digests())
+                small[name] = component.part([b for b in buckets if b < count])
+            elif 0 in buckets:
+                small[name] = component
+    yield kind(**small)
+    for name, component in components.items():
+        if name not in small and hasattr(component, "bucket_parts"):
+            for part in component.bucket_parts(buckets, size_max=size_max):
+                yield kind(**{name: part})
 
 
 class TransferPages:
@@ -169,7 +201,10 @@ class TransferPages:
         """Yield the pieces of a document, all its buckets for None, and those each begins."""
         if buckets is None:
             buckets = list(range(len(document_digests(document.state))))
-        if buckets and document.traits.is_paged:
+        parts = _parts(document.state, buckets, size_max=self._piece_bytes_max // 2)
+        if buckets and parts is not None:
+            yield from self._part_pieces(part for part in parts if not part.is_bottom())
+        elif buckets and document.traits.is_paged:
             yield from self._bucket_pieces(document, buckets)
         else:
             for _, data in encoded_pieces([document.state], bytes_max=self._piece_bytes_max):
