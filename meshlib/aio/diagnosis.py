@@ -8,6 +8,7 @@ from typing import Final
 from attrs import define, frozen
 
 from meshlib.aio.transport import LinkFailure, LinkFault
+from meshlib.gossip import SyncProgress
 from meshlib.node import MeshNode, NodeState
 
 __all__ = ["Attempt", "Attempts", "Diagnosis", "SeedReport", "SeedTroubles", "diagnose"]
@@ -157,6 +158,7 @@ class Diagnosis:
         has_joined: it has met a peer, or there is none to meet.
         members: the names of the members in reach, this node included, sorted.
         seeds: what came of each seed, in their order.
+        progress: how much of the cluster's state is in, while the node is `syncing`; else None.
         problems: what is wrong, as `Health.problems` has it.
         story: all of it for a human, one line each.
     """
@@ -166,6 +168,7 @@ class Diagnosis:
     has_joined: bool
     members: tuple[str, ...]
     seeds: tuple[SeedReport, ...]
+    progress: SyncProgress | None
     problems: tuple[str, ...]
     story: tuple[str, ...]
 
@@ -208,6 +211,9 @@ def diagnose(
         story.append(f"met {peers}: {node.state_problem().removeprefix('not ready: ')}")
     else:
         story.append("no peer was met")
+    progress = node.progress()
+    if progress is not None:
+        story.append(f"about {progress.done:,} of {progress.total:,} {progress.unit} are in")
     if discovery_problem:
         story.append(discovery_problem)
     story += [str(report) for report in reports if len(names) == 1 or report.member is None]
@@ -221,6 +227,7 @@ def diagnose(
         has_joined=node.has_joined,
         members=names,
         seeds=reports,
+        progress=progress,
         problems=problems,
         story=tuple(story),
     )

@@ -20,7 +20,7 @@ entries/          how replicated entries travel: pushed, repaired, or as whole s
 
 from meshlib.gossip.config import GossipConfig, GossipProfile
 from meshlib.gossip.engine import Engine
-from meshlib.gossip.entries.beginning import NodeState
+from meshlib.gossip.entries.beginning import NodeState, SyncProgress
 from meshlib.gossip.events import (
     Began,
     EntryRejected,
@@ -90,6 +90,7 @@ __all__ = [
     "Rejoined",
     "StateDiverged",
     "StateRestored",
+    "SyncProgress",
     "decode_frame",
     "register_dialect",
 ]

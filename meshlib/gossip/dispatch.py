@@ -161,6 +161,7 @@ class Dispatch:
             TimerKind.TRANSFER_IN: transfer.on_transfer_in_timer,
             TimerKind.TRANSFER_OUT: transfer.on_transfer_out_timer,
             TimerKind.TRANSFER_PAGE: transfer.on_transfer_page_timer,
+            TimerKind.TRANSFER_TAKE: repair.on_transfer_take_timer,
             TimerKind.MAINTENANCE: parts.upkeep.on_maintenance_timer,
         }
 

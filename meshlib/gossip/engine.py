@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from meshlib.errors import RejectReason, RemoteError, VersionMismatch
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch, without_repeats
-from meshlib.gossip.entries.beginning import NodeState
+from meshlib.gossip.entries.beginning import NodeState, SyncProgress
 from meshlib.gossip.events import Event, FormatChanged, PacketRejected
 from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.frames import decode_frame
@@ -118,6 +118,10 @@ class Engine:
     def state_problem(self) -> str:
         """Say in one line why the state is not `ready`; empty when it is. O(members)."""
         return self._parts.beginning.problem()
+
+    def progress(self) -> SyncProgress | None:
+        """Return how much is in of what this node waits for; None unless it is `syncing`."""
+        return self._parts.beginning.progress()
 
     @property
     def is_ready(self) -> bool:

@@ -137,7 +137,8 @@ class Parts:
         )  # fmt: skip
         self.transfer = StateTransfer(
             config, rng=rng, replica=replica, dissemination=self.dissemination, view=view,
-            speech=self.speech, timers=timers, outbox=outbox, events=events, counters=counters,
+            speech=self.speech, beginning=self.beginning, timers=timers, outbox=outbox,
+            events=events, counters=counters,
         )  # fmt: skip
         self.anti_entropy = AntiEntropy(
             config, rng=rng, replica=replica, tracker=tracker, dissemination=self.dissemination,

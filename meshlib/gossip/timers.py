@@ -42,6 +42,7 @@ class TimerKind(StrEnum):
     TRANSFER_IN = "transfer_in"
     TRANSFER_OUT = "transfer_out"
     TRANSFER_PAGE = "transfer_page"
+    TRANSFER_TAKE = "transfer_take"
     MAINTENANCE = "maintenance"
 
 

@@ -17,7 +17,16 @@ from meshlib.arguments import check_callable, check_kind, check_number, check_te
 from meshlib.clock import HybridClock, MonotonicTime
 from meshlib.crdt import Lattice
 from meshlib.errors import ConfigError, MemberInReachError, UnknownKeyError
-from meshlib.gossip import DIALECTS, Counters, Engine, Event, LinkEnd, NodeState, Packet
+from meshlib.gossip import (
+    DIALECTS,
+    Counters,
+    Engine,
+    Event,
+    LinkEnd,
+    NodeState,
+    Packet,
+    SyncProgress,
+)
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
 from meshlib.invariants import Diagnostics
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
@@ -214,6 +223,13 @@ class MeshNode(RoutingVerbs):
     def state_problem(self) -> str:
         """Say in one line why the state is not `ready`; empty when it is. O(members)."""
         return "stopped" if self._is_stopped else self._engine.state_problem()
+
+    def progress(self) -> SyncProgress | None:
+        """Return how much is in of what this node waits for; None unless it is `syncing`.
+
+        O(documents + actors).
+        """
+        return None if self._is_stopped else self._engine.progress()
 
     @property
     def format_spoken(self) -> int:

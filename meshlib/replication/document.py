@@ -152,9 +152,13 @@ class HeldDocument:
         skipped: for each writer the last entry that could not be read and was passed over.
             While there is one, what is absent here proves nothing: nothing is claimed to be
             removed to a peer, and nothing that comes is taken for dead.
+
+    Rule: what a transfer has brought so far may be shown to readers before it is joined. It is in
+    `view` then, beside `state` and not in it: nothing that peers or disks are given is made from
+    it, and no vector counts it. See `Replica.keep_early`, which ends that.
     """
 
-    __slots__ = ("name", "skipped", "state", "tag", "traits")
+    __slots__ = ("_shown", "name", "skipped", "state", "tag", "traits")
 
     def __init__(
         self, name: str, *, tag: str, state: Any, skipped: dict[ActorId, int] | None = None
@@ -164,6 +168,31 @@ class HeldDocument:
         self.state = state
         self.traits = _traits_of(state)
         self.skipped: dict[ActorId, int] = {} if skipped is None else skipped
+        self._shown: Any = None
+
+    @property
+    def view(self) -> Any:
+        """What readers and writers are given: the state, joined with what is shown early."""
+        return self.state if self._shown is None else self._shown
+
+    @property
+    def is_early(self) -> bool:
+        """Whether readers see more than the state."""
+        return self._shown is not None
+
+    def show(self, part: Any, *, covers: Covers) -> Any:
+        """Let readers see a part of a peer's state that is not joined yet; return what is new.
+
+        By rule R2, as when it will be joined. O(part), and O(state) the first time.
+        """
+        if self._shown is None:
+            self._shown = self.state.copy()
+        return self._shown.absorb_transfer(part, covers=covers)
+
+    def hide(self) -> bool:
+        """Let readers see the state alone again; tell whether they saw more. O(1)."""
+        was_early, self._shown = self.is_early, None
+        return was_early
 
     def empty(self) -> HeldDocument:
         """Return an empty document of this name and type. O(1)."""
@@ -187,6 +216,8 @@ class HeldDocument:
     def absorb(self, delta: Any) -> Any:
         """Join a delta; return the part that was new."""
         if self.traits.is_container:
+            if self._shown is not None:
+                self._shown.absorb(delta)
             return self.state.absorb(delta)
         if delta <= self.state:
             return type(self.state)()
@@ -201,6 +232,8 @@ class HeldDocument:
         without numbered entries never drop a removal, so for them a plain join is right.
         """
         if self.traits.is_numbered and not self.skipped:
+            if self._shown is not None:
+                self._shown.absorb_transfer(part, covers=covers)
             return self.state.absorb_transfer(part, covers=covers)
         return self.absorb(part)
 
@@ -356,3 +389,5 @@ class DocumentTable:
             skipped = self._skipped.get(name)
             is_known = skipped is None or document.skipped is skipped
             require(self, is_known, "a document does not know what it lacks")
+            is_seen = not document.is_early or document.state <= document.view
+            require(self, is_seen, "readers do not see all that is there")

@@ -7,19 +7,23 @@ through `Intake` and `Arrivals`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
 
 from attrs import frozen
 
 from meshlib.errors import DecodeError, RejectReason, StateError
 from meshlib.identity import ActorId
-from meshlib.limits import TRANSFER_PAGE_BYTES_MAX
+from meshlib.limits import ENTRY_BYTES_MAX, TRANSFER_PAGE_BYTES_MAX
 from meshlib.replication.local import LocalReplica
 from meshlib.replication.page_content import PAGE_VERSION
-from meshlib.replication.records import Gap, Lacking, LogEntry, Received
+from meshlib.replication.records import Change, Gap, Lacking, LogEntry, Received
 from meshlib.replication.transfers import digests
 from meshlib.replication.transfers.arrivals import Arrivals
 from meshlib.replication.transfers.pages import TransferPage, TransferPages
+from meshlib.replication.transfers.paging import encoded_pieces
 from meshlib.replication.vector import Vector
+from meshlib.replication.writes import WriteContext
 
 __all__ = ["ExchangingReplica", "ReplicaState"]
 
@@ -37,6 +41,10 @@ class ReplicaState:
     actor: ActorId
     vector: Mapping[ActorId, int]
     pages: tuple[TransferPage, ...]
+
+
+def _given(delta: Any, _state: Any, _context: WriteContext) -> Any:
+    return delta
 
 
 class ExchangingReplica(LocalReplica):
@@ -75,8 +83,11 @@ class ExchangingReplica(LocalReplica):
     def release(self) -> Received:
         """Absorb what waited for this node's clock and has become plausible. O(what waits)."""
         self._close_writes()
-        self._arrivals.release()
-        return self._intake.release()
+        is_complete = self._arrivals.release()
+        received = self._intake.release()
+        if is_complete and not self.is_rejoining:
+            self.keep_early()
+        return received
 
     # What peers lack
 
@@ -198,17 +209,65 @@ class ExchangingReplica(LocalReplica):
             version=page_version,
         )
 
-    def absorb_page(self, page: TransferPage) -> None:
+    def absorb_page(self, page: TransferPage, *, is_shown: bool = False) -> None:
         """Take a page of a peer's state. Idempotent. O(size).
 
         Pages are gathered aside and joined by `complete_transfer`, so that a transfer that
         breaks off leaves nothing behind. A document that could not be read in `rejections_max`
         pages is passed over with a `PageSkipped` event.
 
+        Args:
+            page: made by the peer's `transfer_pages`.
+            is_shown: whether readers are to see at once what it holds, where it is of a map of
+                numbered entries: for a node that knows less than its peer, and has to decide. It
+                is not joined sooner: what is shown is in no vector, digest, page or file here,
+                until a transfer is complete or `keep_early` is called.
+
         Raises:
             RemoteError: the page cannot be read; the transfer has to begin anew.
         """
-        self._arrivals.gather(page)
+        self._arrivals.gather(page, is_shown=is_shown)
+
+    def keep_early(self) -> int:
+        """Write what was shown early and came in no other way; from now on the state is shown.
+
+        What readers have seen does not go back so, and what a sender that is gone had is not lost.
+        The entries stay what they are, with their writer's stamps and numbers: only what carries
+        them here is a write of this node. What the vector covers is here already, or dead.
+        O(documents), and O(entries) of those that were shown.
+
+        Returns:
+            how many entries were written.
+        """
+        count = 0
+        for document in list(self._parts.documents):
+            if not document.is_early:
+                continue
+            shown, held = document.view, document.state
+            wanted: set[Any] = set()
+            for key, entry in shown.entries():
+                mine = held.entry(key)
+                if mine is None:
+                    is_wanted = not self._parts.vector.covers(entry.stamp.actor, entry.sequence)
+                else:
+                    is_wanted = mine != entry  # a later one, or one that counts more changes
+                if is_wanted:
+                    wanted.add(key)
+            document.hide()
+            self._parts.journal.note(Change(document.name, held, False, True))
+            if wanted:
+                shown.drop([key for key, _ in shown.entries() if key not in wanted])
+                for piece, _ in encoded_pieces([shown], bytes_max=ENTRY_BYTES_MAX // 2):
+                    self._write(document.name, partial(_given, piece))
+                count += len(wanted)
+        return count
+
+    def arrived(self) -> tuple[int, int]:
+        """Return how many entries of a transfer came, and how many it has in all, about. O(1).
+
+        Of the one whose pages came last; (0, 0) while none is under way.
+        """
+        return self._arrivals.progress()
 
     def complete_transfer(self, vector: Vector) -> Received:
         """Join a peer's state and its vector, once every page was taken. O(size).
@@ -226,7 +285,10 @@ class ExchangingReplica(LocalReplica):
         self._close_writes()
         if not self._arrivals.complete(vector):
             return Received()
-        return self._intake.release()
+        received = self._intake.release()
+        if not self.is_rejoining:
+            self.keep_early()
+        return received
 
     def export_pages(
         self, *, page_bytes_max: int = TRANSFER_PAGE_BYTES_MAX, page_version: int = PAGE_VERSION

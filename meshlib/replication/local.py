@@ -45,6 +45,8 @@ class LocalReplica:
         self.guard: Callable[[], None] | None = None
         """Called before whatever an application does here, and may refuse it by raising: who
         drives the node knows which thread may enter, and when it is over."""
+        self.check_write: Callable[[], None] | None = None
+        """Called before an application writes, and may refuse it by raising."""
         self.on_write: Callable[[], None] | None = None
         """Called after each write that changed something, so that it is sent; must not write."""
         journal = Journal(changes_max=self.config.changes_max, events_max=self.config.events_max)
@@ -95,7 +97,7 @@ class LocalReplica:
         """
         if self.guard is not None:
             self.guard()
-        state: Lattice = self._served.documents.open(document, type_tag).state
+        state: Lattice = self._served.documents.open(document, type_tag).view
         return state
 
     def get(self, document: str) -> Lattice:
@@ -106,7 +108,7 @@ class LocalReplica:
         """
         if self.guard is not None:
             self.guard()
-        state: Lattice = self._served.documents.get(document).state
+        state: Lattice = self._served.documents.get(document).view
         return state
 
     def documents(self) -> list[str]:
@@ -154,6 +156,11 @@ class LocalReplica:
         """
         if self.guard is not None:
             self.guard()
+        if self.check_write is not None:
+            self.check_write()
+        return self._write(document, mutate)
+
+    def _write(self, document: str, mutate: Mutator) -> WriteReceipt:
         receipt = self._writes.write(self._served.documents.get(document), mutate)
         if receipt.is_new and self.on_write is not None:
             self.on_write()

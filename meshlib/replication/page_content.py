@@ -54,6 +54,7 @@ class PageContent:
         is_repair: whether equal vectors were found to hold different content: then vectors prove
             nothing, and everything is joined.
         is_whole: whether the sender lacks no entry of the document that its vector covers.
+        entry_count: how many entries the transfer has, about: to tell how far it has come.
     """
 
     transfer: int
@@ -66,6 +67,7 @@ class PageContent:
     is_last: bool = False
     is_repair: bool = False
     is_whole: bool = True
+    entry_count: int = 0
 
     def encode(self, version: int = PAGE_VERSION) -> bytes:
         """Write the page in a version. O(size)."""
@@ -109,14 +111,14 @@ class PageLayout:
 def _write(page: PageContent) -> tuple[Any, ...]:
     flags = IS_LAST * page.is_last | IS_REPAIR * page.is_repair | IS_WHOLE * page.is_whole
     times = (*page.time, *page.horizon)
-    numbers = (page.transfer, page.index, page.vector_hash, *times, flags)
+    numbers = (page.transfer, page.index, page.vector_hash, *times, flags, page.entry_count)
     return numbers, page.begun, page.part
 
 
 def _read(fields: Sequence[Any]) -> PageContent:
     numbers, begun, part = read_rows(fields, "a page of a transfer", count=3)
-    numbers = read_rows(numbers, "the numbers of a page", count=8)
-    transfer, index, vector_hash, *times, flags = (
+    numbers = read_rows(numbers, "the numbers of a page", count=9)
+    transfer, index, vector_hash, *times, flags, entry_count = (
         read_integer(number, "a number of a page", maximum=HASH_MAX) for number in numbers
     )
     time, horizon = _read_time(*times[:2]), _read_time(*times[2:])
@@ -135,6 +137,7 @@ def _read(fields: Sequence[Any]) -> PageContent:
         is_last=bool(flags & IS_LAST),
         is_repair=bool(flags & IS_REPAIR),
         is_whole=bool(flags & IS_WHOLE),
+        entry_count=entry_count,
     )
 
 

@@ -108,7 +108,7 @@ class Replica(ExchangingReplica):
             document: Any = self.get(name)
             entry = document.entry(key)
             if entry is not None and entry.payload is not None and late.is_late(entry.stamp):
-                self.write(name, setter(key, decode_value(entry.payload)))
+                self._write(name, setter(key, decode_value(entry.payload)))
                 count += 1
         return count
 
@@ -225,7 +225,7 @@ class Replica(ExchangingReplica):
         self._writes = OpenWrites(parts)
         for document in parts.documents:
             parts.journal.note(Change(document.name, document.state, False, True))
-        kept, lost = write_again(former, parts, self.write, was_present=self._was_present)
+        kept, lost = write_again(former, parts, self._write, was_present=self._was_present)
         parts.late.join(former.late.horizon)
         return RejoinReport(old, new, kept, tuple(lost))
 

@@ -154,7 +154,7 @@ class OpenWrites:
         self, document: HeldDocument, mutate: Mutator, sequence: int
     ) -> tuple[Any, bytes, bool]:
         """Return a delta, its bytes (none when it changes nothing), and if marks were minted."""
-        parts, state = self._parts, document.state
+        parts, state = self._parts, document.view
         context = WriteContext(parts.actor, sequence=sequence, clock=parts.clock, state=state)
         delta = mutate(state, context)
         if type(delta) is not type(state):

@@ -53,17 +53,23 @@ async def _status(request: Request) -> Response:
 async def _health(request: Request) -> Response:
     node = node_of(request)
     health = node.health()
-    return JSONResponse(
-        {
-            "status": health.status,
-            "node_name": node.name,
-            "cluster_size": health.cluster_size,
-            "stores_healthy": health.stores_healthy,
-            "state": node.state,
-            "formats": {"spoken": node.format_spoken, "newest": node.config.formats[1]},
-            "problems": _lines(health),
+    answer: dict[str, object] = {
+        "status": health.status,
+        "node_name": node.name,
+        "cluster_size": health.cluster_size,
+        "stores_healthy": health.stores_healthy,
+        "state": node.state,
+        "formats": {"spoken": node.format_spoken, "newest": node.config.formats[1]},
+        "problems": _lines(health),
+    }
+    progress = node.progress()
+    if progress is not None:
+        answer["progress"] = {
+            "done": progress.done,
+            "total": progress.total,
+            "unit": progress.unit,
         }
-    )
+    return JSONResponse(answer)
 
 
 def _lines(health: Health) -> list[str]:

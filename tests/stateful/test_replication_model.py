@@ -13,6 +13,7 @@ import pytest
 from attrs import evolve
 from support.schedules import Cluster
 
+from meshlib.clock import HybridClock
 from meshlib.crdt import LWWMap
 from meshlib.errors import MeshError
 from meshlib.replication import LogEntry, Received, Replica, StabilityTracker, replica
@@ -155,6 +156,19 @@ def time_does_not_travel(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster
     patch.setattr(Arrivals, "_observe", lambda self, arrival: True)
 
 
+def what_is_shown_is_not_observed(patch: pytest.MonkeyPatch, _cluster_class: type[Cluster]) -> None:
+    """A write over what is shown may be stamped before it."""
+    observe = HybridClock.observe
+
+    def show(self: Any, name: str, part: Any, arrival: Any) -> None:
+        patch.setattr(HybridClock, "observe", lambda *_: None)
+        shown(self, name, part, arrival)
+        patch.setattr(HybridClock, "observe", observe)
+
+    shown = Arrivals._show
+    patch.setattr(Arrivals, "_show", show)
+
+
 MUTANTS = (
     collect_at_once,
     return_without_rejoining,
@@ -170,6 +184,7 @@ MUTANTS = (
             covers_is_not_checked,
             pages_may_be_missing,
             partial_vectors_count_as_whole,
+            what_is_shown_is_not_observed,
             writes_stay_open_while_receiving,
         )
     ),

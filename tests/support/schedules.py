@@ -236,7 +236,8 @@ class Cluster:
         transfer = self.rng.choice(self.transfers)
         page = next(transfer.pages, None)
         if page is not None:
-            transfer.destination.replica.absorb_page(page)
+            # Readers and writers of two nodes in three see what has not been joined yet.
+            transfer.destination.replica.absorb_page(page, is_shown=self.seed % 3 > 0)
             if self.rng.random() < 0.1:
                 self.transfers.remove(transfer)
                 if self.rng.random() < 0.5:  # an end that overtakes its pages is no end
@@ -321,6 +322,8 @@ class Cluster:
             self.handle(Message(other, one, vector=vector, actor=other.actor))
 
     def settle(self, nodes: list[Node]) -> None:
+        for node in nodes:
+            node.replica.keep_early()
         for _ in range(6):
             for node in nodes:
                 node.replica.flush()

@@ -193,6 +193,7 @@ PAGES = {
         is_last=True,
         is_repair=True,
         is_whole=False,
+        entry_count=20_004,
     ),
 }
 

@@ -384,8 +384,16 @@ class AntiEntropy:
             RemoteError: the page is malformed, and the transfer is over.
         """
         if self._transfer.take_page(message, header, now):
-            self._beginning.check_goal(now)
-            self.begin(header.name, now)
+            self._look_further(header.name, now)
+
+    def on_transfer_take_timer(self, timer: Timer, now: float) -> None:
+        """Take a page that waited for its turn."""
+        if self._transfer.take_waiting(timer, now):
+            self._look_further(timer.key, now)
+
+    def _look_further(self, name: str, now: float) -> None:
+        self._beginning.check_goal(now)
+        self.begin(name, now)
 
     def restart(self) -> None:
         """Break off what goes on: this node comes back as a new writer."""

@@ -29,7 +29,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from attrs import define
+from attrs import define, frozen
 
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import Began, Rejoined
@@ -40,9 +40,9 @@ from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.membership import MemberRecord
-from meshlib.replication import Replica
+from meshlib.replication import Replica, marked_number
 
-__all__ = ["Beginning", "NodeState"]
+__all__ = ["Beginning", "NodeState", "SyncProgress"]
 
 GOAL_S = 10.0
 """A peer's vector that was not reached in this time is replaced by a newer one as the goal: the
@@ -66,6 +66,21 @@ class NodeState(StrEnum):
     ISOLATED = "isolated"
     DRAINING = "draining"
     STOPPED = "stopped"
+
+
+@frozen(slots=True, kw_only=True)
+class SyncProgress:
+    """How much of what a node waits for is in.
+
+    Args:
+        done: what came.
+        total: how much there is, about: it may grow, and other nodes go on writing.
+        unit: what is counted: `entries` of a state, or `writes` of the log.
+    """
+
+    done: int
+    total: int
+    unit: str
 
 
 @define(slots=True, kw_only=True)
@@ -194,6 +209,23 @@ class Beginning:
             return "not ready: no peer was met yet"
         return "not ready: none of the peers in reach is ready yet"
 
+    def progress(self) -> SyncProgress | None:
+        """Return how much of what this node waits for is in; None unless it is `syncing`.
+
+        Of a state on its way, in entries; else of the goal's writes, once there is one. O(actors).
+        """
+        if self.state is not NodeState.SYNCING:
+            return None
+        done, total = self._replica.arrived()
+        if total:
+            return SyncProgress(done=done, total=total, unit="entries")
+        if self._goal is None:
+            return None
+        vector = self._replica.version_vector
+        wanted = {actor: marked_number(number) for actor, number in self._goal.items()}
+        done = sum(min(vector.get(actor, 0), number) for actor, number in wanted.items())
+        return SyncProgress(done=done, total=sum(wanted.values()), unit="writes")
+
     def ready_peers(self) -> list[str]:
         """Return the members in reach that said last that they are ready, sorted. O(members)."""
         return [m.name for m in self._view.peers() if self._is_known(m.name, m.actor, True)]
@@ -320,6 +352,14 @@ class Beginning:
             return False
         return not header.is_alone or all(self._heard[n].is_alone for n in self.ready_peers())
 
+    def is_worth_showing(self, header: FrameHeader) -> bool:
+        """Tell whether readers may see at once what a ready peer sends of its state.
+
+        A node that is not ready decides by it: it knows less itself. One that comes back, or went
+        on alone, is ready to those who use it, and goes on with what it had.
+        """
+        return not self.is_ready and self._is_worth_having(header)
+
     def check_goal(self, now: float) -> None:
         """Become ready once the goal has been reached. O(actors) while there is one."""
         if self._goal is not None and self._replica.reaches(self._goal):
@@ -385,6 +425,8 @@ class Beginning:
         """
         self._goal = None
         self.is_ready = True
+        if not self._replica.is_rejoining:
+            self._replica.keep_early()
         if is_whole and self._replica.is_rejoining:
             report = self._replica.finish_rejoin()
             self._events.emit(

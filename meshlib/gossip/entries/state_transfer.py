@@ -5,8 +5,8 @@ Rules this file owns:
   last page is in; a transfer that breaks off leaves nothing claimed that was not received.
 - At most one transfer comes in at a time, and at most one goes out to each peer.
 - Several pages are on their way at a time, as many as the way holds and no more than
-  `TRANSFER_WINDOW_BYTES_MAX`. They are taken in their order; what comes out of it is missed, and
-  sent again. In one step one large page is made, so that no step takes long.
+  `TRANSFER_WINDOW_BYTES_MAX`. They are taken in their order, and what comes before its turn waits,
+  as long as there is room. In one step one large page is made or taken, so that none takes long.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from attrs import define, field
 
 from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip.config import GossipConfig
+from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.events import EntryRejected, StateRestored
 from meshlib.gossip.messages.frames import FrameHeader
@@ -55,6 +56,9 @@ under what a probe may take."""
 STEP_BYTES = TRANSFER_PAGE_BYTES_MAX // 2
 """After how many bytes no further page is made in the same step."""
 
+EARLY_PAGES_MAX = 1024
+"""How many pages are kept that came before their turn."""
+
 PACE_S = 0.001
 """How long after a step the next one follows, in seconds."""
 
@@ -72,6 +76,22 @@ class _Incoming:
     next_index: int = 0
     tries: int = 0
     ask_again_at: float = 0.0
+    early: dict[int, tuple[TransferPageMessage, FrameHeader]] = field(factory=dict)
+    early_bytes: int = 0
+
+    def keep(self, message: TransferPageMessage, header: FrameHeader) -> None:
+        """Keep a page whose turn has not come, if there is room: it is sent again otherwise."""
+        size = len(message.state)
+        is_room = self.early_bytes + size <= TRANSFER_WINDOW_BYTES_MAX
+        if is_room and message.index not in self.early and len(self.early) < EARLY_PAGES_MAX:
+            self.early[message.index] = message, header
+            self.early_bytes += size
+
+    def drop(self, index: int) -> None:
+        """Drop a page whose turn has come, if it is kept: it may have come twice."""
+        kept = self.early.pop(index, None)
+        if kept is not None:
+            self.early_bytes -= len(kept[0].state)
 
 
 @define(slots=True)
@@ -203,6 +223,7 @@ class StateTransfer:
         dissemination: reports what the pages did.
         view: knows who is in reach.
         speech: knows which pages a peer reads.
+        beginning: knows whose word this node may decide by.
         timers: let it ask again, and give up.
         outbox: takes the pages.
         events: hears of what came in, and of what could not.
@@ -218,6 +239,7 @@ class StateTransfer:
         dissemination: Dissemination,
         view: MembershipView,
         speech: Speech,
+        beginning: Beginning,
         timers: TimerQueue,
         outbox: Outbox,
         events: EventQueue,
@@ -229,6 +251,7 @@ class StateTransfer:
         self._dissemination = dissemination
         self._view = view
         self._speech = speech
+        self._beginning = beginning
         self._timers = timers
         self._outbox = outbox
         self._events = events
@@ -281,6 +304,8 @@ class StateTransfer:
         else:
             # Under a number of its own: pages that answer an earlier offer lack what came since.
             incoming.session = session = self._rng.getrandbits(48)
+            incoming.early.clear()
+            incoming.early_bytes = 0
             self._replica.begin_transfer()
             offer = compact(self._replica.transfer_offer())
             request = TransferRequest(session, offer, incoming.is_repair)
@@ -387,12 +412,37 @@ class StateTransfer:
             incoming is None
             or incoming.session != message.session
             or incoming.peer != header.name
-            or incoming.next_index != message.index
+            or incoming.next_index > message.index
         ):
             return False
+        if incoming.next_index < message.index:
+            incoming.keep(message, header)
+            return False
+        return self._take(incoming, message, header, now)
+
+    def take_waiting(self, timer: Timer, now: float) -> bool:
+        """Take a page that came before its turn, now that it is; see `take_page`. One at a time."""
+        incoming = self._incoming
+        if incoming is None or incoming.session != timer.token or incoming.peer != timer.key:
+            return False
+        waiting = incoming.early.get(incoming.next_index)
+        if waiting is None:
+            return False
+        try:
+            return self._take(incoming, *waiting, now)
+        except RemoteError:
+            return False  # an event tells; the connection that it came by is not known any more
+
+    def _take(
+        self, incoming: _Incoming, message: TransferPageMessage, header: FrameHeader, now: float
+    ) -> bool:
+        incoming.drop(message.index)
         if message.document:
             try:
-                self._replica.absorb_page(TransferPage(message.document, message.state))
+                self._replica.absorb_page(
+                    TransferPage(message.document, message.state),
+                    is_shown=self._beginning.is_worth_showing(header),
+                )
             except RemoteError as error:
                 self._incoming = None
                 self._report_page(message, header, error)
@@ -403,6 +453,9 @@ class StateTransfer:
         incoming.tries = 0
         if message.vector is None:
             self._ask_for_page(incoming, now)
+            if incoming.next_index in incoming.early:
+                timer = Timer(TimerKind.TRANSFER_TAKE, incoming.peer, incoming.session)
+                self._timers.set(now + PACE_S, timer)
             return False
         self._incoming = None
         # What a transfer cannot bring, entries stamped ahead for one, the next would not either.
@@ -458,8 +511,19 @@ class StateTransfer:
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show which states are on their way, in and out."""
+        incoming = self._incoming
         return {
-            "incoming": self._incoming,
+            "incoming": None
+            if incoming is None
+            else (
+                incoming.session,
+                incoming.peer,
+                incoming.is_repair,
+                incoming.next_index,
+                incoming.tries,
+                incoming.ask_again_at,
+                tuple(incoming.early),
+            ),
             "outgoing": {
                 name: (outgoing.session, outgoing.made_count, outgoing.given_up_at)
                 for name, outgoing in self._outgoing.items()
@@ -474,6 +538,11 @@ class StateTransfer:
             require(self, incoming.peer in members, "a state comes from who is gone")
             is_within = 0 <= incoming.tries <= TRANSFER_TRIES_MAX and incoming.next_index >= 0
             require(self, is_within, "a page was asked for too often")
+            early_bytes = sum(len(message.state) for message, _ in incoming.early.values())
+            is_counted = early_bytes == incoming.early_bytes <= TRANSFER_WINDOW_BYTES_MAX
+            require(self, is_counted, "pages before their turn are miscounted, or too many")
+            is_early = all(index >= incoming.next_index for index in incoming.early)
+            require(self, is_early, "a page is kept whose turn is over")
             timer = Timer(TimerKind.TRANSFER_IN, incoming.peer, incoming.session)
             is_armed = timer in self._timers.of(TimerKind.TRANSFER_IN)
             require(self, is_armed, "a page is never asked for again")

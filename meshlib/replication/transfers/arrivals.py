@@ -1,7 +1,8 @@
 """State transfers that come in: pages are gathered aside, and joined with the vector at the end.
 
 Content and vector move together: a transfer that breaks off leaves nothing behind, so nothing is
-ever here that the vector does not count and nobody else might have.
+ever here that the vector does not count and nobody else might have. Readers of a node that is not
+ready may see maps of numbered entries sooner: beside the state and not in it, see `HeldDocument`.
 
 What one side's vector covers and that side does not have is removed; that holds both ways. An
 entry of the sender that this vector covers and that is not here is dead and not taken (by the
@@ -27,7 +28,7 @@ from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
 from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.limits import ACTORS_MAX
-from meshlib.replication.document import HeldDocument, latest_stamp
+from meshlib.replication.document import HeldDocument, latest_stamp, size_of
 from meshlib.replication.late_writes import Time
 from meshlib.replication.page_content import PageContent
 from meshlib.replication.parts import Parts
@@ -71,6 +72,7 @@ class _Arrival:
         is_last_in: whether the last one did.
         documents: what came of each; None for one that could not be read.
         offered: what this node had when it made the offer; None when there was none.
+        entry_count: how many entries it has, about.
         vector: the sender's vector, once it came, when the pages wait for this node's own.
     """
 
@@ -79,6 +81,7 @@ class _Arrival:
     horizon: Time
     is_repair: bool
     offered: Vector | None
+    entry_count: int = 0
     next_index: int = 0
     is_last_in: bool = False
     documents: dict[str, _Gathered | None] = field(factory=dict)
@@ -92,19 +95,20 @@ class Arrivals:
         parts: the replica's.
     """
 
-    __slots__ = ("_arrivals", "_offered", "_parts", "_refused")
+    __slots__ = ("_arrivals", "_latest", "_offered", "_parts", "_refused")
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._offered: Vector | None = None
         self._arrivals: dict[int, _Arrival] = {}
+        self._latest = 0
         self._refused: dict[str, int] = {}
 
     def expect(self) -> None:
         """Note what this node has, before it is offered: see `Replica.begin_transfer`."""
         self._offered = self._absorbed()
 
-    def gather(self, page: TransferPage) -> None:
+    def gather(self, page: TransferPage, *, is_shown: bool = False) -> None:
         """Take a page: see `Replica.absorb_page`."""
         content = PageContent.decode(page.state, newest=self._parts.page_newest)
         arrival = self._arrivals.get(content.transfer)
@@ -112,21 +116,30 @@ class Arrivals:
             time = Stamp(*content.time, BASE)
             offered, self._offered = self._offered, None
             arrival = _Arrival(
-                content.vector_hash, time, content.horizon, content.is_repair, offered
+                content.vector_hash,
+                time,
+                content.horizon,
+                content.is_repair,
+                offered,
+                content.entry_count,
             )
         try:
-            self._gather(page.document, content, arrival)
+            part = self._gather(page.document, content, arrival)
+            if is_shown and not arrival.is_repair:
+                self._show(page.document, part, arrival)
         except RemoteError as error:
             self._refuse(page.document, error)
             arrival.documents[page.document] = None
         if content.index == arrival.next_index:
             arrival.next_index += 1
             arrival.is_last_in = content.is_last
+            self._latest = content.transfer
         self._arrivals[content.transfer] = arrival
         if len(self._arrivals) > ARRIVALS_MAX:
             del self._arrivals[next(iter(self._arrivals))]
 
-    def _gather(self, name: str, content: PageContent, arrival: _Arrival) -> None:
+    def _gather(self, name: str, content: PageContent, arrival: _Arrival) -> Any:
+        """Join a page into what came of its document; return what it holds."""
         part = registry.decode(content.part)
         # The replica's own document is looked at for its type, and that there is room for it.
         self._parts.documents.for_remote(name, part)
@@ -142,6 +155,33 @@ class Arrivals:
             gathered.document.absorb(part)
             gathered.begun.update(content.begun)
             gathered.is_whole = gathered.is_whole and content.is_whole
+        return part
+
+    def _show(self, name: str, part: Any, arrival: _Arrival) -> None:
+        """Let readers see a page, unless it is from a future that this node does not believe."""
+        parts = self._parts
+        document = parts.documents.for_remote(name, part)
+        if not document.traits.is_prunable or document.skipped:
+            return
+        stamps = (arrival.time, latest_stamp(part) or arrival.time)
+        try:
+            # What is written here from now on is to come after what was shown.
+            parts.clock.observe(Stamp(*max(stamps)[:2], BASE))
+        except ClockSkewError:
+            return
+        new = document.show(part, covers=parts.vector.covers)
+        parts.documents.put(document)
+        if not new.is_bottom():
+            parts.journal.note(Change(name, new, False))
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many entries of the latest transfer came, and of how many. O(documents)."""
+        arrival = self._arrivals.get(self._latest)
+        if arrival is None:
+            return 0, 0
+        gathered = [each for each in arrival.documents.values() if each is not None]
+        count = sum(size_of(each.document.state) for each in gathered)
+        return count, max(count, arrival.entry_count)
 
     def _refuse(self, name: str, error: RemoteError) -> None:
         """Pass over a document that could not be read several times, else raise.

@@ -61,6 +61,11 @@ def _size(document: HeldDocument) -> tuple[bool, int, str]:
     return not document.traits.is_prunable, size_of(document.state), document.name
 
 
+def _share(state: Any, bucket_count: int) -> int:
+    """Return about how many entries so many of a state's buckets have. O(buckets)."""
+    return size_of(state) * bucket_count // max(1, len(document_digests(state)))
+
+
 def _parts(state: Any, buckets: list[int], *, size_max: int) -> Iterator[Any] | None:
     """Return the states of some buckets, made in one pass; None where the type has no such pass."""
     if hasattr(state, "bucket_parts"):
@@ -134,6 +139,8 @@ class TransferPages:
             self._stream = self._pages(self._everything(parts.documents))
         else:
             differing = self._differing(parts.documents, offer)
+            counts = [_share(document.state, len(buckets)) for document, buckets in differing]
+            self._head = evolve(self._head, entry_count=sum(counts))
             self._stream = self._pages([(d, self._pieces(d, buckets)) for d, buckets in differing])
 
     def _everything(self, documents: DocumentTable) -> list[tuple[HeldDocument, _Pieces]]:

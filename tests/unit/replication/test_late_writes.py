@@ -228,7 +228,7 @@ def test_a_page_from_a_sender_with_removals_in_its_future_is_refused(world: Worl
     world.put(here, "other", 1)
     page = next(iter(here.transfer_pages({})))
     version, numbers, *rest = unpack(page.state)
-    future = (*numbers[:5], numbers[3] + 1, 0, numbers[7])
+    future = (*numbers[:5], numbers[3] + 1, 0, *numbers[7:])
 
     with pytest.raises(DecodeError, match="in the sender's future"):
         world.replica("b").absorb_page(TransferPage("m", pack((version, future, *rest))))
