@@ -29,7 +29,7 @@ Answers
     WorkerState         what is known of a worker
     Health              how the cluster is; NodeState: what a node is doing
     MemberRecord        who is in it
-    Diagnosis           how far a node has come
+    Diagnosis           how far a node has come; SyncProgress: how much it has of the state
 
 Events
     EventStream         an async iterator of what happens to a node; Event: any of what follows
@@ -40,7 +40,7 @@ Errors
     MeshError           all of them
     LocalError          the caller's: ConfigError, InvalidValueError, InvalidTypeError, LimitError,
                         UnknownKeyError, DocumentTypeError, StateError, ThreadError,
-                        ForeignClockError, NameConflictError
+                        ForeignClockError, NameConflictError; others are in `meshlib.errors`
     NotReadyError       it took too long, or it is too early; with what was tried
     RemoteError         a peer's
 
@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         MemberLeft,
         MemberRecovered,
         MemberSuspected,
+        SyncProgress,
     )
     from meshlib.membership import MemberRecord
     from meshlib.node import Health, MeshConfig, MeshNode, NodeState
@@ -170,6 +171,7 @@ __all__ = [
     "SnapshotFile",
     "StartupConfig",
     "StateError",
+    "SyncProgress",
     "TcpTransport",
     "ThreadError",
     "Transport",
@@ -192,7 +194,7 @@ _ROOMS = {
     ),
     "meshlib.gossip": (
         "Event GossipConfig MemberDown MemberForgotten MemberJoined MemberLeft MemberRecovered "
-        "MemberSuspected"
+        "MemberSuspected SyncProgress"
     ),
     "meshlib.membership": "MemberRecord",
     "meshlib.node": "Health MeshConfig MeshNode NodeState",

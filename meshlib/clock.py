@@ -100,6 +100,13 @@ class HybridClock:
             self._last_logical = 0
         return Stamp(self._last_ms, self._last_logical, self.actor)
 
+    def leap_s(self) -> float:
+        """Return how far the next stamp is ahead of the wall clock, in seconds; 0 or more. O(1).
+
+        It is after the wall clock was set back, or stamps were seen that are ahead of it.
+        """
+        return max(0.0, self._last_ms / 1000 - self._wall_clock())
+
     def ahead_s(self, stamp: Stamp) -> float:
         """Return how far a stamp is ahead of the wall clock, in seconds; negative when behind."""
         return stamp.wall_ms / 1000 - self._wall_clock()

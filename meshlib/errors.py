@@ -9,6 +9,7 @@
     │   ├── ForeignClockError      (ValueError) a `now` that is no reading of the node's clock
     │   ├── LimitError             (ValueError) the caller would cross one of `meshlib.limits`
     │   ├── StateError             (RuntimeError) a call that does not fit the state of the object
+    │   │   ├── ClockAheadError    a write while this node's wall clock is far ahead
     │   │   └── ThreadError        a call from another thread than the node's
     │   ├── NameConflictError      (RuntimeError) the node's name is taken by a live node
     │   ├── DocumentTypeError      (TypeError) a document exists with another type
@@ -36,6 +37,7 @@ from typing import Final
 
 __all__ = [
     "BrokenInvariant",
+    "ClockAheadError",
     "ClockSkewError",
     "ClusterMismatch",
     "ConfigError",
@@ -176,6 +178,25 @@ class LimitError(LocalError, ValueError):
 
 class StateError(LocalError, RuntimeError):
     """A call that does not fit the state of the object. State unchanged."""
+
+
+class ClockAheadError(StateError):
+    """A write while this node's clock is too far ahead of those of a majority. State unchanged.
+
+    The others would not see it for so long, and then it would replace what is newer.
+
+    Args:
+        ahead_s: how far ahead of them the write would be stamped, at least.
+        skew_max_s: how far it may be: `clock_skew_max_s`.
+    """
+
+    def __init__(self, *, ahead_s: float, skew_max_s: float) -> None:
+        super().__init__(
+            f"this node's clock is {ahead_s:.1f} s ahead of those of most members, and a write may "
+            f"be {skew_max_s:g} s ahead: nothing can be written here until the clocks agree"
+        )
+        self.ahead_s = ahead_s
+        self.skew_max_s = skew_max_s
 
 
 class ThreadError(StateError):

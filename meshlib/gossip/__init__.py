@@ -43,6 +43,7 @@ from meshlib.gossip.events import (
     StateDiverged,
     StateRestored,
 )
+from meshlib.gossip.members.clock_offsets import ClockOffset
 from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.dialects import (
     DIALECTS,
@@ -60,6 +61,7 @@ __all__ = [
     "DIALECTS",
     "FORMAT_VERSION",
     "Began",
+    "ClockOffset",
     "Counters",
     "Dialect",
     "Engine",

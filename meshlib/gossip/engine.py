@@ -18,6 +18,7 @@ from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch, without_repeats
 from meshlib.gossip.entries.beginning import NodeState, SyncProgress
 from meshlib.gossip.events import Event, FormatChanged, PacketRejected
+from meshlib.gossip.members.clock_offsets import ClockOffset
 from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.frames import decode_frame
 from meshlib.gossip.messages.kinds import VolatileMessage
@@ -127,6 +128,10 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether this node holds what a ready peer held when they met, or has begun itself."""
         return self._parts.beginning.is_ready
+
+    def clock_offsets(self, now: float) -> list[ClockOffset]:
+        """Return how far the clocks of the members in reach are from this node's. O(members)."""
+        return self._parts.offsets.of_peers(now)
 
     @property
     def has_joined(self) -> bool:

@@ -18,6 +18,7 @@ from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.entries.state_transfer import StateTransfer
 from meshlib.gossip.members.admission import Admission
 from meshlib.gossip.members.claims import NameClaims
+from meshlib.gossip.members.clock_offsets import ClockOffsets
 from meshlib.gossip.members.dialler import Dialler
 from meshlib.gossip.members.failure_detector import FailureDetector
 from meshlib.gossip.members.links import LostAddresses
@@ -112,9 +113,10 @@ class Parts:
     def _make_finders(self, config: GossipConfig, rng: random.Random) -> None:
         """Make those who look for others, ask about them, and spread news of them."""
         view, timers, outbox = self.view, self.timers, self.outbox
+        self.offsets = ClockOffsets(view=view, clock=self.replica.clock)
         self.detector = FailureDetector(
             config, rng=rng, view=view, timers=timers, outbox=outbox, events=self.events,
-            counters=self.counters,
+            counters=self.counters, offsets=self.offsets,
         )  # fmt: skip
         self.news = NewsSpreader(config, rng=rng, view=view, timers=timers, outbox=outbox)
         self.dialler = Dialler(config, rng=rng, view=view, timers=timers, outbox=outbox)
@@ -150,7 +152,13 @@ class Parts:
         """Make those who decide what becomes of the table of members."""
         self.acquaintances = Acquaintances(
             beginning=self.beginning,
-            of_starts=(self.tracker, self.dissemination, self.transfer, self.anti_entropy),
+            of_starts=(
+                self.tracker,
+                self.dissemination,
+                self.transfer,
+                self.anti_entropy,
+                self.offsets,
+            ),
             of_members=(self.view.members, self.electorate, self.detector, self.news),
         )
         self.own = OwnRecord(
@@ -184,8 +192,8 @@ class Parts:
             "events": self.events, "outbox": self.outbox, "lost_addresses": self.lost,
             "tables": self.tables, "speech": self.speech, "failure_detector": self.detector,
             "local_health": self.detector.health, "round_trips": self.detector.round_trips,
-            "probe_order": self.detector.order,
-            "news": self.news, "dialler": self.dialler, "claims": self.claims,
+            "probe_order": self.detector.order, "clock_offsets": self.offsets, "news": self.news,
+            "dialler": self.dialler, "claims": self.claims,
             "dissemination": self.dissemination, "beginning": self.beginning,
             "state_transfer": self.transfer, "anti_entropy": self.anti_entropy,
             "acquaintances": self.acquaintances, "own_record": self.own, "roster": self.roster,

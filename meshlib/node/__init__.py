@@ -4,6 +4,7 @@ mesh_node.py  MeshNode: bytes, time and verbs in; packets and events out
 config.py     MeshConfig: who a node is, and its settings
 health.py     how the cluster looks from it
 routing.py    the verbs of routing that it has
+clocks.py     what it says and does about wall clocks that differ
 volatile.py   what limits, leases and loads say to those of other nodes
 """
 

@@ -19,6 +19,7 @@ from meshlib.crdt import Lattice
 from meshlib.errors import ConfigError, MemberInReachError, UnknownKeyError
 from meshlib.gossip import (
     DIALECTS,
+    ClockOffset,
     Counters,
     Engine,
     Event,
@@ -30,6 +31,7 @@ from meshlib.gossip import (
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
 from meshlib.invariants import Diagnostics
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
+from meshlib.node.clocks import ClockJudge
 from meshlib.node.config import MeshConfig, check_own_address
 from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
 from meshlib.node.routing import RoutingVerbs
@@ -120,7 +122,14 @@ class MeshNode(RoutingVerbs):
             rng=rng,
             now=now,
         )
+        self._clocks = ClockJudge(
+            clock,
+            offsets=self._engine.clock_offsets,
+            partition=self._partition,
+            now=lambda: self._time.latest_s,
+        )
         self.replica.on_write = self._wake
+        self.replica.check_write = self._clocks.check_write
         self.sync = MeshSyncManager(
             self.replica,
             members=self._engine.members,
@@ -222,7 +231,12 @@ class MeshNode(RoutingVerbs):
 
     def state_problem(self) -> str:
         """Say in one line why the state is not `ready`; empty when it is. O(members)."""
-        return "stopped" if self._is_stopped else self._engine.state_problem()
+        if self._is_stopped:
+            return "stopped"
+        problem = self._engine.state_problem()
+        if problem and not self.is_ready and (lag := self._clocks.lag_problem()):
+            return f"not ready: {lag}"
+        return problem
 
     def progress(self) -> SyncProgress | None:
         """Return how much is in of what this node waits for; None unless it is `syncing`.
@@ -298,6 +312,7 @@ class MeshNode(RoutingVerbs):
             noted_problems=(
                 *self._noted_problems.values(),
                 *self._engine.refused_releases(now),
+                *self._clocks.problems(),
                 *self.sync.defaults.differences(self._engine.reachable_names()),
             ),
             suspected=[one.name for one in members if one.status is MemberStatus.SUSPECTED],
@@ -457,9 +472,20 @@ class MeshNode(RoutingVerbs):
             self._collect_defaults()
         self._settle()
 
+    def _is_clock_ahead(self) -> bool:
+        """Tell whether what is written here would be believed too late. O(members)."""
+        return self._clocks.ahead_s() > self.config.clock_skew_max_s
+
+    def clock_offsets(self) -> list[ClockOffset]:
+        """Return how far the wall clocks of the members in reach are from this one's. O(members).
+
+        Those that have been measured, sorted by name.
+        """
+        return self._engine.clock_offsets(self._time.latest_s)
+
     def _remove_overdue(self) -> None:
         """Remove workers that are long gone, where it is this node's turn."""
-        is_our_turn = self.is_ready and self._partition().has_quorum
+        is_our_turn = self.is_ready and self._partition().has_quorum and not self._is_clock_ahead()
         if is_our_turn and self.name == min(self._engine.reachable_names()):
             with unguarded(self.replica):
                 for worker_id in self.leases.overdue():
@@ -520,7 +546,7 @@ class MeshNode(RoutingVerbs):
             self._follow(changes)
         if (self.members_revision, self._is_waiting) != self._limiter_revision:
             self._update_limiter()
-        if self.sync.defaults.is_stale and self.is_ready:
+        if self.sync.defaults.is_stale and self.is_ready and not self._is_clock_ahead():
             with unguarded(self.replica):
                 self.sync.defaults.keep()
             self._settle()

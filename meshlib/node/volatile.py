@@ -26,20 +26,24 @@ class unguarded:  # noqa: N801 - used as `with unguarded(replica):`
     """Let a node itself use its stores: applications may be refused already at its end.
 
     Args:
-        replica: whose guard is lifted meanwhile.
+        replica: whose guard is lifted meanwhile, and whose writes are not checked.
     """
 
-    __slots__ = ("_guard", "_replica")
+    __slots__ = ("_check_write", "_guard", "_replica")
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._guard: Callable[[], None] | None = None
+        self._check_write: Callable[[], None] | None = None
 
     def __enter__(self) -> None:
-        self._guard, self._replica.guard = self._replica.guard, None
+        replica = self._replica
+        self._guard, replica.guard = replica.guard, None
+        self._check_write, replica.check_write = replica.check_write, None
 
     def __exit__(self, *_details: object) -> None:
         self._replica.guard = self._guard
+        self._replica.check_write = self._check_write
 
 
 class VolatileTraffic:

@@ -18,6 +18,7 @@ import attrs
 from meshlib.arguments import with_article
 from meshlib.crdt import GCounter, PrefixCacheState, Record, lattice, type_tag
 from meshlib.errors import (
+    ClockAheadError,
     DocumentTypeError,
     InvalidTypeError,
     InvalidValueError,
@@ -289,8 +290,8 @@ class TreeSync:
 
         What is held already is no new operation; when it was used last is recorded again after
         `refresh_s`. Of a text longer than can be kept, the beginning is recorded. Nothing is when
-        there is no room for the tree or the worker, or the document is no tree: a decision does
-        not fail for that.
+        there is no room for the tree or the worker, the document is no tree, or this node's clock
+        is wrong: a decision does not fail for that.
 
         Args:
             model_id: the model.
@@ -304,7 +305,7 @@ class TreeSync:
         if not text:
             return
         if held < len(text):
-            with suppress(DocumentTypeError, LimitError):
+            with suppress(ClockAheadError, DocumentTypeError, LimitError):
                 if not held:
                     # Who holds something is in the tree, so there is room for both.
                     self._check_room(model_id, {tenant})
@@ -319,7 +320,8 @@ class TreeSync:
                 return TreeDocument()
             return TreeDocument(cache=state.cache.touch(text, tenant=tenant, access=now))
 
-        self._write(model_id, refresh)
+        with suppress(ClockAheadError):
+            self._write(model_id, refresh)
 
     def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
         document = self._find(model_id)

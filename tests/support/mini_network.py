@@ -51,6 +51,7 @@ class MiniNetwork:
         formats: tuple[int, int] = FORMATS,
         defaults: ConfiguredDefaults | None = None,
         rate_limit: RateLimitConfig | None = None,
+        wall_clock: Callable[[], float] | None = None,
     ) -> MeshNode:
         """Start a node and let it join."""
         where = address or name
@@ -66,7 +67,7 @@ class MiniNetwork:
                 rate_limit=rate_limit or RateLimitConfig(),
             ),
             rng=random.Random(f"{name} {where} {self.now}"),
-            wall_clock=lambda: self.now + wall_offset_s,
+            wall_clock=wall_clock or (lambda: self.now + wall_offset_s),
             now=self.now,
         )
         self.nodes[where] = node

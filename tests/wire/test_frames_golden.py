@@ -117,7 +117,7 @@ LEAVING = MemberRecord(
 
 MESSAGES: dict[str, Message] = {
     "PingRequest": PingRequest(sequence=1, target="b", sender=ALIVE),
-    "PingResponse": PingResponse(sequence=(1 << 63) - 1),
+    "PingResponse": PingResponse(sequence=(1 << 63) - 1, wall_ms=1_750_000_000_000),
     "IndirectPingRequest": IndirectPingRequest(sequence=2, target="c"),
     "IndirectPingFailed": IndirectPingFailed(sequence=2),
     "JoinRequest": JoinRequest(sender=ALIVE),

@@ -23,6 +23,7 @@ from attrs import evolve, frozen
 
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import LocalPause
+from meshlib.gossip.members.clock_offsets import ClockOffsets
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
     IndirectPingFailed,
@@ -84,6 +85,7 @@ class FailureDetector:
         outbox: takes what it asks and answers.
         events: hears of pauses.
         counters: counts probes and suspicions.
+        offsets: what members tell of their wall clocks in their answers.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class FailureDetector:
         outbox: Outbox,
         events: EventQueue,
         counters: Counters,
+        offsets: ClockOffsets,
     ) -> None:
         self._config = config
         self._rng = rng
@@ -105,6 +108,7 @@ class FailureDetector:
         self._events = events
         self._counters = counters
         self.order = ProbeOrder(rng)
+        self.offsets = offsets
         self._sequence = rng.getrandbits(48)
         self._probes: dict[int, Probe] = {}
         self._probed: dict[str, int] = {}
@@ -215,7 +219,8 @@ class FailureDetector:
     def on_ping(self, message: PingRequest, header: FrameHeader, _now: float) -> None:
         """Answer a probe that means this node and not another one at this address."""
         if message.target == self._view.name:
-            self._outbox.send(header.address, PingResponse(message.sequence))
+            answer = PingResponse(message.sequence, self.offsets.told_ms())
+            self._outbox.send(header.address, answer)
 
     def on_ping_response(self, message: PingResponse, header: FrameHeader, now: float) -> None:
         """Take an answer: to an own probe, directly or from a helper, or to a relayed one."""
@@ -230,6 +235,7 @@ class FailureDetector:
         if probe is None:
             return
         if sender == probe.target:
+            self.offsets.observe(sender, message.wall_ms, sent=probe.sent, now=now)
             if not probe.is_indirect:
                 self.round_trips.observe(now - probe.sent)
         elif sender in probe.helpers:

@@ -30,6 +30,7 @@ from meshlib.limits import (
 )
 from meshlib.membership import VERSION_MAX, MemberRecord, MemberStatus
 from meshlib.reading import (
+    STAMP_MS_MAX,
     are_plain,
     read_actor,
     read_address,
@@ -66,6 +67,7 @@ __all__ = [
     "TRUTH",
     "VECTOR",
     "VECTOR_OR_NONE",
+    "WALL_MS",
     "Layout",
     "check_identity",
     "kind",
@@ -336,7 +338,12 @@ def _vector_of_state(wire: Any) -> dict[ActorId, int]:
     return _vector(wire, minimum=1)
 
 
+def _wall_ms(wire: Any) -> int:
+    return read_integer(wire, "a wall clock", maximum=STAMP_MS_MAX)
+
+
 NUMBER: Final = kind(read_integer)
+WALL_MS: Final = kind(_wall_ms)
 INCARNATION: Final = kind(read_incarnation)
 HASH: Final = kind(read_hash)
 HASH_OR_NONE: Final = kind(_or_none(read_hash))

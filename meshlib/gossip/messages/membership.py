@@ -20,6 +20,7 @@ from meshlib.gossip.messages.fields import (
     NAME_OR_EMPTY,
     NAME_OR_NONE,
     NUMBER,
+    WALL_MS,
     list_of,
     record_from_wire,
     record_to_wire,
@@ -60,10 +61,17 @@ class PingRequest:
 
 @frozen(slots=True)
 class PingResponse:
-    """The sign of life, or one that a helper got in our stead."""
+    """The sign of life, or one that a helper got in our stead.
+
+    Args:
+        sequence: of the question.
+        wall_ms: what the wall clock of who answers shows, in milliseconds since 1970; 0 from a
+            helper, and from one whose clock cannot be read.
+    """
 
     code: ClassVar[int] = 2
     sequence: int = field(metadata=NUMBER)
+    wall_ms: int = field(default=0, metadata=WALL_MS)
 
 
 @frozen(slots=True)

@@ -63,6 +63,8 @@ class Decisions:
 
         Where they open the choice of a worker nothing is asked: a choice would be recorded.
         """
+        done, total = node.replica.arrived()
+        self._sometimes.count("seen_before_it_was_joined", int(0 < done < total))
         modes, decisions = node.config.startup, {}
         if modes.acquire is StartupMode.OPEN:
             self._look_at_open(node, local)

@@ -26,6 +26,8 @@ SOMETIMES: Mapping[str, str] = {
     "difference_repaired": "what a transfer that broke off had left was evened out",
     "log_shortened": "entries that a peer may have lacked were dropped from a log",
     "gap_buffer_full": "an entry ahead of a gap found no room",
+    "write_refused_for_a_clock": "a node far ahead of the majority took no write",
+    "seen_before_it_was_joined": "a node that was not ready showed what was still coming",
     "entries_held": "entries of a clock that is ahead had to wait",
     "exchange_during_partition": "two nodes on one side exchanged state while links were cut",
     "removed_then_written_again": "a removed key was written again",

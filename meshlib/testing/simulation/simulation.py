@@ -116,7 +116,10 @@ class Simulation:
         self._rates = random.Random(f"{seed}/rates")
         self._places = random.Random(f"{seed}/places")
         self.workload = Workload(
-            scenario.tuning, rng=random.Random(f"{seed}/workload"), ledger=self.ledger
+            scenario.tuning,
+            rng=random.Random(f"{seed}/workload"),
+            sometimes=self.sometimes,
+            ledger=self.ledger,
         )
         self._writers = random.Random(f"{seed}/writers")
         self.incidents = Incidents(self)

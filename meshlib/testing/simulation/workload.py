@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from meshlib.crdt import Dot, GCounter, ORSet
+from meshlib.errors import ClockAheadError
 from meshlib.ratelimit import GLOBAL_KEY, GLOBAL_LIMIT_CONFIG_KEY
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing import TREE_PREFIX, TreeInsert, TreeRemove
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.other_writes import MODELS, TAGS, VISITS
+from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.world.hosts import Host
 from meshlib.testing.world.scenario import Tuning
 
@@ -37,12 +39,16 @@ class Workload:
         tuning: how many keys, how large values.
         rng: all chance of the workload.
         ledger: is told of every write.
+        sometimes: counts what was refused.
     """
 
-    def __init__(self, tuning: Tuning, *, rng: random.Random, ledger: Ledger) -> None:
+    def __init__(
+        self, tuning: Tuning, *, rng: random.Random, ledger: Ledger, sometimes: Sometimes
+    ) -> None:
         self._tuning = tuning
         self._rng = rng
         self._ledger = ledger
+        self._sometimes = sometimes
         self._written = 0
         self._actions: tuple[tuple[float, Action], ...] = (
             (0.30, self._configure),
@@ -67,7 +73,11 @@ class Workload:
             self._written += 1
             dice = rng.random()
             act = next(action for share, action in self._actions if dice < share)
-            done += act(host, now)
+            try:
+                done += act(host, now)
+            except ClockAheadError:
+                # Users are told, and come back when the clock is right.
+                self._sometimes.count("write_refused_for_a_clock")
         return done
 
     def _key(self) -> str:

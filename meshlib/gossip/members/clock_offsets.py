@@ -1,0 +1,173 @@
+"""How far the wall clocks of members are from this node's, and how sure that is.
+
+Rules this file owns:
+- An offset is measured by the probes that are made anyway: the answer tells the wall time of who
+  answered, which was its time somewhere between question and answer. So the error is half the
+  round trip, whatever the way took in each direction.
+- Of the measurements of late the surest counts; one that contradicts it shows that a clock was
+  set, and counts from then on.
+- With each measurement it is kept where this node's wall clock stood beside its monotonic one. So a
+  large step of its own wall clock is seen with the next look, before anybody was asked again.
+- Wall clocks never decide who is alive: nothing here does anything but tell.
+
+Source: the clock filter of NTP (RFC 5905, "Network Time Protocol Version 4", 2010), in small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from attrs import frozen
+
+from meshlib.clock import HybridClock
+from meshlib.errors import LocalError
+from meshlib.gossip.view import MembershipView
+from meshlib.invariants import require
+from meshlib.reading import STAMP_MS_MAX
+
+__all__ = ["ClockOffset", "ClockOffsets"]
+
+DRIFT: Final = 0.001
+"""How much surer a new measurement is than an old one, in seconds for each second between them. Far
+over what quartz drifts (0.0001), so that a measurement is replaced within minutes."""
+
+STEP_MIN_S: Final = 2.0
+"""A smaller step of this node's own clock is seen when the next measurement is made: the monotonic
+time that it is compared with may be of the last timer, up to a second ago."""
+
+RESOLUTION_S: Final = 0.001
+"""What is told is told in milliseconds."""
+
+
+@frozen(slots=True)
+class ClockOffset:
+    """What is known of one member's wall clock.
+
+    Args:
+        name: the member.
+        offset_s: how far its clock is ahead of this node's, in seconds; negative when behind.
+        error_s: how far that may be off either way.
+    """
+
+    name: str
+    offset_s: float
+    error_s: float
+
+    @property
+    def surely_s(self) -> float:
+        """How far the two clocks are apart at least, in seconds; negative when it is behind."""
+        surely_s = max(0.0, abs(self.offset_s) - self.error_s)
+        return math.copysign(surely_s, self.offset_s)
+
+
+@frozen(slots=True)
+class _Measured:
+    """One measurement.
+
+    Args:
+        offset_s: how far the member's clock was ahead of this node's.
+        own_base_s: this node's wall time then, less its monotonic time.
+        error_s: how far that may be off.
+        at: when it was made, in monotonic seconds.
+    """
+
+    offset_s: float
+    own_base_s: float
+    error_s: float
+    at: float
+
+    def error_at(self, now: float) -> float:
+        """Return the error that it has by now: clocks drift."""
+        return self.error_s + DRIFT * max(0.0, now - self.at)
+
+
+class ClockOffsets:
+    """Measures the members' wall clocks.
+
+    Args:
+        view: knows the members.
+        clock: reads this node's wall clock; it may raise a `LocalError`.
+    """
+
+    __slots__ = ("_clock", "_measured", "_view")
+
+    def __init__(self, *, view: MembershipView, clock: HybridClock) -> None:
+        self._view = view
+        self._clock = clock
+        self._measured: dict[str, _Measured] = {}
+
+    def told_ms(self) -> int:
+        """Return what this node tells of its wall clock: milliseconds, or 0 for nothing. O(1)."""
+        try:
+            told_ms = int(self._clock.wall_s() * 1000)
+        except LocalError:
+            return 0  # the clock is broken, which every write says; there is nothing to tell
+        return told_ms if 0 < told_ms <= STAMP_MS_MAX else 0
+
+    def observe(self, name: str, told_ms: int, *, sent: float, now: float) -> None:
+        """Take a member's answer to a probe. O(1).
+
+        Args:
+            name: who answered.
+            told_ms: what its wall clock showed, in milliseconds; 0 when it told nothing.
+            sent: when it was asked, in monotonic seconds.
+            now: when the answer came.
+        """
+        if not told_ms or name not in self._view.members:
+            return
+        half_s = max(0.0, now - sent) / 2
+        try:
+            own_s = self._clock.wall_s()
+        except LocalError:
+            return  # nothing can be compared with a clock that is broken
+        offset_s = told_ms / 1000 - (own_s - half_s)
+        new = _Measured(offset_s, own_s - now, half_s + RESOLUTION_S, now)
+        known = self._measured.get(name)
+        if known is not None:
+            known_error_s = known.error_at(now)
+            is_set = abs(new.offset_s - known.offset_s) > known_error_s + new.error_s
+            if not is_set and new.error_s > known_error_s:
+                return
+        self._measured[name] = new
+
+    def of_peers(self, now: float) -> list[ClockOffset]:
+        """Return what is known of the members in reach, sorted by name. O(members).
+
+        Empty when this node's own clock cannot be read.
+
+        Args:
+            now: monotonic seconds, of a moment ago at most.
+        """
+        try:
+            own_base_s = self._clock.wall_s() - now
+        except LocalError:
+            return []
+        found: list[ClockOffset] = []
+        for peer in self._view.peers():
+            known = self._measured.get(peer.name)
+            if known is not None:
+                step_s, error_s = own_base_s - known.own_base_s, known.error_at(now)
+                if abs(step_s) > STEP_MIN_S:
+                    error_s += STEP_MIN_S / 2
+                else:
+                    step_s = 0.0
+                found.append(ClockOffset(peer.name, known.offset_s - step_s, error_s))
+        return found
+
+    def forget(self, name: str) -> None:
+        """Drop what is kept about a start of a member that is over. O(1)."""
+        self._measured.pop(name, None)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what was measured."""
+        return {"measured": MappingProxyType(self._measured)}
+
+    def _check(self) -> None:
+        """Assert that only members are kept, each with an error that is none below zero."""
+        members = self._view.members
+        require(self, all(name in members for name in self._measured), "who is gone is measured")
+        is_right = all(known.error_s >= RESOLUTION_S for known in self._measured.values())
+        require(self, is_right, "a measurement is surer than it can be")

@@ -1,0 +1,210 @@
+"""Wall clocks that differ: who says what, who refuses, and what comes of it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from support.mini_network import MiniNetwork
+
+from meshlib.errors import ClockAheadError
+from meshlib.gossip import ClockOffset, NodeState
+from meshlib.node import HealthStatus, MeshNode
+
+RIGHT_S = 1.7e9
+
+
+class Clocks:
+    """Nodes whose clocks a test sets while they run: seconds ahead of the right time, by name."""
+
+    def __init__(self) -> None:
+        self.network = MiniNetwork()
+        self.ahead_s: dict[str, float] = {}
+
+    def read(self, name: str) -> float:
+        return RIGHT_S + self.network.now + self.ahead_s.get(name, 0.0)
+
+    def start(self, *names: str) -> list[MeshNode]:
+        return [self.network.start(name, wall_clock=partial(self.read, name)) for name in names]
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    """Return clocks that are right, of a network without nodes."""
+    return Clocks()
+
+
+def lines(node: MeshNode) -> list[str]:
+    """Return what a node says of clocks."""
+    return [line for line in node.health().problems if "clock" in line]
+
+
+def test_offsets_are_measured_with_their_error(clocks: Clocks) -> None:
+    """Within the error, which is no more than half a round trip and a millisecond."""
+    clocks.ahead_s["n1"] = 12.5
+    first, second = clocks.start("n0", "n1")
+    clocks.network.run(3.0)
+    (seen,) = first.clock_offsets()
+    assert seen.name == "n1"
+    assert abs(seen.offset_s - 12.5) <= seen.error_s < 0.01
+    (back,) = second.clock_offsets()
+    assert abs(back.offset_s + 12.5) <= back.error_s
+
+
+def test_clocks_that_agree_are_no_problem(clocks: Clocks) -> None:
+    """A third of a second apart is nothing to tell."""
+    clocks.ahead_s["n1"] = 0.3
+    nodes = clocks.start("n0", "n1", "n2")
+    clocks.network.run(5.0)
+    assert [HealthStatus.HEALTHY] * 3 == [node.health().status for node in nodes]
+
+
+def test_clocks_over_a_second_apart_are_told_on_both_sides(clocks: Clocks) -> None:
+    """Each names the other, and how much; writes go on."""
+    clocks.ahead_s["n1"] = 5.0
+    first, second = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    assert lines(first) == ["the clock of n1 is 5.0 s ahead of this node's"]
+    assert lines(second) == ["the clock of n0 is 5.0 s behind this node's"]
+    assert first.health().status is HealthStatus.DEGRADED
+    second.sync.set_config("key", b"value")
+
+
+def test_a_problem_keeps_its_age_while_it_lasts(clocks: Clocks) -> None:
+    """A clock that drifts on a little is the same problem."""
+    first, _ = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n1"] = 30.0
+    clocks.network.run(3.0)
+    for _ in range(40):
+        clocks.ahead_s["n1"] += 0.01
+        clocks.network.run(1.0)
+    health = first.health()
+    assert health.problems == ("the clock of n1 is 30.0 s ahead of this node's",)
+    assert 37.0 < health.ages_s[0] < 44.0
+
+
+def test_a_clock_that_is_set_right_is_no_problem_any_more(clocks: Clocks) -> None:
+    """What contradicts the surest measurement replaces it."""
+    clocks.ahead_s["n1"] = 30.0
+    first, _ = clocks.start("n0", "n1")
+    clocks.network.run(60.0)
+    assert lines(first)
+    clocks.ahead_s["n1"] = 0.0
+    clocks.network.run(3.0)
+    assert lines(first) == []
+
+
+def test_a_node_far_ahead_of_the_majority_takes_no_writes(clocks: Clocks) -> None:
+    """And says by how much; the others go on, and say whose clock it is."""
+    nodes = clocks.start("n0", "n1", "n2")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = 90.0
+    with pytest.raises(ClockAheadError, match=r"(89|90)\.\d s ahead") as caught:
+        nodes[2].sync.set_config("key", b"value")
+    assert caught.value.skew_max_s == 60.0
+    clocks.network.run(3.0)
+    assert nodes[2].health().status is HealthStatus.DEGRADED
+    assert any("takes no writes" in line for line in lines(nodes[2]))
+    assert lines(nodes[0]) == ["the clock of n2 is 90.0 s ahead of this node's"]
+    nodes[0].sync.set_config("key", b"value")
+
+
+def test_a_node_that_takes_no_writes_routes_all_the_same(clocks: Clocks) -> None:
+    """The placement is not recorded."""
+    nodes = clocks.start("n0", "n1", "n2")
+    nodes[0].sync.sync_worker_state("w", model_id="m", url="http://w", health=True, load=0.0)
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = 90.0
+    assert nodes[2].route("m", "some text").worker_id == "w"
+    assert nodes[2].sync.get_tree_state("m") is None
+
+
+def test_two_nodes_say_so_and_neither_refuses(clocks: Clocks) -> None:
+    """Nobody knows which of the two is wrong."""
+    nodes = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n1"] = 90.0
+    clocks.network.run(3.0)
+    for node in nodes:
+        node.sync.set_config(f"of {node.name}", b"value")
+        assert len(lines(node)) == 1
+
+
+def test_a_minority_in_reach_refuses_nothing(clocks: Clocks) -> None:
+    """One of three that is out of reach counts: two are no majority for either."""
+    nodes = clocks.start("n0", "n1", "n2")
+    clocks.network.run(5.0)
+    clocks.network.kill("n0")
+    clocks.network.run(20.0)
+    clocks.ahead_s["n2"] = 90.0
+    clocks.network.run(3.0)
+    nodes[2].sync.set_config("key", b"value")
+
+
+def test_what_was_deleted_stays_deleted_after_a_clock_was_wrong(clocks: Clocks) -> None:
+    """+90 s for 20 s: the write is refused, and everywhere the key stays deleted."""
+    nodes = clocks.start("n0", "n1", "n2")
+    nodes[0].sync.set_config("key", b"first")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = 90.0
+    with pytest.raises(ClockAheadError):
+        nodes[2].sync.set_config("key", b"second")
+    clocks.network.run(1.0)
+    nodes[1].sync.delete_config("key")
+    clocks.network.run(19.0)
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(120.0)
+    assert [None] * 3 == [node.sync.get_config("key") for node in nodes]
+    nodes[2].sync.set_config("key", b"third")
+    clocks.network.run(1.0)
+    assert [b"third"] * 3 == [node.sync.get_config("key") for node in nodes]
+
+
+def test_stamps_that_ran_ahead_are_waited_for(clocks: Clocks) -> None:
+    """What was stamped ahead is gone on from, after the clock was set back too."""
+    nodes = clocks.start("n0", "n1", "n2")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = 90.0
+    nodes[2].replica.clock.tick()
+    clocks.ahead_s["n2"] = 0.0
+    with pytest.raises(ClockAheadError):
+        nodes[2].sync.set_config("key", b"value")
+    clocks.network.run(31.0)
+    nodes[2].sync.set_config("key", b"value")
+    clocks.network.run(2.0)
+    assert nodes[0].sync.get_config("key") == b"value"
+
+
+def test_a_node_that_is_behind_says_why_it_does_not_join(clocks: Clocks) -> None:
+    """Whatever it is sent is from its future; it is ready once its clock is right."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("key", b"value")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = -120.0
+    (late,) = clocks.start("n2")
+    clocks.network.run(8.0)
+    assert late.state is NodeState.SYNCING
+    assert "over 60 s behind that of n0, n1" in late.state_problem()
+    assert any("behind most others" in line for line in lines(late))
+    assert any("the clock of n2 is 120.0 s behind" in line for line in lines(nodes[0]))
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(8.0)
+    assert late.is_ready
+    assert late.sync.get_config("key") == b"value"
+
+
+def test_of_many_that_differ_a_few_are_named(clocks: Clocks) -> None:
+    """The lines are bounded, whatever the cluster's size."""
+    clocks.ahead_s["n0"] = 3.0
+    nodes = clocks.start(*[f"n{number}" for number in range(8)])
+    clocks.network.run(20.0)
+    assert len(lines(nodes[0])) == 6
+    assert lines(nodes[0])[-1] == "the clocks of other members differ too"
+    assert len(lines(nodes[1])) == 1
+
+
+def test_what_is_sure_of_an_offset_is_what_its_error_leaves() -> None:
+    """Nothing, when the error is larger."""
+    assert ClockOffset("a", -5.0, 2.0).surely_s == -3.0
+    assert abs(ClockOffset("a", 1.0, 2.0).surely_s) == 0.0
