@@ -18,7 +18,7 @@ from meshlib.gossip.members.dialler import Dialler
 from meshlib.gossip.members.news import NewsSpreader
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.tables import TableComparison
-from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
+from meshlib.gossip.timers import Timer, TimerKind
 from meshlib.gossip.upkeep import Upkeep
 from meshlib.gossip.view import MembershipView
 from meshlib.replication import StabilityTracker
@@ -83,14 +83,10 @@ def compare_with_the_gone(patch: Patch) -> None:
 def send_for_ever(patch: Patch) -> None:
     """A transfer is never given up whose receiver falls silent."""
 
-    def broken(self: Any, outgoing: Any, header: Any, now: float) -> None:
-        before = self._timers
-        self._timers = TimerQueue(now)
-        send_page(self, outgoing, header, now)
-        self._timers = before
+    def broken(self: Any, timer: Any, now: float) -> None:
+        pass
 
-    send_page = StateTransfer._send_page
-    patch(StateTransfer, "_send_page", broken)
+    patch(StateTransfer, "on_transfer_out_timer", broken)
 
 
 def miscount_what_waits(patch: Patch) -> None:
