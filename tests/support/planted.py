@@ -201,11 +201,11 @@ def hold_for_nothing(patch: Patch) -> None:
 def gather_into_what_is_held(patch: Patch) -> None:
     """The pages of a transfer are joined as they come, without the vector that counts them."""
 
-    def broken(self: Any, name: str, content: Any, arrival: Any) -> None:
+    def broken(self: Any, name: str, content: Any, arrival: Any) -> Any:
         held = self._parts.documents.find(name)
         if held is not None and name not in arrival.documents:
             arrival.documents[name] = _Gathered(held)
-        gather(self, name, content, arrival)
+        return gather(self, name, content, arrival)
 
     gather = Arrivals._gather
     patch(Arrivals, "_gather", broken)
