@@ -33,6 +33,7 @@ from meshlib_server.structure import StructureError, structure
 
 __all__ = [
     "AuthSettings",
+    "DiscoverySettings",
     "LimitEntry",
     "LogSettings",
     "MeshSettings",
@@ -100,6 +101,22 @@ class LogSettings:
     format: LogFormat = LogFormat.JSON
 
 
+@frozen(kw_only=True)
+class DiscoverySettings:
+    """Where peers are found, beside those in `init_peer`; asked again for ever.
+
+    Args:
+        dns_names: `host:port` each, of names that may have several addresses: such as that of a
+            headless service of Kubernetes.
+        file: a file with an address on each line; it may come into being later.
+        refresh_s: how often they are asked, in seconds, over 0.
+    """
+
+    dns_names: tuple[str, ...] = ()
+    file: str | None = None
+    refresh_s: float = 30.0
+
+
 def _profile(name: str) -> GossipProfile:
     return GossipProfile.named(name)
 
@@ -115,6 +132,7 @@ class MeshSettings:
         self_addr: where to listen, as `host:port`; 0.0.0.0 for every interface.
         advertise_addr: where peers reach this node, when that is not `self_addr`.
         init_peer: peers to join by, as `host:port`; one, or a list.
+        discovery: where other peers are found.
         cluster_name: keeps clusters apart.
         region: where the node is, for the sparse topology.
         zone: its availability zone within the region.
@@ -136,6 +154,7 @@ class MeshSettings:
     self_addr: str = "127.0.0.1:8000"
     advertise_addr: str | None = None
     init_peer: tuple[str, ...] = ()
+    discovery: DiscoverySettings = DiscoverySettings()
     cluster_name: str = "mesh"
     region: str = ""
     zone: str = ""
@@ -409,6 +428,14 @@ def _check(mesh: MeshSettings) -> None:
             _check_address(address, f"mesh.{name}")
     for index, peer in enumerate(mesh.init_peer):
         _check_address(peer, f"mesh.init_peer[{index}]", is_dialled=True)
+    for index, name in enumerate(mesh.discovery.dns_names):
+        _check_address(name, f"mesh.discovery.dns_names[{index}]", is_dialled=True)
+    if not 0 < mesh.discovery.refresh_s < math.inf:
+        raise ConfigError(
+            f"mesh.discovery.refresh_s: must be over 0, got {mesh.discovery.refresh_s}"
+        )
+    if mesh.discovery.file == "":
+        raise ConfigError("mesh.discovery.file: must not be empty")
     if not mesh.self_name:
         raise ConfigError("mesh.self_name: must not be empty")
     if not mesh.cluster_name:

@@ -13,21 +13,29 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import frozen
 from starlette.applications import Starlette
 
 from meshlib import MeshConfig, MeshRuntime, SnapshotFile
-from meshlib.aio import join_address, split_address
+from meshlib.aio import (
+    Discovery,
+    DnsSeeds,
+    FileSeeds,
+    FixedSeeds,
+    SeveralSources,
+    join_address,
+    split_address,
+)
 from meshlib.errors import ConfigError, NameConflictError
 from meshlib_server.access import Tls, watch_files
 from meshlib_server.addresses import advertised_address, listening_address
 from meshlib_server.app import build_app
 from meshlib_server.auth import Keyring, Secrets, load_secrets
 from meshlib_server.companions import companions
-from meshlib_server.config import Settings, StorageSettings, load_settings
+from meshlib_server.config import MeshSettings, Settings, StorageSettings, load_settings
 from meshlib_server.http import HttpServer, share_descriptors
 from meshlib_server.lag import new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
@@ -139,7 +147,8 @@ def _check_secrets(settings: Settings, secrets: Secrets, *, is_insecure: bool) -
             "or pass --insecure to run without on loopback"
         )
     if secrets.operators and not secrets.peers and settings.mesh.enabled:
-        if settings.mesh.init_peer:
+        found = settings.mesh.discovery
+        if settings.mesh.init_peer or found.dns_names or found.file is not None:
             raise StartError(
                 "no peer token: set mesh.auth.peer_token_file (--peer-token-file) or "
                 "MESH_PEER_TOKEN, the same on every node"
@@ -231,7 +240,11 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     )
     sources.snapshots = _snapshots(mesh.storage)
     runtime = MeshRuntime(
-        config, transport=transport, seeds=mesh.init_peer, snapshots=sources.snapshots
+        config,
+        transport=transport,
+        seeds=_seeds(mesh),
+        snapshots=sources.snapshots,
+        seeds_refresh_s=mesh.discovery.refresh_s,
     )
     await runtime.start()
     service = Service(
@@ -291,6 +304,16 @@ def _reloader(
         log.info("the certificates were read again")
 
     return reload
+
+
+def _seeds(mesh: MeshSettings) -> Sequence[str] | Discovery:
+    found = mesh.discovery
+    sources: list[Discovery] = []
+    if found.dns_names:
+        sources.append(DnsSeeds(found.dns_names))
+    if found.file is not None:
+        sources.append(FileSeeds(found.file))
+    return SeveralSources([FixedSeeds(mesh.init_peer), *sources]) if sources else mesh.init_peer
 
 
 def _snapshots(storage: StorageSettings) -> SnapshotFile | None:

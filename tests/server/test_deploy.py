@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 from meshlib import MemoryNetwork, MeshConfig, MeshRuntime, SnapshotFile
+from meshlib_server.config import load_settings
 from meshlib_server.http.gate import Gate, HttpSettings
 from meshlib_server.metrics import Sources, read_families
 from meshlib_server.metrics.names import PREFIX, Kind
+from meshlib_server.serving import LEAVE_TIMEOUT_S
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
@@ -94,7 +96,7 @@ def test_promtool_finds_nothing_wrong(kind: str, file: str, tmp_path: Path) -> N
     token = folder / "token"
     token.write_text("t\n")
     text = configuration.read_text()
-    configuration.write_text(text.replace("/etc/prometheus/meshlib-token", str(token)))
+    configuration.write_text(text.replace("/etc/prometheus-token", str(token)))
 
     checked = subprocess.run(
         ["promtool", "check", kind, str(folder / file)],
@@ -102,3 +104,156 @@ def test_promtool_finds_nothing_wrong(kind: str, file: str, tmp_path: Path) -> N
     )  # fmt: skip
 
     assert 0 == checked.returncode, checked.stdout + checked.stderr
+
+
+# What runs the program
+
+
+def manifests() -> list[Any]:
+    """Return the documents for Kubernetes."""
+    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / "meshlib.yaml").read_text()))
+
+
+def of_kind(kind: str) -> list[Any]:
+    """Return those of a kind."""
+    return [each for each in manifests() if each["kind"] == kind]
+
+
+def container() -> Any:
+    """Return the container of the set."""
+    [stateful_set] = of_kind("StatefulSet")
+    [found] = stateful_set["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def variables_of_kubernetes() -> dict[str, str]:
+    """Return the environment of a pod, with what Kubernetes puts in."""
+    given = {"metadata.name": "meshlib-0", "status.podIP": "10.1.2.3"}
+    found = {}
+    for each in container()["env"]:
+        source = each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        found[each["name"]] = given.get(source, "r1") if source else each["value"]
+    address = found.pop("POD_IP")
+    return {name: value.replace("$(POD_IP)", address) for name, value in found.items()}
+
+
+def variables_of_compose() -> dict[str, str]:
+    """Return the environment of the first node."""
+    tree = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+    return dict(tree["services"]["node1"]["environment"])
+
+
+def variables_of_systemd() -> dict[str, str]:
+    """Return the environment of the unit."""
+    text = (DEPLOY / "systemd" / "meshlib-server.service").read_text()
+    return dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.MULTILINE))
+
+
+def variables_of_docker() -> dict[str, str]:
+    """Return the environment of the image."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    return dict(re.findall(r"\b(MESH_\w+)=(\S+)", text))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [variables_of_kubernetes, variables_of_compose, variables_of_systemd, variables_of_docker],
+)
+def test_every_variable_is_a_setting(variables: Callable[[], dict[str, str]]) -> None:
+    """With a value that can be: the server would not start otherwise."""
+    given = variables()
+
+    assert given
+    load_settings(environment=given, flags={})
+
+
+def test_a_pod_is_probed_where_the_server_answers() -> None:
+    """For its life where nothing of its peers counts, for traffic where it does."""
+    paths = {
+        name: container()[name]["httpGet"]["path"]
+        for name in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+
+    assert {
+        "startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"
+    } == paths  # fmt: skip
+
+
+def test_pods_find_each_other_before_they_are_ready() -> None:
+    """A set that starts in order, or a name that lists ready pods alone, would wait for ever."""
+    [stateful_set] = of_kind("StatefulSet")
+    [nodes] = [each for each in of_kind("Service") if each["spec"].get("clusterIP") == "None"]
+
+    assert "Parallel" == stateful_set["spec"]["podManagementPolicy"]
+    assert nodes["spec"]["publishNotReadyAddresses"] is True
+    assert nodes["metadata"]["name"] == stateful_set["spec"]["serviceName"]
+    settings = load_settings(environment=variables_of_kubernetes(), flags={})
+    assert (f"{nodes['metadata']['name']}:8000",) == settings.mesh.discovery.dns_names
+
+
+def test_a_pod_has_time_to_end() -> None:
+    """More than the hook, the grace period, the handover and the rest take together."""
+    [stateful_set] = of_kind("StatefulSet")
+    mesh = load_settings(environment=variables_of_kubernetes(), flags={}).mesh
+    [_, hook] = container()["lifecycle"]["preStop"]["exec"]["command"]
+    takes_s = float(hook) + mesh.http.grace_s + mesh.gossip.leave_handover_s + LEAVE_TIMEOUT_S + 2
+
+    assert stateful_set["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= takes_s
+
+
+def test_what_runs_has_no_more_rights_than_it_needs() -> None:
+    """No root, a root file system that cannot be written, no capabilities."""
+    pod = of_kind("StatefulSet")[0]["spec"]["template"]["spec"]
+    node = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]["node1"]
+
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container()["securityContext"]["readOnlyRootFilesystem"] is True
+    assert ["ALL"] == container()["securityContext"]["capabilities"]["drop"] == node["cap_drop"]
+    assert node["read_only"] is True
+    assert re.search(r"^USER \d+:\d+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_the_labels_of_the_set_are_those_that_are_looked_for() -> None:
+    """By the services, the budget, the policy and the set itself."""
+    [stateful_set] = of_kind("StatefulSet")
+    labels = stateful_set["spec"]["template"]["metadata"]["labels"].items()
+
+    assert 2 == len(of_kind("Service"))
+    for service in of_kind("Service"):
+        assert service["spec"]["selector"].items() <= labels
+    for kind, field in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+        assert of_kind(kind)[0]["spec"][field]["matchLabels"].items() <= labels
+    assert stateful_set["spec"]["selector"]["matchLabels"].items() <= labels
+
+
+def test_the_image_is_made_of_files_that_there_are() -> None:
+    """And `.dockerignore` lets them through."""
+    root = DEPLOY.parent
+    copied = {
+        name
+        for line in re.findall(
+            r"^COPY (?!--from)(.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE
+        )
+        for name in line.split()
+    }
+    let_through = {
+        line[1:] for line in (root / ".dockerignore").read_text().split() if line[0] == "!"
+    }
+
+    assert copied == let_through
+    assert all((root / name).exists() for name in copied)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    """Its own check, with a program where the unit looks for it."""
+    unit = tmp_path / "meshlib-server.service"
+    text = (DEPLOY / "systemd" / "meshlib-server.service").read_text()
+    unit.write_text(text.replace("/opt/meshlib/bin/meshlib-server", "/bin/true"))
+
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert not [line for line in checked.stderr.splitlines() if "meshlib-server.service" in line]
