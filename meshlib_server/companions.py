@@ -22,6 +22,7 @@ from meshlib.gossip import (
     PacketRejected,
     StateDiverged,
 )
+from meshlib_server.dashboard import tell_unheard
 from meshlib_server.dashboard.stream import fields_of
 from meshlib_server.logs import get_logger
 from meshlib_server.metrics import Sources
@@ -53,6 +54,7 @@ async def companions(runtime: MeshRuntime, *, sources: Sources) -> AsyncIterator
         asyncio.create_task(_log_readiness(runtime)),
         asyncio.create_task(_log_events(runtime, sources)),
         asyncio.create_task(_log_problems(runtime)),
+        asyncio.create_task(tell_unheard(runtime)),
     ]
     try:
         yield

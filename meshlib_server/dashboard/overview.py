@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from meshlib import ConsistentHashRing, MeshNode, MeshRuntime
 from meshlib.errors import LocalError, RemoteError
+from meshlib_server.dashboard.views import read_views
 from meshlib_server.metrics import Sources
 from meshlib_server.metrics.readings import behind_by
 
@@ -60,6 +61,7 @@ def overview(mesh: MeshRuntime, sources: Sources) -> dict[str, Any]:
             ],
         },
         "members": _members(node),
+        "unheard": read_views(mesh),
         "behind": behind_by(node, shown["view"]["neighbours"]),
         "workers": _workers(node),
         "policies": _policies(node),

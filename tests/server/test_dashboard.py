@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from support.lookers import Lab, shown
 from support.servers import TOKEN, Launcher, Node
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -35,11 +36,12 @@ def open_page() -> Iterator[Open]:
             executable_path=CHROMIUM or None, args=["--no-sandbox"]
         )
 
-        def open_(node: Node, *, size: str = "desk", token: str = TOKEN) -> Page:
+        def open_(node: Node | str, *, size: str = "desk", token: str = TOKEN) -> Page:
             page = browser.new_page(viewport=SIZES[size])  # type: ignore[arg-type]
-            page.goto(f"http://{node.address}/mesh/ui")
-            page.fill("#token", token)
-            page.keyboard.press("Enter")
+            page.goto(f"http://{node if isinstance(node, str) else node.address}/mesh/ui")
+            if token:
+                page.fill("#token", token)
+                page.keyboard.press("Enter")
             return page
 
         yield open_
@@ -206,6 +208,27 @@ def test_a_name_that_is_markup_is_text(node: Node, name: str, open_page: Open) -
         assert 0 == page.locator("img").count()
     finally:
         node.request("DELETE", f"/mesh/workers/{name}")
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_link_that_is_broken_one_way_shows_in_the_matrix(open_page: Open) -> None:
+    """Though every member is Alive to all; and it goes when the link is whole again."""
+    lab = Lab()
+    with shown(lab) as address:
+        page = open_page(address, token="")
+        cell = page.locator('#matrix [data-pair="b>a"]')
+        expect(cell).to_have_text("✓")
+
+        lab.broken.add(("a:1", "b:1"))
+
+        expect(cell).to_have_text("✕ not heard")
+        expect(page.locator('#matrix [data-pair="c>a"]')).to_have_text("✓")
+        expect(row(page, "members", "a").locator("td").nth(1)).to_have_text("Alive")
+        if "MESHLIB_PICTURES" in os.environ:
+            page.screenshot(path=os.environ["MESHLIB_PICTURES"] + "/partition.png", full_page=True)
+        lab.broken.clear()
+        expect(cell).to_have_text("✓")
 
 
 def test_the_pictures_of_the_documents_are_there() -> None:
