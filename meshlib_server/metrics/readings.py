@@ -182,7 +182,8 @@ def _of_members(node: MeshNode) -> list[Family]:
         statuses[str(member.status)] += 1
     states = {str(state): float(state is node.state) for state in NodeState}
     shown = node.diagnostics()
-    detector, outbox, news = shown["failure_detector"], shown["outbox"], shown["news"]
+    detector, local = shown["failure_detector"], shown["local_health"]
+    outbox, news = shown["outbox"], shown["news"]
     return [
         _by_label("members", "Members, by how they look from here.", "state", statuses.items()),
         _by_label("state", "1 for what the node is doing.", "state", states.items()),
@@ -190,9 +191,7 @@ def _of_members(node: MeshNode) -> list[Family]:
         _gauge("problems", "What is wrong, as the health tells it.", len(node.health().problems)),
         _gauge("format_spoken", "The newest format that all speak.", node.format_spoken),
         _gauge("format_newest", "The newest format that this node speaks.", node.config.formats[1]),
-        _gauge(
-            "health_score", "0: well; more: this node is slow itself.", detector["health_score"]
-        ),
+        _gauge("health_score", "0: well; more: this node is slow itself.", local["score"]),
         _gauge(
             "probe_timeout_seconds", "How long a probe may take.", detector["probe_timeout_s"]
         ),
