@@ -439,7 +439,8 @@ class MeshSyncManager:
                 among those it knows. Nothing was placed.
             LocalError: as `CacheAwarePolicy.select`.
         """
-        check_kind("record", record, bool, wanted="True or False")
+        if record is not True:
+            check_kind("record", record, bool, wanted="True or False")
         self.check_route()
         policy = self.policy(model_id)
         decision = policy.select(
@@ -448,12 +449,11 @@ class MeshSyncManager:
             exclude=exclude,
             candidates=candidates,
             salt=salt,
-            now=self._time(now),
+            now=self.load.latest_s if now is None else self._time(now),
         )
         if record:
-            salt_characters = len(decision.key) - len(text)
             matched = decision.matched
-            policy.placed(decision, held=matched + salt_characters if matched else 0)
+            policy.placed(decision, held=matched + len(decision.key) - len(text) if matched else 0)
         return decision
 
     # Configuration and limits

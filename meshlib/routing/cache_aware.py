@@ -18,7 +18,8 @@ from attrs import field, frozen
 from meshlib.arguments import checked_types
 from meshlib.errors import StateError
 from meshlib.limits import TEXT_CHARACTERS_MAX, TREE_CHARACTERS_MAX
-from meshlib.routing.protocol import HASHED_CHARACTERS, Question, spread
+from meshlib.ring import rendezvous
+from meshlib.routing.protocol import CHARACTERS_PER_TOKEN, HASHED_CHARACTERS, Question
 from meshlib.routing.records import RouteReason
 from meshlib.routing.settings import (
     Range,
@@ -70,6 +71,7 @@ class CacheAwareConfig:
 
     policy_type: ClassVar[str] = CACHE_AWARE
     records: ClassVar[bool] = True
+    characters_per_token: ClassVar[float] = CHARACTERS_PER_TOKEN
     RANGES: ClassVar[Mapping[str, Range]] = {
         "cache_threshold": number_from(0, 1),
         "balance_abs_threshold": number_from(0),
@@ -151,14 +153,15 @@ def choose_worker(
     """
     if len(loads) == 0:
         raise StateError("there is no worker to choose from")
-    is_to_the_letter = config.compat == SPECIFICATION
     least = min(loads.values())
     most = max(loads.values())
     shared = max(held.values(), default=0)
     spread_key = text[: shared + HASHED_CHARACTERS]
-    enough = max(config.cache_threshold * len(text), config.min_match - 1)
+    enough = config.cache_threshold * len(text)
+    if config.min_match > enough:
+        enough = config.min_match - 1
     if most - least > config.balance_abs_threshold and most > least * config.balance_rel_threshold:
-        near = least if is_to_the_letter else least + config.balance_abs_threshold
+        near = least if config.compat else least + config.balance_abs_threshold
         return _balance(spread_key, loads, held, near, enough), RouteReason.IMBALANCE
     longest = max((held[name] for name in loads if name in held), default=0)
     if longest > enough:
@@ -166,7 +169,7 @@ def choose_worker(
         least = min(holders.values())
         return _spread(spread_key, holders, least), RouteReason.PREFIX_MATCH
     reason = RouteReason.HOLDER_UNAVAILABLE if shared > enough else RouteReason.NO_MATCH
-    if is_to_the_letter:
+    if config.compat:
         return min(sorted(loads), key=entries), reason
     return _spread(spread_key, loads, least * LOAD_TOLERANCE), reason
 
@@ -188,4 +191,5 @@ def _balance(
 
 
 def _spread(key: str, loads: Mapping[str, float], load_max: float) -> str:
-    return spread(key, [name for name, load in loads.items() if load <= load_max])
+    candidates = [name for name, load in loads.items() if load <= load_max]
+    return candidates[0] if len(candidates) == 1 else rendezvous(key, candidates)[0]

@@ -272,9 +272,9 @@ class SharedLoad:
         return self._counts.get(worker_id, 0)
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Requests in flight by worker, over all routers; workers without any are left out."""
-        return dict(self._counts)
+    def counts(self) -> Mapping[str, int]:
+        """Requests in flight by worker, over all routers; a view, without those that have none."""
+        return self._counts
 
     def backlog(self, worker_id: str, *, now: float) -> float:
         """Return how many tokens all routers still have to be prefilled at a worker.

@@ -28,7 +28,7 @@ from meshlib.routing.simple import (
     RoundRobinPolicy,
 )
 from meshlib.routing.trees import TreeSync
-from meshlib.state import PolicyStore, WorkerState, WorkerStore, check_text
+from meshlib.state import PolicyState, PolicyStore, WorkerState, WorkerStore, check_text
 
 __all__ = [
     "CACHE_AWARE",
@@ -38,9 +38,6 @@ __all__ = [
     "check_policy",
     "choose_worker",
 ]
-
-CHARACTERS_PER_TOKEN: Final = 4.0
-"""Of a prompt, where neither its policy nor its caller says how many tokens it has."""
 
 POLICIES: Final[Mapping[str, type[Any]]] = {
     one.policy_type: one
@@ -71,6 +68,19 @@ def _check_tokens(tokens: float) -> None:
     check_number("tokens", tokens, wanted="a number of tokens")
     if not 0 <= tokens < math.inf:
         raise InvalidValueError(f"tokens must be 0 or more and finite, got {tokens}")
+
+
+def _eligible(
+    workers: Mapping[str, WorkerState],
+    exclude: Collection[str],
+    candidates: Collection[str] | None,
+) -> dict[str, WorkerState]:
+    """Return the workers that may be chosen."""
+    left_out = _names("exclude", exclude)
+    wanted = workers.keys() if candidates is None else _names("candidates", candidates)
+    return {
+        name: worker for name, worker in workers.items() if name in wanted and name not in left_out
+    }
 
 
 def _names(what: str, worker_ids: Collection[str]) -> set[str]:
@@ -118,6 +128,11 @@ class CacheAwarePolicy:
         self._seed = seed
         self._number = 0
         self._begun: dict[str, list[str]] = {}
+        self._known: tuple[WorkerState, ...] = ()
+        self._healthy: dict[str, WorkerState] = {}
+        self._reported: dict[str, float] = {}
+        self._state: PolicyState | None = None
+        self._was_in_use: bool | None = None
         self._read: tuple[str, str] | None = None
         self._policy: Policy = CacheAwareConfig()
         self._ring: tuple[tuple[str, ...], ConsistentHashRing] | None = None
@@ -126,6 +141,9 @@ class CacheAwarePolicy:
     def policy(self) -> Policy:
         """The policy in force, with its settings. O(1) until it changes."""
         state = self._policies.get(self.model_id)
+        if state is self._state and self._load.is_in_use == self._was_in_use:
+            return self._policy
+        self._state, self._was_in_use = state, self._load.is_in_use
         if state is None:
             wanted = (EXPECTED_TIME if self._load.is_in_use else CACHE_AWARE, "")
         else:
@@ -180,9 +198,15 @@ class CacheAwarePolicy:
         check_text("text", text)
         if tokens is not None:
             _check_tokens(tokens)
-        workers = self._eligible(exclude, candidates)
+        known = self._workers.of_model(self.model_id)
+        if known is not self._known:
+            self._note_workers(known)
+        workers = self._healthy
+        if candidates is not None or exclude != ():
+            workers = _eligible(workers, exclude, candidates)
         key = text
-        if check_text("salt", salt):
+        if salt or type(salt) is not str:
+            check_text("salt", salt)
             key = f"{salt}\x1f{text}"
         if not workers:
             return RouteDecision(
@@ -190,44 +214,27 @@ class CacheAwarePolicy:
                 url=None,
                 matched=0,
                 reason=RouteReason.NO_WORKER,
-                model_id=self.model_id,
+                origin=(self.model_id, key, len(text), tokens or 0.0),
             )
         policy = self.policy
         held = self._held(key, len(key) - len(text)) if policy.records else {}
-        tokens = self._tokens(text, tokens, policy)
+        if tokens is None:
+            tokens = len(text) / policy.characters_per_token
+        loads = self._loads(workers)
         if type(policy) is CacheAwareConfig and not policy.compat:
             # The policy of most models, without what it does not ask.
-            count = self._load.request_count
-            loads = {name: worker.load + count(name) for name, worker in workers.items()}
             worker_id, reason = choose_worker(text, loads=loads, held=held, config=policy)
         else:
-            worker_id, reason = policy.choose(self._question(text, workers, held, tokens, now))
+            question = self._question(text, workers, loads, held, tokens, now)
+            worker_id, reason = policy.choose(question)
         matched = held.get(worker_id, 0)
         return RouteDecision(
             worker_id=worker_id,
             url=workers[worker_id].url,
             matched=matched,
             reason=reason,
-            prefill_tokens=tokens * (1.0 - matched / len(text)) if text else tokens,
-            model_id=self.model_id,
-            key=key,
+            origin=(self.model_id, key, len(text), tokens),
         )
-
-    def _eligible(
-        self, exclude: Collection[str], candidates: Collection[str] | None
-    ) -> dict[str, WorkerState]:
-        workers = {
-            worker.worker_id: worker
-            for worker in self._workers.of_model(self.model_id)
-            if worker.health
-        }
-        if candidates is not None:
-            wanted = _names("candidates", candidates)
-            workers = {name: worker for name, worker in workers.items() if name in wanted}
-        if exclude != ():
-            for name in _names("exclude", exclude):
-                workers.pop(name, None)
-        return workers
 
     def _held(self, key: str, salt_characters: int) -> dict[str, int]:
         """Return how much of the prompt each worker holds, the salt before it not counted."""
@@ -238,24 +245,32 @@ class CacheAwarePolicy:
             name: count - salt_characters for name, count in held.items() if count > salt_characters
         }
 
-    def _tokens(self, text: str, tokens: float | None, policy: Policy) -> float:
-        if tokens is None:
-            return len(text) / getattr(policy, "characters_per_token", CHARACTERS_PER_TOKEN)
-        return float(tokens)
+    def _note_workers(self, known: tuple[WorkerState, ...]) -> None:
+        """Keep ready what the next decisions ask, until a worker changes. O(workers)."""
+        self._known = known
+        self._healthy = {worker.worker_id: worker for worker in known if worker.health}
+        self._reported = {name: worker.load for name, worker in self._healthy.items()}
+
+    def _loads(self, workers: Mapping[str, WorkerState]) -> Mapping[str, float]:
+        """Return what was reported of workers, and what all routers have in flight there."""
+        counts = self._load.counts
+        if not counts and workers is self._healthy:
+            return self._reported
+        return {name: worker.load + counts.get(name, 0) for name, worker in workers.items()}
 
     def _question(
         self,
         text: str,
         workers: Mapping[str, WorkerState],
+        loads: Mapping[str, float],
         held: Mapping[str, int],
         tokens: float,
         now: float,
     ) -> Question:
-        count = self._load.request_count
         self._number += 1
         return Question(
             text=text,
-            loads={name: worker.load + count(name) for name, worker in workers.items()},
+            loads=loads,
             held=held,
             tokens=tokens,
             load=self._load,
@@ -281,9 +296,9 @@ class CacheAwarePolicy:
 
         Args:
             decision: of this model.
-            held: how many characters of its key the worker holds now, where that is known.
+            held: how many characters of its key the worker holds, of a decision of just now.
         """
-        policy = self.policy
+        policy = self._policy if held is not None else self.policy
         if decision.worker_id is None or not policy.records or not decision.key:
             return
         if held is None:

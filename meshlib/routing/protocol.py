@@ -17,7 +17,10 @@ from meshlib.routing.load import SharedLoad
 from meshlib.routing.records import RouteReason
 from meshlib.routing.settings import Range
 
-__all__ = ["HASHED_CHARACTERS", "Policy", "Question", "spread"]
+__all__ = ["CHARACTERS_PER_TOKEN", "HASHED_CHARACTERS", "Policy", "Question", "spread"]
+
+CHARACTERS_PER_TOKEN: Final = 4.0
+"""Of a prompt, where neither its policy nor its caller says how many tokens it has."""
 
 HASHED_CHARACTERS: Final = 256
 """Characters past what is already cached that decide where a new prompt goes."""
@@ -81,6 +84,11 @@ class Policy(Protocol):
 
     def choose(self, question: Question, /) -> tuple[str, RouteReason]:
         """Choose one of the candidates, and say why. Pure."""
+        ...
+
+    @property
+    def characters_per_token(self) -> float:
+        """Characters of a token, where nobody says how many tokens a prompt has."""
         ...
 
     @property

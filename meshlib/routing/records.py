@@ -128,20 +128,31 @@ class RouteDecision:
         url: where it is reached, or None.
         matched: characters of the text that the worker was known to hold before.
         reason: why this one.
-        prefill_tokens: tokens that the worker is expected to prefill for it; what `begin` counts.
-        model_id: the model.
-        key: what `placed` records; it is, or has in it, the prompt, and is never shown.
-        session: the session that `placed` keeps at the worker, or None.
+        origin: what was asked: the model, the key (which is the prompt, or has it in it), the
+            characters of the prompt and its tokens. It is never shown and never compared.
     """
 
     worker_id: str | None
     url: str | None
     matched: int
     reason: RouteReason
-    prefill_tokens: float = field(default=0.0, eq=False)
-    model_id: str = field(default="", eq=False)
-    key: str = field(default="", eq=False, repr=False)
-    session: str | None = field(default=None, eq=False, repr=False)
+    origin: tuple[str, str, int, float] = field(default=("", "", 0, 0.0), eq=False, repr=False)
+
+    @property
+    def model_id(self) -> str:
+        """The model that was asked for."""
+        return self.origin[0]
+
+    @property
+    def key(self) -> str:
+        """What `placed` records: the prompt, behind its salt where it has one."""
+        return self.origin[1]
+
+    @property
+    def prefill_tokens(self) -> float:
+        """Tokens that the worker is expected to prefill for it; what `begin` counts."""
+        _, _, characters, tokens = self.origin
+        return tokens * (1.0 - self.matched / characters) if characters else tokens
 
     def __bool__(self) -> bool:
         return self.worker_id is not None

@@ -21,7 +21,7 @@ from attrs import field, frozen
 
 from meshlib.arguments import checked_types
 from meshlib.limits import TEXT_CHARACTERS_MAX, TREE_CHARACTERS_MAX
-from meshlib.routing.protocol import HASHED_CHARACTERS, Question, spread
+from meshlib.routing.protocol import CHARACTERS_PER_TOKEN, HASHED_CHARACTERS, Question, spread
 from meshlib.routing.records import RouteReason
 from meshlib.routing.settings import Range, check_ranges, number_from, size
 
@@ -42,6 +42,7 @@ class _WithoutTree:
 
     policy_type: ClassVar[str]
     records: ClassVar[bool] = False
+    characters_per_token: ClassVar[float] = CHARACTERS_PER_TOKEN
     RANGES: ClassVar[Mapping[str, Range]] = {}
 
     @property
