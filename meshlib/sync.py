@@ -357,8 +357,9 @@ class MeshSyncManager:
                 workers=self.workers,
                 policies=self.policies,
                 trees=self.trees,
+                types=self.policy_types,
                 load=self.load,
-                first_seen=self.ages.since,
+                ages=self.ages,
                 seed=self._seed,
             )
         return policy

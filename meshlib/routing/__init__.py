@@ -6,6 +6,7 @@ cache_aware.py    the longest prefix, as long as loads are in balance
 expected_time.py  the soonest first token
 simple.py         round robin, random, hashes and the like
 settings.py       how the configuration of a policy is read
+policies.py       those of this package by their names
 policy_types.py   which policies may be written
 load.py           what all routers have in flight: SharedLoad
 in_flight.py      what one router has in flight, and how fast workers are
@@ -23,8 +24,10 @@ from meshlib.routing.expected_time import EXPECTED_TIME, ExpectedTimeConfig
 from meshlib.routing.leases import LEASE_DOCUMENT, VolatileUpdate, WorkerLeases
 from meshlib.routing.load import DEFAULT_SPEED, SharedLoad
 from meshlib.routing.load_messages import LOAD_DOCUMENT
-from meshlib.routing.policy import CACHE_AWARE, POLICIES, CacheAwareConfig, CacheAwarePolicy
+from meshlib.routing.policies import POLICIES
+from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
 from meshlib.routing.policy_types import PolicyTypes
+from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import (
     RouteDecision,
     RouteReason,
@@ -49,7 +52,9 @@ __all__ = [
     "CacheAwarePolicy",
     "Departures",
     "ExpectedTimeConfig",
+    "Policy",
     "PolicyTypes",
+    "Question",
     "RouteDecision",
     "RouteReason",
     "SharedLoad",

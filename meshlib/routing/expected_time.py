@@ -29,6 +29,9 @@ __all__ = ["EXPECTED_TIME", "ExpectedTimeConfig"]
 EXPECTED_TIME: Final = "expected_time"
 """The policy type whose configuration this module reads."""
 
+FRESH_S: Final = 1.5
+"""How old a reported load may be to say anything: a queue of prefills is another one by then."""
+
 SLOW_START_SHARE: Final = 0.1
 """The share of its speed that a worker counts with when it has just come."""
 
@@ -67,7 +70,7 @@ class ExpectedTimeConfig:
         "max_tree_size": size(),
     }
 
-    stick: float = field(default=3.0)
+    stick: float = field(default=2.0)
     cache_threshold: float = field(default=0.1)
     tie_ms: float = field(default=1.0)
     characters_per_token: float = field(default=4.0)
@@ -156,11 +159,13 @@ class ExpectedTimeConfig:
     def _among_equals(self, question: Question, nearest: list[str]) -> str:
         """Choose among those of equal expectation.
 
-        Where nobody tells of requests, reported loads are all there is. They are old: of the first
-        two that the prompt is meant for, the less loaded one is taken, so that prompts do not herd
-        to what was the minimum.
+        Where nobody tells of requests, reported loads are all there is. As long as they are fresh,
+        the less loaded one is taken of the first two that the prompt is meant for, so that prompts
+        do not herd to what was the minimum.
         """
         if len(nearest) == 1 or question.load.is_in_use:
             return spread(question.spread_key, nearest)
         first, second = rendezvous(question.spread_key, nearest)[:2]
+        if max(question.report_age_s(first), question.report_age_s(second)) > FRESH_S:
+            return first
         return second if question.loads[second] < question.loads[first] else first

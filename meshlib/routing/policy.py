@@ -7,61 +7,27 @@ Rule: a decision and its record are two steps. `select` changes nothing that any
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Mapping
 
 from meshlib.arguments import check_number
 from meshlib.errors import InvalidTypeError, InvalidValueError, StateError, check_several
 from meshlib.ring import ConsistentHashRing
+from meshlib.routing.ages import WorkerAges
 from meshlib.routing.cache_aware import CACHE_AWARE, CacheAwareConfig, choose_worker
-from meshlib.routing.expected_time import EXPECTED_TIME, ExpectedTimeConfig
+from meshlib.routing.expected_time import EXPECTED_TIME
 from meshlib.routing.load import SharedLoad
+from meshlib.routing.policy_types import PolicyTypes
 from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import RouteDecision, RouteReason
-from meshlib.routing.settings import check_config, parse_config
-from meshlib.routing.simple import (
-    ConsistentHashPolicy,
-    LeastLoadedPolicy,
-    PowerOfTwoPolicy,
-    RandomPolicy,
-    RendezvousPolicy,
-    RoundRobinPolicy,
-)
 from meshlib.routing.trees import TreeSync
 from meshlib.state import PolicyState, PolicyStore, WorkerState, WorkerStore, check_text
 
 __all__ = [
     "CACHE_AWARE",
-    "POLICIES",
     "CacheAwareConfig",
     "CacheAwarePolicy",
-    "check_policy",
     "choose_worker",
 ]
-
-POLICIES: Final[Mapping[str, type[Any]]] = {
-    one.policy_type: one
-    for one in (
-        RoundRobinPolicy,
-        RandomPolicy,
-        PowerOfTwoPolicy,
-        LeastLoadedPolicy,
-        ConsistentHashPolicy,
-        RendezvousPolicy,
-        CacheAwareConfig,
-        ExpectedTimeConfig,
-    )
-}
-"""The policies of this package, by their type."""
-
-
-def check_policy(policy_type: str, config: str) -> None:
-    """Check the configuration of a policy of this package that somebody is about to write.
-
-    Raises:
-        InvalidValueError: names the field as `config.NAME`.
-    """
-    check_config(POLICIES[policy_type], config)
 
 
 def _check_tokens(tokens: float) -> None:
@@ -99,12 +65,13 @@ class CacheAwarePolicy:
     Args:
         model_id: the model.
         workers: the workers of all models.
-        policies: the policies of all models; this model's sets which of `POLICIES` decides, and
+        policies: the policies of all models; this model's sets which of the types decides, and
             how. A change of it counts from the next decision on. Without one it is
             `expected_time` where routers tell each other what they prefill, and `cache_aware` else.
+        types: the policy types that this node knows.
         trees: the routing trees of all models.
         load: what all routers have in flight.
-        first_seen: since when this router knows a worker, in monotonic seconds.
+        ages: since when this router knows its workers.
         seed: 8 bytes or more that differ from router to router.
     """
 
@@ -115,16 +82,18 @@ class CacheAwarePolicy:
         workers: WorkerStore,
         policies: PolicyStore,
         trees: TreeSync,
+        types: PolicyTypes,
         load: SharedLoad,
-        first_seen: Callable[[str], float] = lambda _: -math.inf,
+        ages: WorkerAges,
         seed: bytes = b"\0" * 8,
     ) -> None:
         self.model_id = model_id
         self._workers = workers
         self._policies = policies
         self._trees = trees
+        self._types = types
         self._load = load
-        self._first_seen = first_seen
+        self._ages = ages
         self._seed = seed
         self._number = 0
         self._begun: dict[str, list[str]] = {}
@@ -132,8 +101,8 @@ class CacheAwarePolicy:
         self._healthy: dict[str, WorkerState] = {}
         self._reported: dict[str, float] = {}
         self._state: PolicyState | None = None
-        self._was_in_use: bool | None = None
-        self._read: tuple[str, str] | None = None
+        self._situation: tuple[bool, int] | None = None
+        self._read: tuple[str, str, int] | None = None
         self._policy: Policy = CacheAwareConfig()
         self._ring: tuple[tuple[str, ...], ConsistentHashRing] | None = None
 
@@ -141,19 +110,18 @@ class CacheAwarePolicy:
     def policy(self) -> Policy:
         """The policy in force, with its settings. O(1) until it changes."""
         state = self._policies.get(self.model_id)
-        if state is self._state and self._load.is_in_use == self._was_in_use:
+        situation = self._load.is_in_use, self._types.revision
+        if state is self._state and situation == self._situation:
             return self._policy
-        self._state, self._was_in_use = state, self._load.is_in_use
+        self._state, self._situation = state, situation
         if state is None:
             wanted = (EXPECTED_TIME if self._load.is_in_use else CACHE_AWARE, "")
         else:
-            # The application's own types are its business, and routed by the defaults.
-            is_ours = state.policy_type in POLICIES
-            wanted = (state.policy_type, state.config) if is_ours else (CACHE_AWARE, "")
-        if wanted != self._read:
-            policy_type, config = wanted
-            self._policy = parse_config(POLICIES[policy_type], config)
-            self._read = wanted
+            wanted = (state.policy_type, state.config)
+        read = (*wanted, self._types.revision)
+        if read != self._read:
+            self._policy = self._types.make(*wanted)
+            self._read = read
         return self._policy
 
     @property
@@ -275,7 +243,8 @@ class CacheAwarePolicy:
             tokens=tokens,
             load=self._load,
             entries=lambda name: self._trees.entry_count_of(self.model_id, name),
-            age_s=lambda name: now - self._first_seen(name),
+            age_s=lambda name: now - self._ages.since(name),
+            report_age_s=lambda name: now - self._ages.told_at(name),
             number=self._number,
             seed=self._seed,
             ring=lambda: self._ring_of(workers),

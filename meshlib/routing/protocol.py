@@ -40,6 +40,8 @@ class Question:
         entries: how many texts a worker has in the tree; for `compat: specification`.
         age_s: for a candidate, since when this router knows it, in seconds; infinite for those
             that it has always known.
+        report_age_s: for a candidate, how old the report of its load is, in seconds; infinite where
+            nobody knows.
         number: counts the questions of this router about this model.
         seed: 8 bytes or more that differ from router to router; for those policies that are to
             choose differently on each.
@@ -54,6 +56,7 @@ class Question:
     load: SharedLoad
     entries: Callable[[str], int]
     age_s: Callable[[str], float]
+    report_age_s: Callable[[str], float]
     number: int
     seed: bytes
     ring: Callable[[], ConsistentHashRing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -62,6 +63,9 @@ def test_a_trace_is_read_in_the_order_of_its_time(tmp_path: Path) -> None:
         (one.at_s, one.input_tokens, one.output_tokens, one.blocks) for one in trace
     ]
     assert 1 == len(read_trace(path, count_max=1))
+    compressed = tmp_path / "trace.jsonl.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    assert trace == read_trace(compressed)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,9 @@ def test_what_is_no_trace_is_told_with_its_line(tmp_path: Path, text: str, messa
         read_trace(path)
     with pytest.raises(ConfigError, match="No such file"):
         read_trace(tmp_path / "none.jsonl")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b"{}")[:-9])
+    with pytest.raises(ConfigError, match="cut"):
+        read_trace(tmp_path / "cut.jsonl.gz")
 
 
 def test_arrivals_are_spread_within_equal_time_stamps() -> None:

@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from meshlib.errors import ConfigError
 from meshlib.node import MeshNode
-from meshlib.routing import POLICIES
+from meshlib.routing import POLICIES, Policy
 from meshlib.testing.routing.report import RoutingReport
 from meshlib.testing.routing.routers import RouterCluster
 from meshlib.testing.routing.trace import (
@@ -55,7 +55,7 @@ class RoutingScenario:
     """What a trace is replayed on.
 
     Args:
-        policy: a policy type of `meshlib.routing.POLICIES`.
+        policy: a policy type of `meshlib.routing.POLICIES`, or the name of `own`.
         config: its configuration.
         router_count: routers.
         worker_count: workers.
@@ -65,6 +65,7 @@ class RoutingScenario:
         told: what routers learn of their requests.
         report_s: how often a load is written, with `Told.REPORTED`.
         partition_s: from when until when half of the routers hear nothing of the others, if ever.
+        own: makes a policy of one's own from its configuration; see `PolicyTypes.register`.
         seed: all chance comes from it.
 
     Raises:
@@ -81,6 +82,7 @@ class RoutingScenario:
     told: Told = field(default=Told.SHARED, converter=Told)
     report_s: float = 1.0
     partition_s: tuple[float, float] | None = None
+    own: Callable[[str], Policy] | None = None
     seed: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -89,7 +91,7 @@ class RoutingScenario:
         Raises:
             ConfigError: names what cannot hold.
         """
-        if self.policy not in POLICIES:
+        if self.policy not in POLICIES and self.own is None:
             raise ConfigError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
         for name in ("router_count", "worker_count", "blocks_max"):
             if getattr(self, name) < 1:
@@ -137,6 +139,9 @@ class _Replay:
         """Do it all."""
         cluster, scenario = self.cluster, self.scenario
         cluster.start()
+        if scenario.own is not None:
+            for host in cluster.hosts:
+                host.node.sync.policy_types.register(scenario.policy, make=scenario.own)
         cluster.use(cluster.hosts[0], lambda node, _: self._configure(node))
         cluster.advance(cluster.now + 2.0)
         start_s, bytes_before = cluster.now, cluster.network.bytes_sent
@@ -163,7 +168,8 @@ class _Replay:
     def _configure(self, node: MeshNode) -> None:
         scenario = self.scenario
         config = dict(scenario.config)
-        if "max_tree_size" in POLICIES[scenario.policy].RANGES:
+        kind = POLICIES.get(scenario.policy)
+        if kind is None or "max_tree_size" in kind.RANGES:
             # As an operator would set it: the tree knows about as much as the workers hold.
             room = scenario.worker_count * scenario.blocks_max * BLOCK_CHARACTERS
             config.setdefault("max_tree_size", min(room, 1 << 26))

@@ -9,10 +9,12 @@ Source: Qin and others, "Mooncake: A KVCache-centric Disaggregated Architecture 
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from attrs import frozen
 
@@ -50,7 +52,7 @@ def read_trace(path: Path, *, count_max: int | None = None) -> tuple[TraceReques
     """Read a trace, in the order of its time stamps. O(n log n).
 
     Args:
-        path: of a file in Mooncake's format.
+        path: of a file in Mooncake's format; compressed when it ends in `.gz`.
         count_max: read no more lines than that.
 
     Raises:
@@ -58,18 +60,24 @@ def read_trace(path: Path, *, count_max: int | None = None) -> tuple[TraceReques
     """
     requests: list[TraceRequest] = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with _opened(path) as lines:
             for number, line in enumerate(lines, 1):
                 if count_max is not None and len(requests) >= count_max:
                     break
                 if line.strip():
                     requests.append(_read_line(line, f"{path}, line {number}"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not requests:
         raise ConfigError(f"{path}: there is no request in it")
     requests.sort(key=lambda request: request.at_s)
     return tuple(requests)
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
 
 
 def _read_line(line: str, where: str) -> TraceRequest:

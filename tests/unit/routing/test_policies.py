@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from support.states import StateCluster
 
 from meshlib.errors import ConfigError, InvalidTypeError, InvalidValueError
-from meshlib.routing import POLICIES, ExpectedTimeConfig, RouteReason, TreeInsert
+from meshlib.routing import POLICIES, ExpectedTimeConfig, Question, RouteReason, TreeInsert
 from meshlib.sync import MeshSyncManager
 
 MODEL = "llama-3"
@@ -183,6 +184,40 @@ def test_settings_of_a_program_are_checked() -> None:
         ExpectedTimeConfig(stick="3")  # type: ignore[arg-type]
 
 
+class Last:
+    """A policy of an application: the last worker by name, or the one of its configuration."""
+
+    policy_type: ClassVar[str] = "last"
+    RANGES: ClassVar[Mapping[str, Any]] = {}
+    records: ClassVar[bool] = False
+    characters_per_token: ClassVar[float] = 4.0
+    characters_max: int = 100
+    refresh_s: float = 60.0
+
+    def __init__(self, config: str) -> None:
+        self._wanted = config
+
+    def choose(self, question: Question, /) -> tuple[str, RouteReason]:
+        wanted = self._wanted if self._wanted in question.loads else max(question.loads)
+        return wanted, RouteReason.IN_TURN
+
+
+def test_a_policy_of_ones_own_decides(manager: MeshSyncManager) -> None:
+    """Once its type is registered with what makes it, also for a model that is routed already."""
+    put_workers(manager, w1=0, w2=0, w3=9)
+    manager.policy_types.register("last")
+    manager.sync_policy_state(MODEL, policy_type="last", config="")
+    before = {manager.route(MODEL, f"{n} x", record=False).worker_id for n in range(20)}
+    manager.policy_types.register("last", make=Last)
+    after = {manager.route(MODEL, f"{n} x").worker_id for n in range(20)}
+    manager.sync_policy_state(MODEL, policy_type="last", config="w1")
+
+    assert ({"w1", "w2"}, {"w3"}) == (before, after)
+    assert "w1" == manager.route(MODEL, "x").worker_id
+    with pytest.raises(InvalidTypeError):
+        manager.policy_types.register("last", make="Last")  # type: ignore[arg-type]
+
+
 # Expected time
 
 TEXT = "".join(f"{number:04d}" for number in range(1000))
@@ -211,6 +246,7 @@ def test_the_shortest_backlog_is_chosen(timed: MeshSyncManager) -> None:
 
 def test_the_holder_is_worth_a_wait(timed: MeshSyncManager) -> None:
     """Up to what the others lack, and `stick` times that on top."""
+    set_policy(timed, "expected_time", stick=3)
     timed.sync_tree_operation(MODEL, TreeInsert(TEXT[:2000], "w1"))
     begin(timed, "w1", 1900)
     near = timed.route(MODEL, TEXT, tokens=1000, record=False, now=0.0)
@@ -314,14 +350,24 @@ def test_expected_time_is_the_default_where_prefill_is_told(manager: MeshSyncMan
     assert "cache_aware" == manager.policy(MODEL).policy.policy_type
 
 
-def test_reported_loads_do_not_herd(manager: MeshSyncManager) -> None:
-    """Where they are all there is, the least loaded worker is not given everything."""
+def test_reported_loads_do_not_herd(state_cluster: type[StateCluster]) -> None:
+    """Where they are all there is: the better of two is taken, and of old ones nothing."""
+    cluster = state_cluster(1)
+    manager = cluster.managers[0]
     put_workers(manager, w1=4, w2=5, w3=6, w4=3)
-    set_policy(manager, "expected_time")
-    counts = Counter(chosen(manager, 80))
+    set_policy(manager, "expected_time", cache_threshold=1.0)
+    manager.ages.follow(cluster.replicas[0].changes(), now=0.0, is_settled=True)
+    fresh = Counter(chosen(manager, 80))
+    unreported = Counter(
+        manager.route(MODEL, f"{number} prompt of no other", now=9.0).worker_id
+        for number in range(80)
+    )
 
-    assert 3 <= len(counts)
-    assert max(counts.values()) <= 60
+    assert 0 == fresh["w3"]
+    assert fresh["w4"] > fresh["w1"] > fresh["w2"] > 0
+    assert max(fresh.values()) <= 60
+    assert max(unreported.values()) <= 40
+    assert 4 == len(unreported)
 
 
 loads = st.dictionaries(
