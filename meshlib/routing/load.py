@@ -349,8 +349,11 @@ class SharedLoad:
             now: monotonic seconds.
         """
         before = self._members
-        for name in [name for name in self._peers if before.get(name) != members.get(name)]:
-            self._forget_peer(name)
+        for name, peer in list(self._peers.items()):
+            # A start may be heard before its record is; an earlier one is over when that changes.
+            is_over = before.get(name) == peer.actor != members.get(name)
+            if name not in members or is_over:
+                self._forget_peer(name)
         if len(self._own):
             self._newcomers.update(
                 name for name, actor in members.items() if before.get(name) != actor

@@ -25,8 +25,8 @@ CONFIG = {
 class Trio:
     """Node1, node2 and node3, and what one does to them."""
 
-    def __init__(self) -> None:
-        self.cluster = RouterCluster(3)
+    def __init__(self, seed: int = 0) -> None:
+        self.cluster = RouterCluster(3, seed=seed)
         self.cluster.start()
         self.use(1, self._configure)
         self.gossip()
@@ -166,8 +166,10 @@ def test_the_synchronization_example(trio: Trio) -> None:
     assert ["worker2"] * 3 == [trio.route(n, "Hello world").worker_id for n in (1, 2, 3)]
 
 
-def test_forty_prompts_follow_and_to_a_restarted_node_before_it_is_ready(trio: Trio) -> None:
+@pytest.mark.parametrize("seed", range(20))
+def test_forty_prompts_follow_and_to_a_restarted_node_before_it_is_ready(seed: int) -> None:
     """What node1 places node2 and node3 place alike, and so does node3's next start."""
+    trio = Trio(seed)
     prompts = [f"{number} is the number of this prompt" for number in range(40)]
     first = [trio.route(1, prompt).worker_id for prompt in prompts]
     trio.gossip()
@@ -177,3 +179,20 @@ def test_forty_prompts_follow_and_to_a_restarted_node_before_it_is_ready(trio: T
 
     for number in (2, 3):
         assert first == [trio.route(number, prompt).worker_id for prompt in prompts]
+
+
+def test_a_removed_worker_is_nowhere(trio: Trio) -> None:
+    """Neither in a store, nor in a tree, nor in flight, on any node."""
+    trio.route(1, "Hello world")
+    cluster = trio.cluster
+    cluster.use(cluster.hosts[1], lambda n, local: n.begin("worker1", now=local))
+    trio.gossip()
+    trio.use(3, lambda n: n.sync.remove_worker_state("worker1"))
+    trio.gossip()
+
+    for number in (1, 2, 3):
+        sync = trio.cluster.hosts[number - 1].node.sync
+        assert sync.get_worker_state("worker1") is None
+        assert 0 == sync.match_tree(MODEL, "Hello world").matched
+        assert 0 == sync.load.request_count("worker1")
+        assert "worker2" == trio.route(number, "Hello world").worker_id

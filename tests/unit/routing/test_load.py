@@ -186,6 +186,19 @@ def test_a_restart_inherits_nothing(routers: Routers) -> None:
     assert ([0, 0, 0], [0, 0, 0]) == (routers.counts(), routers.backlogs())
 
 
+def test_what_a_router_says_before_its_record_is_known_counts(routers: Routers) -> None:
+    """A newcomer's first frame makes it a member, and may carry its load."""
+    load, start = routers.loads["a"], actor_id("d", 1)
+    payload = LoadMessage(start, 1, False, (LoadRow("w1", 0, 3, 0, 0, 0),)).encode()
+    load.receive(payload, sender="d", now=0.0)
+    members = {name: actor_id(name, 1) for name in "bcd"}
+    load.update_members(members, now=0.0)
+    before = load.request_count("w1")
+    load.update_members({**members, "d": actor_id("d", 2)}, now=0.0)
+
+    assert (3, 0) == (before, load.request_count("w1"))
+
+
 def test_a_newcomer_is_told_of_all(routers: Routers) -> None:
     """It needs not wait for a change."""
     routers.loads["a"].begin("w1", now=0.0)
