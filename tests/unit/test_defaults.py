@@ -237,6 +237,7 @@ def test_what_a_forgotten_node_said_is_removed() -> None:
     network = MiniNetwork()
     started(network, "n0", None)
     started(network, "n1", A)
+    network.is_refusing = False  # or the refusal would tell that the process is gone
     network.kill("n1")
     network.run(1200.0)
     early = in_force(network)
