@@ -130,9 +130,15 @@ def test_a_removed_worker_that_is_still_in_a_tree_is_found(
     assert "removed worker" == broken.failure.rule
 
 
-@pytest.mark.parametrize("seed", [*range(4), pytest.param(22, marks=pytest.mark.slow)])
+SLOW_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in (22, 55)]
+
+
+@pytest.mark.parametrize("seed", [*range(4), *SLOW_SEEDS])
 def test_two_nodes_under_drawn_faults_break_no_rule(seed: int) -> None:
-    """The commonest cluster, which no seed draws by itself."""
+    """The commonest cluster, which no seed draws by itself.
+
+    In 55 one comes back after long, and the other leaves just then: nobody is awaited any more.
+    """
     outcome = run(draw_scenario(seed, node_count=2, duration_s=20.0))
 
     assert outcome.failure is None, outcome

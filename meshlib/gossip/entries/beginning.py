@@ -39,7 +39,7 @@ from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
 from meshlib.invariants import require
-from meshlib.membership import MemberRecord
+from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.replication import Replica, marked_number
 
 __all__ = ["Beginning", "NodeState", "SyncProgress"]
@@ -384,8 +384,17 @@ class Beginning:
             return
         if self._may_begin(now):
             # One that comes back keeps aside what it had, for as long as it may have been alone.
-            self._begin(now, is_final=bool(self._view.peers()) or not self._has_others)
+            self._begin(now, is_final=bool(self._view.peers()) or self._is_the_last())
         self._arm(now)
+
+    def _is_the_last(self) -> bool:
+        """Tell whether nobody is awaited: there never were others, or all of them left. O(members).
+
+        Who is merely out of reach stays in the table of a node that is alone.
+        """
+        if not self._has_others:
+            return True
+        return self.has_met and not any(m.status is MemberStatus.DOWN for m in self._view.members)
 
     def _may_begin(self, now: float) -> bool:
         """Tell whether it is this node's turn to begin. O(members)."""

@@ -416,3 +416,31 @@ def test_one_that_is_its_own_cluster_stays_it(network: MiniNetwork) -> None:
     node.connection_lost("n1:1", now=network.now, end=LinkEnd.DENIED)
 
     assert (node.state, node.is_ready) == (NodeState.READY, True)
+
+
+def test_one_that_comes_back_waits_for_nobody_once_all_others_have_left(
+    network: MiniNetwork,
+) -> None:
+    """It is the last, and what it had kept aside is what there is."""
+    hasty = GossipConfig(forget_after_s=8.0, bootstrap_after_s=1.0)
+    for name in ("n0", "n1"):
+        network.start(name, config=hasty)
+    network.run(3.0)
+    network.put("n1", "kept", 1)
+    network.cut_both("n0", "n1")
+    network.run(6.0)
+    network.put("n1", "written alone", 2)
+    network.cuts.clear()
+    while "IdentityRenewed" not in network.kinds("n1"):
+        network.run(0.001)
+    network.nodes["n0"].leave(now=network.now)
+    network.pump("n0")
+    network.kill("n0")
+    network.run(0.5)
+    is_waiting = network.nodes["n1"].replica.is_rejoining
+    network.run(30.0)
+
+    assert is_waiting
+    assert "Rejoined" in network.kinds("n1")
+    assert {"kept": 1, "written alone": 2} == network.content("n1")
+    assert "" == network.nodes["n1"].state_problem()
