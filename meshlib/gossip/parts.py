@@ -21,7 +21,7 @@ from meshlib.gossip.members.claims import NameClaims
 from meshlib.gossip.members.clock_offsets import ClockOffsets
 from meshlib.gossip.members.dialler import Dialler
 from meshlib.gossip.members.failure_detector import FailureDetector
-from meshlib.gossip.members.links import LostAddresses
+from meshlib.gossip.members.links import LostAddresses, Refusals
 from meshlib.gossip.members.news import NewsSpreader
 from meshlib.gossip.members.own_record import OwnRecord
 from meshlib.gossip.members.roster import Roster
@@ -108,6 +108,7 @@ class Parts:
             view=self.view, speech=self.speech, events=self.events, counters=self.counters
         )
         self.lost = LostAddresses()
+        self.refusals = Refusals()
         self.tables = TableComparison(config, view=self.view, outbox=self.outbox)
 
     def _make_finders(self, config: GossipConfig, rng: random.Random) -> None:
@@ -159,7 +160,13 @@ class Parts:
                 self.anti_entropy,
                 self.offsets,
             ),
-            of_members=(self.view.members, self.electorate, self.detector, self.news),
+            of_members=(
+                self.view.members,
+                self.electorate,
+                self.refusals,
+                self.detector,
+                self.news,
+            ),
         )
         self.own = OwnRecord(
             view=self.view, claims=self.claims, news=self.news, tables=self.tables,
@@ -167,7 +174,8 @@ class Parts:
             counters=self.counters,
         )  # fmt: skip
         self.roster = Roster(
-            config, view=self.view, electorate=self.electorate, speech=self.speech,
+            config, view=self.view, electorate=self.electorate, refusals=self.refusals,
+            speech=self.speech,
             detector=self.detector, news=self.news, claims=self.claims, own=self.own,
             tables=self.tables, acquaintances=self.acquaintances, timers=self.timers,
             outbox=self.outbox, events=self.events,
@@ -190,6 +198,7 @@ class Parts:
             "members": self.view.members, "view": self.view, "electorate": self.electorate,
             "timers": self.timers,
             "events": self.events, "outbox": self.outbox, "lost_addresses": self.lost,
+            "refusals": self.refusals,
             "tables": self.tables, "speech": self.speech, "failure_detector": self.detector,
             "local_health": self.detector.health, "round_trips": self.detector.round_trips,
             "probe_order": self.detector.order, "clock_offsets": self.offsets, "news": self.news,

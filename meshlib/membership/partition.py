@@ -199,6 +199,11 @@ class Electorate:
         self._ended.add(member)
         self.revision += 1
 
+    def take_back(self, name: str) -> None:
+        """Count a member again that was held for ended, for it was heard. O(1)."""
+        self.forget(name)
+        self.revision += 1
+
     def may_forget(self, member: MemberRecord) -> bool:
         """Tell whether a member that is gone may be forgotten. O(members).
 

@@ -317,3 +317,38 @@ def test_the_survivor_of_two_takes_in_a_third_as_a_pair() -> None:
     assert health.partition.has_quorum, health
     records = {member.name: member.status for member in network.nodes["n2"].members()}
     assert records["n0"] is records["n1"] is MemberStatus.DOWN
+
+
+def test_one_that_can_send_and_not_be_reached_is_not_taken_for_ended_for_long() -> None:
+    """Its address is not the one that it listens on: what it sends tells that it lives."""
+    network = cluster(2)
+    carry = network._carry
+
+    def refuse(target: str, source: str, data: bytes) -> None:
+        if (source, target) == ("n0", "n1"):
+            network.nodes["n0"].connection_lost("n1:1", now=network.now, end=LinkEnd.REFUSED)
+            network.pump("n0")
+        else:
+            carry(target, source, data)
+
+    network._deliver = refuse
+    network.run(60.0)
+
+    assert not network.nodes["n0"].health().partition.has_quorum
+    assert "n1" in network.nodes["n0"].diagnostics()["refusals"]["alive"]
+    network._deliver = carry
+    network.run(30.0)
+    assert [HealthStatus.HEALTHY] * 2 == statuses(network)
+
+
+def test_one_that_ends_after_its_restart_is_taken_for_ended() -> None:
+    """What was heard of the next start says nothing of the one that had refused."""
+    network = cluster(2)
+    for _ in range(3):
+        network.kill("n1")
+        network.run(3.0)
+        assert network.nodes["n0"].health().partition.has_quorum
+        network.start("n1")
+        network.run_until(lambda: statuses(network) == [HealthStatus.HEALTHY] * 2, limit_s=20.0)
+
+    assert () == network.nodes["n0"].diagnostics()["refusals"]["alive"]

@@ -1,6 +1,9 @@
-"""Why links end, and addresses that could not be reached.
+"""Why links end, addresses that could not be reached, and what that shows.
 
-Rule this file owns: whoever is heard again at an address that was lost is dialled without a pause.
+Rules this file owns:
+- Whoever is heard again at an address that was lost is dialled without a pause.
+- A refused dial shows that a process has ended, unless that very process is heard later: then its
+  address is not the one that it listens on, or something refuses in its place.
 """
 
 from __future__ import annotations
@@ -9,10 +12,15 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.limits import MEMBERS_MAX
+from meshlib.membership import MemberRecord
 
-__all__ = ["LinkEnd", "LostAddresses"]
+__all__ = ["LinkEnd", "LostAddresses", "Refusals"]
+
+ON_THE_WAY_S = 1.0
+"""What a process sent before its end is read within this time after its address refused a dial."""
 
 
 class LinkEnd(StrEnum):
@@ -64,3 +72,50 @@ class LostAddresses:
         """Assert that there are no more of them than may be."""
         require(self, len(self._lost) <= MEMBERS_MAX, "too many addresses are lost")
         require(self, len(self._heard_again) <= MEMBERS_MAX, "too many are heard again")
+
+
+class Refusals:
+    """Tells whether a refused dial shows that a member's process has ended."""
+
+    __slots__ = ("_alive", "_refused")
+
+    def __init__(self) -> None:
+        self._refused: dict[str, tuple[ActorId, float]] = {}
+        self._alive: dict[str, ActorId] = {}
+
+    def note(self, member: MemberRecord, now: float) -> bool:
+        """Take note that a member's own address refused a dial. O(1).
+
+        Returns:
+            Whether its process has ended, as far as is known.
+        """
+        before = self._refused.get(member.name)
+        if before is None or before[0] != member.actor:
+            self._refused[member.name] = member.actor, now
+        return self._alive.get(member.name) != member.actor
+
+    def hear(self, name: str, actor: ActorId, now: float) -> bool:
+        """Take note that a frame of a member came. O(1).
+
+        Returns:
+            Whether it shows that a process lives that was held for ended.
+        """
+        refused = self._refused.get(name)
+        if refused is None or refused[0] != actor or now - refused[1] <= ON_THE_WAY_S:
+            return False
+        is_news = self._alive.get(name) != actor
+        self._alive[name] = actor
+        return is_news
+
+    def forget(self, name: str) -> None:
+        """Drop what is kept about a member. O(1)."""
+        self._refused.pop(name, None)
+        self._alive.pop(name, None)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show whose addresses refused a dial, and who lives all the same."""
+        return {"refused": tuple(self._refused), "alive": tuple(self._alive)}
+
+    def _check(self) -> None:
+        """Assert that only a member whose address refused lives all the same."""
+        require(self, self._alive.keys() <= self._refused.keys(), "nobody refused, and one lives")

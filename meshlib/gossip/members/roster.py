@@ -27,6 +27,7 @@ from meshlib.gossip.events import (
 )
 from meshlib.gossip.members.claims import NameClaims
 from meshlib.gossip.members.failure_detector import FailureDetector
+from meshlib.gossip.members.links import Refusals
 from meshlib.gossip.members.news import NewsSpreader
 from meshlib.gossip.members.own_record import OwnRecord
 from meshlib.gossip.messages.frames import FrameHeader
@@ -59,6 +60,7 @@ class Roster:
         config: the settings.
         view: this node among its members.
         electorate: knows who may be forgotten; learns whose process has ended.
+        refusals: knows what a refused dial shows.
         speech: learns what a member speaks.
         detector: finds out who is alive.
         news: spreads what was new.
@@ -77,6 +79,7 @@ class Roster:
         *,
         view: MembershipView,
         electorate: Electorate,
+        refusals: Refusals,
         speech: Speech,
         detector: FailureDetector,
         news: NewsSpreader,
@@ -91,6 +94,7 @@ class Roster:
         self._config = config
         self._view = view
         self._electorate = electorate
+        self._refusals = refusals
         self._speech = speech
         self._detector = detector
         self._news = news
@@ -191,7 +195,8 @@ class Roster:
         self._detector.give_up_relays(address)
         for member in self._view.peers():
             if member.address == address:
-                has_ended = is_refused and self._detector.is_asking(member)
+                is_asked = is_refused and self._detector.is_asking(member)
+                has_ended = is_asked and self._refusals.note(member, now)
                 found = self._detector.on_refused(member, now)
                 if has_ended and self._electorate.is_pair:
                     self._electorate.note_ended(member)
@@ -201,7 +206,8 @@ class Roster:
                 self._take(found, now)
         if is_refused:
             for member in self._view.members:
-                if member.address == address and member.status is MemberStatus.DOWN:
+                is_down = member.address == address and member.status is MemberStatus.DOWN
+                if is_down and self._refusals.note(member, now):
                     self._electorate.note_ended(member)
 
     def on_pause(self, late_s: float, now: float) -> None:
@@ -292,6 +298,8 @@ class Roster:
         if header.name == self._view.name:
             # Another start of this node, or its own packet come back; a claim's answer is both.
             return header.actor != self._view.actor and header.name in self._claims
+        if self._refusals.hear(header.name, header.actor, now):
+            self._electorate.take_back(header.name)
         known = self._view.members.get(header.name)
         if known is None or header.incarnation == known.incarnation:
             return True
