@@ -80,6 +80,11 @@ class LocalReplica:
         return self._served is not self._parts
 
     @property
+    def has_early(self) -> bool:
+        """Whether readers are shown what is not joined yet; see `Replica.absorb_page`."""
+        return any(document.is_early for document in self._served.documents)
+
+    @property
     def has_open_writes(self) -> bool:
         """Whether writes wait for `flush`: until then they are in no vector."""
         return bool(self._writes)

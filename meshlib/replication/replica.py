@@ -188,6 +188,10 @@ class Replica(ExchangingReplica):
         if actor == served.actor:
             raise StateError("a node comes back as a new actor")
         self._close_writes()
+        for document in served.documents:
+            # It goes on with what it had: what was on its way to it comes again.
+            if document.hide():
+                served.journal.note(Change(document.name, document.state, False, True))
         writes = self._writes
         journal = QuietJournal(served.journal)
         self._begin(Parts(actor, served.clock, self.config, journal, served.page_newest))

@@ -356,9 +356,10 @@ class Beginning:
         """Tell whether readers may see at once what a ready peer sends of its state.
 
         A node that is not ready decides by it: it knows less itself. One that comes back, or went
-        on alone, is ready to those who use it, and goes on with what it had.
+        on alone, goes on with what it had.
         """
-        return not self.is_ready and self._is_worth_having(header)
+        is_filling = not self.is_ready and not self._replica.is_rejoining
+        return is_filling and self._is_worth_having(header)
 
     def check_goal(self, now: float) -> None:
         """Become ready once the goal has been reached. O(actors) while there is one."""
@@ -504,6 +505,8 @@ class Beginning:
         """Assert the invariants of readiness."""
         require(self, self._goal is None or self.wants_goal, "there is a goal, and none is wanted")
         require(self, self.tells_ready or not self._is_ready_told, "ready is said too soon")
+        is_over = not (self.is_ready and self._replica.has_early)
+        require(self, is_over, "a node is ready, and shows what it has not joined")
         are_known = all(name in self._view.members for name in self._heard)
         require(self, are_known, "what somebody said is kept who is forgotten")
         looks = self._timers.of(TimerKind.BEGIN)

@@ -9,6 +9,7 @@ import pytest
 from support.world import World
 
 from meshlib.errors import UnknownKeyError
+from meshlib.identity import actor_id
 from meshlib.replication import Replica, TransferPage, TransferPages
 from meshlib.replication.page_content import PageContent
 
@@ -86,6 +87,19 @@ def test_what_was_removed_here_is_not_shown(world: World) -> None:
     b.collect_tombstones({b.actor: 1}, now=1.0)
     take(b, a.transfer_pages(b.transfer_offer()), 1)
     assert world.live(b) == {"other": 1}
+
+
+def test_a_node_that_comes_back_goes_on_with_what_it_had(world: World) -> None:
+    """What was shown to its readers before is not part of it, nor what is adopted now."""
+    a, b = small_and_large(world), world.replica("b")
+    world.put(b, "own", 1)
+    take(b, a.transfer_pages(b.transfer_offer(), page_bytes_max=4096), 2)
+    b.begin_rejoin(actor_id("b", 2))
+    assert world.live(b) == {"own": 1}
+    world.transfer(a, b)
+    b.finish_rejoin()
+    assert world.live(b) == {"own": 1, "limit": 5}
+    b._check()
 
 
 def test_a_write_over_what_is_shown_wins(world: World) -> None:
