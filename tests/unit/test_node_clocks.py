@@ -95,6 +95,20 @@ def test_a_clock_that_is_set_right_is_no_problem_any_more(clocks: Clocks) -> Non
     assert lines(first) == []
 
 
+def test_a_worse_measurement_counts_when_it_contradicts_a_better_one(clocks: Clocks) -> None:
+    """A clock was set; one that agrees with the better one within its own error does not count."""
+    first, _ = clocks.start("n0", "n1")
+    clocks.network.run(3.0)
+    offsets, now = first._engine._parts.offsets, clocks.network.now
+    (before,) = offsets.of_peers(now)
+    told_ms = int((clocks.read("n1") - 0.3) * 1000)
+    offsets.observe("n1", told_ms, sent=now - 1.0, now=now)
+    assert offsets.of_peers(now) == [before]
+    offsets.observe("n1", told_ms + 30_000, sent=now - 1.0, now=now)
+    (after,) = offsets.of_peers(now)
+    assert (round(after.offset_s), round(after.error_s, 1)) == (30, 0.5)
+
+
 def test_a_node_far_ahead_of_the_majority_takes_no_writes(clocks: Clocks) -> None:
     """And says by how much; the others go on, and say whose clock it is."""
     nodes = clocks.start("n0", "n1", "n2")
