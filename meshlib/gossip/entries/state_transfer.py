@@ -22,6 +22,7 @@ from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination
+from meshlib.gossip.entries.outgoing import OutgoingState
 from meshlib.gossip.events import EntryRejected, StateRestored
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
@@ -38,20 +39,12 @@ from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import require
 from meshlib.limits import TRANSFER_PAGE_BYTES_MAX, TRANSFER_WINDOW_BYTES_MAX
-from meshlib.replication import Replica, TransferPage, TransferPages
+from meshlib.replication import Replica, TransferPage
 
 __all__ = ["StateTransfer"]
 
 TRANSFER_TRIES_MAX = 3
 """How often a page is asked for again before a transfer is given up."""
-
-RESEND_S = 0.2
-"""How long a page is not sent again, in seconds, when it was sent once; twice as long after each
-time: who asks again may only have a slow link."""
-
-QUEUED_S_MAX = 0.2
-"""How much longer than the quickest a page may take before less is put on its way, in seconds: well
-under what a probe may take."""
 
 STEP_BYTES = TRANSFER_PAGE_BYTES_MAX // 2
 """After how many bytes no further page is made in the same step."""
@@ -61,9 +54,6 @@ EARLY_PAGES_MAX = 1024
 
 PACE_S = 0.001
 """How long after a step the next one follows, in seconds."""
-
-PAGE_COST_BYTES = 256
-"""What a page counts for beside its content."""
 
 
 @define(slots=True)
@@ -92,125 +82,6 @@ class _Incoming:
         kept = self.early.pop(index, None)
         if kept is not None:
             self.early_bytes -= len(kept[0].state)
-
-
-@define(slots=True)
-class _Sent:
-    """A page that was made and is not known to have come.
-
-    Args:
-        message: the page.
-        size: in bytes, its head aside.
-        at: when it was sent last, in monotonic seconds.
-        wait_s: how long after that it is not sent again, whoever asks for it.
-    """
-
-    message: TransferPageMessage
-    size: int
-    at: float
-    wait_s: float = RESEND_S
-
-
-@define(slots=True)
-class _Outgoing:
-    """A state transfer that this node sends.
-
-    Args:
-        session: names it.
-        address: where it goes.
-        pages: what is sent, made as there is room for it.
-        following: the page that is made next; None when all were made.
-        made_count: how many were made.
-        sent: those that are not known to have come, by index.
-        cursor: the index that is sent next: pages behind one that was missed are sent again.
-        way_bytes: of the pages that are on their way.
-        window_bytes: how many may be.
-        quickest_s: the shortest time after which a page was known to have come.
-        is_whole: whether the page with the vector was made.
-        is_paced: whether more is sent with the next timer.
-    """
-
-    session: int
-    address: str
-    pages: TransferPages
-    following: TransferPage | None = None
-    made_count: int = 0
-    sent: dict[int, _Sent] = field(factory=dict)
-    cursor: int = 0
-    way_bytes: int = 0
-    window_bytes: int = TRANSFER_PAGE_BYTES_MAX
-    quickest_s: float = math.inf
-    given_up_at: float = 0.0
-    is_whole: bool = False
-    is_paced: bool = False
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another page is sent now: one may be on its way whatever its size."""
-        is_all_sent = self.is_whole and self.cursor == self.made_count
-        return not is_all_sent and (not self.way_bytes or self.way_bytes < self.window_bytes)
-
-    def next_page(self, now: float) -> _Sent:
-        """Return the page that is sent next, made if need be, and count it as on its way."""
-        known = self.sent.get(self.cursor)
-        if known is None:
-            known = self.sent[self.cursor] = self._make(now)
-        else:
-            known.at = now
-            known.wait_s *= 2
-        self.cursor += 1
-        self.way_bytes += known.size
-        return known
-
-    def _make(self, now: float) -> _Sent:
-        """Make the next page; the last one carries the vector."""
-        page, self.following = self.following, next(self.pages, None)
-        self.is_whole = self.following is None
-        message = TransferPageMessage(
-            self.session,
-            self.made_count,
-            page.document if page is not None else "",
-            page.state if page is not None else b"",
-            self.pages.vector if self.is_whole else None,
-        )
-        self.made_count += 1
-        return _Sent(message, PAGE_COST_BYTES + len(message.state), now)
-
-    def note_arrived(self, index: int, now: float) -> bool:
-        """Count what came before a page as arrived, and learn how much the way holds.
-
-        The more is on its way the longer a page takes, once the way is full; and what waits there
-        keeps probes and entries waiting too. So the window grows while pages take about as long as
-        the quickest did, and shrinks when they take longer.
-
-        Returns:
-            whether this was not known before.
-        """
-        arrived = [known for known in self.sent if known < index]
-        for each in arrived:
-            page = self.sent.pop(each)
-            if each < self.cursor:
-                self.way_bytes -= page.size
-            if page.wait_s > RESEND_S:
-                continue  # nobody knows which of them came
-            took_s = now - page.at
-            self.quickest_s = min(self.quickest_s, took_s)
-            if took_s > self.quickest_s + QUEUED_S_MAX:
-                self.shrink()
-            else:
-                self.window_bytes = min(TRANSFER_WINDOW_BYTES_MAX, self.window_bytes + page.size)
-        self.cursor = max(self.cursor, index)
-        return bool(arrived)
-
-    def go_back(self) -> None:
-        """Send again what was not taken: of pages out of order only the first missing is kept."""
-        self.cursor = min(self.sent)
-        self.way_bytes = 0
-        self.shrink()
-
-    def shrink(self) -> None:
-        """Let half as much be on its way, one page at least."""
-        self.window_bytes = max(TRANSFER_PAGE_BYTES_MAX, self.window_bytes // 2)
 
 
 class StateTransfer:
@@ -258,7 +129,7 @@ class StateTransfer:
         self._counters = counters
         self._incoming: _Incoming | None = None
         self._next_transfer_at = -math.inf
-        self._outgoing: dict[str, _Outgoing] = {}
+        self._outgoing: dict[str, OutgoingState] = {}
 
     @property
     def is_receiving(self) -> bool:
@@ -335,14 +206,16 @@ class StateTransfer:
             is_repair=message.is_repair,
             page_version=self._speech.to(header.address, message).page_version,
         )
-        outgoing = _Outgoing(message.session, header.address, pages, following=next(pages, None))
+        outgoing = OutgoingState(
+            message.session, header.address, pages, following=next(pages, None)
+        )
         self._outgoing[header.name] = outgoing
         self._counters.transfers_sent += 1
         self._send_more(outgoing, header.name, now)
         timer = Timer(TimerKind.TRANSFER_OUT, header.name, outgoing.session)
         self._timers.set(outgoing.given_up_at, timer)
 
-    def _send_more(self, outgoing: _Outgoing, name: str, now: float) -> None:
+    def _send_more(self, outgoing: OutgoingState, name: str, now: float) -> None:
         """Send pages while there is room for them; in one step no more than a large one."""
         wait_s = (TRANSFER_TRIES_MAX + 1) * self._config.transfer_timeout_s
         outgoing.given_up_at = now + wait_s
@@ -379,7 +252,7 @@ class StateTransfer:
         self._send_more(outgoing, header.name, now)
 
     @staticmethod
-    def _repeat(outgoing: _Outgoing, now: float, *, awaited: int = 0) -> None:
+    def _repeat(outgoing: OutgoingState, now: float, *, awaited: int = 0) -> None:
         """Have what was missed sent again, but what was sent just now."""
         page = outgoing.sent.get(awaited)
         if page is not None and now - page.at >= page.wait_s:
@@ -551,24 +424,4 @@ class StateTransfer:
             is_armed = Timer(TimerKind.TRANSFER_OUT, name, outgoing.session) in ends
             require(self, is_armed, "a transfer is never given up")
             require(self, name in members, "a state goes to who is gone")
-            self._check_outgoing(outgoing)
-
-    def _check_outgoing(self, outgoing: _Outgoing) -> None:
-        """Assert that the pages on their way are those that were sent and did not come."""
-        sent, cursor = outgoing.sent, outgoing.cursor
-        is_in_order = list(sent) == list(
-            range(outgoing.made_count - len(sent), outgoing.made_count)
-        )
-        require(self, is_in_order, "a page is missing among those that were made")
-        require(self, 0 <= cursor <= outgoing.made_count, "a page is sent before it is made")
-        way_bytes = sum(page.size for index, page in sent.items() if index < cursor)
-        require(self, way_bytes == outgoing.way_bytes, "bytes on their way are miscounted")
-        held_bytes = sum(page.size for page in sent.values())
-        largest = max((page.size for page in sent.values()), default=0)
-        is_bounded = held_bytes <= TRANSFER_WINDOW_BYTES_MAX + largest
-        require(self, is_bounded, "too much is on its way")
-        for page in sent.values():
-            message = page.message
-            require(self, message.session == outgoing.session, "a page is of another transfer")
-            is_last = outgoing.is_whole and message.index == outgoing.made_count - 1
-            require(self, (message.vector is not None) == is_last, "a vector is not with the end")
+            outgoing._check()  # noqa: SLF001 - it is a part of this one
