@@ -108,6 +108,7 @@ class NodeHealth:
         state: what the node is doing.
         problems: what is wrong, one line each.
         formats: the newest format that all speak, and the newest that this node does.
+        progress: while it fills, how much of how much it has, and in which unit; else None.
     """
 
     status: str
@@ -117,6 +118,7 @@ class NodeHealth:
     state: str
     problems: tuple[str, ...] = field(converter=tuple)
     formats: Mapping[str, int] = field(factory=dict)
+    progress: Mapping[str, Any] | None = None
 
 
 @frozen(kw_only=True)

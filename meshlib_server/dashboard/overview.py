@@ -87,6 +87,7 @@ def overview(mesh: MeshRuntime, sources: Sources) -> dict[str, Any]:
 def _members(node: MeshNode) -> list[dict[str, Any]]:
     shown = node.diagnostics()
     since, now = shown["members"]["since"], shown["timers"]["now"]
+    offsets = {each.name: each.offset_s for each in node.clock_offsets()}
     return [
         {
             "name": member.name,
@@ -96,6 +97,7 @@ def _members(node: MeshNode) -> list[dict[str, Any]]:
             "region": member.region,
             "zone": member.zone,
             "version": member.version,
+            "clock_offset_s": offsets.get(member.name),
             "since_s": round(max(0.0, now - since.get(member.name, now)), 1),
         }
         for member in node.members()[:_SHOWN_MAX]

@@ -103,6 +103,7 @@ def read_families(mesh: MeshRuntime | None, sources: Sources) -> list[Family]:
         families += _counted(mesh.counters, names.DRIVER)
         families += _counted(mesh.transport.counters, names.TRANSPORT)
         families += _of_members(node)
+        families += _of_clocks(node)
         families += _of_replication(node)
         families += _of_stores(node)
         families += _of_limits(mesh)
@@ -227,6 +228,15 @@ def behind_by(node: MeshNode, peers: Iterable[str]) -> dict[str, int]:
                 max(0, number - latest.get(actor, 0)) for actor, number in own.items()
             )
     return behind
+
+
+def _of_clocks(node: MeshNode) -> list[Family]:
+    offsets = [(each.name, each.offset_s) for each in node.clock_offsets()]
+    return [
+        _by_label(
+            "clock_skew_seconds", "How far a member's clock is ahead.", "peer", sorted(offsets)
+        )
+    ]
 
 
 def _of_replication(node: MeshNode) -> list[Family]:

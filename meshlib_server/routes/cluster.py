@@ -30,7 +30,8 @@ _HEALTH = Shape(
         "state": NodeState,
         "formats": Shape({"spoken": int, "newest": int}),
         "problems": [str],
-    }
+    },
+    optional={"progress": Shape({"done": int, "total": int, "unit": str})},
 )
 _MEMBER = Shape({"name": str, "address": str, "status": MemberStatus, "version": int})
 _COUNTS = ("membership_count", "worker_count", "policy_count", "app_count")
