@@ -6,9 +6,11 @@ Rule: no byte of a request reaches a store before it has passed through this fil
 from __future__ import annotations
 
 import asyncio
+import bisect
 import json
 import urllib.parse
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -17,9 +19,12 @@ from meshlib_server.problems import BadRequest, Code, ContentTooLarge, Unavailab
 from meshlib_server.service import node_of
 from meshlib_server.structure import StructureError, structure
 
-__all__ = ["path_key", "read_record"]
+__all__ = ["PAGE_QUERY", "page_of", "path_key", "read_record"]
 
 Record = TypeVar("Record")
+Item = TypeVar("Item")
+
+_DIGITS_MAX: Final = 5
 
 _KEY_CHARACTERS_MAX_IN_MESSAGE = 100
 
@@ -86,6 +91,40 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
+
+
+PAGE_QUERY: Final = {
+    "limit": "How many at most, 1 to 10,000; all of them when it is not given.",
+    "after": "Only those that come after this one in the order of the list.",
+}
+"""The query of a list that may be long; to be given to `described`."""
+
+_PAGE_ITEMS_MAX: Final = 10_000
+
+
+def page_of(request: Request, items: Sequence[Item], *, key: Callable[[Item], str]) -> list[Item]:
+    """Return the part of a sorted list that was asked for. O(page + log n).
+
+    Who asks for the next page names the last item of this one: what is written or removed
+    meanwhile moves no other item.
+
+    Args:
+        request: with the parameters of `PAGE_QUERY`, each optional.
+        items: all of them, sorted by `key`.
+        key: returns what an item is named by.
+
+    Raises:
+        BadRequest: a limit that is none.
+    """
+    given = request.query_params
+    begins_at = bisect.bisect_right(items, given["after"], key=key) if "after" in given else 0
+    if "limit" not in given:
+        return list(items[begins_at:])
+    text = given["limit"]
+    count = int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX else 0
+    if not 1 <= count <= _PAGE_ITEMS_MAX:
+        raise BadRequest(f"limit: expected 1 to {_PAGE_ITEMS_MAX:,}")
+    return list(items[begins_at : begins_at + count])
 
 
 def path_key(request: Request, name: str) -> str:

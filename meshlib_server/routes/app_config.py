@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from meshlib.errors import UnknownKeyError
-from meshlib_server.bodies import path_key, read_record
+from meshlib_server.bodies import PAGE_QUERY, page_of, path_key, read_record
 from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.problems import BadRequest
 from meshlib_server.resources import resource
@@ -38,9 +38,15 @@ def _from_hex(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-@described("The keys.", scope=Scope.READ, answers={200: Shape({"keys": [str]})})
+@described(
+    "The keys, sorted, or a page of them.",
+    scope=Scope.READ,
+    answers={200: Shape({"keys": [str]})},
+    query=PAGE_QUERY,
+)
 async def _keys(request: Request) -> Response:
-    return JSONResponse({"keys": node_of(request).sync.config_keys()})
+    keys = node_of(request).sync.config_keys()
+    return JSONResponse({"keys": page_of(request, keys, key=str)})
 
 
 @described(

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from meshlib import MeshNode
 from meshlib.errors import UnknownKeyError
 from meshlib.state import PolicyState
-from meshlib_server.bodies import path_key, read_record
+from meshlib_server.bodies import PAGE_QUERY, page_of, path_key, read_record
 from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
@@ -51,10 +51,16 @@ def _known(node: MeshNode, model_id: str) -> PolicyState:
     return policy
 
 
-@described("All policies.", scope=Scope.READ, answers={200: [_POLICY]})
+@described(
+    "All policies, by their models, or a page of them.",
+    scope=Scope.READ,
+    answers={200: [_POLICY]},
+    query=PAGE_QUERY,
+)
 async def _list(request: Request) -> Response:
     policies = node_of(request).sync.get_all_policy_states()
-    return JSONResponse([_as_json(policy) for policy in policies])
+    page = page_of(request, policies, key=lambda policy: policy.model_id)
+    return JSONResponse([_as_json(policy) for policy in page])
 
 
 @described("One policy.", scope=Scope.READ, answers={200: _POLICY}, errors=(404,))

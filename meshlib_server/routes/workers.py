@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from meshlib import MeshNode
 from meshlib.errors import UnknownKeyError
 from meshlib.state import WorkerState
-from meshlib_server.bodies import path_key, read_record
+from meshlib_server.bodies import PAGE_QUERY, page_of, path_key, read_record
 from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.resources import resource
 from meshlib_server.service import mesh_of, node_of
@@ -64,10 +64,16 @@ def _known(node: MeshNode, worker_id: str) -> WorkerState:
     return worker
 
 
-@described("All workers.", scope=Scope.READ, answers={200: [_WORKER]})
+@described(
+    "All workers, by their ids, or a page of them.",
+    scope=Scope.READ,
+    answers={200: [_WORKER]},
+    query=PAGE_QUERY,
+)
 async def _list(request: Request) -> Response:
     workers = node_of(request).sync.get_all_worker_states()
-    return JSONResponse([_as_json(worker) for worker in workers])
+    page = page_of(request, workers, key=lambda worker: worker.worker_id)
+    return JSONResponse([_as_json(worker) for worker in page])
 
 
 @described("One worker.", scope=Scope.READ, answers={200: _WORKER}, errors=(404,))
