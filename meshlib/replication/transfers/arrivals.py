@@ -43,6 +43,9 @@ ARRIVALS_MAX: Final = 2
 
 DOCUMENTS_REFUSED_MAX: Final = 4096
 
+SHOWN_AT_ONCE_MAX: Final = 4096
+"""Entries of one map that are shown in one step, when its sender has become ready meanwhile."""
+
 
 @define(slots=True)
 class _Gathered:
@@ -68,6 +71,7 @@ class _Arrival:
         time: of the sender's hybrid clock.
         horizon: of the removals that the sender has dropped.
         is_repair: whether everything is joined, whatever vectors cover.
+        is_shown: whether readers see what came.
         next_index: how many pages came, in order.
         is_last_in: whether the last one did.
         documents: what came of each; None for one that could not be read.
@@ -82,6 +86,7 @@ class _Arrival:
     is_repair: bool
     offered: Vector | None
     entry_count: int = 0
+    is_shown: bool = False
     next_index: int = 0
     is_last_in: bool = False
     documents: dict[str, _Gathered | None] = field(factory=dict)
@@ -126,6 +131,7 @@ class Arrivals:
         try:
             part = self._gather(page.document, content, arrival)
             if is_shown and not arrival.is_repair:
+                self._show_so_far(arrival)
                 self._show(page.document, part, arrival)
         except RemoteError as error:
             self._refuse(page.document, error)
@@ -156,6 +162,15 @@ class Arrivals:
             gathered.begun.update(content.begun)
             gathered.is_whole = gathered.is_whole and content.is_whole
         return part
+
+    def _show_so_far(self, arrival: _Arrival) -> None:
+        """Let readers see what came before its sender could be believed; large maps wait."""
+        if arrival.is_shown:
+            return
+        arrival.is_shown = True
+        for name, gathered in arrival.documents.items():
+            if gathered is not None and size_of(gathered.document.state) <= SHOWN_AT_ONCE_MAX:
+                self._show(name, gathered.document.state, arrival)
 
     def _show(self, name: str, part: Any, arrival: _Arrival) -> None:
         """Let readers see a page, unless it is from a future that this node does not believe."""

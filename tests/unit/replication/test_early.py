@@ -56,6 +56,18 @@ def test_readers_see_a_map_before_the_transfer_is_over(world: World) -> None:
     assert ["m", "z"] == [change.document for change in b.changes()]
 
 
+def test_what_came_before_its_sender_was_ready_is_shown_once_it_is(world: World) -> None:
+    """With the next page, whatever that is of."""
+    a, b = small_and_large(world), world.replica("b")
+    b.open("m", type_tag="lww_map")
+    pages = a.transfer_pages(b.transfer_offer(), page_bytes_max=4096)
+    for _ in range(3):
+        b.absorb_page(next(pages))
+    assert world.live(b) == {}
+    take(b, pages, 1)
+    assert (world.live(b), world.live(b, document="z")) == ({"limit": 5}, {"policy": "p"})
+
+
 def test_what_is_shown_is_in_nothing_that_others_are_given(world: World) -> None:
     """Vector, digest, offer, pages and file are those of a node without it."""
     a, b = small_and_large(world), world.replica("b")
