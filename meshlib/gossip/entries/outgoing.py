@@ -18,7 +18,7 @@ from attrs import define, field
 
 from meshlib.gossip.messages.kinds import TransferPageMessage
 from meshlib.invariants import require
-from meshlib.limits import TRANSFER_PAGE_BYTES_MAX, TRANSFER_WINDOW_BYTES_MAX
+from meshlib.limits import TRANSFER_WINDOW_BYTES_MAX
 from meshlib.replication import TransferPage, TransferPages
 
 __all__ = ["OutgoingState", "SentPage"]
@@ -30,6 +30,9 @@ time: who asks again may only have a slow link."""
 QUEUED_S_MAX = 0.2
 """How much longer than the quickest a page may take before less is put on its way, in seconds: well
 under what a probe may take."""
+
+WINDOW_BYTES_MIN = 16 * 1024
+"""What is put on a way of which nothing is known yet: some small pages, or one of any size."""
 
 PAGE_COST_BYTES = 256
 """What a page counts for beside its content."""
@@ -80,7 +83,7 @@ class OutgoingState:
     sent: dict[int, SentPage] = field(factory=dict)
     cursor: int = 0
     way_bytes: int = 0
-    window_bytes: int = TRANSFER_PAGE_BYTES_MAX
+    window_bytes: int = WINDOW_BYTES_MIN
     quickest_s: float = math.inf
     shrunk_at: float = -math.inf
     given_up_at: float = 0.0
@@ -155,7 +158,7 @@ class OutgoingState:
 
     def shrink(self) -> None:
         """Let half as much be on its way, one page at least."""
-        self.window_bytes = max(TRANSFER_PAGE_BYTES_MAX, self.window_bytes // 2)
+        self.window_bytes = max(WINDOW_BYTES_MIN, self.window_bytes // 2)
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show how far it has come."""
