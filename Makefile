@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test slow network demo lint types docs laws long coverage constraints clean
+.PHONY: help test slow network demo lint types docs package laws long coverage constraints clean
 
 help:
 	@echo "make test    install into $(VENV) and run the tests"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    ruff, format and lint"
 	@echo "make types   mypy strict and pyright"
 	@echo "make docs    the pages of docs/ and the API reference, built strictly into site/"
+	@echo "make package   the wheel and the source archive, built into dist/ and checked"
 	@echo "make laws    2,000 examples of each law on each type, machines of 500 x 50, every mutant"
 	@echo "make long    the long campaigns of the tests"
 	@echo "make coverage    what the tests of make test reach, room by room"
@@ -55,6 +56,15 @@ $(VENV)/.docs: $(VENV)/.installed
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 
+# In an environment of its own: what builds is none of what is built.
+package:
+	rm -rf dist $(VENV)-package
+	$(PYTHON) -m venv $(VENV)-package
+	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	$(VENV)-package/bin/python -m build --outdir dist .
+	$(VENV)-package/bin/twine check --strict dist/*
+	rm -rf $(VENV)-package
+
 laws: $(VENV)/.installed
 	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist worksteal tests/laws tests/stateful/test_crdt_machines.py
 
@@ -76,4 +86,4 @@ constraints:
 	rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
