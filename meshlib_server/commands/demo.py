@@ -305,5 +305,6 @@ def _tell_how_to_use(nodes: list[Node], directory: Path) -> None:
         click.echo(f"  {node.name}  {node.url}/mesh/status  pid {node.process.pid}")
     header = f'"Authorization: Bearer $(cat {directory}/tokens)"'
     click.echo(f"\n  curl -H {header} {nodes[0].url}/mesh/status")
+    click.echo(f"  {nodes[0].url}/mesh/ui is the dashboard; it asks for that token")
     pids = " ".join(str(node.process.pid) for node in nodes if node.process is not None)
     click.echo(f"\nTo stop it:  kill {pids}; rm -r {directory}")
