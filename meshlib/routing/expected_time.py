@@ -159,12 +159,17 @@ class ExpectedTimeConfig:
     def _among_equals(self, question: Question, nearest: list[str]) -> str:
         """Choose among those of equal expectation.
 
-        Where nobody tells of requests, reported loads are all there is. As long as they are fresh,
-        the less loaded one is taken of the first two that the prompt is meant for, so that prompts
-        do not herd to what was the minimum.
+        Where routers tell of requests and not of what they prefill, the least loaded is taken.
+        Where they tell nothing, reported loads are all there is: as long as they are fresh, the
+        less loaded one of the first two that the prompt is meant for, so that prompts do not herd
+        to what was the minimum.
         """
         if len(nearest) == 1 or question.load.is_in_use:
             return spread(question.spread_key, nearest)
+        if question.load.counts:
+            least = min(question.loads[name] for name in nearest)
+            idle = [name for name in nearest if question.loads[name] <= least]
+            return spread(question.spread_key, idle)
         first, second = rendezvous(question.spread_key, nearest)[:2]
         if max(question.report_age_s(first), question.report_age_s(second)) > FRESH_S:
             return first

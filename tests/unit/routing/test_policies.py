@@ -350,6 +350,16 @@ def test_expected_time_is_the_default_where_prefill_is_told(manager: MeshSyncMan
     assert "cache_aware" == manager.policy(MODEL).policy.policy_type
 
 
+def test_counts_alone_choose_the_least_loaded(manager: MeshSyncManager) -> None:
+    """Where routers tell of requests and not of what they prefill."""
+    put_workers(manager, w1=0, w2=0, w3=0)
+    set_policy(manager, "expected_time")
+    manager.load.begin("w1", now=0.0)
+    manager.load.begin("w3", now=0.0)
+
+    assert {"w2"} == set(chosen(manager, 20))
+
+
 def test_reported_loads_do_not_herd(state_cluster: type[StateCluster]) -> None:
     """Where they are all there is: the better of two is taken, and of old ones nothing."""
     cluster = state_cluster(1)
