@@ -124,6 +124,7 @@ class MemberTable:
         "_members_max",
         "_newest_counts",
         "_peak_count",
+        "_peaked",
         "_reachable",
         "_reachable_revision",
         "_revision",
@@ -135,6 +136,7 @@ class MemberTable:
         self._since: dict[str, float] = {}
         self._forgotten: OrderedDict[str, MemberRecord] = OrderedDict()
         self._peak_count = 0
+        self._peaked: set[str] = set()
         self._members_max = members_max
         self._revision = 0
         self._reachable: tuple[MemberRecord, ...] = ()
@@ -206,7 +208,8 @@ class MemberTable:
         """Members that were in reach at once, as far as none has left or was forgotten since.
 
         The size that the cluster is to have: when nodes come back under new names, and a
-        majority is in reach, nothing is missing.
+        majority is in reach, nothing is missing. Nobody is counted out of it twice, who was
+        replaced and is forgotten later.
         """
         return self._peak_count
 
@@ -255,8 +258,10 @@ class MemberTable:
         self._note(before, record)
         if is_new_status:
             self._since[record.name] = now
-            if record.status is MemberStatus.LEAVING and before is not None:
-                self._lower_peak()
+            if record.status is MemberStatus.LEAVING:
+                self._lower_peak(record.name)
+        if record.is_reachable:
+            self._peaked.add(record.name)
         self._peak_count = max(self._peak_count, self.reachable_count)
         return record
 
@@ -296,14 +301,20 @@ class MemberTable:
         del self._since[name]
         self._note(record, None)
         self._forgotten[name] = record
-        if record.status is not MemberStatus.LEAVING:
-            self._lower_peak()
+        self._lower_peak(name)
         while len(self._forgotten) > FORGOTTEN_MAX:
             self._forgotten.popitem(last=False)
         return record
 
-    def _lower_peak(self) -> None:
-        self._peak_count = max(self.reachable_count, self._peak_count - 1)
+    def note_replaced(self, name: str) -> None:
+        """Take note that others have taken a member's place: the peak stays when it goes. O(1)."""
+        self._peaked.discard(name)
+
+    def _lower_peak(self, name: str) -> None:
+        """Count a member out of the peak, once: who was never in reach, or replaced, is not in."""
+        if name in self._peaked:
+            self._peaked.discard(name)
+            self._peak_count = max(self.reachable_count, self._peak_count - 1)
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show who is there, since when they are as they are, and who was forgotten."""
@@ -323,6 +334,7 @@ class MemberTable:
         require(self, is_apart, "a member is there and forgotten")
         reachable = tuple(record for record in self._by_name.values() if record.is_reachable)
         require(self, self.reachable() == reachable, "those in reach are not those of the table")
+        require(self, self._peaked <= set(self._by_name), "who is gone counts for the peak")
         require(self, self._peak_count >= len(reachable), "more are in reach than ever were")
         counted = [
             (m.formats[1], m.is_reachable)

@@ -169,6 +169,8 @@ class Electorate:
         gone = self._newly_left_out(view)
         for member in gone:
             self._left_out.add(member)
+            if view.has_quorum:
+                self._members.note_replaced(member.name)
         return self._judge() if gone else view
 
     def _judge(self) -> PartitionView:

@@ -152,3 +152,11 @@ def test_who_decides_openly_before_it_is_ready_breaks_no_rule() -> None:
     assert outcome.failure is None, outcome
     assert outcome.sometimes["decided_openly"] > 0
     assert outcome.sometimes["refused_before_ready"] == 0
+
+
+@pytest.mark.slow
+def test_who_was_replaced_and_is_forgotten_later_makes_no_minority_whole() -> None:
+    """Seed 3010: it was counted out of the size of the cluster twice, and the next was left out."""
+    outcome = run(draw_scenario(3010))
+
+    assert outcome.failure is None, outcome

@@ -41,6 +41,7 @@ class _Start:
 
     Args:
         node: the process.
+        ever_reached: the names of all that it has reached.
         met: the names of all it has met, itself included, each with its latest incarnation.
         left_out: those that need not count, each in which incarnation.
         revision: of its members, when it was looked at last.
@@ -51,6 +52,7 @@ class _Start:
     """
 
     node: Any
+    ever_reached: set[str] = field(factory=set)
     met: dict[str, int] = field(factory=dict)
     left_out: dict[str, int] = field(factory=dict)
     revision: int = -1
@@ -141,7 +143,8 @@ class Majorities:
             is_leaving = member is None or member.status is MemberStatus.LEAVING
             if is_leaving and self._departed.get(name, -1) >= incarnation:
                 start.left_out[name] = incarnation
-                start.peak_count -= 1
+                start.peak_count -= name in start.ever_reached
+        start.ever_reached |= reached
         start.peak_count = max(start.peak_count, len(reached))
         counted = start.counted()
         has_majority = 2 * len(reached) > len(counted)
@@ -158,7 +161,7 @@ class Majorities:
                 (has_majority or had_majority) and (is_replaced or not is_known)
             ):
                 start.left_out[name] = incarnation
-                start.peak_count -= not is_known
+                start.peak_count -= name in start.ever_reached and not is_known
 
     def _count(self, start: _Start, members: Mapping[str, MemberRecord]) -> None:
         """Count the states that this checker is about, so that it is seen that they come."""

@@ -117,6 +117,22 @@ def test_two_that_count_the_same_members_never_both_have_a_majority_apart() -> N
             assert len(counted) > 1 or not all(view.has_quorum for view in views), (sides, gone)
 
 
+def test_who_was_replaced_is_not_counted_out_of_the_peak_once_more() -> None:
+    """When it is forgotten nobody else's place is free for that, nor when none was ever reached."""
+    world = World("abcde")
+    world.hear("e", status=DOWN)
+    world.hear("f")  # in the place of e
+    world.table.forget("e")
+    world.electorate.forget("e")
+    world.hear("g", status=DOWN)  # of whom this node has only heard
+    world.table.forget("g")
+    world.electorate.forget("g")
+    world.hear("d", status=DOWN)
+
+    view = world.electorate.judge()
+    assert (view.reachable_count, view.quorum_of, world.table.peak_count) == (4, 5, 5)
+
+
 # Two
 
 
