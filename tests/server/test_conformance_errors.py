@@ -366,6 +366,6 @@ def test_an_unknown_query_parameter_is_400(node: Node, method: str, path: str) -
     """With its name: who asks for it would take the answer for one to it."""
     body = BODIES.get(path.removeprefix("/mesh")) if method != "GET" else None
 
-    error = node.request(method, f"{path}?window=60&limit", body, status=400)["error"]
+    error = node.request(method, f"{path}?window=60&most", body, status=400)["error"]
 
-    assert error.startswith("unknown query parameters: 'limit', 'window'; known: ")
+    assert error.startswith("unknown query parameters: 'most', 'window'; known: ")
