@@ -129,6 +129,7 @@ class Watch:
         self._entries: dict[str, dict[Any, LWWEntry]] = {}
         self._highest: dict[tuple[str, Any], Stamp] = {}
         self._was_receiving = False
+        self._had_early = False
         self._has_taken_pages = bool(host.node.replica.version_vector)
         self._transfers = 0
 
@@ -160,6 +161,9 @@ class Watch:
             raise Broken("packet storm", f"{len(packets):,} packets after one event")
         if node.members_revision != self._revision:
             self._look_at_members()
+        if replica.is_rejoining and self._had_early:
+            self._hide()
+        self._had_early = replica.has_early
         for document in MAP_DOCUMENTS:
             state = inside.find_state(node, document)
             if state is not None:
@@ -244,6 +248,12 @@ class Watch:
         for document, entries in self._entries.items():
             for key in entries:
                 self._ledger.note_collected(document, key)
+        self._entries = {}
+        self._highest = {}
+        self._digests = {}
+
+    def _hide(self) -> None:
+        """Note that the node comes back with what it had: what was shown early comes again."""
         self._entries = {}
         self._highest = {}
         self._digests = {}
