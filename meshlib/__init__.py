@@ -12,7 +12,7 @@ Settings
     MeshConfig          who a node is, with what follows inside
     GossipConfig        how often it probes, gossips and repairs; profiles lan, wan, local
     ReplicationConfig   how much it keeps
-    RateLimitConfig     how limits are shared
+    RateLimitConfig     how long owners decide, and what a node does that is cut off
     CacheAwareConfig    how prompts are routed
     StartupConfig       what is decided before a node is ready
     ConfiguredDefaults  what is in force for what nobody has written
@@ -50,7 +50,7 @@ Rooms, from the top of the house down; each imports only what stands below it
     node/, sync.py      one whole node, without IO; what a router reads and writes
     startup.py          what a node may decide before it is ready
     gossip/             members, news and entries between nodes, without IO
-    ratelimit/          rate limits over the cluster, decided locally
+    ratelimit/          rate limits over the cluster
     routing/            which worker has the most of a prompt cached, and may take it
     state/              the stores: workers, policies, configuration, members
     replication/        documents, a log, a version vector, state transfers

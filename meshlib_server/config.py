@@ -145,7 +145,7 @@ class MeshSettings:
         gossip: the timing of the gossip, where it is to differ from the profile's.
         storage: where the state is kept on disk.
         log: what is logged, and how.
-        rate_limit: how limits are shared, and what a node does that is cut off.
+        rate_limit: how long owners decide, and what a node does that is cut off.
         startup: what is decided before the node is ready.
     """
 

@@ -1,4 +1,4 @@
-"""Events for whoever listens, and waiting for a condition of the node."""
+"""Events for whoever listens, and waiting: for a condition of the node, or an owner's word."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Self
 from meshlib.arguments import check_callable
 from meshlib.errors import InvalidTypeError, InvalidValueError
 from meshlib.gossip import Event
-from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
+from meshlib.limits import EVENTS_QUEUED_MAX, SUBSCRIPTION_QUEUE_MAX
+from meshlib.ratelimit import Decision, RateLimiter, Ticket
 
-__all__ = ["Conditions", "EventStream", "EventStreams"]
+__all__ = ["Conditions", "Confirmations", "EventStream", "EventStreams"]
 
 
 class EventStream(AsyncIterator[Event]):
@@ -160,3 +161,41 @@ class Conditions:
             if not future.done():
                 future.set_exception(error)
         self._waiting.clear()
+
+
+class Confirmations:
+    """Hands decisions to those who wait for them. Bounded by what waits in the limiter."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[Ticket, asyncio.Future[Decision]]] = {}
+
+    async def wait(self, ticket: Ticket) -> Decision:
+        """Return the decision on a request once it is there.
+
+        Raises:
+            Exception: what `fail` was called with meanwhile.
+        """
+        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        self._waiting[id(ticket)] = ticket, future
+        try:
+            return await future
+        finally:
+            # The limiter decides it all the same where the caller has gone: it was asked for.
+            self._waiting.pop(id(ticket), None)
+
+    def settle(self, limiter: RateLimiter) -> None:
+        """Wake those whose decisions are there. O(decisions)."""
+        decided = limiter.decided()
+        if len(decided) >= EVENTS_QUEUED_MAX:
+            # The limiter keeps no more: some may be missing among these.
+            decided = [ticket for ticket, _ in self._waiting.values()]
+        for ticket in decided:
+            waiting = self._waiting.get(id(ticket))
+            if waiting is not None and ticket.decision is not None and not waiting[1].done():
+                waiting[1].set_result(ticket.decision)
+
+    def fail(self, error: Exception) -> None:
+        """Let everyone who waits raise an error."""
+        for _, future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)

@@ -16,7 +16,7 @@ from meshlib.crdt import Lattice
 from meshlib.errors import ForeignClockError
 from meshlib.membership import MemberRecord
 from meshlib.node import Health, MeshNode
-from meshlib.ratelimit import GLOBAL_KEY, Decision, LimitSettings, RateLimitStats
+from meshlib.ratelimit import GLOBAL_KEY, Decision, LimitSettings, RateLimitStats, Ticket
 from meshlib.replication import Document
 from meshlib.routing import RouteDecision
 from meshlib.sync import MeshSyncManager
@@ -90,6 +90,9 @@ class MeshFront:
     def acquire(self, key: str, *, cost: int = 1) -> Decision:
         """Decide whether a request may pass, and count it when it may. O(1), and never waits.
 
+        Admits from what this node holds, else on credit that later windows repay; so a window
+        may admit more than the limit. `MeshRuntime.acquire_confirmed` keeps to it.
+
         Args:
             key: the rate-limit key; `global` is that of the global limit.
             cost: the request's units, 1 to the limit.
@@ -113,6 +116,19 @@ class MeshFront:
             # The process was stopped for over a day, and this came before the driver's next step.
             node.note_time(monotonic())
             return node.limiter.acquire(key, cost=cost, now=monotonic())
+
+    def _ask(self, key: str, *, cost: int, timeout_s: float | None) -> Ticket:
+        """Ask whether a request may pass; as `RateLimiter.ask`, which does not wait either."""
+        node = self._entered()
+        early = node.startup.decide(key, cost=cost)
+        if early is not None:
+            return Ticket(key, cost, monotonic(), early)
+        try:
+            return node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=monotonic())
+        except ForeignClockError:
+            # As for `acquire`.
+            node.note_time(monotonic())
+            return node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=monotonic())
 
     def rate_limit_stats(self, key: str = GLOBAL_KEY) -> RateLimitStats:
         """Return what the whole cluster used of a limit; as `RateLimiter.stats`.

@@ -297,6 +297,8 @@ class MeshRuntime(WaitingFront):
                     self._fail(NameConflictError(event.name, address=event.address))
                 elif isinstance(event, MemberJoined):
                     self._look_at_seeds()
+        if self._node is not None:
+            self._confirmations.settle(self._node.limiter)
         self._conditions.look()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -320,6 +322,7 @@ class MeshRuntime(WaitingFront):
         if self._begin_end():
             self._failure = error
             self._conditions.fail(error)
+            self._confirmations.fail(error)
             self._closing = asyncio.create_task(self._end_failed())
 
     def _begin_end(self) -> bool:
@@ -357,6 +360,7 @@ class MeshRuntime(WaitingFront):
                 self._node.stop()
             self._streams.close()
             self._conditions.fail(StateError("the runtime has ended"))
+            self._confirmations.fail(StateError("the runtime has ended"))
             self._ended.set()
 
     async def _hand_over(self) -> None:

@@ -13,11 +13,12 @@ from typing import Final
 
 from meshlib.aio.diagnosis import Diagnosis, SeedTroubles, diagnose
 from meshlib.aio.driver import NodeDriver
-from meshlib.aio.events import Conditions, EventStream, EventStreams
+from meshlib.aio.events import Conditions, Confirmations, EventStream, EventStreams
 from meshlib.aio.front import MeshFront
 from meshlib.arguments import check_callable, check_count, check_kind, check_number
 from meshlib.errors import InvalidTypeError, InvalidValueError, NotReadyError, StateError
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
+from meshlib.ratelimit import Decision
 from meshlib.replication import WriteReceipt
 
 __all__ = ["WaitingFront"]
@@ -45,6 +46,7 @@ class WaitingFront(MeshFront):
         self._driver = driver
         self._streams = EventStreams()
         self._conditions = Conditions()
+        self._confirmations = Confirmations()
         self._seeds: tuple[str, ...] = ()
         self._discovery_problem = ""
         self._seed_troubles = SeedTroubles()
@@ -88,6 +90,32 @@ class WaitingFront(MeshFront):
         except TimeoutError:
             assert timeout_s is not None
             raise NotReadyError(timeout_s=timeout_s, story=self.diagnose().story) from None
+
+    async def acquire_confirmed(
+        self, key: str, *, cost: int = 1, timeout_s: float | None = None
+    ) -> Decision:
+        """Decide whether a request may pass by the word of the key's owner.
+
+        What this node holds, and a window that is known to be spent, answer at once; else this
+        waits for a round trip. No window admits more than its limit by this call.
+
+        Args:
+            key: the rate-limit key; `global` is that of the global limit.
+            cost: the request's units, 1 to the limit.
+            timeout_s: seconds to wait for the owner, over 0; then, and from then on until it is
+                heard again, `RateLimitConfig.partition_mode` decides and `confirmed` is False.
+                None: `RateLimitConfig.confirm_timeout_s`.
+
+        Raises:
+            NotReadyError: as `acquire`.
+            LocalError: as `RateLimiter.ask`; nothing is counted.
+            StateError: the runtime ended meanwhile. What was granted is lost with its window.
+        """
+        _check_timeout(timeout_s)
+        ticket = self._ask(key, cost=cost, timeout_s=timeout_s)
+        if ticket.decision is not None:
+            return ticket.decision
+        return await self._confirmations.wait(ticket)
 
     async def keep_worker(self, worker_id: str) -> None:
         """Renew a worker's lease three times in each `ttl_s`, until cancelled; the heartbeat task.

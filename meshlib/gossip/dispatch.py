@@ -25,6 +25,8 @@ from meshlib.gossip.messages.kinds import (
     Message,
     PingRequest,
     PingResponse,
+    SeedAnswer,
+    SeedQuestion,
     TransferAvailable,
     TransferNext,
     TransferPageMessage,
@@ -39,10 +41,11 @@ from meshlib.limits import EVENTS_QUEUED_MAX
 
 __all__ = ["FROM_ANYONE", "Dispatch", "without_repeats"]
 
-FROM_ANYONE: Final = (JoinRequest, ConflictNotice, PingRequest)
+FROM_ANYONE: Final = (JoinRequest, ConflictNotice, PingRequest, SeedQuestion)
 """Read whoever sends them: a claim to a name comes from a start that is not known yet, its
 refusal may come from the very node that has the name, and a question whether one lives is
-answered to anyone, or two nodes of one name could never settle which of them goes on."""
+answered to anyone, or two nodes of one name could never settle which of them goes on. Who asks at
+a seed is not known yet either, or is this node itself."""
 
 ANSWERED_ONCE: Final = frozenset(
     (
@@ -134,6 +137,8 @@ class Dispatch:
             TransferPageMessage: repair.on_transfer_page,
             TransferNext: parts.transfer.on_transfer_next,
             VolatileMessage: self._on_volatile,
+            SeedQuestion: parts.dialler.on_seed_question,
+            SeedAnswer: parts.dialler.on_seed_answer,
         }
 
     def _make_timer_handlers(self) -> Mapping[TimerKind, TimerHandler]:

@@ -93,7 +93,8 @@ class Engine:
     @property
     def members_revision(self) -> int:
         """Grows with every change of the member table, and of who counts."""
-        return self._parts.view.members.revision + self._parts.electorate.revision
+        parts = self._parts
+        return parts.view.members.revision + parts.electorate.revision + parts.told.revision
 
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n)."""
@@ -106,6 +107,10 @@ class Engine:
     def partition(self) -> PartitionView:
         """Judge whether this node reaches a majority. O(n)."""
         return self._parts.electorate.judge()
+
+    def unmet_seeds(self) -> tuple[str, ...]:
+        """Return the addresses of seeds where nobody was ever met. O(members)."""
+        return self._parts.told.unmet()
 
     def since(self, name: str) -> float:
         """Return since when (monotonic seconds) a known member is in its status. O(1)."""
@@ -180,6 +185,7 @@ class Engine:
         """
         self._enter(now)
         given = tuple(seeds)
+        self._parts.told.tell(given, own=self.record.address, may_find_more=may_find_more)
         self._parts.admission.join(given, now)
         self._parts.beginning.start(given, now, may_find_more=may_find_more)
 

@@ -33,7 +33,7 @@ from meshlib.gossip.timers import TimerQueue
 from meshlib.gossip.upkeep import Upkeep
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import Inspectable
-from meshlib.membership import Electorate, MemberRecord, MemberSet, TopologyManager
+from meshlib.membership import Electorate, MemberRecord, MemberSet, ToldAddresses, TopologyManager
 from meshlib.replication import Replica, StabilityTracker
 
 __all__ = ["Parts"]
@@ -95,8 +95,11 @@ class Parts:
     ) -> None:
         """Make what everything stands on: who is there, when, what is sent and what is told."""
         self.view = MembershipView(record, topology=topology, fanout=config.gossip_fanout)
+        self.told = ToldAddresses(self.view.members)
         self.electorate = Electorate(
             self.view.members,
+            told=self.told,
+            expected_count=config.bootstrap_expect,
             written_off=written_off,
             is_silence_an_end=config.is_silence_an_end,
         )
@@ -120,7 +123,9 @@ class Parts:
             counters=self.counters, offsets=self.offsets,
         )  # fmt: skip
         self.news = NewsSpreader(config, rng=rng, view=view, timers=timers, outbox=outbox)
-        self.dialler = Dialler(config, rng=rng, view=view, timers=timers, outbox=outbox)
+        self.dialler = Dialler(
+            config, rng=rng, view=view, told=self.told, timers=timers, outbox=outbox
+        )
         self.claims = NameClaims(config, rng=rng, view=view, timers=timers, outbox=outbox)
 
     def _make_entries(
@@ -202,6 +207,7 @@ class Parts:
             "tables": self.tables, "speech": self.speech, "failure_detector": self.detector,
             "local_health": self.detector.health, "round_trips": self.detector.round_trips,
             "probe_order": self.detector.order, "clock_offsets": self.offsets, "news": self.news,
+            "told": self.told,
             "dialler": self.dialler, "claims": self.claims,
             "dissemination": self.dissemination, "beginning": self.beginning,
             "state_transfer": self.transfer, "anti_entropy": self.anti_entropy,

@@ -4,6 +4,7 @@ members.py    MemberTable, MemberRecord: who is in the cluster, and in which sta
 probe.py      whom to probe, how long to wait, and how healthy this node is itself
 suspicion.py  how long a suspected member may refute
 partition.py  who counts for the majority, and whether it is in reach
+told.py       whom this node was told of, and has never met
 topology.py   who talks to whom
 
 All of it is arithmetic on records; `meshlib.gossip` turns it into messages.
@@ -26,6 +27,7 @@ from meshlib.membership.partition import (
 )
 from meshlib.membership.probe import LocalHealth, Probe, ProbeOrder, RoundTrips
 from meshlib.membership.suspicion import Suspicion, suspicion_bounds_s
+from meshlib.membership.told import ToldAddresses, ToldSeed
 from meshlib.membership.topology import (
     TopologyManager,
     push_receivers,
@@ -48,6 +50,8 @@ __all__ = [
     "ProbeOrder",
     "RoundTrips",
     "Suspicion",
+    "ToldAddresses",
+    "ToldSeed",
     "TopologyManager",
     "next_version",
     "place_of",

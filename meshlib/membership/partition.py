@@ -1,13 +1,16 @@
 """Whether this node stands on the larger side of its cluster, and who counts for that.
 
 A node cannot tell crashed members from members behind a cut; what it can tell is whether it
-reaches a majority of those it knows.
+reaches a majority of those it knows, and of those it was told of.
 
 Rules this file owns:
 - A member counts until it leaves, an operator writes it off, or this node forgets it; and only
   with a majority in reach does a node leave anybody out of the count by itself. The one exception
   is a cluster of two whose other process has ended, which a refused dial shows and silence does
   not.
+- Whom a node was told of and has never met counts as absent: see `told.py`. So a few that begin
+  beside others whom they do not reach are no majority, however many others there may be besides.
+- A majority is one of no fewer than it takes to begin (`bootstrap_expect`).
 - Whoever is left out counts again when it comes back.
 - So two nodes that count the same members never both have a majority and nobody in common. Those
   whose counts differ may: one side of a cut met newcomers, or an operator forgot the other side.
@@ -24,6 +27,7 @@ from attrs import frozen
 
 from meshlib.invariants import require
 from meshlib.membership.members import MemberRecord, MemberStatus, MemberTable
+from meshlib.membership.told import ToldAddresses, ToldSeed
 
 __all__ = ["Electorate", "MemberSet", "PartitionDetector", "PartitionState", "PartitionView"]
 
@@ -31,8 +35,8 @@ __all__ = ["Electorate", "MemberSet", "PartitionDetector", "PartitionState", "Pa
 class MemberSet(Protocol):
     """Members of whom something holds as they are now."""
 
-    def __contains__(self, member: MemberRecord, /) -> bool:
-        """Tell whether it holds of a member, in its incarnation."""
+    def __contains__(self, member: MemberRecord | ToldSeed, /) -> bool:
+        """Tell whether it holds of a member, in its incarnation, or of a seed that is awaited."""
         ...
 
 
@@ -52,8 +56,9 @@ class PartitionView:
         state: normal, or partitioned with or without a majority in reach.
         reachable_count: members in reach, this node included.
         known_count: members that have not left, but for those an operator wrote off.
-        quorum_of: members that count: a majority is more than half of them.
+        quorum_of: nodes that count: a majority is more than half of them.
         unreachable: the names out of reach, sorted.
+        unmet_count: nodes among them that this one was told of and has never met.
     """
 
     state: PartitionState
@@ -61,10 +66,11 @@ class PartitionView:
     known_count: int
     quorum_of: int
     unreachable: tuple[str, ...]
+    unmet_count: int = 0
 
     @property
     def has_quorum(self) -> bool:
-        """Whether more than half of the known members are in reach."""
+        """Whether more than half of those that count are in reach."""
         return self.state is not PartitionState.WITHOUT_QUORUM
 
 
@@ -83,6 +89,8 @@ class PartitionDetector:
         *,
         written_off: MemberSet = (),
         left_out: MemberSet = (),
+        unmet_count: int = 0,
+        expected_count: int = 1,
     ) -> PartitionView:
         """Return what the members' states say of this node's side.
 
@@ -91,6 +99,8 @@ class PartitionDetector:
             written_off: members of whom an operator has said, in this incarnation, that they do
                 not come back; while one is Down it is not even known.
             left_out: members that do not count while they are Down.
+            unmet_count: nodes that this one was told of and has never met: each is absent.
+            expected_count: how many it takes to begin a cluster: a majority is one of no fewer.
         """
         known = [
             member
@@ -100,19 +110,19 @@ class PartitionDetector:
         ]
         down = [member for member in known if member.status is MemberStatus.DOWN]
         reachable_count = len(known) - len(down)
-        quorum_of = reachable_count + sum(member not in left_out for member in down)
-        if not down:
-            state = PartitionState.NORMAL
-        elif 2 * reachable_count > quorum_of:
-            state = PartitionState.WITH_QUORUM
-        else:
+        counted_count = sum(member not in left_out for member in down)
+        quorum_of = max(reachable_count + counted_count + unmet_count, expected_count)
+        if 2 * reachable_count <= quorum_of:
             state = PartitionState.WITHOUT_QUORUM
+        else:
+            state = PartitionState.WITH_QUORUM if down else PartitionState.NORMAL
         return PartitionView(
             state=state,
             reachable_count=reachable_count,
             known_count=len(known),
             quorum_of=quorum_of,
             unreachable=tuple(sorted(member.name for member in down)),
+            unmet_count=unmet_count,
         )
 
 
@@ -124,7 +134,7 @@ class _LeftOut:
     def __init__(self) -> None:
         self.incarnations: dict[str, int] = {}
 
-    def __contains__(self, member: MemberRecord) -> bool:
+    def __contains__(self, member: MemberRecord | ToldSeed) -> bool:
         return member.incarnation <= self.incarnations.get(member.name, -1)
 
     def add(self, member: MemberRecord) -> None:
@@ -137,24 +147,30 @@ class Electorate:
 
     Args:
         members: the table.
+        told: whom this node was told of; None: of nobody.
+        expected_count: how many nodes it takes to begin.
         written_off: of whom an operator has said that they do not come back.
         is_silence_an_end: whether one of two that is Down through silence counts as ended, too;
             see `GossipConfig.is_silence_an_end`.
     """
 
     __slots__ = (
-        "_detector", "_ended", "_is_silence_an_end", "_left_out", "_members", "_written_off",
-        "revision",
+        "_detector", "_ended", "_expected_count", "_is_silence_an_end", "_left_out", "_members",
+        "_told", "_written_off", "revision",
     )  # fmt: skip
 
     def __init__(
         self,
         members: MemberTable,
         *,
+        told: ToldAddresses | None = None,
+        expected_count: int = 1,
         written_off: MemberSet = (),
         is_silence_an_end: bool = False,
     ) -> None:
         self._members = members
+        self._told = told if told is not None else ToldAddresses(members)
+        self._expected_count = expected_count
         self._written_off = written_off
         self._is_silence_an_end = is_silence_an_end
         self._detector = PartitionDetector()
@@ -175,7 +191,11 @@ class Electorate:
 
     def _judge(self) -> PartitionView:
         return self._detector.judge(
-            self._members, written_off=self._written_off, left_out=self._left_out
+            self._members,
+            written_off=self._written_off,
+            left_out=self._left_out,
+            unmet_count=self._told.unmet_count(self._written_off),
+            expected_count=self._expected_count,
         )
 
     def _newly_left_out(self, view: PartitionView) -> list[MemberRecord]:
@@ -209,20 +229,25 @@ class Electorate:
     def may_forget(self, member: MemberRecord) -> bool:
         """Tell whether a member that is gone may be forgotten. O(members).
 
-        It may when it does not count, or when a majority is in reach.
+        It may when it does not count, or when a majority is alive: who is suspected may be as
+        gone as the member is, and be noticed later.
         """
-        return not self._counts(member) or self.judge().has_quorum
+        return not self._counts(member) or self._has_alive_majority()
 
     def longest_gone(self) -> MemberRecord | None:
         """Return whom to forget when there is no room; None for nobody. O(members).
 
         It is who has been gone for longest, of those who may be forgotten.
         """
-        has_quorum = self.judge().has_quorum
+        has_quorum = self._has_alive_majority()
         gone = [
             m for m in self._members if not m.is_reachable and (has_quorum or not self._counts(m))
         ]
         return min(gone, key=lambda m: (self._members.since(m.name), m.name), default=None)
+
+    def _has_alive_majority(self) -> bool:
+        alive_count = sum(member.status is MemberStatus.ALIVE for member in self._members)
+        return 2 * alive_count > self.judge().quorum_of
 
     def _counts(self, member: MemberRecord) -> bool:
         if member.is_reachable or member.status is MemberStatus.LEAVING:

@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-from meshlib.membership import PartitionState, PartitionView
+from meshlib.membership import PartitionView
 
 __all__ = ["LONG_GONE_S", "Health", "HealthStatus", "ProblemAges", "judge_health"]
 
@@ -37,8 +37,8 @@ class Health:
 
     Args:
         status: healthy; degraded while this node is not ready or has met nobody, a member is
-            suspected or Down, or a store or the storage is not well; partitioned while no majority
-            is in reach.
+            suspected or Down, or a store or the storage is not well; partitioned while members
+            are out of reach and no majority is in reach.
         cluster_size: members in reach, this node included.
         stores_healthy: whether every store can be read, lacks no entry that came, and agrees
             with its peers.
@@ -111,11 +111,14 @@ def judge_health(
         if not partition.has_quorum or gone_s[name] <= LONG_GONE_S
     ]
     problems += [f"{name} is suspected" for name in suspected]
+    if partition.unmet_count and not (partition.has_quorum or own_problem):
+        absent, count = partition.unmet_count, partition.quorum_of
+        problems.append(f"no majority: {absent} of {count} that are to be here were never met")
     faults = [f"content differs from {name} at equal vectors" for name in diverged_from]
     faults += store_problems
     if incomplete:
         faults.append(f"entries could not be read here, of {_some(incomplete)}")
-    if partition.state is PartitionState.WITHOUT_QUORUM:
+    if partition.unreachable and not partition.has_quorum:
         status = HealthStatus.PARTITIONED
     elif problems or faults:
         status = HealthStatus.DEGRADED

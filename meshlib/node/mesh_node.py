@@ -30,7 +30,7 @@ from meshlib.gossip import (
 )
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
 from meshlib.invariants import Diagnostics
-from meshlib.membership import MemberRecord, MemberStatus, PartitionView, TopologyManager
+from meshlib.membership import MemberRecord, MemberStatus, PartitionView, ToldSeed, TopologyManager
 from meshlib.node.clocks import ClockJudge
 from meshlib.node.config import MeshConfig, check_own_address
 from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
@@ -144,6 +144,7 @@ class MeshNode(RoutingVerbs):
             config=config.rate_limit,
             on_urgent=self._wake,
             read_time=self._time.follow,
+            now=now,
         )
         self.startup = Startup(
             config.startup,
@@ -166,8 +167,7 @@ class MeshNode(RoutingVerbs):
         self._problem_ages = ProblemAges()
         self._look_at = now
         self._collect_at = now + COLLECT_INTERVAL_S
-        self._awaited_count = 1
-        self._limiter_revision = (-1, False)
+        self._limiter_state: tuple[int, bool, NodeState] | None = None
         self._update_limiter()
 
     def set_guard(self, guard: Callable[[], None] | None) -> None:
@@ -285,20 +285,24 @@ class MeshNode(RoutingVerbs):
         back after all it is a member like any other. Whoever says so of a member that lives on
         the other side of a broken network lets both sides take themselves for whole.
 
+        Args:
+            name: the member's; or the address of a seed where this node has never met anybody,
+                which is not awaited any longer then.
+
         Raises:
             InvalidTypeError: the name is no text.
-            UnknownKeyError: there is no such member.
+            UnknownKeyError: there is no such member, and no such seed.
             MemberInReachError: it is neither Down nor Leaving. State unchanged after either.
         """
         check_text("name", name)
         known = {member.name: member for member in self.members()}
         member = known.get(name)
-        if member is None:
-            raise UnknownKeyError("member", name)
-        if member.is_reachable:
+        if member is not None and member.is_reachable:
             raise MemberInReachError(name, status=member.status)
+        if member is None and name not in self._engine.unmet_seeds():
+            raise UnknownKeyError("member", name)
         names = [one.name for one in self._engine.members()]
-        receipt = self._written_off.add(member, known=names)
+        receipt = self._written_off.add(member or ToldSeed(name), known=names)
         self._update_limiter()
         return receipt
 
@@ -422,10 +426,7 @@ class MeshNode(RoutingVerbs):
 
     def join(self, seeds: Iterable[str], *, now: float, may_find_more: bool = False) -> None:
         """Ask seeds to let this node in; dial them for ever after. See `Engine.join`."""
-        given = tuple(seeds)
-        self._engine.join(given, now=self._time.advance(now), may_find_more=may_find_more)
-        expected = self.config.gossip.bootstrap_expect
-        self._awaited_count = max(expected, len({*given, self.address}))
+        self._engine.join(seeds, now=self._time.advance(now), may_find_more=may_find_more)
         self._settle()
 
     def drain(self, *, now: float) -> None:
@@ -441,8 +442,10 @@ class MeshNode(RoutingVerbs):
         return self._engine.has_handed_over
 
     def leave(self, *, now: float) -> None:
-        """Flush what was written and say goodbye to every peer."""
-        self._engine.leave(now=self._time.advance(now))
+        """Flush what was written, hand on the counts of limits, say goodbye to every peer."""
+        now = self._time.advance(now)
+        self._volatile.send(self.limiter.leave(now=now))
+        self._engine.leave(now=now)
 
     def stop(self) -> None:
         """Take note that nobody drives this node any more: its state is `stopped`."""
@@ -459,6 +462,7 @@ class MeshNode(RoutingVerbs):
         """Do everything that is due."""
         now = self._time.advance(now)
         self._engine.handle_timer(now)
+        self._settle()  # what has changed may make something due for the limiter
         self._volatile.tick_limiter(now)
         self._volatile.tick_load(now)
         if self._volatile.tick_leases(now):
@@ -544,8 +548,7 @@ class MeshNode(RoutingVerbs):
         changes = self.replica.changes()
         if changes:
             self._follow(changes)
-        if (self.members_revision, self._is_waiting) != self._limiter_revision:
-            self._update_limiter()
+        self._update_limiter()
         if self.sync.defaults.is_stale and self.is_ready and not self._is_clock_ahead():
             with unguarded(self.replica):
                 self.sync.defaults.keep()
@@ -591,19 +594,25 @@ class MeshNode(RoutingVerbs):
         return member in self._written_off or out_of_reach_s > LONG_GONE_S
 
     def _update_limiter(self) -> None:
-        is_waiting = self._is_waiting
-        self._limiter_revision = self.members_revision, is_waiting
+        """Tell the limiter of the members, when they or what this node knows have changed."""
+        state = self.state
+        seen = (self.members_revision, self.is_ready, state)
+        if seen == self._limiter_state:
+            return
+        self._limiter_state = seen
         self._volatile.update_members(self._time.latest_s)
+        partition = self._partition()
+        # All may have begun alone at once beside others that they were told of.
+        is_alone = state is NodeState.ISOLATED and not partition.has_quorum
+        is_waiting = state is NodeState.JOINING or is_alone
         self.limiter.update_members(
             self._engine.reachable_names(),
-            has_quorum=self._partition().has_quorum and not is_waiting,
-            awaited_count=self._awaited_count if is_waiting else 1,
+            has_quorum=partition.has_quorum and not is_waiting,
+            member_count=partition.quorum_of,
+            has_met=not is_waiting,
+            is_ready=self.is_ready,
+            now=self._time.latest_s,
         )
-
-    @property
-    def _is_waiting(self) -> bool:
-        """Whether nothing is known yet of others, who may be there and admit as well."""
-        return not self._engine.is_ready and self.state is NodeState.JOINING
 
     def _check(self, turn: int | None = None) -> None:
         """Assert the invariants of everything inside, or of one part in its turn.

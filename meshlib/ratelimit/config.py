@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Final
 
 from attrs import field, frozen
 
@@ -14,18 +13,15 @@ from meshlib.limits import RATE_KEYS_MAX
 
 __all__ = ["PartitionMode", "RateLimitConfig"]
 
-OWNERS_MAX: Final = 16
-"""Owners of one key: each costs a report and an answer an interval."""
-
 
 class PartitionMode(StrEnum):
-    """What a node admits while it is cut off from the owners of a key."""
+    """What a node admits of a key whose owner it does not reach."""
 
     STATIC = "static"
-    """Its last share."""
+    """An equal part of the limit, rounded down: what each node had when all were in."""
 
     OPEN = "open"
-    """What is left by those that it still hears: up to the whole limit for each side."""
+    """Up to the whole limit, on each such node."""
 
     CLOSED = "closed"
     """Nothing."""
@@ -44,23 +40,23 @@ class RateLimitConfig:
     """Settings of the rate limiter.
 
     Args:
-        report_interval_s: seconds between two reports of an active key, 0.01 to 1; shorter
-            ones make the counts agree sooner and cost more messages.
-        owner_count: owners of each key, 1 to 16; with three, any two may go.
-        owner_timeout_s: seconds without an answer after which a node counts as cut off from
-            the owners; several report intervals, and shorter than membership takes to find
-            that a node is Down.
-        demand_ttl_s: seconds after which an owner no longer counts a silent node as active;
-            longer than membership takes to find that a node is Down.
-        partition_mode: what a node admits that is cut off: `static`, `open` or `closed`.
+        mandate_s: seconds for which the votes of a majority let an owner decide, 0.1 to 0.9;
+            longer ones cost fewer messages and more time when an owner dies or a node starts.
+        confirm_timeout_s: seconds that a confirmed call waits for the owner's word unless the
+            call says otherwise, over 0 to 60.
+        idle_return_s: seconds without a request after which a node gives back what it holds, 0.01
+            to 1.
+        batch_delay_s: seconds that questions wait for others to the same owner, 0 to 0.01; with
+            0 each is sent at once.
+        partition_mode: what a node admits that reaches no owner: `static`, `open` or `closed`.
         watch_s: seconds for which asking for statistics keeps them up to date here.
-        keys_max: keys with a bucket on this node; the longest unused one makes room.
+        keys_max: keys that are tracked on this node; the longest unused one makes room.
     """
 
-    report_interval_s: float = 0.1
-    owner_count: int = 3
-    owner_timeout_s: float = 1.0
-    demand_ttl_s: float = 5.0
+    mandate_s: float = 0.75
+    confirm_timeout_s: float = 0.5
+    idle_return_s: float = 0.05
+    batch_delay_s: float = 0.0
     partition_mode: PartitionMode = field(default=PartitionMode.STATIC, converter=_partition_mode)
     watch_s: float = 10.0
     keys_max: int = RATE_KEYS_MAX
@@ -72,13 +68,19 @@ class RateLimitConfig:
             ConfigError: names the setting and what it must be.
             InvalidTypeError: a setting of another type, before any of these checks.
         """
-        if not 0.01 <= self.report_interval_s <= 1.0:
-            raise ConfigError(f"report_interval_s must be 0.01 to 1, got {self.report_interval_s}")
-        if not 1 <= self.owner_count <= OWNERS_MAX:
-            raise ConfigError(f"owner_count must be 1 to {OWNERS_MAX}, got {self.owner_count}")
-        for name in ("owner_timeout_s", "demand_ttl_s"):
-            if not self.report_interval_s < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be over report_interval_s, and finite")
+        for name, least, most in (
+            ("mandate_s", 0.1, 0.9),
+            ("idle_return_s", 0.01, 1.0),
+            ("batch_delay_s", 0.0, 0.01),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(
+                    f"{name} must be {least:g} to {most:g}, got {getattr(self, name)}"
+                )
+        if not 0 < self.confirm_timeout_s <= 60:
+            raise ConfigError(
+                f"confirm_timeout_s must be over 0 and at most 60, got {self.confirm_timeout_s}"
+            )
         if not 0 <= self.watch_s < math.inf:
             raise ConfigError(f"watch_s must be 0 or more, and finite, got {self.watch_s}")
         if not 1 <= self.keys_max <= RATE_KEYS_MAX:

@@ -1,8 +1,7 @@
-"""The rate limiter: decisions that never wait, and the reports that make them right.
+"""The rate limiter of one node: decisions from what is held, and words of the owners.
 
-Each node decides alone, from a token bucket filled at its share of the limit. What a share needs
-to know comes from the owners of the key: up to three nodes on a hash ring over the live members,
-to whom every active node reports what it admitted and what it is asked for.
+Each key has an owner, found on a hash ring over the members in reach. A node admits from units
+that the owner has granted it, and the owner grants no more than the limit in any window.
 
 Rule: the engine's contract holds here too. Time and messages are arguments and results; nothing
 here sends, sleeps or calls back, but for one hook that says "there is something to send".
@@ -11,53 +10,67 @@ here sends, sleeps or calls back, but for one hook that says "there is something
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Any, Final
 
 from meshlib.clock import MonotonicTime
 from meshlib.errors import (
     DecodeError,
-    InvalidTypeError,
     InvalidValueError,
-    LocalError,
     MeshError,
-    UnknownKeyError,
+    RejectReason,
     check_several,
 )
-from meshlib.identity import ActorId
+from meshlib.identity import ActorId, actor_name_hash
+from meshlib.limits import RATE_WAITING_MAX
 from meshlib.ratelimit.config import RateLimitConfig
-from meshlib.ratelimit.exchange import RateExchange
-from meshlib.ratelimit.messages import RateMessage
-from meshlib.ratelimit.records import Decision, RateLimitStats
+from meshlib.ratelimit.leases.asking import UNLIMITED, refused_key
+from meshlib.ratelimit.leases.calls import (
+    CALL_DOCUMENT,
+    FAREWELL_DOCUMENT,
+    VOTE_DOCUMENT,
+    Call,
+    Farewell,
+    decode_vote,
+)
+from meshlib.ratelimit.leases.deciding import LeaseDecider
+from meshlib.ratelimit.leases.holder import HeldKey, Ticket
+from meshlib.ratelimit.leases.owner import Settled
+from meshlib.ratelimit.leases.questions import (
+    ANSWER_DOCUMENT,
+    QUESTION_DOCUMENT,
+    Answers,
+    Questions,
+)
+from meshlib.ratelimit.leases.timers import Due
+from meshlib.ratelimit.leases.views import View
+from meshlib.ratelimit.records import Decision, RateLimitStats, RateMessage
 from meshlib.ratelimit.settings import LimitSettings
-from meshlib.ratelimit.shares import ShareBucket
-from meshlib.ratelimit.store import RateLimitStore
-from meshlib.ratelimit.tracking import TrackedKey
 
 __all__ = ["RateLimiter"]
 
-_URGENT_PART: Final = 1 / 10
-"""Urgent reports of one key keep this part of an interval apart."""
+WATCH_INTERVAL_S: Final = 0.1
+"""How old what is told of a limit's use may be, while somebody asks for it."""
 
-_SWEPT_PER_TICK: Final = 64
-_UNLIMITED: Final = Decision(True, 0, -1, 0.0)
+ROUNDS_PER_TICK_MAX: Final = 16
+"""How often a tick looks whether it has made something due; two or three times mostly."""
+
 _UNLIMITED_STATS: Final = RateLimitStats(limit_per_second=0, current_count=0, remaining=-1)
 
 
-class RateLimiter:
+class RateLimiter(LeaseDecider):
     """Decides who may pass under limits that hold for the whole cluster.
 
     Args:
         name: this node's name.
-        actor: the writer under which this limiter counts; of no other limiter.
+        actor: this node in this start; numbers its questions together with their own numbers.
         limits: where the limits are kept.
-        wall_clock: returns seconds since 1970; windows are its whole seconds.
+        wall_clock: returns seconds since 1970; where this node owns a key, windows are its seconds.
         config: the settings.
-        on_urgent: called when a report should not wait for its interval: `next_deadline` is
-            earlier than it was. Must not call back.
+        on_urgent: called when `next_deadline` is earlier than it was. Must not call back.
         read_time: takes each `now` that comes in and returns the time that it is, or raises a
             `LocalError`; by default `MonotonicTime.advance` of a clock of its own.
+        now: monotonic seconds of the start: a node that has just started does not vote at once.
     """
 
     def __init__(
@@ -70,33 +83,30 @@ class RateLimiter:
         config: RateLimitConfig | None = None,
         on_urgent: Callable[[], None] | None = None,
         read_time: Callable[[float], float] | None = None,
+        now: float = 0.0,
     ) -> None:
-        self.config: Final = config if config is not None else RateLimitConfig()
-        self.on_urgent = on_urgent
         self.guard: Callable[[], None] | None = None
         """Called before a caller's verb does anything, and may refuse it by raising."""
         self.read_time: Callable[[float], float] = read_time or MonotonicTime().advance
         """Judges each `now`; see the arguments of this class."""
-        self._limits = limits
-        self._wall_clock = wall_clock
-        self._wall_offset_s: float | None = None
-        self._tracked: OrderedDict[str, TrackedKey] = OrderedDict()
-        self._active: dict[str, TrackedKey] = {}
-        self._urgent: dict[str, TrackedKey] = {}
-        self._urgent_due_at = math.inf
-        self._interval_due_at = math.inf
-        self._exchange = RateExchange(name, actor=actor, tracked=self._tracked, config=self.config)
-        limits.watch(self._limit_written)
+        super().__init__(
+            name,
+            actor=actor,
+            limits=limits,
+            wall_clock=wall_clock,
+            config=config if config is not None else RateLimitConfig(),
+            on_urgent=on_urgent,
+            now=now,
+        )
 
-    @property
-    def store(self) -> RateLimitStore:
-        """The counters that this node holds, of its own and as an owner."""
-        return self._exchange.store
+    # Decisions
 
     def acquire(self, key: str, *, cost: int = 1, now: float) -> Decision:
-        """Decide whether a request may pass, and count it when it may. O(1), and local.
+        """Decide at once whether a request may pass, and count it when it may. O(1), and local.
 
-        What is refused counts as demand and not as used.
+        Admits from units that this node holds, else on credit: up to an equal part of the limit,
+        or one request, that no owner has heard of yet. The owner takes credit out of the running
+        window as far as there is room, and off the next ones beyond that.
 
         Args:
             key: the rate-limit key; `global` is that of the global limit.
@@ -114,40 +124,73 @@ class RateLimiter:
         if self.guard is not None:
             self.guard()
         now = self.read_time(now)
-        if type(cost) is not int or cost < 1:
-            raise _refused_cost(cost)
-        try:
-            tracked = self._tracked.get(key)
-        except TypeError:
-            raise _refused_key(key) from None
-        if tracked is None:
-            tracked = self._track(key, now)
-        if now >= tracked.roll_at:
-            self._roll(tracked, now)
-            if tracked.bucket is not None:
-                self._activate(tracked, now)
-        bucket = tracked.bucket
-        if bucket is None:
-            return _UNLIMITED
-        limit = bucket.limit
-        if cost > limit:
-            raise InvalidValueError(f"cost {cost} can never pass a limit of {limit} a second")
-        meter = bucket.meter
-        meter.current = asked = meter.current + cost
-        if asked > bucket.urgent_above and not tracked.is_urgent:
-            self._hurry(tracked, now)
-        left = bucket.admit(cost, now)
-        if left >= 0:
-            return Decision(True, limit, left, 0.0)
-        window_left_s = max(0.0, bucket.window + 1 - self._wall(now))
-        wait_s = bucket.wait_s(cost, window_left_s=window_left_s)
-        return Decision(False, limit, bucket.remaining(), wait_s)
+        tracked = self._open(key, cost, now)
+        if not tracked.limit:
+            return UNLIMITED
+        decision = self._decide_here(tracked, cost, now)
+        if decision is not None:
+            return decision
+        if tracked.owner == self._name and self._owner.mandate.is_valid(now):
+            ticket = self._enqueue(tracked, cost, now)
+            if ticket.decision is not None:
+                return ticket.decision
+            self._withdraw(tracked, ticket)
+        return self._decide_on_credit(tracked, cost, now)
+
+    def ask(self, key: str, *, cost: int = 1, timeout_s: float | None = None, now: float) -> Ticket:
+        """Ask the cluster whether a request may pass; the answer may take a round trip.
+
+        What this node holds, and a window that the owner has called spent, answer at once.
+
+        Args:
+            key: the rate-limit key; `global` is that of the global limit.
+            cost: the request's units, 1 to the limit.
+            timeout_s: seconds to wait for the owner; then `partition_mode` answers, with
+                `confirmed` False. None: as configured.
+            now: monotonic seconds.
+
+        Returns:
+            A ticket. Its `decision` is there at once, or once `decided` has returned it.
+
+        Raises:
+            LocalError, DecodeError: as `acquire`, and InvalidValueError for a timeout that is not
+                over 0 and finite. Nothing is counted.
+        """
+        if self.guard is not None:
+            self.guard()
+        now = self.read_time(now)
+        wait_s = self.config.confirm_timeout_s if timeout_s is None else timeout_s
+        if not 0 < wait_s < math.inf:
+            raise InvalidValueError(f"timeout_s must be over 0 and finite, got {timeout_s}")
+        tracked = self._open(key, cost, now)
+        if not tracked.limit:
+            return Ticket(key, cost, now, UNLIMITED)
+        decision = self._decide_here(tracked, cost, now)
+        if decision is None and (tracked.is_cut_off or len(tracked.queue) >= RATE_WAITING_MAX):
+            self._question(tracked, now)
+            decision = self._decide_alone(tracked, cost, now)
+        if decision is not None:
+            return Ticket(key, cost, now, decision)
+        ticket = self._enqueue(tracked, cost, now, expires_at=now + wait_s)
+        if ticket.decision is None:
+            ticket.is_awaited = True
+            self._timers.set(ticket.expires_at, Due.TICKET, tracked, ticket)
+            self._hurry()
+        return ticket
+
+    def decided(self) -> list[Ticket]:
+        """Return the tickets that were decided since the last call, after `ask` had returned."""
+        if not self._decided:
+            return []
+        tickets = list(self._decided)
+        self._decided.clear()
+        return tickets
 
     def stats(self, key: str, *, now: float) -> RateLimitStats:
         """Return what the whole cluster used of a limit in the current window.
 
-        A node that neither owns the key nor is asked for it learns the counts from the owners
-        from the first call on: the next one, a report interval later, is up to date.
+        A node that does not own the key asks the owner from the first call on: the next one, a
+        round trip later, is up to date.
 
         Args:
             key: the rate-limit key.
@@ -163,31 +206,38 @@ class RateLimiter:
             self.guard()
         now = self.read_time(now)
         if type(key) is not str:
-            raise _refused_key(key)
-        tracked = self._tracked.get(key)
-        if tracked is None:
-            tracked = self._track(key, now)
-        self._read_wall(now)
-        self._roll(tracked, now)
-        bucket = tracked.bucket
-        if bucket is None:
+            raise refused_key(key)
+        tracked = self._track(key, now)
+        self._look(tracked, now)
+        limit = tracked.limit
+        if not limit:
             return _UNLIMITED_STATS
+        if tracked.watched_until == -math.inf:
+            self._timers.set(now + WATCH_INTERVAL_S, Due.WATCH, tracked, None)
+            self._hurry()
         tracked.watched_until = now + self.config.watch_s
-        self._activate(tracked, now)
-        count = bucket.admitted + self._exchange.admitted_elsewhere(tracked, bucket.window)
+        if tracked.owner == self._name or now - tracked.heard_at >= WATCH_INTERVAL_S:
+            self._question(tracked, now, is_for_statistics=True)
+        used = tracked.used if now < tracked.used_until else 0
+        if tracked.used_number == tracked.held_number:
+            used = max(0, used - tracked.held)
+        used += tracked.static_used if now < tracked.static_until else 0
+        count = min(used, limit) if not tracked.static_used else used
         return RateLimitStats(
-            limit_per_second=bucket.limit,
-            current_count=count,
-            remaining=max(0, bucket.limit - count),
+            limit_per_second=limit, current_count=count, remaining=max(0, limit - count)
         )
 
+    # The driver's side
+
     def next_deadline(self) -> float | None:
-        """Return when `tick` is due, in monotonic seconds, or None while nothing is active."""
-        due_at = min(self._urgent_due_at, self._interval_due_at)
+        """Return when `tick` is due, in monotonic seconds, or None while nothing is."""
+        due_at = min(
+            self._timers.next_deadline(), self._outgoing_due_at, self._owner.next_deadline()
+        )
         return None if due_at == math.inf else due_at
 
     def tick(self, now: float) -> list[RateMessage]:
-        """Return the reports that are due, and compute the shares anew. O(active keys).
+        """Return what is to be sent by now. O(what is due).
 
         Args:
             now: monotonic seconds.
@@ -195,31 +245,46 @@ class RateLimiter:
         Raises:
             ForeignClockError: as for `acquire`.
         """
-        now = self.read_time(now)
-        self._read_wall(now)
-        is_interval = now >= self._interval_due_at
-        keys = list((self._active if is_interval else self._urgent).values())
-        self._urgent.clear()
-        self._urgent_due_at = math.inf
-        due: list[TrackedKey] = []
-        for tracked in keys:
-            if not self._is_limited(tracked, now):
-                continue
-            if is_interval and not tracked.is_active(now):
-                self._rest(tracked, now)
-            else:
-                due.append(tracked)
-        if is_interval:
-            self._sweep(now)
-            self.store.expire(now)
-            interval_s = self.config.report_interval_s
-            self._interval_due_at = now + interval_s if self._active else math.inf
-        return self._exchange.report(due, now)
+        self._now = now = self.read_time(now)
+        messages: list[RateMessage] = []
+        for _ in range(ROUNDS_PER_TICK_MAX):
+            # What is done for one key may make something due for another, or for its owner.
+            called, settled = self._owner.tick(now)
+            messages += called
+            messages += self._answer(settled, now)
+            for _ in range(len(self._timers)):
+                item = self._timers.pop(now)
+                if item is None:
+                    break
+                due, tracked, token = item
+                self._handle(due, tracked, token, now)
+            if now >= self._outgoing_due_at:
+                messages += self._questions()
+            deadline = self.next_deadline()
+            if deadline is None or deadline > now:
+                break
+        return messages
+
+    def _handle(self, due: Due, tracked: HeldKey, token: Any, now: float) -> None:
+        if due is Due.TICKET:
+            tracked.is_cut_off = tracked.under_way is not None
+            token.decision = self._decide_alone(tracked, token.cost, now)
+            self._tell([token])
+        elif due is Due.RETRY:
+            self._retry(tracked, now)
+        elif due is Due.IDLE:
+            self._give_back(tracked, now)
+        elif now >= tracked.watched_until:
+            tracked.watched_until = -math.inf
+        else:
+            if now - tracked.heard_at >= WATCH_INTERVAL_S / 2:
+                self._question(tracked, now, is_for_statistics=True)
+            self._timers.set(now + WATCH_INTERVAL_S, Due.WATCH, tracked, None)
 
     def receive_volatile(
         self, document: str, payload: bytes, *, sender: str, now: float
     ) -> list[RateMessage]:
-        """Take a report or an answer of another node; return what to answer.
+        """Take a message of another node; return what to answer.
 
         Args:
             document: the volatile document it came for.
@@ -231,172 +296,107 @@ class RateLimiter:
             RemoteError: not what it should be.
             ForeignClockError: as for `acquire`. Nothing was changed.
         """
-        now = self.read_time(now)
+        self._now = now = self.read_time(now)
+        if document == QUESTION_DOCUMENT:
+            questions = Questions.decode(payload)
+            _check_sender(questions.actor, sender)
+            return self._receive_questions(sender, questions, now)
+        if document == ANSWER_DOCUMENT:
+            answers = Answers.decode(payload)
+            _check_sender(answers.actor, sender)
+            if answers.asker == self._actor:
+                for part in answers.parts:
+                    self._hear(sender, answers.epoch, part, now)
+            return []
+        if document == CALL_DOCUMENT:
+            call = Call.decode(payload)
+            _check_sender(call.actor, sender)
+            return self._owner.receive_call(sender, call, now)
+        if document == VOTE_DOCUMENT:
+            vote = decode_vote(payload)
+            _check_sender(vote.actor, sender)
+            return self._answer(self._owner.receive_vote(sender, vote, now), now)
+        if document == FAREWELL_DOCUMENT:
+            farewell = Farewell.decode(payload)
+            _check_sender(farewell.actor, sender)
+            self._owner.receive_farewell(sender, farewell, now)
+            return []
+        raise DecodeError(f"no volatile document {document!r}", reason=RejectReason.TYPE)
 
-        def window_now() -> int:
-            self._read_wall(now)
-            return self._window(now)
-
-        return self._exchange.receive(
-            document, payload, sender=sender, window_at=window_now, now=now
-        )
+    def _receive_questions(
+        self, sender: str, questions: Questions, now: float
+    ) -> list[RateMessage]:
+        settled = []
+        for part in questions.parts:
+            answer = self._owner.ask(sender, questions.actor, part, now)
+            if answer is not None:
+                settled.append(Settled(sender, questions.actor, answer))
+        return self._answer(settled, now)
 
     def update_members(
-        self, names: Collection[str], *, has_quorum: bool = True, awaited_count: int = 1
+        self,
+        names: Collection[str],
+        *,
+        has_quorum: bool = True,
+        member_count: int | None = None,
+        has_met: bool = True,
+        is_ready: bool = True,
+        now: float | None = None,
     ) -> None:
-        """Rebuild the ring over the live members. The next reports fill the new owners.
+        """Take the members as they are now: who owns which key follows from them.
 
         Args:
             names: the members that take part, Alive or Suspected; this node always does.
-            has_quorum: whether this node's side of the cluster reaches a majority. Without it
-                the partition mode applies.
-            awaited_count: how many nodes there may be, those named included. On a side without
-                a majority a limit is parted among so many at least.
+            has_quorum: whether this node's side of the cluster reaches a majority.
+            member_count: the members that a majority is one of, those out of reach included;
+                None: those in reach, and without a majority no fewer than before.
+            has_met: whether others were met, or there are none to meet; who has met nobody has
+                its part at once.
+            is_ready: whether this node knows enough of its cluster to decide or vote in it.
+            now: monotonic seconds; None: as last given.
 
         Raises:
             InvalidTypeError: one text in place of the names. Nothing was changed.
         """
         check_several("the names of members", names)
-        self._exchange.update_members(names, has_quorum=has_quorum, awaited_count=awaited_count)
+        if now is not None:
+            self._now = self.read_time(now)
+        members = {self._name, *names}
+        if member_count is None:
+            known = 0 if has_quorum else self._view.member_count
+            member_count = max(known, len(members))
+        self._is_waiting = not has_met
+        view = View(members, member_count=member_count)
+        is_same = view.view_id == self._view.view_id
+        if is_same:
+            self._view.member_count = view.member_count
+        else:
+            self._view = view
+        self._owner.set_view(self._view, has_quorum=has_quorum, is_ready=is_ready, now=self._now)
+        if not is_same:
+            for tracked in list(self._asking.values()):
+                try:
+                    self._look(tracked, self._now)
+                except MeshError:
+                    continue  # it has no limit any more, and was dropped
+        self._hurry()
 
-    # Time
+    def leave(self, *, now: float) -> list[RateMessage]:
+        """Stop deciding as an owner, and return what hands on what was counted."""
+        self._now = self.read_time(now)
+        return self._owner.leave()
 
-    def _read_wall(self, now: float) -> None:
-        self._wall_offset_s = self._wall_clock() - now
-
-    def _wall(self, now: float) -> float:
-        """Return the wall time, as of the clock's last reading."""
-        if self._wall_offset_s is None:
-            self._wall_offset_s = self._wall_clock() - now
-        return now + self._wall_offset_s
-
-    def _window(self, now: float) -> int:
-        return max(0, math.floor(self._wall(now)))
-
-    # Keys that are tracked here
-
-    def _track(self, key: str, now: float) -> TrackedKey:
-        if type(key) is not str:
-            raise _refused_key(key)
-        self._limits.limit(key)  # raises for a key without a limit, before anything is kept
-        if len(self._tracked) >= self.config.keys_max:
-            _, oldest = self._tracked.popitem(last=False)
-            self._exchange.record(oldest, now)
-            self._drop(oldest)
-        tracked = self._tracked[key] = TrackedKey(key)
-        return tracked
-
-    def _drop(self, tracked: TrackedKey) -> None:
-        self._tracked.pop(tracked.key, None)
-        self._active.pop(tracked.key, None)
-        self._urgent.pop(tracked.key, None)
-
-    def _limit_written(self, key: str) -> None:
-        """Let the next decision of a key read its limit again."""
-        tracked = self._tracked.get(key)
-        if tracked is not None:
-            tracked.roll_at = -math.inf
-
-    def _roll(self, tracked: TrackedKey, now: float) -> None:
-        """Bring a key to this slot, this window, and the limit that is set now."""
-        self._read_limit(tracked, now)
-        self._tracked.move_to_end(tracked.key)
-        bucket = tracked.bucket
-        if bucket is None:
-            tracked.roll_at = now + self.config.report_interval_s
-            return
-        window = self._window(now)
-        if window != bucket.window:
-            self._exchange.record(tracked, now)
-            bucket.set_window(window, admitted=self._exchange.admitted_here(tracked.key, window))
-        bucket.meter.advance(now)
-        bucket.set_urgency(tracked.reported)
-        next_window_at = now + (window + 1 - self._wall(now))
-        tracked.roll_at = min(bucket.meter.slot_ends_at, next_window_at)
-
-    def _is_limited(self, tracked: TrackedKey, now: float) -> bool:
-        """Bring a key to now, and tell whether it still has a limit."""
-        try:
-            self._roll(tracked, now)
-        except MeshError:
-            return False
-        return tracked.bucket is not None
-
-    def _read_limit(self, tracked: TrackedKey, now: float) -> None:
-        tag = self._limits.tag()
-        if tag == tracked.limits_tag:
-            return
-        try:
-            limit = self._limits.limit(tracked.key)
-        except (DecodeError, UnknownKeyError):
-            # The last limit that could be read is known on some nodes only, and is no limit of
-            # the cluster: all nodes answer what they would after a restart.
-            self._drop(tracked)
-            raise
-        tracked.limits_tag = tag
-        bucket = tracked.bucket
-        if limit == 0:
-            tracked.bucket = None
-            self._active.pop(tracked.key, None)
-        elif bucket is None:
-            window = self._window(now)
-            tracked.bucket = ShareBucket(
-                limit,
-                fraction=1 / self._exchange.member_count,
-                window=window,
-                admitted=self._exchange.admitted_here(tracked.key, window),
-                slot_s=self.config.report_interval_s,
-                now=now,
-            )
-            self._exchange.hold_to_mode(tracked, now)
-        elif limit != bucket.limit:
-            bucket.set_limit(limit, now=now)
-
-    # When to report
-
-    def _activate(self, tracked: TrackedKey, now: float) -> None:
-        """Let a key be reported, at once and then at each interval."""
-        tracked.zero_reports = 0
-        if tracked.key not in self._active:
-            self._active[tracked.key] = tracked
-            if self._interval_due_at == math.inf:
-                self._interval_due_at = now + self.config.report_interval_s
-            self._hurry(tracked, now)
-
-    def _hurry(self, tracked: TrackedKey, now: float) -> None:
-        """Let a key be reported before its interval is over."""
-        self._urgent[tracked.key] = tracked
-        tracked.is_urgent = True
-        spacing_s = self.config.report_interval_s * _URGENT_PART
-        due_at = max(now, tracked.reported_at + spacing_s)
-        if due_at < self._urgent_due_at:
-            self._urgent_due_at = due_at
-            if self.on_urgent is not None:
-                self.on_urgent()
-
-    def _rest(self, tracked: TrackedKey, now: float) -> None:
-        """Stop reporting a key, and forget it when a new bucket would be the same."""
-        self._active.pop(tracked.key, None)
-        bucket = tracked.bucket
-        if bucket is not None:
-            bucket.fill(now)
-        if bucket is None or bucket.is_full:
-            self._drop(tracked)
-
-    def _sweep(self, now: float) -> None:
-        """Look at a few of the longest unused keys, and forget those that rest."""
-        for _ in range(min(_SWEPT_PER_TICK, len(self._tracked))):
-            key, tracked = next(iter(self._tracked.items()))
-            self._tracked.move_to_end(key)
-            if key not in self._active:
-                self._rest(tracked, now)
+    def _check(self) -> None:
+        """Assert what must hold between two calls."""
+        assert len(self._tracked) <= self.config.keys_max
+        for key, tracked in self._tracked.items():
+            assert key == tracked.key
+            tracked._check()  # noqa: SLF001 - invariants reach inside on purpose
+        for key, tracked in self._asking.items():
+            assert tracked.under_way is not None, key
+        self._owner._check()  # noqa: SLF001
 
 
-def _refused_cost(cost: object) -> LocalError:
-    if type(cost) is not int:
-        return InvalidTypeError(f"cost must be an integer, not {type(cost).__name__}")
-    return InvalidValueError(f"cost must be at least 1, got {cost}")
-
-
-def _refused_key(key: object) -> LocalError:
-    return InvalidTypeError(f"a rate-limit key must be text, not {type(key).__name__}")
+def _check_sender(actor: ActorId, sender: str) -> None:
+    if actor[:8] != actor_name_hash(sender):
+        raise DecodeError(f"{sender!r} speaks for another writer", reason=RejectReason.IDENTITY)

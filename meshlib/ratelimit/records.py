@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from attrs import frozen
 
-__all__ = ["GLOBAL_KEY", "Decision", "RateLimitStats"]
+__all__ = ["GLOBAL_KEY", "Decision", "RateLimitStats", "RateMessage"]
 
 GLOBAL_KEY: Final = "global"
 """The rate-limit key of the global limit."""
@@ -35,14 +35,37 @@ class Decision(NamedTuple):
     Args:
         allowed: whether it may.
         limit: units a second for the whole cluster; 0 means unlimited.
-        remaining: units that this node would still admit now; -1 when unlimited.
-        retry_after_s: when the same request could be admitted, in seconds; 0 when it was.
+        remaining: units that the cluster would still admit now, as far as this node has heard;
+            -1 when unlimited.
+        retry_after_s: after so many seconds the same request passes, if nobody else comes; 0 when
+            it was admitted.
+        confirmed: whether it rests on the word of the key's owner: on units that it granted, or on
+            its refusal. Not so on credit, and where no owner was reached. True when unlimited.
+        window: the number of the window whose units were used, in seconds since 1970 by the
+            owner's clock; -1 without an owner's grant.
     """
 
     allowed: bool
     limit: int
     remaining: int
     retry_after_s: float
+    confirmed: bool = False
+    window: int = -1
 
     def __bool__(self) -> bool:
         return self.allowed
+
+
+@frozen(slots=True)
+class RateMessage:
+    """Bytes of a volatile document, and whom they are for.
+
+    Args:
+        to: names of nodes; none of them is this one.
+        document: the volatile document.
+        payload: its bytes.
+    """
+
+    to: tuple[str, ...]
+    document: str
+    payload: bytes

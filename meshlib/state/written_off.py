@@ -70,12 +70,14 @@ class WrittenOff:
     def add(self, member: _Incarnate, *, known: Collection[str]) -> WriteReceipt:
         """Write a member off, everywhere, and drop the names that nobody knows any more. O(n).
 
+        Seeds stay, by their addresses: each node was told of others.
+
         Args:
-            member: who.
+            member: who; a seed that is not awaited any longer has the incarnation 0.
             known: the names of all members.
         """
         table = self._opened()
-        for name in [name for name in table.map if name not in known]:
+        for name in [name for name in table.map if name not in known and table.get(name) != 0]:
             table.remove(name)
         receipt = table.put(member.name, member.incarnation)
         self.follow()

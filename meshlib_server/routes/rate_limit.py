@@ -121,12 +121,13 @@ async def _acquire(request: Request) -> Response:
     if not body.key:
         raise BadRequest("key: must not be empty")
     check_key(body.key)
-    decision = mesh.acquire(body.key, cost=body.cost)
+    decision = await mesh.acquire_confirmed(body.key, cost=body.cost)
     answer = {
         "allowed": decision.allowed,
         "limit": decision.limit,
         "remaining": decision.remaining,
         "retry_after_s": decision.retry_after_s,
+        "confirmed": decision.confirmed,
     }
     if decision.allowed:
         return JSONResponse(answer)

@@ -79,6 +79,8 @@ async def use(mesh: MeshRuntime) -> None:
     decision = mesh.acquire("user:ann", cost=2)
     assert_type(decision, Decision)
     assert_type(decision.allowed, bool)
+    assert_type(await mesh.acquire_confirmed("user:ann", timeout_s=0.2), Decision)
+    assert_type(decision.confirmed, bool)
     assert_type(decision.retry_after_s, float)
     assert_type(mesh.rate_limit_stats("user:ann"), RateLimitStats)
 

@@ -70,7 +70,7 @@ class FakeNode:
         """The node behind the running one: here the same."""
         return self
 
-    def acquire(self, _key: str, **_: Any) -> Decision:
+    async def acquire_confirmed(self, _key: str, **_: Any) -> Decision:
         """Refuse, and say when to come back as told."""
         return Decision(allowed=False, limit=1, remaining=0, retry_after_s=self.retry_after_s)
 

@@ -185,8 +185,8 @@ def test_an_empty_variable_is_unset(write: Write) -> None:
             "mesh.rate_limit: partition_mode must be one of static, open, closed, got 'ajar'",
         ),
         (
-            "mesh: {rate_limit: {owner_count: 0}}",
-            "mesh.rate_limit: owner_count must be 1 to 16, got 0",
+            "mesh: {rate_limit: {mandate_s: 2}}",
+            "mesh.rate_limit: mandate_s must be 0.1 to 0.9, got 2",
         ),
         ("mesh:", "mesh: expected an object, got nothing"),
         ("models: [{model_id: a}]", "models[0].policy: missing"),

@@ -43,7 +43,10 @@ def test_before_a_limit_is_configured_everything_is_admitted(fresh: Node) -> Non
         for _ in range(20)
     ]
 
-    assert [{"allowed": True, "limit": 0, "remaining": -1, "retry_after_s": 0}] * 20 == answers
+    admitted = {
+        "allowed": True, "limit": 0, "remaining": -1, "retry_after_s": 0, "confirmed": True
+    }  # fmt: skip
+    assert [admitted] * 20 == answers
 
 
 def test_setting_a_limit_answers_with_exactly_the_documented_fields(limited: list[Node]) -> None:
@@ -178,12 +181,12 @@ def test_the_limit_is_kept_in_the_application_store(fresh: Node) -> None:
 
 
 def test_acquiring_answers_with_the_decision(limited: list[Node]) -> None:
-    """Allowed or not, the limit, what is left here, and when to come back."""
+    """Allowed or not, the limit, what is left, when to come back, and whether the owner said so."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 1000})
 
     answer = limited[0].request("POST", "/mesh/rate-limit/acquire", {"key": "global", "cost": 1})
 
-    assert ["allowed", "limit", "remaining", "retry_after_s"] == list(answer)
+    assert ["allowed", "limit", "remaining", "retry_after_s", "confirmed"] == list(answer)
     assert (True, 1000, 0) == (answer["allowed"], answer["limit"], answer["retry_after_s"])
     assert 0 <= answer["remaining"] < 1000
 

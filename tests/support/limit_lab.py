@@ -14,13 +14,14 @@ from typing import Any
 
 from meshlib.clock import HybridClock
 from meshlib.identity import actor_id
-from meshlib.ratelimit.leases import LeaseConfig, LeaseLimiter
+from meshlib.ratelimit.config import RateLimitConfig
+from meshlib.ratelimit.limiter import RateLimiter
 from meshlib.ratelimit.settings import LimitSettings
 from meshlib.replication import Replica
 from meshlib.state.documents import Documents
 from meshlib.state.stores import AppStore
 
-__all__ = ["LawBrokenError", "LimitLab", "QuietLab"]
+__all__ = ["LawBrokenError", "LimitLab", "QuietLab", "StrictLab"]
 
 EPOCH_S = 1_700_000_000.0
 KEYS = {"one": 1, "five": 5, "many": 60}
@@ -45,7 +46,7 @@ class Machine:
         self.rate = rng.choice((1.0, 1.0, 0.98, 1.02))
         self.wall_offset_s = rng.choice((0.0, 0.0, rng.uniform(-1, 1)))
         self.incarnation = 0
-        self.limiter: LeaseLimiter | None = None
+        self.limiter: RateLimiter | None = None
         self.known: set[str] = set()
         self.side = 0
         self.armed_at: float | None = None
@@ -117,12 +118,12 @@ class LimitLab:
         if machine.limiter is not None:
             return
         machine.incarnation += 1
-        machine.limiter = LeaseLimiter(
+        machine.limiter = RateLimiter(
             name,
             actor=actor_id(name, machine.incarnation),
             limits=self.settings,
             wall_clock=lambda: self.wall(machine),
-            config=LeaseConfig(partition_mode="static"),
+            config=RateLimitConfig(partition_mode="static"),
             now=self.local(machine),
         )
         machine.known = set()
@@ -340,3 +341,10 @@ class QuietLab(LimitLab):
             self.admitted[int(self.now)] += cost
         else:
             self.refused += 1
+
+
+class StrictLab(QuietLab):
+    """A quiet lab that holds what is offered to the law."""
+
+    def count(self, key: str, cost: int, decision: Any) -> None:
+        LimitLab.count(self, key, cost, decision)

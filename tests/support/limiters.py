@@ -11,15 +11,21 @@ from collections.abc import Callable, Iterable
 from meshlib.identity import actor_id
 from meshlib.ratelimit.config import RateLimitConfig
 from meshlib.ratelimit.limiter import RateLimiter
-from meshlib.ratelimit.messages import RateMessage
+from meshlib.ratelimit.records import Decision, RateMessage
 from meshlib.ratelimit.settings import LimitSettings
 from meshlib.state.documents import Documents
 from meshlib.state.stores import AppStore
 from support.states import FakeTime, make_replica
 
+REST_S = 4.0
+
 
 class RateCluster:
-    """Limiters that talk through links with delay, loss and cuts; the settings are shared."""
+    """Limiters that talk through links with delay, loss and cuts; the settings are shared.
+
+    Several begin with a rest: what an earlier start of theirs may have voted for is over then.
+    Seconds are counted from there.
+    """
 
     def __init__(
         self,
@@ -40,12 +46,19 @@ class RateCluster:
         self.sent: Counter[str] = Counter()
         self.admitted: Counter[int] = Counter()
         self.offered: Counter[int] = Counter()
+        self.granted: Counter[int] = Counter()
         self._order = itertools.count()
         self._queue: list[tuple[float, int, str, str, str, bytes]] = []
         self.limiters: dict[str, RateLimiter] = {}
         for name in self.names:
             self.start(name, config=config)
+        self.start_s = 0.0
         self.tell_members(self.names)
+        if count > 1:
+            for _ in range(int(REST_S / 0.01)):
+                self.time.now = round(self.time.now + 0.01, 9)
+                self.step()
+            self.start_s = self.time.now
 
     def start(self, name: str, *, incarnation: int = 1, config: RateLimitConfig | None) -> None:
         self.limiters[name] = RateLimiter(
@@ -54,14 +67,25 @@ class RateCluster:
             limits=self.settings,
             wall_clock=self.time.wall,
             config=config,
+            now=self.time.now,
         )
 
     def tell_members(
-        self, names: list[str], *, of: list[str] | None = None, quorum: bool = True
+        self,
+        names: list[str],
+        *,
+        of: list[str] | None = None,
+        quorum: bool = True,
+        size: int | None = None,
     ) -> None:
         for name in self.names if of is None else of:
             if name in self.limiters:
-                self.limiters[name].update_members(names, has_quorum=quorum)
+                self.limiters[name].update_members(
+                    names,
+                    has_quorum=quorum,
+                    member_count=len(self.names) if size is None else size,
+                    now=self.time.now,
+                )
 
     def cut(self, *sides: list[str]) -> None:
         self.sides = {name: number for number, side in enumerate(sides) for name in side}
@@ -92,6 +116,8 @@ class RateCluster:
             deadline = limiter.next_deadline()
             if deadline is not None and deadline <= now:
                 self.post(name, limiter.tick(now))
+            for ticket in limiter.decided():
+                self.count(ticket.cost, ticket.decision)
 
     def run(
         self,
@@ -102,21 +128,35 @@ class RateCluster:
         cost: int = 1,
         step_s: float = 0.001,
         is_poisson: bool = True,
+        is_confirmed: bool = False,
     ) -> None:
         """Offer load for a while: requests a second by node, as a function of the time."""
         credit: dict[str, float] = dict.fromkeys(self.names, 0.0)
         for _ in range(round(seconds / step_s)):
             self.time.now = round(self.time.now + step_s, 9)
             self.step()
-            second = int(self.time.now)
-            for name, rate in rates(self.time.now).items():
+            now = self.time.now
+            second = int(now - self.start_s)
+            for name, rate in rates(now - self.start_s).items():
                 if name not in self.limiters:
                     continue
                 count = self._arrivals(name, rate * step_s, credit, is_poisson)
                 for _ in range(count):
                     self.offered[second] += cost
-                    if self.limiters[name].acquire(key, cost=cost, now=self.time.now):
-                        self.admitted[second] += cost
+                    limiter = self.limiters[name]
+                    if not is_confirmed:
+                        self.count(cost, limiter.acquire(key, cost=cost, now=now))
+                        continue
+                    decision = limiter.ask(key, cost=cost, now=now).decision
+                    if decision is not None:
+                        self.count(cost, decision)
+
+    def count(self, cost: int, decision: Decision | None) -> None:
+        """Count a decision in the second in which it is made, and under its grant's window."""
+        assert decision is not None
+        if decision.allowed:
+            self.admitted[int(self.time.now - self.start_s)] += cost
+            self.granted[decision.window] += cost
 
     def _arrivals(self, name: str, mean: float, credit: dict[str, float], poisson: bool) -> int:
         if not poisson:
@@ -132,7 +172,7 @@ class RateCluster:
         return count
 
     def per_second(self) -> list[int]:
-        last = int(self.time.now)
+        last = int(self.time.now - self.start_s)
         return [self.admitted[second] for second in range(last)]
 
     def counts(self, key: str = "global") -> list[int]:

@@ -28,6 +28,8 @@ class MiniNetwork:
         self.nodes: dict[str, MeshNode] = {}
         self.events: dict[str, list[Event]] = {}
         self.cuts: set[tuple[str, str]] = set()
+        self.other_names: dict[str, str] = {}
+        """Other names under which a host is reached, to its own."""
         self.is_refusing = True
         self.is_lost: Callable[[bytes], bool] = lambda _frame: False
         self._rng = random.Random(7)
@@ -100,7 +102,8 @@ class MiniNetwork:
                 continue
             self._order += 1
             due = self.now + 0.001 + self._rng.random() * 0.002
-            target = packet.destination.removesuffix(PORT)
+            named = packet.destination.removesuffix(PORT)
+            target = self.other_names.get(named, named)
             frame = (due, self._order, target, address, packet.data)
             heapq.heappush(self._frames, frame)
         self.events[address] += node.events()

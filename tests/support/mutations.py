@@ -28,6 +28,7 @@ from meshlib.membership import (
     PartitionState,
 )
 from meshlib.node import mesh_node
+from meshlib.ratelimit.leases.owned import OwnedKey
 from meshlib.replication import StabilityTracker
 from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.entries.log import ReplicationLog
@@ -281,6 +282,19 @@ def leave_the_trees_alone(patch: Patch) -> None:
     patch(MeshSyncManager, "_forget_tenant", lambda _self, _worker_id, _model_id: None)
 
 
+def count_half_of_a_grant(patch: Patch) -> None:
+    """An owner of a rate limit counts half of what it grants."""
+    grant = OwnedKey._grant
+
+    def broken(self: Any, *asked: Any) -> Any:
+        before = self.used
+        answer = grant(self, *asked)
+        self.used = before + (self.used - before) // 2
+        return answer
+
+    patch(OwnedKey, "_grant", broken)
+
+
 MUTATIONS = tuple(
     Mutation(apply.__name__, apply)
     for apply in (
@@ -311,5 +325,6 @@ MUTATIONS = tuple(
         take_half_for_a_majority,
         remove_only_what_is_there,
         leave_the_trees_alone,
+        count_half_of_a_grant,
     )
 )

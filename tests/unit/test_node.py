@@ -120,15 +120,16 @@ def test_a_local_write_wakes_the_driver() -> None:
 
 
 def test_the_next_deadline_comes_before_the_limiter_is_due() -> None:
-    """A decision under a limit makes a report due within its interval."""
+    """A request that waits for its owner's word has a timeout."""
     node = make_node()
-    node.join([], now=0.0)
+    node.join(["10.0.0.2:7946"], now=0.0)
     node.sync.set_global_rate_limit(100)
-    node.limiter.acquire("global", now=0.0)
+    ticket = node.limiter.ask("global", now=0.0)
     deadline = node.next_deadline()
 
+    assert ticket.decision is None
     assert deadline is not None
-    assert deadline <= node.config.rate_limit.report_interval_s
+    assert deadline <= node.config.rate_limit.confirm_timeout_s
 
 
 def test_a_node_that_passed_an_entry_over_says_so_until_it_is_healed() -> None:

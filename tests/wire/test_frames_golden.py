@@ -58,6 +58,8 @@ from meshlib.gossip.messages.kinds import (
     Message,
     PingRequest,
     PingResponse,
+    SeedAnswer,
+    SeedQuestion,
     TransferAvailable,
     TransferNext,
     TransferPageMessage,
@@ -123,6 +125,8 @@ MESSAGES: dict[str, Message] = {
     "JoinRequest": JoinRequest(sender=ALIVE),
     "JoinResponse": JoinResponse(members=(SUSPECTED, DOWN, LEAVING)),
     "JoinResponse of a page between": JoinResponse(members=(ALIVE,), after="d", until="näme"),
+    "SeedQuestion": SeedQuestion(address="router-1.mesh:7946"),
+    "SeedAnswer": SeedAnswer(address="[::1]:1"),
     "ConflictNotice": ConflictNotice(name="a", address="a:1", incarnation=9),
     "MemberUpdates": MemberUpdates(news=(MemberNews(SUSPECTED, suspector="c"), MemberNews(DOWN))),
     "EntriesMessage": EntriesMessage(

@@ -12,12 +12,13 @@ from typing import Any
 
 from meshlib.errors import check_several
 from meshlib.gossip.config import GossipConfig
-from meshlib.gossip.messages.kinds import JoinRequest
+from meshlib.gossip.messages.frames import FrameHeader
+from meshlib.gossip.messages.kinds import JoinRequest, SeedAnswer, SeedQuestion
 from meshlib.gossip.outbox import Outbox
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue, jittered
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import require
-from meshlib.membership import MemberStatus
+from meshlib.membership import MemberStatus, ToldAddresses
 
 __all__ = ["Dialler"]
 
@@ -29,6 +30,7 @@ class Dialler:
         config: the settings.
         rng: when it dials, and whom.
         view: knows who is in reach.
+        told: knows under which addresses nobody was met yet.
         timers: let it dial again.
         outbox: takes what it asks.
     """
@@ -39,12 +41,14 @@ class Dialler:
         *,
         rng: random.Random,
         view: MembershipView,
+        told: ToldAddresses,
         timers: TimerQueue,
         outbox: Outbox,
     ) -> None:
         self._config = config
         self._rng = rng
         self._view = view
+        self._told = told
         self._timers = timers
         self._outbox = outbox
         self._is_join_armed = False
@@ -87,7 +91,7 @@ class Dialler:
             return
         self._is_join_armed = True
         for seed in self.seeds:
-            self._outbox.send(seed, JoinRequest(self._view.record))
+            self._dial(seed)
         wait_s = jittered(self._config.join_retry_s, self._rng)
         self._timers.set(now + wait_s, Timer(TimerKind.JOIN))
 
@@ -109,7 +113,28 @@ class Dialler:
         for address in targets:
             # Each of n nodes with probability 1/n: one dial for a target in each interval.
             if self._rng.random() * (len(peers) + 1) < 1:
-                self._outbox.send(address, JoinRequest(self._view.record))
+                self._dial(address)
+
+    def _dial(self, address: str) -> None:
+        """Ask whoever is there to let this node in, and at a seed to say so.
+
+        A member may advertise another address than the one under which it is a seed: a name
+        beside an IP address, or that of a service.
+        """
+        self._outbox.send(address, JoinRequest(self._view.record))
+        if self._told.is_unmet(address):
+            self._outbox.send(address, SeedQuestion(address))
+
+    def on_seed_question(self, message: SeedQuestion, header: FrameHeader, _now: float) -> None:
+        """Answer to an address; it may be another name of this node, dialled by itself."""
+        if header.actor == self._view.actor:
+            self._told.meet(message.address)
+        else:
+            self._outbox.send(header.address, SeedAnswer(message.address))
+
+    def on_seed_answer(self, message: SeedAnswer, _header: FrameHeader, _now: float) -> None:
+        """Take note that somebody is reached at the address of a seed."""
+        self._told.meet(message.address)
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show the seeds, and whether they are being asked to let this node in."""

@@ -18,6 +18,8 @@ from meshlib.gossip.messages.membership import (
     MemberUpdates,
     PingRequest,
     PingResponse,
+    SeedAnswer,
+    SeedQuestion,
     table_pages,
 )
 from meshlib.gossip.messages.replication import (
@@ -49,6 +51,8 @@ __all__ = [
     "Message",
     "PingRequest",
     "PingResponse",
+    "SeedAnswer",
+    "SeedQuestion",
     "TransferAvailable",
     "TransferNext",
     "TransferPageMessage",
@@ -77,6 +81,8 @@ Message = (
     | TransferPageMessage
     | TransferNext
     | VolatileMessage
+    | SeedQuestion
+    | SeedAnswer
 )
 
 MESSAGE_TYPES: Final[tuple[type[Message], ...]] = get_args(Message)

@@ -39,6 +39,8 @@ __all__ = [
     "MemberUpdates",
     "PingRequest",
     "PingResponse",
+    "SeedAnswer",
+    "SeedQuestion",
     "table_pages",
 ]
 
@@ -144,6 +146,26 @@ def table_pages(members: Iterable[MemberRecord], *, bytes_max: int) -> Iterator[
         page.append(member)
         size += record_size
     yield JoinResponse(tuple(page), after)
+
+
+@frozen(slots=True)
+class SeedQuestion:
+    """Ask whoever is reached at a seed's address to say so; beside a join request.
+
+    Args:
+        address: as it was dialled: the member may advertise another one.
+    """
+
+    code: ClassVar[int] = 19
+    address: str = field(metadata=ADDRESS)
+
+
+@frozen(slots=True)
+class SeedAnswer:
+    """Say that it is this node that is reached at a seed's address."""
+
+    code: ClassVar[int] = 20
+    address: str = field(metadata=ADDRESS)
 
 
 @frozen(slots=True)

@@ -10,12 +10,12 @@ import math
 from collections import deque
 from typing import Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from meshlib.limits import RATE_COSTS_MAX
 from meshlib.ratelimit.leases.demand import DemandMeter
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
-from meshlib.ratelimit.leases.records import HeldDecision
+from meshlib.ratelimit.records import Decision
 
 __all__ = ["HeldKey", "Ticket"]
 
@@ -47,7 +47,7 @@ class Ticket:
     key: str
     cost: int
     expires_at: float
-    decision: HeldDecision | None = None
+    decision: Decision | None = None
     is_awaited: bool = False
 
 
@@ -56,10 +56,11 @@ class _UnderWay:
     """The question that was sent and not answered yet.
 
     Args:
-        part: what it says; the same each time but for the attempt.
+        part: what it says; the same each time but for the attempt and the credit so far.
         owner: whom it was sent to.
         tickets: who waits for it, one for each cost.
-        sent_at: when each attempt was sent, the newest last.
+        first: when it was first sent, and the credit that this told of.
+        sent: the same of each attempt that is kept, the newest last.
         first_attempt: the number of the first of them.
         pause_s: until it is sent again.
     """
@@ -67,15 +68,27 @@ class _UnderWay:
     part: QuestionPart
     owner: str
     tickets: tuple[Ticket, ...]
-    sent_at: deque[float]
+    first: tuple[float, int]
+    sent: deque[tuple[float, int]]
     first_attempt: int = 0
     pause_s: float = 0.0
 
-    def when_sent(self, attempt: int) -> float:
-        """Return when an attempt was sent; for one that is not kept any more, a time before it."""
-        place = attempt - self.first_attempt
-        sent_at = self.sent_at
-        return sent_at[min(max(0, place), len(sent_at) - 1)]
+    def attempt(self, number: int) -> tuple[float, int]:
+        """Return when an attempt was sent, and the credit that it told of.
+
+        Of one that is not kept any more: of the very first, so that nothing lasts too long.
+        """
+        place = number - self.first_attempt
+        return self.first if place < 0 else self.sent[min(place, len(self.sent) - 1)]
+
+    def again(self, now: float, *, credit_total: int) -> QuestionPart:
+        """Make the next attempt: it asks for the same, and tells of the credit so far."""
+        part = evolve(self.part, attempt=self.part.attempt + 1, credit_total=credit_total)
+        if len(self.sent) == self.sent.maxlen:
+            self.first_attempt += 1
+        self.sent.append((now, credit_total))
+        self.part = part
+        return part
 
 
 @define(slots=True, eq=False)
@@ -122,6 +135,8 @@ class HeldKey:
     static_until: float = -math.inf
     static_used: int = 0
     """What was admitted in this node's own window without any owner's word."""
+    static_told: int = 0
+    """How much of it was told as credit, for an owner that is reached again."""
     unanswered_since: float | None = None
     is_cut_off: bool = False
     """Whether a request waited in vain, and no answer has come since."""
@@ -162,6 +177,7 @@ class HeldKey:
         self,
         now: float,
         *,
+        number: int,
         node_count: int,
         is_waiting_call: bool,
         is_for_statistics: bool,
@@ -169,7 +185,10 @@ class HeldKey:
         pause_s: float,
         round_trip_s: float,
     ) -> _UnderWay:
-        """Make the next question. One may be under way at a time."""
+        """Make the next question, under a number that this start of the node has not used yet.
+
+        One may be under way at a time.
+        """
         assert self.under_way is None
         # Requests are asked for together once an answer is missing, so that none overtakes.
         tickets: list[Ticket] = []
@@ -177,10 +196,10 @@ class HeldKey:
             ticket = self.queue.popleft()
             if ticket.decision is None:
                 tickets.append(ticket)
-        self.number += 1
-        if now < self.static_until and self.static_used:
-            self.credit_total += self.static_used
-            self.static_used = 0
+        self.number = number
+        if now < self.static_until:
+            self.credit_total += self.static_used - self.static_told
+            self.static_told = self.static_used
         ahead = 0
         if not returned and not (is_for_statistics and not tickets):
             ahead = max(self.ahead(node_count, round_trip_s), int(not is_waiting_call))
@@ -196,7 +215,13 @@ class HeldKey:
             returned,
         )
         self.under_way = _UnderWay(
-            part, self.owner, tuple(tickets), deque([now], maxlen=ATTEMPTS_KEPT), 0, pause_s
+            part,
+            self.owner,
+            tuple(tickets),
+            (now, self.credit_total),
+            deque([(now, self.credit_total)], maxlen=ATTEMPTS_KEPT),
+            0,
+            pause_s,
         )
         return self.under_way
 
@@ -206,13 +231,13 @@ class HeldKey:
         assert under_way is not None
         self.under_way = None
         self.unanswered_since = None
-        sent_at = under_way.when_sent(answer.attempt)
+        sent_at, credit_told = under_way.attempt(answer.attempt)
         ends_at = sent_at + answer.window_left_s
         self.heard_at = now
         self.left, self.used = answer.remaining, answer.used
         self.used_number, self.used_until = answer.window, ends_at
         self.is_cut_off = False
-        self.credit_answered = max(self.credit_answered, under_way.part.credit_total)
+        self.credit_answered = max(self.credit_answered, credit_told)
         self.retry_at = now + (answer.spent_s or answer.window_left_s)
         if answer.spent_s:
             # Between the earliest and the latest that it can be over: a little early is asked.
@@ -241,14 +266,14 @@ class HeldKey:
             self.held, self.held_number, self.held_until = units, answer.window, ends_at
         self.low = (answer.lease + 1) // 2
 
-    def granted(self, number: int, now: float) -> HeldDecision:
+    def granted(self, number: int, now: float) -> Decision:
         """Return the decision on a request that passes by an owner's grant."""
-        return HeldDecision(True, self.limit, self.remaining(now), 0.0, True, number)
+        return Decision(True, self.limit, self.remaining(now), 0.0, True, number)
 
-    def refused(self, now: float) -> HeldDecision:
+    def refused(self, now: float) -> Decision:
         """Return the decision on a request that an owner has no room for."""
         wait_s = max(0.0, self.retry_at - now)
-        return HeldDecision(False, self.limit, self.remaining(now), wait_s, True, -1)
+        return Decision(False, self.limit, self.remaining(now), wait_s, True, -1)
 
     def _check(self) -> None:
         """Assert what must hold between two calls."""

@@ -1,50 +1,44 @@
 """One node as the owner of keys: what it has granted, and to whom.
 
-Rule: units are granted in this file alone, with a mandate, in windows that the mandate covers
-and that no other owner can have granted in; and every grant is counted before it is told.
+Rule: units are granted through this file alone, with a mandate, in windows that the mandate
+covers and that no other owner can have granted in.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import evolve, frozen
 
 from meshlib.identity import ActorId
 from meshlib.limits import RATE_KEYS_MAX, RATE_KEYS_PER_MESSAGE_MAX, RATE_PENDING_MAX
-from meshlib.ratelimit.leases.questions import (
+from meshlib.ratelimit.leases.calls import (
     CALL_DOCUMENT,
     FAREWELL_DOCUMENT,
     VOTE_DOCUMENT,
-    AnswerPart,
     Call,
     Farewell,
-    QuestionPart,
-    batches,
     encode_vote,
 )
+from meshlib.ratelimit.leases.mandate import Mandate
+from meshlib.ratelimit.leases.owned import OwnedKey
+from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
 from meshlib.ratelimit.leases.views import View
-from meshlib.ratelimit.leases.votes import HeldCount, Mandate, Vote, Voter
-from meshlib.ratelimit.leases.windows import PERIOD_S, WindowClock
-from meshlib.ratelimit.messages import RateMessage
-from meshlib.reading import COUNT_MAX
+from meshlib.ratelimit.leases.votes import HeldCount, Vote, Voter
+from meshlib.ratelimit.leases.windows import WindowClock
+from meshlib.ratelimit.leases.wire import batches
+from meshlib.ratelimit.records import RateMessage
 
-__all__ = ["KeyOwner", "OwnedKey", "Settled"]
-
-ASKER_KEPT_S: Final = 3.0
-"""How long an answer is kept for being asked again: longer than any question is repeated."""
+__all__ = ["KeyOwner", "Settled"]
 
 CALL_RETRY_S: Final = (0.025, 0.1)
 """The first and the longest pause between two calls for votes while a majority is missing."""
 
 SKEW_WINDOWS: Final = 2
 """A former owner's clock that is further ahead than this is followed, and not waited for."""
-
-SPENT_WINDOWS_MAX: Final = 60
-"""For how many windows a node is told not to ask again; then it hears what is owed still."""
 
 SWEPT_PER_KEY: Final = 2
 """Old keys that are looked at, and forgotten, for each new one."""
@@ -57,47 +51,6 @@ class Settled:
     name: str
     actor: ActorId
     part: AnswerPart
-
-
-@define(slots=True)
-class _Asker:
-    """What one node asked of one key last, and was answered."""
-
-    actor: ActorId
-    number: int
-    answer: AnswerPart
-    credit_total: int
-    asked_at: float
-
-
-@define(slots=True)
-class OwnedKey:
-    """One key: what was granted of it in the window of that number.
-
-    Args:
-        number: the window.
-        used: units granted in it, what is leased and what is repaid of credit included.
-        debt: units admitted on credit for which no window had room yet.
-        askers: by node.
-    """
-
-    number: int
-    used: int = 0
-    debt: int = 0
-    askers: dict[str, _Asker] = field(factory=dict)
-
-    def enter(self, number: int, *, limit: int, now: float) -> None:
-        """Go on to a window: it begins with what it has to repay. Never goes back."""
-        passed = number - self.number
-        if passed <= 0:
-            return
-        debt = max(0, self.debt - (passed - 1) * limit)
-        self.number = number
-        self.used = min(limit, debt)
-        self.debt = debt - self.used
-        old = [name for name, a in self.askers.items() if now - a.asked_at > ASKER_KEPT_S]
-        for name in old:
-            del self.askers[name]
 
 
 class KeyOwner:
@@ -136,6 +89,7 @@ class KeyOwner:
         self._has_left = False
         self._is_used = False
         self._call_due_at = math.inf
+        self._called_at = -math.inf
         self._call_pause_s = CALL_RETRY_S[0]
         self._pending: OrderedDict[tuple[str, str], tuple[ActorId, QuestionPart, float]] = (
             OrderedDict()
@@ -170,7 +124,7 @@ class KeyOwner:
         for key in lost:
             owned = self.keys.pop(key)
             if former is not None and len(self._parting) < RATE_KEYS_MAX:
-                self._parting[key] = _count_of(former.view_id, key, owned)
+                self._parting[key] = owned.count(former.view_id, key)
         for key in [key for key in self._parting if view.owner(key) == self._name]:
             del self._parting[key]
         self._parting_until = now + 4 * self._mandate_s
@@ -258,64 +212,22 @@ class KeyOwner:
         owned = self._state(part.key, limit, now)
         if owned is None:
             return None
-        known = owned.askers.get(name)
-        if known is not None and known.actor == actor and part.number <= known.number:
-            return known.answer if part.number == known.number else None
-        counted = part.credit_answered
-        if known is not None and known.actor == actor:
-            counted = max(counted, known.credit_total)
-        self._take_back(owned, part)
-        self._charge(owned, max(0, part.credit_total - counted), limit)
-        answer = self._grant(owned, part, limit, now)
-        total = max(counted, part.credit_total)
-        owned.askers[name] = _Asker(actor, part.number, answer, total, now)
-        return answer
-
-    def _take_back(self, owned: OwnedKey, part: QuestionPart) -> None:
-        if part.returned_units and part.returned_number == owned.number:
-            owned.used -= min(owned.used, part.returned_units)
-
-    def _charge(self, owned: OwnedKey, credit: int, limit: int) -> None:
-        """Take credit out of the window as far as there is room, and leave the rest to others."""
-        taken = min(max(0, limit - owned.used), credit)
-        owned.used += taken
-        owned.debt = min(COUNT_MAX, owned.debt + credit - taken)
-
-    def _grant(self, owned: OwnedKey, part: QuestionPart, limit: int, now: float) -> AnswerPart:
-        left = max(0, limit - owned.used)
-        fits = []
-        for cost in part.costs:
-            fits.append(cost <= left)
-            left -= cost * fits[-1]
-        node_count = len(self.view.names)
-        if node_count == 1:
-            lease = left if part.ahead else 0
-        else:
-            lease = min(part.ahead, left // (2 * node_count))
-            if not lease and part.ahead and left and not part.costs:
-                lease = 1  # for a call that does not wait: it asks for what it may need next
-        left -= lease
-        owned.used = max(owned.used, limit - left)
-        window_left_s = self._windows.left_s(now)
-        later = min(owned.debt // limit, SPENT_WINDOWS_MAX)
-        spent_s = 0.0 if left or lease else window_left_s + later * PERIOD_S
-        return AnswerPart(
-            part.key,
-            part.number,
-            part.attempt,
-            owned.number,
-            window_left_s,
-            tuple(fits),
-            lease,
-            spent_s,
-            left,
-            owned.used,
+        return owned.decide(
+            name,
+            actor=actor,
+            part=part,
+            limit=limit,
+            node_count=len(self.view.names),
+            window_left_s=self._windows.left_s(now),
+            now=now,
         )
 
     # A majority
 
     def _want_call(self, now: float) -> None:
-        self._call_due_at = min(self._call_due_at, now)
+        # Many keys ask at once, and each call goes to every member.
+        due_at = max(now, self._called_at + CALL_RETRY_S[0])
+        self._call_due_at = min(self._call_due_at, due_at)
 
     def next_deadline(self) -> float:
         """Return when `tick` is due, in monotonic seconds; infinity when it is not."""
@@ -358,6 +270,7 @@ class KeyOwner:
             del self._pending[place]
 
     def _make_call(self, now: float) -> Call:
+        self._called_at = now
         # A vote counts for less than a window: it may reach into the next one and no further.
         number_max = self._windows.read(now) + (self._windows.left_s(now) < self._mandate_s)
         number = self.mandate.ask(self.view, number_max=number_max, now=now)
@@ -397,14 +310,15 @@ class KeyOwner:
             counts = tuple(due[:RATE_KEYS_PER_MESSAGE_MAX])
         else:
             self._parting.clear()
-        message = encode_vote(_with_counts(vote, counts))
+        message = encode_vote(evolve(vote, counts=counts))
         return [RateMessage((name,), VOTE_DOCUMENT, message)]
 
     def receive_vote(self, name: str, vote: Vote, now: float) -> list[Settled]:
         """Take a vote; return what can be answered now that could not before."""
         if self._has_left:
             return []
-        is_beginning = self.mandate.receive(name, vote, view=self.view, now=now)
+        number = self._windows.read(now)
+        is_beginning = self.mandate.receive(name, vote, view=self.view, number=number, now=now)
         if is_beginning and not self.mandate.is_continuous:
             self.keys.clear()
         if is_beginning or vote.counts:
@@ -477,7 +391,7 @@ class KeyOwner:
         after = View(others, member_count=len(others))
         by_owner: dict[str, list[HeldCount]] = {name: [] for name in others}
         for key, owned in self.keys.items():
-            by_owner[after.owner(key)].append(_count_of(former.view_id, key, owned))
+            by_owner[after.owner(key)].append(owned.count(former.view_id, key))
         return [
             RateMessage((name,), FAREWELL_DOCUMENT, Farewell(self._actor, parts).encode())
             for name, counts in by_owner.items()
@@ -491,20 +405,3 @@ class KeyOwner:
         for key, owned in self.keys.items():
             assert owned.used >= 0, key
             assert owned.debt >= 0, key
-
-
-def _count_of(view_id: int, key: str, owned: OwnedKey) -> HeldCount:
-    return HeldCount(view_id, key, owned.number, owned.used, owned.debt)
-
-
-def _with_counts(vote: Vote, counts: Iterable[HeldCount]) -> Vote:
-    return Vote(
-        vote.actor,
-        vote.round_number,
-        vote.view_id,
-        vote.serial,
-        vote.previous_view_id,
-        vote.epoch,
-        vote.number_max,
-        tuple(counts),
-    )

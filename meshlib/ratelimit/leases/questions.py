@@ -1,8 +1,6 @@
-"""What nodes and the owners of rate-limit keys tell each other.
+"""What nodes ask the owners of keys, and what those answer.
 
-A question asks for units, and says what was admitted on credit; an answer grants or refuses. A
-call for votes lets an owner decide for a while; a farewell hands on what a leaving owner has
-counted. Each begins with its format version.
+A question asks for units, and says what was admitted on credit; an answer grants or refuses.
 
 Rule: their bytes are written and read in this file alone; reading raises `RemoteError`s and
 nothing else, before anything has changed.
@@ -10,57 +8,34 @@ nothing else, before anything has changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from attrs import frozen
 
 from meshlib.codec import pack
-from meshlib.errors import LimitExceeded, VersionMismatch
+from meshlib.errors import LimitExceeded
 from meshlib.identity import ActorId
-from meshlib.limits import KEY_BYTES_MAX, RATE_COSTS_MAX, RATE_KEYS_PER_MESSAGE_MAX
-from meshlib.ratelimit.leases.votes import HeldCount, Vote
-from meshlib.reading import (
-    read_actor,
-    read_bool,
-    read_integer,
-    read_number,
-    read_rows,
-    read_text,
-    read_tree,
-    require,
+from meshlib.limits import RATE_COSTS_MAX
+from meshlib.ratelimit.leases.wire import (
+    FORMAT_VERSION,
+    read_body,
+    read_key,
+    read_parts,
+    read_seconds,
 )
+from meshlib.reading import read_actor, read_bool, read_integer, read_rows, require
 
 __all__ = [
     "ANSWER_DOCUMENT",
-    "CALL_DOCUMENT",
-    "FAREWELL_DOCUMENT",
     "QUESTION_DOCUMENT",
-    "VOTE_DOCUMENT",
     "AnswerPart",
     "Answers",
-    "Call",
-    "Farewell",
     "QuestionPart",
     "Questions",
-    "batches",
-    "decode_vote",
-    "encode_vote",
 ]
 
 QUESTION_DOCUMENT: Final = "rate_limit:question"
 ANSWER_DOCUMENT: Final = "rate_limit:answer"
-CALL_DOCUMENT: Final = "rate_limit:call"
-VOTE_DOCUMENT: Final = "rate_limit:vote"
-FAREWELL_DOCUMENT: Final = "rate_limit:farewell"
-
-FORMAT_VERSION: Final = 2
-"""1 were the reports and answers of shares, under other documents."""
-
-HASH_MAX: Final = (1 << 64) - 1
-SECONDS_MAX: Final = 1e9
-
-PartT = TypeVar("PartT")
 
 
 @frozen(slots=True)
@@ -69,7 +44,7 @@ class QuestionPart:
 
     Args:
         key: the rate-limit key.
-        number: counts this node's questions for the key; one is under way at a time.
+        number: counts this node's questions; one for a key is under way at a time.
         attempt: how often it was sent before.
         costs: units of the requests that wait, first come first.
         ahead: units to hold for requests to come.
@@ -123,8 +98,8 @@ class Questions:
         Raises:
             RemoteError: not what they should be.
         """
-        actor, rows = _read_body(data, 3)
-        return cls(read_actor(actor), _read_parts(rows, _read_question))
+        actor, rows = read_body(data, 3)
+        return cls(read_actor(actor), read_parts(rows, _read_question))
 
 
 def _read_question(row: Any) -> QuestionPart:
@@ -133,7 +108,7 @@ def _read_question(row: Any) -> QuestionPart:
     if len(costs) > RATE_COSTS_MAX:
         raise LimitExceeded("costs in a question", size=len(costs), limit=RATE_COSTS_MAX)
     part = QuestionPart(
-        _read_key(items[0]),
+        read_key(items[0]),
         read_integer(items[1], "a number"),
         read_integer(items[2], "an attempt"),
         tuple(read_integer(cost, "a cost", minimum=1) for cost in costs),
@@ -215,12 +190,12 @@ class Answers:
         Raises:
             RemoteError: not what they should be.
         """
-        actor, asker, epoch, rows = _read_body(data, 5)
+        actor, asker, epoch, rows = read_body(data, 5)
         return cls(
             read_actor(actor),
             read_actor(asker),
             read_integer(epoch, "an epoch"),
-            _read_parts(rows, _read_answer),
+            read_parts(rows, _read_answer),
         )
 
 
@@ -230,173 +205,14 @@ def _read_answer(row: Any) -> AnswerPart:
     if len(fits) > RATE_COSTS_MAX:
         raise LimitExceeded("costs in an answer", size=len(fits), limit=RATE_COSTS_MAX)
     return AnswerPart(
-        _read_key(items[0]),
+        read_key(items[0]),
         read_integer(items[1], "a number"),
         read_integer(items[2], "an attempt"),
         read_integer(items[3], "a window"),
-        _read_seconds(items[4]),
+        read_seconds(items[4]),
         tuple(read_bool(fit, "what fits") for fit in fits),
         read_integer(items[6], "a lease"),
-        _read_seconds(items[7]),
+        read_seconds(items[7]),
         read_integer(items[8], "what remains"),
         read_integer(items[9], "what is used"),
     )
-
-
-@frozen(slots=True)
-class Call:
-    """An owner's call for votes.
-
-    Args:
-        actor: the owner.
-        round_number: its number of this call.
-        view_id: the view in which it wants to decide.
-        epoch: of its mandate so far.
-        number_max: the highest window in which it will grant on the strength of these votes.
-    """
-
-    actor: ActorId
-    round_number: int
-    view_id: int
-    epoch: int
-    number_max: int
-
-    def encode(self) -> bytes:
-        """Write the call."""
-        data: bytes = pack(
-            (
-                FORMAT_VERSION,
-                self.actor,
-                self.round_number,
-                self.view_id,
-                self.epoch,
-                self.number_max,
-            )
-        )
-        return data
-
-    @classmethod
-    def decode(cls, data: bytes) -> Call:
-        """Read a call.
-
-        Raises:
-            RemoteError: not what it should be.
-        """
-        actor, round_number, view_id, epoch, number_max = _read_body(data, 6)
-        return cls(
-            read_actor(actor),
-            read_integer(round_number, "a round"),
-            read_integer(view_id, "a view", maximum=HASH_MAX),
-            read_integer(epoch, "an epoch"),
-            read_integer(number_max, "a window"),
-        )
-
-
-def encode_vote(vote: Vote) -> bytes:
-    """Write a vote."""
-    data: bytes = pack(
-        (
-            FORMAT_VERSION,
-            vote.actor,
-            vote.round_number,
-            vote.view_id,
-            vote.serial,
-            vote.previous_view_id,
-            vote.epoch,
-            vote.number_max,
-            [_count_row(count) for count in vote.counts],
-        )
-    )
-    return data
-
-
-def decode_vote(data: bytes) -> Vote:
-    """Read a vote.
-
-    Raises:
-        RemoteError: not what it should be.
-    """
-    actor, round_number, view_id, serial, previous, epoch, number_max, rows = _read_body(data, 9)
-    return Vote(
-        read_actor(actor),
-        read_integer(round_number, "a round"),
-        read_integer(view_id, "a view", maximum=HASH_MAX),
-        read_integer(serial, "a serial"),
-        read_integer(previous, "a view", maximum=HASH_MAX),
-        read_integer(epoch, "an epoch"),
-        read_integer(number_max, "a window", minimum=-1),
-        _read_parts(rows, _read_count),
-    )
-
-
-@frozen(slots=True)
-class Farewell:
-    """What an owner that leaves hands on, after its last decision.
-
-    Args:
-        actor: the owner.
-        counts: of keys that are the receiver's now; maybe none.
-    """
-
-    actor: ActorId
-    counts: tuple[HeldCount, ...]
-
-    def encode(self) -> bytes:
-        """Write the farewell."""
-        rows = [_count_row(count) for count in self.counts]
-        data: bytes = pack((FORMAT_VERSION, self.actor, rows))
-        return data
-
-    @classmethod
-    def decode(cls, data: bytes) -> Farewell:
-        """Read a farewell.
-
-        Raises:
-            RemoteError: not what it should be.
-        """
-        actor, rows = _read_body(data, 3)
-        return cls(read_actor(actor), _read_parts(rows, _read_count))
-
-
-def _count_row(count: HeldCount) -> tuple[int, str, int, int, int]:
-    return (count.view_id, count.key, count.number, count.used, count.debt)
-
-
-def _read_count(row: Any) -> HeldCount:
-    view_id, key, number, used, debt = read_rows(row, "a count", count=5)
-    return HeldCount(
-        read_integer(view_id, "a view", maximum=HASH_MAX),
-        _read_key(key),
-        read_integer(number, "a window"),
-        read_integer(used, "what is used"),
-        read_integer(debt, "a debt"),
-    )
-
-
-def batches(parts: Sequence[PartT]) -> Iterable[tuple[PartT, ...]]:
-    """Cut parts into messages of a size that fits a frame."""
-    for start in range(0, len(parts), RATE_KEYS_PER_MESSAGE_MAX):
-        yield tuple(parts[start : start + RATE_KEYS_PER_MESSAGE_MAX])
-
-
-def _read_body(data: bytes, count: int) -> Sequence[Any]:
-    rows = read_rows(read_tree(data), "a rate-limit message")
-    require(len(rows) >= 1, "a rate-limit message must not be empty")
-    version = read_integer(rows[0], "the version", minimum=1)
-    if version != FORMAT_VERSION:
-        raise VersionMismatch("a rate-limit message", ours=FORMAT_VERSION, theirs=version)
-    require(len(rows) == count, f"a rate-limit message must have {count} items")
-    return rows[1:]
-
-
-def _read_parts(rows: Any, read: Callable[[Any], PartT]) -> tuple[PartT, ...]:
-    parts = read_rows(rows, "the keys of a message", count_max=RATE_KEYS_PER_MESSAGE_MAX)
-    return tuple(read(part) for part in parts)
-
-
-def _read_key(key: Any) -> str:
-    return read_text(key, "a rate-limit key", bytes_max=KEY_BYTES_MAX, is_empty_allowed=False)
-
-
-def _read_seconds(value: Any) -> float:
-    return read_number(value, "a duration", maximum=SECONDS_MAX)

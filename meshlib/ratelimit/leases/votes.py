@@ -1,4 +1,4 @@
-"""What lets a node decide as an owner: the votes of a majority, for a while.
+"""The votes that let a node decide as an owner for a while, and who may give them.
 
 Rule: at any time the owners that may decide all stand in one view of the membership, so no key
 has two of them. A node votes for its own view only, and for no other one until its last vote
@@ -9,33 +9,22 @@ Source: leases, Gray and Cheriton, SOSP 1989; the intersection of majorities, as
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from meshlib.identity import ActorId
 from meshlib.limits import MEMBERS_MAX
 from meshlib.ratelimit.leases.views import View
 
-__all__ = ["HeldCount", "Mandate", "Vote", "Voter"]
+__all__ = ["CLOCK_RATE_MARGIN", "HeldCount", "Vote", "Voter"]
 
 CLOCK_RATE_MARGIN: Final = 1.1
 """How much longer a voter keeps a promise than an owner uses it: clocks run at their own pace."""
 
-ROUNDS_MAX: Final = 64
-"""Questions for votes that may be answered late; older ones are not counted any more."""
-
-PASSED_VIEWS_MAX: Final = 8
-"""Views that are remembered one by one; beyond it all keys count as not owned before."""
-
 START_WINDOWS: Final = 2
 """Windows that an earlier start of a voter may have voted for beyond the one in which it starts:
 one for a vote that reaches into the next, one for an owner's clock that is a second ahead."""
-
-HANDOVER_WAIT_S: Final = 0.1
-"""How long a new owner waits for the votes that it does not need, for what they hand over."""
 
 
 @frozen(slots=True)
@@ -70,6 +59,8 @@ class Vote:
         epoch: the highest that it has heard of.
         number_max: the highest window number in which anyone whom it voted for before may have
             granted the asker's keys: in another view, or as an earlier start of the asker.
+        started_number_max: the highest window in which an owner may have granted on the strength
+            of a vote of an earlier start of the voter, of which this one knows nothing.
         counts: what it hands over of keys that are the asker's now.
     """
 
@@ -80,6 +71,7 @@ class Vote:
     previous_view_id: int
     epoch: int
     number_max: int
+    started_number_max: int = -1
     counts: tuple[HeldCount, ...] = ()
 
 
@@ -184,7 +176,7 @@ class Voter:
             self.number_max = max(self.number_max, *(n for _, n in self._this_view.values()), -1)
             self._this_view.clear()
         before = self._this_view.get(name)
-        closed = max(self.number_max, -1 if is_alone else self._started_number_max)
+        closed = self.number_max
         if before is not None and before[0] != actor:
             closed = self.number_max = max(closed, before[1])
         vote = Vote(
@@ -195,6 +187,7 @@ class Voter:
             self.previous_view_id,
             self.epoch,
             closed,
+            -1 if is_alone else self._started_number_max,
         )
         promises[name] = _Promise(actor, view.view_id, now + self._keep_s)
         self.epoch = max(self.epoch, epoch)
@@ -213,216 +206,3 @@ class Voter:
     def note_epoch(self, epoch: int) -> None:
         """Learn of an epoch that an owner has begun."""
         self.epoch = max(self.epoch, epoch)
-
-
-@frozen(slots=True)
-class _Round:
-    asked_at: float
-    view_id: int
-    number_max: int
-
-
-@frozen(slots=True)
-class _Received:
-    asked_at: float
-    number_max: int
-    vote: Vote
-
-
-class Mandate:
-    """The asking side: whether this node may decide now, and for which keys.
-
-    A mandate is continuous while a majority answers that it voted for nothing else in between;
-    what is known of keys is good as long as it is. Otherwise it is a new one under a new epoch,
-    and windows in which others may have granted are closed.
-
-    Args:
-        name: this node.
-        mandate_s: how long a vote counts, from when it was asked for.
-    """
-
-    def __init__(self, name: str, *, mandate_s: float) -> None:
-        self.epoch = 0
-        self.view: View | None = None
-        """The view that the majority voted for; None before the first time."""
-        self.valid_until = -math.inf
-        self.number_max = -1
-        """The highest window in which to grant."""
-        self.prior_view_id = 0
-        """The view before it: what was counted in it may be handed on to this one."""
-        self.is_continuous = False
-        """Whether what was known of keys before the mandate began is still good."""
-        self._name = name
-        self._mandate_s = mandate_s
-        self._round_number = 0
-        self._rounds: dict[int, _Round] = {}
-        self._received: dict[str, _Received] = {}
-        self._records: dict[str, tuple[ActorId, int, int]] = {}
-        self._passed: list[tuple[View | None, int]] = []
-        self._first_asked_at = -math.inf
-        self._first_asked_view = -1
-
-    def is_valid(self, now: float) -> bool:
-        """Tell whether this node may decide."""
-        return now < self.valid_until
-
-    @property
-    def asked_at(self) -> float:
-        """When votes were last asked for."""
-        last = self._rounds.get(self._round_number)
-        return -math.inf if last is None else last.asked_at
-
-    def ask(self, view: View, *, number_max: int, now: float) -> int:
-        """Begin a round, and return its number: the others and this node are to be asked."""
-        self._round_number += 1
-        self._rounds[self._round_number] = _Round(now, view.view_id, number_max)
-        if len(self._rounds) > ROUNDS_MAX:
-            del self._rounds[min(self._rounds)]
-        if self._first_asked_view != view.view_id:
-            self._first_asked_view, self._first_asked_at = view.view_id, now
-            self._received.clear()
-        return self._round_number
-
-    def pass_view(self, view: View) -> None:
-        """Learn that this node's view is another one now: what it does not own is not known."""
-        if self.view is not None:
-            self._close(view, self.number_max)
-
-    def closed_until(self, key: str) -> int:
-        """Return the last window in which another node may have granted units of a key.
-
-        For keys of which nothing was handed on. O(views passed).
-        """
-        closed = -1
-        for view, number in self._passed:
-            if number > closed and (view is None or view.owner(key) != self._name):
-                closed = number
-        return closed
-
-    def forget_passed(self, number: int) -> None:
-        """Drop what only closes windows that are over."""
-        if self._passed:
-            self._passed = [passed for passed in self._passed if passed[1] >= number]
-
-    def _close(self, view: View | None, number: int) -> None:
-        self._passed.append((view, number))
-        if len(self._passed) > PASSED_VIEWS_MAX:
-            self._passed = [(None, max(number for _, number in self._passed))]
-
-    def receive(self, name: str, vote: Vote, *, view: View, now: float) -> bool:
-        """Take a vote; tell whether this began a mandate, rather than renewing one.
-
-        Args:
-            name: the voter.
-            vote: its vote.
-            view: this node's view now.
-            now: monotonic seconds.
-        """
-        asked = self._rounds.get(vote.round_number)
-        if (
-            asked is None
-            or not vote.view_id == asked.view_id == view.view_id
-            or name not in view.names
-        ):
-            return False
-        known = self._received.get(name)
-        if known is not None and known.asked_at > asked.asked_at and known.vote.actor == vote.actor:
-            return False
-        self._received[name] = _Received(asked.asked_at, asked.number_max, _joined(known, vote))
-        return self.settle(view, now)
-
-    def settle(self, view: View, now: float) -> bool:
-        """Count the votes; tell whether a mandate began. O(members log members)."""
-        valid = {
-            name: received
-            for name, received in self._received.items()
-            if received.vote.view_id == view.view_id and now < received.asked_at + self._mandate_s
-        }
-        if self._name not in valid or not view.is_majority(len(valid)):
-            return False
-        is_same_view = self.view is not None and self.view.view_id == view.view_id
-        matching = {name for name, received in valid.items() if self._matches(name, received.vote)}
-        is_continuous = self.view is not None and view.is_majority(len(matching))
-        is_beginning = not (is_same_view and is_continuous)
-        if (
-            is_beginning
-            and len(valid) < len(view.names)
-            and now < self._first_asked_at + HANDOVER_WAIT_S
-        ):
-            return False
-        if is_beginning:
-            self._begin(view, valid, is_continuous=is_continuous)
-        self.view = view
-        used = sorted(
-            (r for name, r in valid.items() if name != self._name),
-            key=lambda received: received.asked_at,
-            reverse=True,
-        )
-        needed = view.member_count // 2  # beside this node's own
-        counted = [valid[self._name], *used[:needed]]
-        self.valid_until = min(received.asked_at for received in counted) + self._mandate_s
-        self.number_max = max(self.number_max, min(received.number_max for received in counted))
-        for name, received in valid.items():
-            vote = received.vote
-            self._records[name] = (vote.actor, vote.serial, vote.view_id)
-        if len(self._records) > 2 * len(view.names):
-            self._records = {name: self._records[name] for name in valid}
-        return is_beginning
-
-    def _matches(self, name: str, vote: Vote) -> bool:
-        """Tell whether a voter voted for nothing but this node's views since its last vote."""
-        record = self._records.get(name)
-        if record is None or record[0] != vote.actor:
-            return False
-        _, serial, view_id = record
-        return vote.serial == serial or (
-            vote.serial == serial + 1 and vote.previous_view_id == view_id
-        )
-
-    def _begin(self, view: View, valid: Mapping[str, _Received], *, is_continuous: bool) -> None:
-        votes = [received.vote for received in valid.values()]
-        closed = max(vote.number_max for vote in votes)
-        self.epoch = 1 + max(self.epoch, *(vote.epoch for vote in votes))
-        if is_continuous:
-            assert self.view is not None
-            self.prior_view_id = self.view.view_id
-            self._close(self.view, closed)
-        else:
-            self.prior_view_id = _common_previous(votes, view)
-            self._passed = [(None, max(closed, self.number_max))]
-            self.number_max = -1
-        self.is_continuous = is_continuous
-
-    def counts_to_take(self) -> list[HeldCount]:
-        """Return what the votes hand over that may be gone on from."""
-        return [
-            count
-            for received in self._received.values()
-            for count in received.vote.counts
-            if count.view_id == self.prior_view_id
-        ]
-
-
-def _joined(known: _Received | None, vote: Vote) -> Vote:
-    """Return a vote with what the same voter said first, while it stayed with this view.
-
-    What it has promised since is this owner's own doing, or that of owners of other keys.
-    """
-    if known is None:
-        return vote
-    first = known.vote
-    if (first.actor, first.serial, first.view_id) != (vote.actor, vote.serial, vote.view_id):
-        return vote
-    counts = {count.key: count for count in (*first.counts, *vote.counts)}
-    return evolve(vote, number_max=first.number_max, counts=tuple(counts.values()))
-
-
-def _common_previous(votes: Sequence[Vote], view: View) -> int:
-    """Return the view that a majority voted for before, directly; 0 when there is none."""
-    tally: dict[int, int] = {}
-    for vote in votes:
-        tally[vote.previous_view_id] = tally.get(vote.previous_view_id, 0) + 1
-    for view_id, count in tally.items():
-        if view_id and view.is_majority(count):
-            return view_id
-    return 0

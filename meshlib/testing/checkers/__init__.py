@@ -7,6 +7,8 @@ majorities.py    who takes itself for the larger side, and whether it may
 cluster.py       what checkers see of a simulation
 documents.py     trees, counters and sets: what somebody wrote, and no less than before
 calm.py          after the faults: agreement, then rest
+limits.py        what was granted of rate limits, by window
+meetings.py      which processes have met: the others are no cluster
 ledger.py        what was written to maps, and must be there at the end
 other_writes.py  the same of trees, counters and sets
 observer.py      the nodes' events, and what of them is interesting

@@ -39,6 +39,7 @@ __all__ = [
     "leftovers",
     "log_bytes",
     "map_entries",
+    "member_actors",
     "message_count",
     "neighbour_actors",
     "packet_bytes_max",
@@ -70,6 +71,11 @@ def dialled(node: Any) -> set[str]:
     reached = {member.address for member in node.members() if member.is_reachable}
     down = {member.address for member in node.members() if member.status is MemberStatus.DOWN}
     return (down | set(node.diagnostics()["dialler"]["seeds"])) - reached
+
+
+def member_actors(node: Any) -> set[ActorId]:
+    """Return the writers that a node's table of members names, those out of reach included."""
+    return {record.actor for record in node.diagnostics()["members"]["records"]}
 
 
 def covered(node: Any) -> dict[Any, int]:

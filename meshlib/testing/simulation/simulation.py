@@ -31,6 +31,7 @@ from meshlib.testing.checkers.calm import Calm
 from meshlib.testing.checkers.decisions import Decisions
 from meshlib.testing.checkers.documents import DocumentWatch
 from meshlib.testing.checkers.ledger import Ledger
+from meshlib.testing.checkers.limits import LimitLedger
 from meshlib.testing.checkers.majorities import Majorities
 from meshlib.testing.checkers.observer import Observer
 from meshlib.testing.checkers.sometimes import Sometimes
@@ -86,6 +87,7 @@ class Simulation:
         self.is_calm = False
         self.hosts: dict[str, Host] = {}
         self.ledger = Ledger()
+        self.limits = LimitLedger()
         self.sometimes = Sometimes()
         self.contents = ContentByVector()
         self.beginnings = Beginnings(
@@ -120,6 +122,8 @@ class Simulation:
             rng=random.Random(f"{seed}/workload"),
             sometimes=self.sometimes,
             ledger=self.ledger,
+            limits=self.limits,
+            limits_rng=random.Random(f"{seed}/limits"),
         )
         self._writers = random.Random(f"{seed}/writers")
         self.incidents = Incidents(self)
@@ -222,6 +226,7 @@ class Simulation:
         self._mix(2, host.label.encode())
         self.observer.process_ended(host, self)
         self.majorities.ended(host)
+        self.limits.meetings.ended(host, self.now)
         if self._spread is not None:
             self._spread.ended(host.label)
         host.stop()
@@ -303,6 +308,8 @@ class Simulation:
             self._note(host, events)
         if host.node is node:
             try:
+                self.limits.meetings.follow(host)
+                self.limits.settled(host, node.limiter.decided())
                 self.beginnings.after_event(host, packets, local=local)
                 self.decisions.after_event(host, local=local)
                 self.majorities.after_event(host)

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from meshlib.crdt import Dot, GCounter, ORSet
 from meshlib.errors import ClockAheadError
-from meshlib.ratelimit import GLOBAL_KEY, GLOBAL_LIMIT_CONFIG_KEY
+from meshlib.ratelimit import GLOBAL_KEY
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing import TREE_PREFIX, TreeInsert, TreeRemove
 from meshlib.testing.checkers.ledger import Ledger
+from meshlib.testing.checkers.limits import LimitLedger
 from meshlib.testing.checkers.other_writes import MODELS, TAGS, VISITS
 from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.world.hosts import Host
@@ -26,6 +27,11 @@ __all__ = ["Workload"]
 REMOVAL_SHARE: Final = 0.3
 BURST_SHARE: Final = 0.05
 BURST_SIZE: Final = (5, 40)
+
+LIMITED_KEYS: Final = (GLOBAL_KEY, "ann", "bob")
+LIMITS: Final = (1, 3, 10, 50)
+SPENT_AT_ONCE_MAX: Final = 6
+NEVER_WAITING_SHARE: Final = 0.3
 
 WORDS: Final = ("the ", "a ", "quick ", "brown ", "fox ", "jumps ", "over ", "lazy ", "dog ")
 
@@ -40,15 +46,26 @@ class Workload:
         rng: all chance of the workload.
         ledger: is told of every write.
         sometimes: counts what was refused.
+        limits: is told of every limit, and of every decision that rests on one.
+        limits_rng: all chance of what is asked of limits.
     """
 
     def __init__(
-        self, tuning: Tuning, *, rng: random.Random, ledger: Ledger, sometimes: Sometimes
+        self,
+        tuning: Tuning,
+        *,
+        rng: random.Random,
+        ledger: Ledger,
+        sometimes: Sometimes,
+        limits: LimitLedger,
+        limits_rng: random.Random,
     ) -> None:
         self._tuning = tuning
         self._rng = rng
         self._ledger = ledger
         self._sometimes = sometimes
+        self._limits = limits
+        self._limits_rng = limits_rng
         self._written = 0
         self._actions: tuple[tuple[float, Action], ...] = (
             (0.30, self._configure),
@@ -158,12 +175,24 @@ class Workload:
         return bool(receipt.is_new)
 
     def _spend(self, host: Host, now: float) -> bool:
-        node = host.node
-        if node.sync.get_global_rate_limit() is None:
-            limit = self._rng.randint(1, 50)
-            key = GLOBAL_LIMIT_CONFIG_KEY
-            return self._note(host, "app", key, now, lambda: node.sync.set_global_rate_limit(limit))
-        node.limiter.acquire(GLOBAL_KEY, now=host.monotonic(now))
+        """Set a limit that is not there yet, or ask for units: a burst, and mostly confirmed."""
+        node, rng = host.node, self._limits_rng
+        key = rng.choice(LIMITED_KEYS)
+        config_key = node.sync.limits.config_key(key)
+        if config_key not in node.sync.app:
+            limit = rng.choice(LIMITS)
+            self._limits.set_limit(key, limit)
+            return self._note(
+                host, "app", config_key, now, lambda: node.sync.limits.set(key, limit)
+            )
+        local = host.monotonic(now)
+        for _ in range(rng.randint(1, SPENT_AT_ONCE_MAX)):
+            if rng.random() < NEVER_WAITING_SHARE:
+                decision = node.limiter.acquire(key, now=local)
+            else:
+                decision = node.limiter.ask(key, now=local).decision
+            if decision is not None:
+                self._limits.decided(host, key, 1, decision)
         return False
 
     def _count(self, host: Host, _now: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.mini_network import MiniNetwork
+from support.mini_network import PORT, MiniNetwork
 
 from meshlib.errors import ConfigError
 from meshlib.gossip import Began, GossipConfig, LinkEnd, NodeState
@@ -60,7 +60,7 @@ def test_two_that_start_beside_a_third_have_what_it_has_once_they_are_ready(
         network.put("n2", f"key-{index}", "x" * 60_000)
     start_all(network, *ALL[:2])
     for name in ALL[:2]:
-        network.nodes[name].join(ALL, now=network.now)
+        network.nodes[name].join([name + PORT for name in ALL], now=network.now)
         network.pump(name)
     at_ready: dict[str, int] = {}
 
@@ -218,7 +218,7 @@ def test_zero_means_that_nobody_begins_beside_others(network: MiniNetwork) -> No
     network.run(5 * AFTER_S)
     assert ready(network) == []
     network.start("n2", seeds=())
-    network.nodes["n2"].join(ALL, now=network.now)
+    network.nodes["n2"].join([name + PORT for name in ALL], now=network.now)
     network.run(SOON_S + 4.0)
 
     assert ready(network) == list(ALL)
@@ -244,7 +244,7 @@ def test_a_ready_peer_in_reach_is_waited_for_however_long_its_state_takes(
     network.put("n2", "key", "x")
     start_all(network, "n0")
     network.is_lost = lambda frame: b"app" in frame  # neither entries nor pages arrive
-    network.nodes["n0"].join(ALL, now=network.now)
+    network.nodes["n0"].join([name + PORT for name in ALL], now=network.now)
     network.pump("n0")
     network.run(4 * AFTER_S)
     problem = network.nodes["n0"].health().problems

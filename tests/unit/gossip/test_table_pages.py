@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attrs import evolve
-from support.mini_network import MiniNetwork
+from support.mini_network import PORT, MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
 from meshlib.gossip.messages.dialects import encode_message
@@ -112,7 +112,7 @@ def test_two_islands_learn_of_each_other_through_one_node(network: MiniNetwork) 
     for name in ("b0", "b1", "b2"):
         network.start(name, seeds=("b0",))
     network.run(3.0)
-    network.nodes["a1"].join(("b0",), now=network.now)
+    network.nodes["a1"].join(("b0" + PORT,), now=network.now)
     network.run_until(lambda: {len(network.view(name)) for name in network.nodes} == {6})
 
 

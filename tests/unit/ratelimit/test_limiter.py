@@ -14,16 +14,7 @@ from meshlib.errors import (
     InvalidValueError,
     UnknownKeyError,
 )
-from meshlib.identity import actor_id
 from meshlib.ratelimit.config import RateLimitConfig
-from meshlib.ratelimit.messages import (
-    ANSWER_DOCUMENT,
-    REPORT_DOCUMENT,
-    Answer,
-    KeyReport,
-    RateCounter,
-    Report,
-)
 from meshlib.ratelimit.records import RateLimitStats
 
 
@@ -36,16 +27,6 @@ def admit_all(cluster: RateCluster, count: int, *, key: str = "global", now: flo
     limiter = cluster.limiters["node1"]
     cluster.time.now = now
     return sum(bool(limiter.acquire(key, now=now)) for _ in range(count))
-
-
-def report(
-    sender: str, *, key: str = "global", demand: float = 5.0, window: int, admitted: int = 0
-) -> bytes:
-    actor = actor_id(sender, 1)
-    counter = RateCounter()
-    if admitted:
-        counter.absorb(counter.record(admitted, window=window, by=actor))
-    return Report(actor, 1, (KeyReport(key, demand, counter),)).encode()
 
 
 def test_the_limit_is_admitted_and_no_more(alone: RateCluster) -> None:
@@ -97,7 +78,7 @@ def test_before_it_is_set_the_global_limit_is_none(alone: RateCluster) -> None:
     limiter = alone.limiters["node1"]
     expected = RateLimitStats(limit_per_second=0, current_count=0, remaining=-1)
 
-    assert (True, 0, -1, 0.0) == limiter.acquire("global", cost=10**9, now=0.0)
+    assert (True, 0, -1, 0.0, True, -1) == limiter.acquire("global", cost=10**9, now=0.0)
     assert expected == limiter.stats("global", now=0.0)
 
 
@@ -228,185 +209,13 @@ def test_the_table_of_keys_is_bounded(rate_cluster: type[RateCluster]) -> None:
     assert 0 == admit_all(cluster, 5, key="a")
 
 
-def test_silence_is_no_sign_that_nobody_is_active(rate_cluster: type[RateCluster]) -> None:
-    """Until another owner has answered, a node keeps to its part, an owner too."""
-    cluster = rate_cluster(3)
-    cluster.settings.set("global", 300)
-    passed = 0
-    for step in range(5):
-        passed += admit_all(cluster, 100, now=0.1 * step)
-        cluster.limiters["node1"].tick(0.1 * step)
-
-    assert 100 <= passed <= 150
-
-
-def test_the_first_request_is_reported_at_once(rate_cluster: type[RateCluster]) -> None:
-    """And the driver is told that a timer is due earlier."""
-    cluster = rate_cluster(3)
-    cluster.settings.set("global", 100)
-    limiter = cluster.limiters["node1"]
-    calls: list[float | None] = []
-    limiter.on_urgent = lambda: calls.append(limiter.next_deadline())
-    limiter.acquire("global", now=5.0)
-
-    assert [5.0] == calls
-    assert {"node2", "node3"} == {name for message in limiter.tick(5.0) for name in message.to}
-
-
-def test_a_demand_that_moves_by_a_fifth_is_reported_at_once(
-    rate_cluster: type[RateCluster],
-) -> None:
-    """Before its interval is over, but not for every request."""
-    cluster = rate_cluster(3)
-    cluster.settings.set("global", 1000)
-    limiter = cluster.limiters["node1"]
-    cluster.run(1.0, rates=lambda _now: {"node1": 200.0}, is_poisson=False)
-    cluster.time.now += 0.004
-    now = cluster.time.now
-    due = limiter.next_deadline()
-    limiter.acquire("global", now=now)
-    unchanged = limiter.next_deadline()
-    limiter.acquire("global", cost=100, now=now)
-
-    assert due == unchanged
-    assert limiter.next_deadline() == pytest.approx(now)
-
-
-def test_a_report_goes_to_the_owners_only(rate_cluster: type[RateCluster]) -> None:
-    """Three of eight nodes, this one left out when it is among them."""
-    cluster = rate_cluster(8)
-    cluster.settings.set("global", 100)
-    limiter = cluster.limiters["node1"]
-    limiter.acquire("global", now=0.0)
-    receivers = {name for message in limiter.tick(0.0) for name in message.to}
-    owners = set(limiter._tracked["global"].owners)
-
-    assert 3 == len(owners)
-    assert owners - {"node1"} == receivers
-
-
-def test_a_repeated_report_counts_once(rate_cluster: type[RateCluster]) -> None:
-    """Counts are totals and never increments."""
-    cluster = rate_cluster(2)
-    cluster.settings.set("global", 100)
-    limiter = cluster.limiters["node1"]
-    payload = report("node2", window=1_700_000_000, admitted=40)
-    for _ in range(3):
-        limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
-
-    assert 40 == limiter.stats("global", now=0.2).current_count
-
-
-def test_an_answer_leaves_out_whom_it_answers(rate_cluster: type[RateCluster]) -> None:
-    """So the one that asked can add its own counts, which it knows better."""
-    cluster = rate_cluster(2)
-    cluster.settings.set("global", 100)
-    limiter = cluster.limiters["node1"]
-    for _ in range(7):
-        limiter.acquire("global", now=0.1)
-    payload = report("node2", window=1_700_000_000, admitted=40)
-    (message,) = limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
-    answer = Answer.decode(message.payload)
-
-    assert ("node2",) == message.to
-    assert ANSWER_DOCUMENT == message.document
-    assert 1 == answer.keys[0].others_active
-    assert 7 == dict(answer.keys[0].others_admitted)[1_700_000_000]
-
-
-def test_an_older_report_does_not_change_the_demand(rate_cluster: type[RateCluster]) -> None:
-    """Reports may overtake each other."""
-    cluster = rate_cluster(2)
-    limiter = cluster.limiters["node1"]
-    actor = actor_id("node2", 1)
-    for sequence, demand in ((2, 50.0), (1, 900.0)):
-        parts = (KeyReport("global", demand, RateCounter()),)
-        payload = Report(actor, sequence, parts).encode()
-        limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
-
-    assert (50.0, 1) == limiter.store.others_demand("global", but="node1", now=0.2)
-
-
-def test_a_ghost_of_an_earlier_start_does_not_change_the_demand(
-    rate_cluster: type[RateCluster],
-) -> None:
-    """A later incarnation has the later word."""
-    cluster = rate_cluster(2)
-    limiter = cluster.limiters["node1"]
-    for incarnation, sequence, demand in ((2, 1, 50.0), (1, 99, 900.0)):
-        parts = (KeyReport("global", demand, RateCounter()),)
-        payload = Report(actor_id("node2", incarnation), sequence, parts).encode()
-        limiter.receive_volatile(REPORT_DOCUMENT, payload, sender="node2", now=0.2)
-
-    assert (50.0, 1) == limiter.store.others_demand("global", but="node1", now=0.2)
-
-
-def test_reports_of_many_keys_are_cut_to_messages(rate_cluster: type[RateCluster]) -> None:
-    """600 keys make three."""
-    cluster = rate_cluster(2)
-    limiter = cluster.limiters["node1"]
-    for number in range(600):
-        cluster.settings.set(f"k{number}", 10)
-        limiter.acquire(f"k{number}", now=0.0)
-
-    assert 3 == len(limiter.tick(0.0))
-
-
-def test_a_bucket_in_debt_is_not_forgotten(rate_cluster: type[RateCluster]) -> None:
-    """Or else falling silent would pay back what is owed."""
-    cluster = rate_cluster(3)
-    cluster.settings.set("global", 90)
-    cluster.run(0.01, rates=lambda _now: {})
-    assert cluster.limiters["node1"].acquire("global", cost=90, now=cluster.time.now)
-    bucket = cluster.limiters["node1"]._tracked["global"].bucket
-    assert bucket is not None
-    bucket.tokens = -1000.0
-    cluster.run(3.0, rates=lambda _now: {})
-
-    assert "global" in cluster.limiters["node1"]._tracked
-
-
-def tick(cluster: RateCluster, now: float) -> None:
-    cluster.time.now = now
-    cluster.limiters["node1"].tick(now)
-
-
-def test_the_wall_clock_may_go_back(alone: RateCluster) -> None:
-    """What was admitted in a window is still known when the clock comes to it again."""
-    alone.settings.set("global", 5)
-    limiter = alone.limiters["node1"]
-    admit_all(alone, 5, now=0.5)
-    tick(alone, 0.5)
-    tick(alone, 1.2)
-    admit_all(alone, 2, now=1.2)
-    limiter._wall_clock = lambda: alone.time.wall() - 1.0
-    tick(alone, 1.25)
-
-    assert 5 == limiter.stats("global", now=1.25).current_count
-
-
-def test_the_wall_clock_may_go_back_an_hour(alone: RateCluster) -> None:
-    """Counting goes on, and is not held up until the hour has passed."""
-    alone.settings.set("global", 5)
-    limiter = alone.limiters["node1"]
-    admit_all(alone, 5, now=0.5)
-    tick(alone, 0.5)
-    limiter._wall_clock = lambda: alone.time.wall() - 3600.0
-    tick(alone, 2.0)
-    admit_all(alone, 3, now=2.0)
-    tick(alone, 2.1)
-
-    assert 3 == limiter.store.total("global", 1_700_000_002 - 3600)
-
-
 @pytest.mark.parametrize(
     "setting",
     [
-        {"report_interval_s": 0.0},
-        {"report_interval_s": float("nan")},
-        {"owner_count": 0},
-        {"owner_timeout_s": 0.05},
-        {"demand_ttl_s": float("inf")},
+        {"mandate_s": 0.95},
+        {"confirm_timeout_s": 0.0},
+        {"idle_return_s": float("nan")},
+        {"batch_delay_s": 0.02},
         {"watch_s": -1.0},
         {"keys_max": 0},
         {"partition_mode": "sometimes"},

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.limit_lab import LawBrokenError, LimitLab
+from support.limit_lab import KEYS, LawBrokenError, LimitLab, StrictLab
 
 from meshlib.identity import actor_id
-from meshlib.ratelimit.leases import LeaseLimiter, owner
+from meshlib.ratelimit.leases.asking import LeaseAsker
 from meshlib.ratelimit.leases.holder import HeldKey
-from meshlib.ratelimit.leases.owner import KeyOwner, OwnedKey
-from meshlib.ratelimit.leases.votes import Mandate
+from meshlib.ratelimit.leases.mandate import Mandate
+from meshlib.ratelimit.leases.owned import OwnedKey
+from meshlib.ratelimit.leases.owner import KeyOwner
+from meshlib.ratelimit.leases.windows import WindowClock
+from meshlib.ratelimit.limiter import RateLimiter
 
 Patch = Callable[[Any, str, Any], None]
 
@@ -55,11 +58,11 @@ def forget_what_others_granted(patch: Patch) -> None:
 
 def forget_on_hand_over(patch: Patch) -> None:
     """What is handed on says that nothing was used."""
-    count_of = owner._count_of
+    count = OwnedKey.count
     patch(
-        owner,
-        "_count_of",
-        lambda view_id, key, owned: count_of(view_id, key, OwnedKey(owned.number)),
+        OwnedKey,
+        "count",
+        lambda self, view_id, key: count(OwnedKey(self.number), view_id, key),
     )
 
 
@@ -70,7 +73,7 @@ def take_a_late_return_again(patch: Patch) -> None:
     def broken(self: Any, name: str, actor: Any, part: Any, now: float) -> Any:
         owned = self.keys.get(part.key)
         if owned is not None:
-            self._take_back(owned, part)
+            owned._take_back(part)
         return ask(self, name, actor, part, now)
 
     patch(KeyOwner, "ask", broken)
@@ -92,21 +95,49 @@ def take_a_window_for_the_next(patch: Patch) -> None:
 
 def use_numbers_again_after_a_restart(patch: Patch) -> None:
     """A node that restarts is the same to its owners, and counts its questions from 1."""
-    init = LeaseLimiter.__init__
+    init = RateLimiter.__init__
 
     def broken(self: Any, name: str, *, actor: Any, **settings: Any) -> None:
         init(self, name, actor=actor_id(name, 1), **settings)
 
-    patch(LeaseLimiter, "__init__", broken)
+    patch(RateLimiter, "__init__", broken)
+
+
+def take_any_answer(patch: Patch) -> None:
+    """What a former owner has said, or what was heard before, is heard again."""
+
+    def broken(self: Any, _owner: str, _epoch: int, part: Any, now: float) -> None:
+        tracked = self._tracked.get(part.key)
+        if tracked is not None and tracked.under_way is not None:
+            self._learn(tracked, part, now)
+
+    patch(LeaseAsker, "_hear", broken)
+
+
+def follow_a_clock_that_jumps(patch: Patch) -> None:
+    """A window is whatever the owner's wall clock says, and begins with nothing used."""
+    advance, enter = WindowClock._advance, OwnedKey.enter
+
+    def broken_advance(self: Any, now: float) -> None:
+        self._number = -1
+        advance(self, now)
+
+    def broken_enter(self: Any, number: int, *, limit: int, now: float) -> None:
+        if number < self.number:
+            self.number, self.used = number, 0
+        enter(self, number, limit=limit, now=now)
+
+    patch(WindowClock, "_advance", broken_advance)
+    patch(OwnedKey, "enter", broken_enter)
 
 
 BUGS = (
     count_a_lease_twice,
     forget_what_others_granted,
-    forget_on_hand_over,
     take_a_late_return_again,
     take_a_window_for_the_next,
-    use_numbers_again_after_a_restart,
+    take_any_answer,
+    follow_a_clock_that_jumps,
 )
 
 
@@ -127,3 +158,93 @@ def test_a_deliberate_bug_breaks_the_law(monkeypatch: pytest.MonkeyPatch, bug: A
         return False
 
     assert is_found()
+
+
+def restart_within_a_window() -> StrictLab:
+    """One machine asks for 40 of 60, starts again at once, and asks for 40 more."""
+    lab = StrictLab(3, limit=KEYS["many"])
+    lab.run_for(4.0)
+    some = next(iter(lab.machines.values())).limiter
+    assert some is not None
+    asker = next(name for name in lab.machines if name != some._view.owner("many"))
+
+    def restart() -> None:
+        lab.machines[asker].limiter = None
+        lab.start(asker)
+
+    lab.offer(4.1, asker, cost=40)
+    lab.at(4.3, restart)
+    lab.offer(4.5, asker, cost=40)
+    lab.run_for(0.9)
+    return lab
+
+
+def test_a_restart_within_a_window_is_granted_what_is_left() -> None:
+    """A question is numbered by the start of its node too."""
+    lab = restart_within_a_window()
+
+    assert [40] == list(lab.granted.values())
+
+
+def test_a_question_number_used_again_breaks_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner takes the first question of the new start for that of the last one."""
+    use_numbers_again_after_a_restart(monkeypatch.setattr)
+
+    with pytest.raises(LawBrokenError, match="80 of 60"):
+        restart_within_a_window()
+
+
+def leave_within_a_window() -> StrictLab:
+    """An owner grants 40 of 60 and leaves; who stays asks for 40 more, and then for 20."""
+    lab = StrictLab(3, limit=KEYS["many"])
+    lab.run_for(4.0)
+    some = next(iter(lab.machines.values())).limiter
+    assert some is not None
+    owner = some._view.owner("many")
+    asker = next(name for name in lab.machines if name != owner)
+
+    def leave() -> None:
+        machine = lab.machines[owner]
+        assert machine.limiter is not None
+        lab.post(owner, machine.limiter.leave(now=lab.local(machine)))
+        machine.limiter = None
+        for name in lab.machines:
+            lab.notice_left(name, owner)
+
+    lab.offer(4.1, asker, cost=40)
+    lab.at(4.3, leave)
+    lab.offer(4.5, asker, cost=40)
+    lab.offer(4.7, asker, cost=20)
+    lab.run_for(0.95)
+    return lab
+
+
+def test_an_owner_that_leaves_hands_on_within_the_window() -> None:
+    """The next one grants what is left of the same window, and no more."""
+    lab = leave_within_a_window()
+
+    assert [60] == list(lab.granted.values())
+
+
+def test_an_owner_that_forgets_on_hand_over_breaks_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one takes the window for unused."""
+    forget_on_hand_over(monkeypatch.setattr)
+
+    with pytest.raises(LawBrokenError, match="80 of 60"):
+        leave_within_a_window()
+
+
+def test_a_key_that_was_forgotten_asks_under_new_numbers() -> None:
+    """One that made room for others is granted nothing a second time, when it is asked again."""
+    lab = StrictLab(1, limit=KEYS["many"])
+    lab.run_for(2.0)
+    machine = lab.machines["m0"]
+    limiter = machine.limiter
+    assert limiter is not None
+    now = lab.local(machine)
+    lab.count("many", 40, limiter.ask("many", cost=40, now=now).decision)
+    limiter._drop(limiter._tracked["many"], now)
+
+    again = limiter.ask("many", cost=40, now=now).decision
+    assert again is not None
+    assert not again.allowed

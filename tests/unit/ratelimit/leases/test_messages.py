@@ -8,23 +8,24 @@ import pytest
 from support.limit_lab import LimitLab
 
 from meshlib.codec import pack
-from meshlib.errors import ConfigError, LimitExceeded, RemoteError, VersionMismatch
+from meshlib.errors import LimitExceeded, RemoteError, VersionMismatch
 from meshlib.identity import actor_id
-from meshlib.ratelimit.leases import LeaseConfig
-from meshlib.ratelimit.leases.questions import (
-    ANSWER_DOCUMENT,
+from meshlib.ratelimit.leases.calls import (
     CALL_DOCUMENT,
     FAREWELL_DOCUMENT,
-    QUESTION_DOCUMENT,
     VOTE_DOCUMENT,
-    AnswerPart,
-    Answers,
     Call,
     Farewell,
-    QuestionPart,
-    Questions,
     decode_vote,
     encode_vote,
+)
+from meshlib.ratelimit.leases.questions import (
+    ANSWER_DOCUMENT,
+    QUESTION_DOCUMENT,
+    AnswerPart,
+    Answers,
+    QuestionPart,
+    Questions,
 )
 from meshlib.ratelimit.leases.votes import HeldCount, Vote
 
@@ -37,7 +38,7 @@ GOOD = {
     QUESTION_DOCUMENT: Questions(ACTOR, (QUESTION,)).encode(),
     ANSWER_DOCUMENT: Answers(ACTOR, actor_id("m0", 1), 3, (ANSWER,)).encode(),
     CALL_DOCUMENT: Call(ACTOR, 1, 7, 2, 9).encode(),
-    VOTE_DOCUMENT: encode_vote(Vote(ACTOR, 1, 7, 1, 0, 2, -1, (COUNT,))),
+    VOTE_DOCUMENT: encode_vote(Vote(ACTOR, 1, 7, 1, 0, 2, -1, -1, (COUNT,))),
     FAREWELL_DOCUMENT: Farewell(ACTOR, (COUNT,)).encode(),
 }
 
@@ -104,21 +105,3 @@ def test_a_message_of_too_many_keys_is_refused() -> None:
     """A frame could hold many more, and each costs memory."""
     with pytest.raises(LimitExceeded):
         Questions.decode(pack((2, ACTOR, [()] * 257)))
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"mandate_s": 0.95},
-        {"confirm_timeout_s": 0.0},
-        {"idle_return_s": float("nan")},
-        {"batch_delay_s": 0.02},
-        {"watch_s": -1.0},
-        {"keys_max": 0},
-        {"partition_mode": "sometimes"},
-    ],
-)
-def test_a_setting_that_cannot_hold_is_refused(setting: dict[str, Any]) -> None:
-    """By name."""
-    with pytest.raises(ConfigError, match=next(iter(setting))):
-        LeaseConfig(**setting)
