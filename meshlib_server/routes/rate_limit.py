@@ -38,7 +38,9 @@ class _AcquireBody:
 
 
 _STATS = Shape({"limit_per_second": int, "current_count": int, "remaining": int})
-_DECISION = Shape({"allowed": bool, "limit": int, "remaining": int, "retry_after_s": float})
+_DECISION = Shape(
+    {"allowed": bool, "limit": int, "remaining": int, "retry_after_s": float, "confirmed": bool}
+)
 
 
 @described(

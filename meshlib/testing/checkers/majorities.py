@@ -167,7 +167,8 @@ class Majorities:
         """Count the states that this checker is about, so that it is seen that they come."""
         is_down = any(member.status is MemberStatus.DOWN for member in members.values())
         self._sometimes.count("majority_in_reach", int(is_down and start.claims))
-        self._sometimes.count("majority_out_of_reach", int(not start.claims))
+        has_met = len(members) > 1
+        self._sometimes.count("majority_out_of_reach", int(has_met and not start.claims))
         is_pair = start.claims and len(members) == 2 and len(start.reached) == 1
         self._sometimes.count("survivor_of_two", int(is_pair and is_down))
 

@@ -46,7 +46,7 @@ SOMETIMES: Mapping[str, str] = {
     "refused_before_ready": "a node that was not ready decided nothing",
     "decided_openly": "a node that was not ready admitted, for its settings say so",
     "majority_in_reach": "a node went on with a majority while somebody was Down",
-    "majority_out_of_reach": "a node had no majority",
+    "majority_out_of_reach": "a node that has met others had no majority",
     "survivor_of_two": "one of two had ended, and the other was whole",
     "tenant_left_nothing": "a worker that cached texts is removed, or serves another model",
     "operator_beat_a_file": "a policy was written of which a file says something too",
