@@ -71,7 +71,6 @@ class CacheAwareConfig:
 
     policy_type: ClassVar[str] = CACHE_AWARE
     records: ClassVar[bool] = True
-    characters_per_token: ClassVar[float] = CHARACTERS_PER_TOKEN
     RANGES: ClassVar[Mapping[str, Range]] = {
         "cache_threshold": number_from(0, 1),
         "balance_abs_threshold": number_from(0),
@@ -107,6 +106,11 @@ class CacheAwareConfig:
     def check(cls, config: str) -> CacheAwareConfig:
         """Read a configuration that somebody is about to write; as `settings.check_config`."""
         return check_config(cls, config)
+
+    @property
+    def characters_per_token(self) -> float:
+        """Characters of a token, where nobody says how many tokens a prompt has."""
+        return CHARACTERS_PER_TOKEN
 
     @property
     def characters_max(self) -> int:

@@ -115,12 +115,12 @@ class CacheAwarePolicy:
             return self._policy
         self._state, self._situation = state, situation
         if state is None:
-            wanted = (EXPECTED_TIME if self._load.is_in_use else CACHE_AWARE, "")
+            wanted, config = EXPECTED_TIME if self._load.is_in_use else CACHE_AWARE, ""
         else:
-            wanted = (state.policy_type, state.config)
-        read = (*wanted, self._types.revision)
+            wanted, config = state.policy_type, state.config
+        read = wanted, config, self._types.revision
         if read != self._read:
-            self._policy = self._types.make(*wanted)
+            self._policy = self._types.make(wanted, config)
             self._read = read
         return self._policy
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from meshlib.clock import Stamp
-from meshlib.crdt import registry
+from meshlib.crdt import Paged, registry
 from meshlib.errors import ClockSkewError, LimitExceeded, RemoteError
 from meshlib.identity import ActorId
 from meshlib.invariants import require
@@ -152,7 +152,7 @@ class Arrivals:
         if name not in arrival.documents:
             tag = registry.type_tag(part)
             state = type(part)()
-            if hasattr(state, "bucket_digests"):
+            if isinstance(state, Paged):
                 state.bucket_digests()  # made as the pages come, and not all at once at the end
             arrival.documents[name] = _Gathered(HeldDocument(name, tag=tag, state=state))
         gathered = arrival.documents[name]
