@@ -27,6 +27,7 @@ FOUND = {
     884: "a writer forgotten with unequal numbers: equal vectors, and content that differed",
     888: "one that had more of a writer than those who had forgotten it kept that to itself",
     907: "a removal that those who had forgotten its writer never saw was dropped as seen by all",
+    1118: "who became whole by an exchange wrote again, and compared that with what it was sent",
     1777: "what came late was looked at before it was written again",
     2127: "vectors exchanged at rest, because a writer was forgotten then, counted as idle traffic",
     2287: "the link to a member that had just died became free, and the member stayed behind",

@@ -183,11 +183,13 @@ class AntiEntropy:
             self._outbox.send(header.address, self._own_vector(is_whole=is_whole, wants_reply=True))
             return
         self._counters.exchanges_equal += 1
+        digest = message.content_digest
+        # Before this node learns that it is whole: one that comes back writes again what it had.
+        is_same = digest is None or digest == replica.content_digest()
         self._learn_equal(header, now)
         self._outbox.send(header.address, ExchangeEqual(message.vector_hash))
-        digest = message.content_digest
         if digest is not None:
-            if digest == replica.content_digest():
+            if is_same:
                 self.diverged_from.pop(header.name, None)
             elif header.name in self._view.members:
                 self._on_divergence(header.name, now)
