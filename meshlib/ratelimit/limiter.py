@@ -24,7 +24,7 @@ from meshlib.errors import (
 from meshlib.identity import ActorId, actor_name_hash
 from meshlib.limits import RATE_WAITING_MAX
 from meshlib.ratelimit.config import RateLimitConfig
-from meshlib.ratelimit.leases.asking import UNLIMITED, refused_key
+from meshlib.ratelimit.leases.asking import PATIENCE_S, UNLIMITED, refused_key
 from meshlib.ratelimit.leases.calls import (
     CALL_DOCUMENT,
     FAREWELL_DOCUMENT,
@@ -146,7 +146,8 @@ class RateLimiter(LeaseDecider):
             key: the rate-limit key; `global` is that of the global limit.
             cost: the request's units, 1 to the limit.
             timeout_s: seconds to wait for the owner; then `partition_mode` answers, with
-                `confirmed` False. None: as configured.
+                `confirmed` False. None: as configured, and longer right after the start, until
+                owners that began with this node can have their first votes.
             now: monotonic seconds.
 
         Returns:
@@ -160,6 +161,9 @@ class RateLimiter(LeaseDecider):
             self.guard()
         now = self.read_time(now)
         wait_s = self.config.confirm_timeout_s if timeout_s is None else timeout_s
+        if timeout_s is None and self._is_patient(now):
+            assert self._patient_until is not None
+            wait_s = max(wait_s, self._patient_until - now)
         if not 0 < wait_s < math.inf:
             raise InvalidValueError(f"timeout_s must be over 0 and finite, got {timeout_s}")
         tracked = self._open(key, cost, now)
@@ -366,6 +370,9 @@ class RateLimiter(LeaseDecider):
             known = 0 if has_quorum else self._view.member_count
             member_count = max(known, len(members))
         self._is_waiting = not has_met
+        if self._patient_until is None and has_quorum and has_met and is_ready:
+            votes_at = self._now + self.config.mandate_s + PATIENCE_S
+            self._patient_until = max(votes_at, self._settled_at)
         view = View(members, member_count=member_count)
         is_same = view.view_id == self._view.view_id
         if is_same:

@@ -28,8 +28,8 @@ from meshlib.ratelimit.leases.questions import (
 )
 from meshlib.ratelimit.leases.timers import Due, KeyTimers
 from meshlib.ratelimit.leases.views import View
-from meshlib.ratelimit.leases.votes import CLOCK_RATE_MARGIN
-from meshlib.ratelimit.leases.windows import WindowClock
+from meshlib.ratelimit.leases.votes import CLOCK_RATE_MARGIN, START_WINDOWS
+from meshlib.ratelimit.leases.windows import PERIOD_S, WindowClock
 from meshlib.ratelimit.leases.wire import batches
 from meshlib.ratelimit.records import Decision, RateMessage
 from meshlib.ratelimit.settings import LimitSettings
@@ -56,6 +56,12 @@ CREDIT_RETRY_S: Final = 1.0
 
 EVICTION_CHOICES: Final = 8
 """Keys that are looked at when one has to make room."""
+
+PATIENCE_S: Final = 0.25
+"""How much longer a node waits for an owner at its start than an owner may take, in seconds.
+
+Nodes that start together vote for nobody before one mandate is over, for they may have voted
+before, and grant nothing in the windows for which they may have voted then."""
 
 ABANDON_S: Final = 2.0
 """How long a question is repeated for which nobody waits."""
@@ -111,11 +117,20 @@ class LeaseAsker:
         self._decided: deque[Ticket] = deque(maxlen=EVENTS_QUEUED_MAX)
         self._timers = KeyTimers(_is_live)
         self._numbers = itertools.count(1)
+        self._settled_at = now + (START_WINDOWS + 1) * PERIOD_S + PATIENCE_S
+        """When no window is closed any more because this node may have voted before its start."""
+        self._patient_until: float | None = None
+        """Until when an owner is awaited that may be gathering its first votes; None before this
+        node could have voted itself."""
         self._is_waiting = False
         """Whether this node has met nobody yet of others, who may be there."""
         self._credit_floor = 0
         """No key that was forgotten had taken more credit: those that follow count from there."""
         limits.watch(self._limit_written)
+
+    def _is_patient(self, now: float) -> bool:
+        """Tell whether owners may still be gathering their first votes. O(1)."""
+        return self._patient_until is not None and now < self._patient_until
 
     # Questions
 

@@ -48,7 +48,7 @@ class LeaseDecider(LeaseAsker):
         if now < tracked.spent_until:
             return tracked.refused(now)
         since = tracked.unanswered_since
-        if since is not None and now - since > self._silent_s:
+        if since is not None and now - since > self._silent_s and not self._is_patient(now):
             self._question(tracked, now)
             return self._decide_alone(tracked, cost, now)
         return None

@@ -59,6 +59,11 @@ class OtherWrites:
         self._removals: list[_Removal] = []
         self._elements: set[str] = set()
         self._pardoned: set[str] = set()
+        self._killed: set[ActorId] = set()
+
+    def note_killed(self, actor: ActorId) -> None:
+        """Take down that a writer's process was killed: what it had not sent went with it."""
+        self._killed.add(actor)
 
     def note_text(
         self, document: str, tenant: str, text: str, receipt: WriteReceipt, *, is_placed: bool
@@ -121,8 +126,15 @@ class OtherWrites:
         return iter(self._texts)
 
     def goes_with_worker(self, document: str, tenant: str, text: str) -> bool:
-        """Tell whether a text was cached by nobody who did not hold the tenant for a worker."""
-        return (document, tenant, text) not in self._unplaced
+        """Tell whether a text was cached by nobody who did not hold the tenant for a worker.
+
+        Whoever cached it drops it, too, when it hears that the worker is gone; of one that was
+        killed since nobody can tell whether it had, and others heard nothing of it.
+        """
+        place = (document, tenant, text)
+        receipts = self._texts.get(place, ())
+        is_lost = bool(receipts) and all(receipt.actor in self._killed for receipt in receipts)
+        return not is_lost and place not in self._unplaced
 
     def knows_element(self, element: Any) -> bool:
         """Tell whether anybody added an element."""
