@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import pytest
-from attrs import evolve
 
 from meshlib.testing.simulation.campaign import run_campaign
 from meshlib.testing.simulation.simulation import Simulation
@@ -13,7 +12,8 @@ from meshlib.testing.world.drawing import draw_scenario
 
 REACHED_ON_PURPOSE = {"difference_repaired", "survivor_of_two"}
 """Too rare for 300 seeds, since pages of a transfer count together and three nodes are the fewest
-that are drawn: scenarios of their own have them, here and in `test_sides.py`."""
+that are drawn: they have tests of their own, `unit/gossip/test_divergence.py` and
+`test_sides.py`."""
 
 QUICK = {0, 2, 5, 6, 7, 8, 9}
 """Seeds whose clusters are small."""
@@ -39,14 +39,3 @@ def test_a_campaign_breaks_no_rule_and_reaches_every_interesting_state() -> None
 
     assert campaign.failures == (), str(campaign)
     assert set(campaign.never) <= REACHED_ON_PURPOSE, str(campaign)
-
-
-@pytest.mark.slow
-def test_a_difference_at_equal_vectors_is_evened_out() -> None:
-    """Nodes that compare their content at every exchange find one, and repair it."""
-    drawn = draw_scenario(1003, duration_s=60.0)
-    scenario = evolve(drawn, tuning=evolve(drawn.tuning, content_check_period=1))
-    outcome = Simulation(scenario).run()
-
-    assert outcome.failure is None, str(outcome)
-    assert outcome.sometimes["difference_repaired"] > 0
