@@ -142,7 +142,9 @@ class _Walk:
 
     def acquire(self) -> str:
         """All nodes together admit the limit, and no more than that."""
-        self._ask_for(SETTLE_S)  # the shares begin equal, and follow the demand
+        self._ask_for(SETTLE_S)  # the first ones wait until owners have their first votes
+        # Windows are whole seconds, and each admits the limit: begin with one.
+        self._ask_for(-time.time() % 1.0)
         asked, allowed, took_s = self._ask_for(ACQUIRE_S)
         rate = allowed / took_s
         seen = (
