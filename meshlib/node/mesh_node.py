@@ -92,13 +92,7 @@ class MeshNode(RoutingVerbs):
         wall_clock: Callable[[], float],
         now: float,
     ) -> None:
-        check_kind("config", config, MeshConfig, wanted="a MeshConfig")
-        check_kind("rng", rng, random.Random, wanted="a random.Random")
-        check_callable("wall_clock", wall_clock, wanted="a function that returns seconds")
-        check_number("now", now, wanted="a number of seconds")
-        if config.address is None:
-            raise ConfigError("a node needs an address; a runtime takes its transport's")
-        check_own_address(config.address, port_min=1)
+        _check_arguments(config, rng, wall_clock, now)
         self.config = config
         self.wakeup: Callable[[], None] | None = None
         self._time = MonotonicTime(now)
@@ -621,6 +615,19 @@ class MeshNode(RoutingVerbs):
             BrokenInvariant: one does not hold.
         """
         self._engine._check(turn)  # noqa: SLF001 - invariants reach inside on purpose
+
+
+def _check_arguments(
+    config: MeshConfig, rng: random.Random, wall_clock: Callable[[], float], now: float
+) -> None:
+    """Refuse what no node can be made of; see `MeshNode`."""
+    check_kind("config", config, MeshConfig, wanted="a MeshConfig")
+    check_kind("rng", rng, random.Random, wanted="a random.Random")
+    check_callable("wall_clock", wall_clock, wanted="a function that returns seconds")
+    check_number("now", now, wanted="a number of seconds")
+    if config.address is None:
+        raise ConfigError("a node needs an address; a runtime takes its transport's")
+    check_own_address(config.address, port_min=1)
 
 
 def _engine_of(

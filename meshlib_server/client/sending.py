@@ -48,7 +48,7 @@ def _options(
         "headers": {} if token is None else {"Authorization": f"Bearer {token}"},
         "timeout": timeout_s,
         "trust_env": False,
-        "verify": True if tls is None and address.startswith("https") else tls or False,
+        "verify": True if tls is None and address.lower().startswith("https:") else tls or False,
     }
 
 

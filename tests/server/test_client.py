@@ -17,6 +17,7 @@ from meshlib_server.client import (
     MeshClient,
     UnreachableError,
     WorkerView,
+    sending,
 )
 from meshlib_server.client.calls import Call, Calls, read_events
 from meshlib_server.resources import operations_of
@@ -181,3 +182,10 @@ def test_comments_between_events_are_passed_over() -> None:
     [event] = read_events(lines)
 
     assert ("MemberDown", {"member": "b"}) == (event.kind, event.data)
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_a_certificate_is_verified_however_the_scheme_is_spelt(scheme: str) -> None:
+    """Nobody is talked to in confidence who has not shown who it is."""
+    assert sending._options(f"{scheme}://host:1", None, 1.0, None)["verify"] is True
+    assert sending._options("host:1", None, 1.0, None)["verify"] is False
