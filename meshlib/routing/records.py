@@ -100,9 +100,6 @@ class RouteReason(StrEnum):
     EXPECTED_SOONER = "expected_sooner"
     """Another worker holds more of it, and would still be later with the first token."""
 
-    SESSION = "session"
-    """It is where the session was before."""
-
     LEAST_LOADED = "least_loaded"
     """It is the least loaded; nothing else was looked at."""
 
