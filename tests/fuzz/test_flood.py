@@ -60,6 +60,7 @@ def test_a_flood_of_damaged_frames_changes_nothing(world: Flooded) -> None:
         node._check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [154, 1002])
 def test_a_flood_in_which_a_node_became_another_writer_loses_nothing(seed: int) -> None:
     """One damaged frame was believed of a node's own numbers, and a write was lost on all nodes.

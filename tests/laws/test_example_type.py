@@ -95,7 +95,9 @@ class VotesBeside:
         return count
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
 def test_the_type_survives_the_faults_of_the_simulator(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

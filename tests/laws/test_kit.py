@@ -87,6 +87,7 @@ def test_a_violation_tells_the_shortest_history_that_shows_it() -> None:
         assert words in str(violation)
 
 
+@pytest.mark.slow
 def test_a_shortest_history_has_no_write_that_is_not_needed() -> None:
     """Two elements are what a join that keeps what both have needs, and two writes make them."""
     (mutant,) = [each for each in mutants(G_SET) if each.name == "join keeps what both have"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from support.servers import Launcher, Node, eventually
 
 NEVER_ALONE = {"MESH_GOSSIP_BOOTSTRAP_AFTER_S": "0"}
@@ -58,6 +59,7 @@ ASKED: list[tuple[str, str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 def test_what_a_node_does_not_know_yet_it_neither_denies_nor_decides(
     own_launcher: Launcher,
 ) -> None:
@@ -106,6 +108,7 @@ def test_what_is_written_before_it_is_ready_is_taken(own_launcher: Launcher) -> 
     eventually(lambda: holder.get("/mesh/rate-limit") == {"limit_per_second": 7}, "it is taken")
 
 
+@pytest.mark.slow
 def test_the_last_known_limit_is_in_force_from_the_first_request(own_launcher: Launcher) -> None:
     """It was on the disk: a node that waits for its peers follows it."""
     peer = own_launcher.free_ports(1)[0]

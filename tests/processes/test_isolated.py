@@ -88,6 +88,7 @@ def test_a_node_that_meets_nobody_says_of_its_seed_why(
         assert "healthy" == other.get("/mesh/health")["status"]
 
 
+@pytest.mark.slow
 def test_a_node_with_another_token_begins_nothing_beside_those_it_reaches(
     own_launcher: Launcher,
 ) -> None:

@@ -127,6 +127,7 @@ async def test_processes_of_both_releases_have_what_each_of_them_wrote(
     assert [[], [], []] == [await cluster.problems(name) for name in NAMES]
 
 
+@pytest.mark.slow
 async def test_a_roll_to_the_next_release_and_back_loses_nothing(cluster: Cluster) -> None:
     """All switch with the last, and go back with the first; files follow, and none is lost."""
     await cluster.begin(dict.fromkeys(NAMES, False))

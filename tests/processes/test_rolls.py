@@ -165,6 +165,7 @@ def test_random_rolls_lose_nothing(
         roll_at_random(own_launcher, count, seed, batches)
 
 
+@pytest.mark.slow
 def test_three_empty_nodes_that_start_at_once_are_ready_soon(own_launcher: Launcher) -> None:
     """One of them begins; none says that it is ready before."""
     nodes = nodes_of(own_launcher, 3)

@@ -227,7 +227,7 @@ def corrupt(path: Path) -> None:
         pytest.param(other_node, "is of node 'two', not 'one'", marks=pytest.mark.slow),
         (newer, "has format 99, and the newest known here is"),
         pytest.param(torn, "is not used", marks=pytest.mark.slow),
-        (corrupt, "cannot be read"),
+        pytest.param(corrupt, "cannot be read", marks=pytest.mark.slow),
     ],
 )
 def test_a_file_that_is_not_to_be_used_is_set_aside(
@@ -275,6 +275,7 @@ def test_what_cannot_be_set_aside_is_not_overwritten(
     assert "no database" == (tmp_path / "one.db.aside-3").read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_share_a_file(own_launcher: Launcher, tmp_path: Path) -> None:
     """The second one does not start, and says why."""
     node = kept(own_launcher, tmp_path)

@@ -180,6 +180,7 @@ def test_a_killed_node_is_suspected_then_down_and_then_restored(
     assert "healthy" == first.get("/mesh/health")["status"]
 
 
+@pytest.mark.slow
 def test_a_node_that_lost_most_of_the_others_is_partitioned(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:

@@ -199,6 +199,7 @@ def few_descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_more_connections_than_descriptors_leave_a_node_in_its_cluster(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:

@@ -45,9 +45,9 @@ def in_a_new_process(*arguments: str, **environment: str) -> subprocess.Complete
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--seed", "5", "--seconds", "10"],
+        pytest.param(["--seed", "5", "--seconds", "10"], marks=pytest.mark.slow),
         ["--seed", "5", *SHORT, "--partition", "3-5"],
-        ["--seeds", "3-4", "--seconds", "6", "--jobs", "1"],
+        pytest.param(["--seeds", "3-4", "--seconds", "6", "--jobs", "1"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

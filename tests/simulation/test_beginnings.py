@@ -25,7 +25,7 @@ from meshlib.testing.world.scenario import (
 SLOW = NetworkFaults(link_bytes_per_s=50_000)
 """So that a state takes a while to arrive."""
 
-SEEDS = range(2)
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
 
 
 def run(kind: IncidentKind, seed: int, *, count: int, size: int) -> Outcome:
@@ -52,7 +52,12 @@ def run(kind: IncidentKind, seed: int, *, count: int, size: int) -> Outcome:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    ("count", "size"), [(3, 1), (3, 2), pytest.param(5, 4, marks=pytest.mark.slow)]
+    ("count", "size"),
+    [
+        pytest.param(3, 1, marks=pytest.mark.slow),
+        (3, 2),
+        pytest.param(5, 4, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("kind", [IncidentKind.ROLL, IncidentKind.HASTY_ROLL])
 def test_a_roll_loses_nothing(kind: IncidentKind, count: int, size: int, seed: int) -> None:
@@ -63,6 +68,7 @@ def test_a_roll_loses_nothing(kind: IncidentKind, count: int, size: int, seed: i
     assert outcome.sometimes["rolled"] + outcome.sometimes["rolled_in_haste"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", [2, 3])
 def test_nodes_that_start_together_beside_others_take_their_state(size: int, seed: int) -> None:
@@ -78,9 +84,9 @@ def test_nodes_that_start_together_beside_others_take_their_state(size: int, see
     [
         (believe_a_newcomer, IncidentKind.JOINT_START, "beginning"),
         (begin_all_at_once, IncidentKind.ROLL, "beginning"),
-        (begin_out_of_turn, IncidentKind.ROLL, "beginning"),
-        (say_ready_too_soon, IncidentKind.ROLL, "beginning"),
-        (take_it_along, IncidentKind.HASTY_ROLL, "roll"),
+        pytest.param(begin_out_of_turn, IncidentKind.ROLL, "beginning", marks=pytest.mark.slow),
+        pytest.param(say_ready_too_soon, IncidentKind.ROLL, "beginning", marks=pytest.mark.slow),
+        pytest.param(take_it_along, IncidentKind.HASTY_ROLL, "roll", marks=pytest.mark.slow),
     ],
 )
 def test_a_planted_bug_is_found(
@@ -89,6 +95,6 @@ def test_a_planted_bug_is_found(
     """Each by the rule that it breaks."""
     assert callable(mutation)
     mutation(monkeypatch.setattr)
-    failures = [run(kind, seed, count=3, size=2).failure for seed in SEEDS]
+    failures = [run(kind, seed, count=3, size=2).failure for seed in range(2)]
 
     assert {failure.rule for failure in failures if failure is not None} == {rule}

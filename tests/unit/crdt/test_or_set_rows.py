@@ -91,6 +91,7 @@ def test_a_decoded_set_joins_as_the_set_it_came_from(
     check_all_pairs([*replicas, *deltas[:3]])
 
 
+@pytest.mark.slow
 def test_every_law_holds_for_sets_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """With rows for the smallest sets too, in which the laws meet each case."""
     monkeypatch.setattr(sets, "ROWS_PAY", 1)
