@@ -25,7 +25,7 @@ from meshlib.gossip.messages.kinds import VolatileMessage
 from meshlib.gossip.outbox import Packet
 from meshlib.gossip.parts import Parts
 from meshlib.gossip.reports import Counters
-from meshlib.invariants import Diagnostics, Inspectable, check_parts
+from meshlib.invariants import Inspectable
 from meshlib.membership import MemberRecord, MemberSet, PartitionView, TopologyManager
 from meshlib.replication import Replica, ReplicaState, StabilityTracker
 
@@ -374,18 +374,14 @@ class Engine:
             # Whatever is overdue now is done by the timer that follows, without accusing.
             self._dispatch.run_due(now)
 
-    def diagnostics(self) -> Diagnostics:
-        """Show what every part keeps, by its name: see `MeshNode.diagnostics`."""
-        return Diagnostics(self._inspectable())
+    def inspectable(self) -> Mapping[str, Inspectable]:
+        """Return every part that shows and checks itself, by its name. O(1).
 
-    def _inspectable(self) -> Mapping[str, Inspectable]:
+        The same object until the replica has other parts.
+        """
         of_replica = self._parts.replica.inspectable()
         known = self._inspected
         if known is None or known[0] is not of_replica:
             found = {**self._parts.inspectable(), **of_replica, "dispatch": self._dispatch}
             known = self._inspected = of_replica, found
         return known[1]
-
-    def _check(self, turn: int | None = None) -> None:
-        """Assert the invariants of everything inside, or of one part in its turn."""
-        check_parts(self._inspectable(), turn=turn)

@@ -8,7 +8,7 @@ local verb included, the driver drains `packets_to_send` and `events` and arms o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from attrs import evolve
@@ -29,7 +29,7 @@ from meshlib.gossip import (
     SyncProgress,
 )
 from meshlib.identity import ActorId, NodeId, actor_id, mint_incarnation
-from meshlib.invariants import Diagnostics
+from meshlib.invariants import Diagnostics, Inspectable, check_parts
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, ToldSeed, TopologyManager
 from meshlib.node.clocks import ClockJudge
 from meshlib.node.config import MeshConfig, check_own_address
@@ -162,6 +162,7 @@ class MeshNode(RoutingVerbs):
         self._look_at = now
         self._collect_at = now + COLLECT_INTERVAL_S
         self._limiter_state: tuple[int, bool, NodeState] | None = None
+        self._inspected: tuple[Mapping[str, Inspectable], Mapping[str, Inspectable]] | None = None
         self._update_limiter()
 
     def set_guard(self, guard: Callable[[], None] | None) -> None:
@@ -326,13 +327,28 @@ class MeshNode(RoutingVerbs):
         return self._engine.partition()
 
     def diagnostics(self) -> Diagnostics:
-        """Show what every part of membership and replication keeps, by the part's name. O(1).
+        """Show what every part of it keeps, by the part's name. O(1).
 
         For a person who looks for a fault, and for tests: what is in it may change with any
         release. A part is read when it is asked for, and shows views of live state, which are to
         be read at once. There are names, addresses and keys among them: none of it is for a log.
         """
-        return self._engine.diagnostics()
+        return Diagnostics(self._inspectable())
+
+    def _inspectable(self) -> Mapping[str, Inspectable]:
+        of_engine = self._engine.inspectable()
+        if self._inspected is None or self._inspected[0] is not of_engine:
+            self._inspected = (
+                of_engine,
+                {
+                    **of_engine,
+                    "written_off": self._written_off,
+                    "limiter": self.limiter,
+                    "worker_leases": self.leases,
+                    "load": self.sync.load,
+                },
+            )
+        return self._inspected[1]
 
     def note_problem(self, kind: str, text: str) -> None:
         """Have a problem of the driver's told by `health`, or no longer. O(1).
@@ -614,7 +630,7 @@ class MeshNode(RoutingVerbs):
         Raises:
             BrokenInvariant: one does not hold.
         """
-        self._engine._check(turn)  # noqa: SLF001 - invariants reach inside on purpose
+        check_parts(self._inspectable(), turn=turn)
 
 
 def _check_arguments(

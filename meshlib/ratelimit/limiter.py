@@ -10,7 +10,7 @@ here sends, sleeps or calls back, but for one hook that says "there is something
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from meshlib.clock import MonotonicTime
@@ -22,6 +22,7 @@ from meshlib.errors import (
     check_several,
 )
 from meshlib.identity import ActorId, actor_name_hash
+from meshlib.invariants import require
 from meshlib.limits import RATE_WAITING_MAX
 from meshlib.ratelimit.config import RateLimitConfig
 from meshlib.ratelimit.leases.asking import PATIENCE_S, UNLIMITED, refused_key
@@ -393,14 +394,24 @@ class RateLimiter(LeaseDecider):
         self._now = self.read_time(now)
         return self._owner.leave()
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what it keeps, for a person and for tests: views of live state. O(1)."""
+        return {
+            "view": self._view,
+            "tracked": self._tracked,
+            "asking": self._asking,
+            "outgoing": self._outgoing,
+            "owner": self._owner.diagnostics(),
+        }
+
     def _check(self) -> None:
-        """Assert what must hold between two calls."""
-        assert len(self._tracked) <= self.config.keys_max
+        """Assert what must hold between two calls: BrokenInvariant. O(keys)."""
+        require(self, len(self._tracked) <= self.config.keys_max, "more keys than are tracked")
         for key, tracked in self._tracked.items():
-            assert key == tracked.key
+            require(self, key == tracked.key, f"{key!r} is kept under another name")
             tracked._check()  # noqa: SLF001 - invariants reach inside on purpose
         for key, tracked in self._asking.items():
-            assert tracked.under_way is not None, key
+            require(self, tracked.under_way is not None, f"no question is under way for {key!r}")
         self._owner._check()  # noqa: SLF001
 
 

@@ -8,13 +8,15 @@ worker is through with what it was given before, and is then prefilled at the wo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Final
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from attrs import define, field
 
 from meshlib.errors import UnknownKeyError
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.limits import REQUESTS_IN_FLIGHT_MAX, TENANTS_MAX
 
 __all__ = ["EXPIRY_S", "Begun", "InFlight", "Speeds", "left_to_prefill"]
@@ -212,6 +214,21 @@ class InFlight:
         for request_id in gone:
             self.end(request_id)
         return len(gone)
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what it keeps: views of live state. O(1)."""
+        return {"requests": self._requests, "at": self._at, "dropped_count": self.dropped_count}
+
+    def _check(self) -> None:
+        """Assert what must hold between two calls: BrokenInvariant. O(requests)."""
+        require(self, len(self._requests) <= REQUESTS_IN_FLIGHT_MAX, "more than may be in flight")
+        counted = Counter(begun.worker_id for begun in self._requests.values())
+        held = {worker_id: at.request_count for worker_id, at in self._at.items()}
+        require(self, dict(counted) == held, "the counts by worker are not the requests")
+        for worker_id, at in self._at.items():
+            for request_id in at.prefilling:
+                is_there = self._requests[request_id].worker_id == worker_id
+                require(self, is_there, f"{request_id!r} is prefilled where it is not")
 
     def worker_of(self, request_id: str) -> str:
         """Return where a request is. O(1).

@@ -12,13 +12,14 @@ ephemeral nodes of ZooKeeper are the same with a session's heartbeats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from attrs import define, frozen
 
 from meshlib.codec import pack
 from meshlib.errors import InvalidValueError, UnknownKeyError, VersionMismatch
+from meshlib.invariants import require as require_state
 from meshlib.limits import KEY_BYTES_MAX, RENEWALS_PER_MESSAGE_MAX
 from meshlib.reading import read_integer, read_rows, read_text, read_tree, require
 from meshlib.replication import Change
@@ -214,6 +215,25 @@ class WorkerLeases:
             for worker_id, lease in self._leases.items()
             if self._clock_s - lease.heard_at > REMOVED_AFTER_TTLS * lease.ttl_s
         )
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what it keeps, for a person and for tests: views of live state. O(1)."""
+        return {
+            "leases": self._leases,
+            "renewed": self._renewed,
+            "told_at": self._tell_at,
+            "clock_s": self._clock_s,
+        }
+
+    def _check(self) -> None:
+        """Assert what must hold between two calls: BrokenInvariant. O(leases)."""
+        for worker_id, lease in self._leases.items():
+            require_state(self, lease.ttl_s > 0, f"the lease of {worker_id!r} lasts for no time")
+            is_past = lease.heard_at <= self._clock_s + STALL_S
+            require_state(self, is_past, f"{worker_id!r} was heard in the future")
+        require_state(self, self._renewed <= self._leases.keys(), "a renewal of no lease")
+        is_told = not self._renewed or self._tell_at is not None
+        require_state(self, is_told, "renewals that are never told")
 
 
 def _read_renewals(payload: bytes) -> list[str]:

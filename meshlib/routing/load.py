@@ -11,15 +11,17 @@ Source: active sequences that routers share are NVIDIA Dynamo's, where a message
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, field
 
 from meshlib.arguments import check_number, check_text
 from meshlib.errors import DecodeError, InvalidValueError, RejectReason
 from meshlib.identity import ActorId, actor_name_hash
+from meshlib.invariants import require
 from meshlib.limits import LOAD_ROWS_PER_MESSAGE_MAX, PREFILL_TOKENS_MAX, TENANTS_MAX
 from meshlib.routing.in_flight import InFlight, Speeds, left_to_prefill
 from meshlib.routing.leases import VolatileUpdate
@@ -524,3 +526,32 @@ class SharedLoad:
             round(wait_s * 1000.0),
             measured,
         )
+
+    # What it keeps, for tests
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what it keeps, for a person and for tests: views of live state. O(1)."""
+        return {
+            "counts": self._counts,
+            "own": self._own.diagnostics(),
+            "peers": self._peers,
+            "epochs": self._epochs,
+            "told_at": self._tell_at,
+        }
+
+    def _check(self) -> None:
+        """Assert what must hold between two calls: BrokenInvariant. O(workers x routers)."""
+        self._own._check()  # noqa: SLF001 - invariants reach inside on purpose
+        own = self._own
+        total = Counter({worker_id: own.request_count(worker_id) for worker_id in own.workers()})
+        for peer in self._peers.values():
+            require(self, len(peer.rows) <= TENANTS_MAX, "a peer has more rows than are kept")
+            for worker_id, row in peer.rows.items():
+                require(self, row.request_count > 0, f"a row without requests at {worker_id!r}")
+                is_old = row.epoch < self._epochs.get(worker_id, 0)
+                require(self, not is_old, f"requests from before {worker_id!r} was cleared")
+                total[worker_id] += row.request_count
+        require(self, dict(total) == self._counts, "the sum is not what is in flight")
+        require(self, not self._dirty or self._tell_at is not None, "a change that is never told")
+        has_rows = any(peer.rows for peer in self._peers.values())
+        require(self, not has_rows or self._sweep_at is not None, "rows that are never swept")

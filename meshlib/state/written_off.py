@@ -7,10 +7,11 @@ tombstones and rejoining wait for, they wait for as before.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol
 
 from meshlib.errors import InvalidTypeError, UnknownKeyError
+from meshlib.invariants import require
 from meshlib.replication import WriteReceipt
 from meshlib.state.documents import Documents, RecordTable
 
@@ -54,15 +55,18 @@ class WrittenOff:
 
     def follow(self) -> None:
         """Read what is stored, after a change of the document. O(names)."""
+        self._incarnations = self._stored()
+        self.revision += 1
+
+    def _stored(self) -> dict[str, int]:
         try:
             self._documents.replica.get(WRITTEN_OFF_DOCUMENT)
         except UnknownKeyError:
-            return
+            return {}
         table = self._opened()
         names = [name for name in table.map if isinstance(name, str)]
         stored = {name: table.get(name) for name in names}
-        self._incarnations = {name: value for name, value in stored.items() if value is not None}
-        self.revision += 1
+        return {name: value for name, value in stored.items() if value is not None}
 
     def _opened(self) -> RecordTable[int]:
         return RecordTable(self._documents, WRITTEN_OFF_DOCUMENT, what="member", thaw=_thaw)
@@ -82,6 +86,15 @@ class WrittenOff:
         receipt = table.put(member.name, member.incarnation)
         self.follow()
         return receipt
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show who is written off: a view of live state. O(1)."""
+        return {"incarnations": self._incarnations, "revision": self.revision}
+
+    def _check(self) -> None:
+        """Assert that what is stored is what is followed: BrokenInvariant. O(names)."""
+        is_same = self._stored() == self._incarnations
+        require(self, is_same, "what was written was not followed")
 
 
 def _thaw(_key: str, value: Any, _version: int) -> int:

@@ -21,6 +21,7 @@ from meshlib.gossip.tables import TableComparison
 from meshlib.gossip.timers import Timer, TimerKind
 from meshlib.gossip.upkeep import Upkeep
 from meshlib.gossip.view import MembershipView
+from meshlib.ratelimit import RateLimiter
 from meshlib.replication import StabilityTracker
 from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.intake import Intake
@@ -211,6 +212,15 @@ def gather_into_what_is_held(patch: Patch) -> None:
     patch(Arrivals, "_gather", broken)
 
 
+def go_on_asking(patch: Patch) -> None:
+    """A question that was answered still counts as one that is under way."""
+
+    def spoil(self: Any, tracked: Any, *_arguments: Any) -> None:
+        self._asking[tracked.key] = tracked
+
+    after(patch, RateLimiter, "_learn", spoil)
+
+
 PLANTED = tuple(
     Planted(part, plant)
     for part, plant in (
@@ -227,5 +237,6 @@ PLANTED = tuple(
         (Intake, hold_for_nothing),
         (Arrivals, gather_into_what_is_held),
         (TableComparison, hash_those_in_reach),
+        (RateLimiter, go_on_asking),
     )
 )

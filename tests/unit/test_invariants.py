@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -107,4 +107,53 @@ def test_every_turn_of_a_nodes_check_is_one_part(node: MeshNode) -> None:
             found.append(error.part)
     assert ["Outbox"] == found
     with pytest.raises(BrokenInvariant, match="Outbox"):
+        node._check()
+
+
+def drop_a_count(node: MeshNode) -> None:
+    """Forget one of the requests that are counted."""
+    node.begin("w1", prefill_tokens=100, now=node._time.latest_s)
+    node.sync.load._counts.clear()
+
+
+def never_tell_an_end(node: MeshNode) -> None:
+    """End a request, and tell nobody ever."""
+    node.end(node.begin("w1", now=node._time.latest_s), now=node._time.latest_s)
+    node.sync.load._tell_at = None
+
+
+def count_at_no_worker(node: MeshNode) -> None:
+    """Count one request more at a worker than it has."""
+    node.begin("w1", now=node._time.latest_s)
+    node.sync.load._own._at["w1"].request_count += 1
+
+
+def renew_what_is_removed(node: MeshNode) -> None:
+    """Keep the renewal of a worker that is not there."""
+    node.leases._renewed.add("w9")
+
+
+def write_off_silently(node: MeshNode) -> None:
+    """Write a member off, and pay no heed to it."""
+    node._written_off._incarnations["n7"] = 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "part", "what"),
+    [
+        (drop_a_count, "SharedLoad", "the sum is not what is in flight"),
+        (never_tell_an_end, "SharedLoad", "a change that is never told"),
+        (count_at_no_worker, "InFlight", "the counts by worker are not the requests"),
+        (renew_what_is_removed, "WorkerLeases", "a renewal of no lease"),
+        (write_off_silently, "WrittenOff", "what was written was not followed"),
+    ],
+)
+def test_what_stands_beside_the_engine_is_checked_too(
+    node: MeshNode, spoil: Callable[[MeshNode], None], part: str, what: str
+) -> None:
+    """Load, leases and who is written off: each names itself and what does not hold."""
+    node._check()
+    spoil(node)
+
+    with pytest.raises(BrokenInvariant, match=f"^{part}: {what}"):
         node._check()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from attrs import define, evolve, field
 
+from meshlib.invariants import require
 from meshlib.limits import RATE_COSTS_MAX
 from meshlib.ratelimit.leases.demand import DemandMeter
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
@@ -275,10 +277,24 @@ class HeldKey:
         wait_s = max(0.0, self.retry_at - now)
         return Decision(False, self.limit, self.remaining(now), wait_s, True, -1)
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what it keeps. O(1)."""
+        return {
+            "key": self.key,
+            "held": self.held,
+            "held_number": self.held_number,
+            "credit": (self.credit_answered, self.credit_total),
+            "admitted": self.admitted,
+            "number": self.number,
+            "under_way": self.under_way,
+        }
+
     def _check(self) -> None:
-        """Assert what must hold between two calls."""
-        assert self.held >= 0
-        assert 0 <= self.credit_answered <= self.credit_total
-        assert len(self.admitted) <= NUMBERS_KEPT
+        """Assert what must hold between two calls: BrokenInvariant. O(1)."""
+        require(self, self.held >= 0, "less than nothing is held")
+        is_credit = 0 <= self.credit_answered <= self.credit_total
+        require(self, is_credit, "more credit was answered than was taken")
+        require(self, len(self.admitted) <= NUMBERS_KEPT, "more windows than are kept")
         if self.under_way is not None:
-            assert self.under_way.part.number == self.number
+            is_last = self.under_way.part.number == self.number
+            require(self, is_last, "what is under way is not the last question")

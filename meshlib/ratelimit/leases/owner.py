@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from attrs import evolve, frozen
 
 from meshlib.identity import ActorId
+from meshlib.invariants import require
 from meshlib.limits import RATE_KEYS_MAX, RATE_KEYS_PER_MESSAGE_MAX, RATE_PENDING_MAX
 from meshlib.ratelimit.leases.calls import (
     CALL_DOCUMENT,
@@ -398,10 +399,20 @@ class KeyOwner:
             for parts in (list(batches(counts)) or [()])
         ]
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show what it keeps: views of live state. O(1)."""
+        return {
+            "view": self.view,
+            "keys": self.keys,
+            "pending": self._pending,
+            "parting": self._parting,
+            "farewells": self._farewells,
+        }
+
     def _check(self) -> None:
-        """Assert what must hold between two calls."""
-        assert len(self.keys) <= RATE_KEYS_MAX
-        assert len(self._pending) <= RATE_PENDING_MAX
+        """Assert what must hold between two calls: BrokenInvariant. O(keys)."""
+        require(self, len(self.keys) <= RATE_KEYS_MAX, "more keys than an owner keeps")
+        require(self, len(self._pending) <= RATE_PENDING_MAX, "more questions wait than may")
         for key, owned in self.keys.items():
-            assert owned.used >= 0, key
-            assert owned.debt >= 0, key
+            require(self, owned.used >= 0, f"less than nothing of {key!r} is used")
+            require(self, owned.debt >= 0, f"less than nothing is owed for {key!r}")
