@@ -122,6 +122,11 @@ class LocalReplica:
             self.guard()
         return [document.name for document in self._served.documents]
 
+    @property
+    def document_count(self) -> int:
+        """How many documents there are. O(1)."""
+        return len(self._served.documents)
+
     def incomplete_documents(self) -> list[str]:
         """Return the documents of which an entry was passed over, sorted, until they are healed.
 

@@ -43,5 +43,5 @@ class Parts:
 
     def __attrs_post_init__(self) -> None:
         """Make the parts that have limits."""
-        self.log = ReplicationLog(bytes_max=self.config.log_bytes_max)
+        self.log = ReplicationLog(bytes_max=self.config.log_bytes_max, seconds=self.clock.wall_s)
         self.gaps = GapBuffer(bytes_max=self.config.gap_buffer_bytes_max)

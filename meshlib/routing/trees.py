@@ -120,7 +120,7 @@ class TreeSync:
 
     def unreadable(self) -> list[str]:
         """Return the models whose trees are documents of another type. O(documents)."""
-        count = len(self._documents.replica.documents())
+        count = self._documents.replica.document_count
         if count != self._document_count:  # one may have been opened and never written
             self._document_count = count
             self.note_changes(None)
@@ -266,7 +266,7 @@ class TreeSync:
         try:
             held = replica.get(tree_document(model_id))
         except UnknownKeyError:
-            count = len(replica.documents()) + 1
+            count = replica.document_count + 1
             if count > DOCUMENTS_MAX:
                 raise LimitError("documents", size=count, limit=DOCUMENTS_MAX) from None
             held = TreeDocument()

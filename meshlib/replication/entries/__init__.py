@@ -1,5 +1,6 @@
 """Log entries: kept, and waited for.
 
 log.py         what a node still has of every writer's entries
+joining.py     neighbours in a log become one entry
 gap_buffer.py  entries ahead of a gap, or of this node's clock
 """

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
 from attrs import define, field
 
-from meshlib.crdt import absorb, registry
-from meshlib.errors import MeshError
 from meshlib.identity import ActorId
 from meshlib.invariants import require
-from meshlib.limits import ENTRY_BYTES_MAX
+from meshlib.replication.entries.joining import (
+    JOINED_PER_STEP,
+    JoiningTime,
+    join_entries,
+    join_first,
+    run_of,
+)
 from meshlib.replication.records import Gap, Lacking, LogEntry
 
 __all__ = ["ReplicationLog", "entry_bytes", "join_entries"]
@@ -27,27 +31,10 @@ __all__ = ["ReplicationLog", "entry_bytes", "join_entries"]
 ENTRY_OVERHEAD_BYTES: Final = 96
 """Counted for each entry on top of its delta: its numbers, names and place in a frame."""
 
-JOINED_BYTES_MAX: Final = ENTRY_BYTES_MAX // 8
-"""Joining stops here: a peer that lacks one write of a joined entry is sent all of it."""
-
-JOINS_PER_STEP: Final = 64
-"""Joins made in one call, so that no call takes long."""
-
 
 def entry_bytes(entry: LogEntry) -> int:
     """Return what an entry counts for against the limits. O(1)."""
     return len(entry.delta) + len(entry.document) + ENTRY_OVERHEAD_BYTES
-
-
-def join_entries(left: LogEntry, right: LogEntry) -> LogEntry:
-    """Join two adjacent entries of one actor and document. O(size).
-
-    Raises:
-        RemoteError: one of them cannot be read (it was passed over).
-    """
-    state, delta = registry.decode(left.delta), registry.decode(right.delta)
-    joined, _ = absorb(state, delta)
-    return LogEntry(left.actor, left.first, right.last, left.document, registry.encode(joined))
 
 
 @define(slots=True)
@@ -69,12 +56,14 @@ class ReplicationLog:
 
     Args:
         bytes_max: what `shorten` brings it down to.
+        seconds: returns how late it is, so that joining takes no long time.
     """
 
-    __slots__ = ("_actors", "_arrived", "_bytes", "_bytes_max", "_document_bytes")
+    __slots__ = ("_actors", "_arrived", "_bytes", "_bytes_max", "_document_bytes", "_seconds")
 
-    def __init__(self, *, bytes_max: int) -> None:
+    def __init__(self, *, bytes_max: int, seconds: Callable[[], float] = lambda: 0.0) -> None:
         self._bytes_max = bytes_max
+        self._seconds = seconds
         self._actors: dict[ActorId, _ActorLog] = {}
         self._document_bytes: dict[str, int] = {}
         self._bytes = 0
@@ -160,44 +149,35 @@ class ReplicationLog:
         if log is not None:
             self._drop_front(log, len(log.entries))
 
-    def join_adjacent(self, *, joins_max: int = JOINS_PER_STEP) -> int:
-        """Join neighbours of one actor and document, oldest first; return how many joins.
+    def join_adjacent(self) -> int:
+        """Join neighbours of one actor and document, oldest first; return how many fewer there are.
 
         The newer half of each writer's entries is left alone: most peers lack only these, and
-        a joined entry is sent as a whole. O(`joins_max` times entry size).
+        a joined entry is sent as a whole. As many as fit one entry are joined at once, so none is
+        read and written again for each that follows it. O(`JOINED_PER_STEP`), and no longer than
+        `JOINING_S` and one entry more.
         """
-        joins = 0
+        time, bytes_left, gone = JoiningTime(self._seconds), JOINED_PER_STEP, 0
         for log in self._actors.values():
             entries = log.entries
             end = len(entries) // 2
             index = bisect_right(entries, log.joined_upto, 0, end, key=_last)
-            while index + 1 < end and joins < joins_max:
-                joined = self._join_pair(entries[index], entries[index + 1])
+            while index + 1 < end and bytes_left > 0 and not time.is_over:
+                run = run_of(entries, index, end)
+                bytes_left -= sum(map(entry_bytes, run))
+                joined, count = join_first(run, time)
                 if joined is None:
                     index += 1
                     log.joined_upto = entries[index].first - 1
                     continue
-                joins += 1
-                end -= 1
-                self._count(entries[index], -1)
-                self._count(entries[index + 1], -1)
+                gone += count - 1
+                end -= count - 1
+                for entry in run[:count]:
+                    self._count(entry, -1)
                 self._count(joined, 1)
-                entries[index : index + 2] = [joined]
-                del log.arrivals[index]
-            if joins >= joins_max:
-                break
-        return joins
-
-    @staticmethod
-    def _join_pair(left: LogEntry, right: LogEntry) -> LogEntry | None:
-        if left.document != right.document or right.first != left.last + 1:
-            return None
-        if len(left.delta) + len(right.delta) > JOINED_BYTES_MAX:
-            return None
-        try:
-            return join_entries(left, right)
-        except MeshError:  # one of them was passed over as unreadable: it stays as it is
-            return None
+                entries[index : index + count] = [joined]
+                del log.arrivals[index : index + count - 1]
+        return gone
 
     def shorten(self) -> int:
         """Bring the log under its limit: join, then drop the oldest; return how many dropped.

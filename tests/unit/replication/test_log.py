@@ -8,6 +8,7 @@ from meshlib.crdt import GCounter, decode, encode
 from meshlib.errors import BrokenInvariant
 from meshlib.identity import ActorId, actor_id
 from meshlib.replication import Gap, LogEntry
+from meshlib.replication.entries.joining import JOINING_S
 from meshlib.replication.entries.log import ReplicationLog, entry_bytes, join_entries
 
 A, B = actor_id("a", 1), actor_id("b", 1)
@@ -110,6 +111,45 @@ def test_neighbours_of_different_documents_are_not_joined() -> None:
 def test_entries_that_cannot_be_read_are_not_joined() -> None:
     """One that was passed over stays as it came."""
     log = filled(*(LogEntry(A, n, n, "n", b"\xc1") for n in range(1, 9)))
+    assert 0 == log.join_adjacent()
+
+
+def test_what_comes_before_an_unreadable_entry_is_joined() -> None:
+    """One that was passed over parts its neighbours and holds up nothing."""
+    entries = [entry(n) for n in range(1, 17)]
+    entries[4] = LogEntry(A, 5, 5, "n", b"\xc1")
+    log = filled(*entries)
+    assert 5 == log.join_adjacent()
+    assert [(1, 4), (5, 5), (6, 8), (9, 9)] == [(one.first, one.last) for one in log][:4]
+    log._check()
+
+
+def test_joining_ends_when_its_time_is_over() -> None:
+    """However little there is to be read: what it stands for may be long."""
+    readings = [0.0]
+
+    def seconds() -> float:
+        readings[0] += JOINING_S / 4
+        return readings[0]
+
+    log = ReplicationLog(bytes_max=1 << 20, seconds=seconds)
+    for n in range(1, 65):
+        log.append(entry(n))
+    assert 0 < log.join_adjacent() < 4
+    steps = 1
+    while log.join_adjacent():
+        steps += 1
+    assert steps > 8
+    assert next(iter(log)).last >= 32
+    log._check()
+
+
+def test_a_clock_that_is_set_back_ends_a_step_of_joining() -> None:
+    """No step waits for a clock to come back."""
+    readings = iter([100.0, 0.0])
+    log = ReplicationLog(bytes_max=1 << 20, seconds=lambda: next(readings))
+    for n in range(1, 9):
+        log.append(entry(n))
     assert 0 == log.join_adjacent()
 
 
