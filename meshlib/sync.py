@@ -443,7 +443,9 @@ class MeshSyncManager:
         if record is not True:
             check_kind("record", record, bool, wanted="True or False")
         self.check_route()
-        policy = self.policy(model_id)
+        # A known model was checked when it became known.
+        known = self._routes.get(model_id) if type(model_id) is str else None
+        policy = self.policy(model_id) if known is None else known
         decision = policy.select(
             text,
             tokens=tokens,

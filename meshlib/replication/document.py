@@ -189,6 +189,11 @@ class HeldDocument:
             self._shown = self.state.copy()
         return self._shown.absorb_transfer(part, covers=covers)
 
+    def show_written(self, delta: Any) -> None:
+        """Let readers see what was written into the state itself. O(1) but for early readers."""
+        if self._shown is not None:
+            self._shown.absorb(delta)
+
     def hide(self) -> bool:
         """Let readers see the state alone again; tell whether they saw more. O(1)."""
         was_early, self._shown = self.is_early, None

@@ -82,18 +82,18 @@ class _Group:
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
         self.deltas: list[Any] = []
-        self.payload = b""
+        self.payload: bytes | None = None
         self.size = 0
 
-    def add(self, delta: Any, payload: bytes) -> None:
-        """Take a delta and its bytes. O(1)."""
+    def add(self, delta: Any, payload: bytes | None, size: int) -> None:
+        """Take a delta, its bytes if they are made already, and how many they are at most. O(1)."""
         self.deltas.append(delta)
         self.payload = payload
-        self.size += len(payload)
+        self.size += size
 
     def encoded(self) -> bytes:
         """Return the joined writes; a single write's bytes are used as they are."""
-        if len(self.deltas) == 1:
+        if len(self.deltas) == 1 and self.payload is not None:
             return self.payload
         return registry.encode(join_all(self.deltas))
 
@@ -142,13 +142,41 @@ class OpenWrites:
             # state itself. It is sent all the same, or the others would never have it.
             new = delta
         if group is None or sequence != group.sequence:
-            if group is not None:
-                self._full.append(self._entry(name, group))
-            group = self._groups[name] = _Group(sequence)
-            self.reserved = sequence
-        group.add(delta, payload)
+            group = self._begin(name, group, sequence)
+        group.add(delta, payload, len(payload))
         parts.journal.note(Change(name, new, True))
         return WriteReceipt(parts.actor, sequence)
+
+    def write_applied(
+        self, document: HeldDocument, mutate: Mutator, *, bytes_max: int
+    ) -> WriteReceipt:
+        """Take a delta that its mutator has joined already: see `Replica.write_applied`."""
+        if bytes_max > ENTRY_BYTES_MAX:
+            raise LimitError("delta bytes", size=bytes_max, limit=ENTRY_BYTES_MAX)
+        parts, name = self._parts, document.name
+        group = self._groups.get(name)
+        sequence = self.reserved + 1
+        if group is not None and group.size + bytes_max <= ENTRY_BYTES_MAX:
+            sequence = group.sequence
+        state = document.state
+        context = WriteContext(parts.actor, sequence=sequence, clock=parts.clock, state=state)
+        delta = mutate(state, context)
+        if delta.is_bottom():
+            return WriteReceipt(parts.actor, self.reserved, False)
+        document.show_written(delta)
+        if group is None or sequence != group.sequence:
+            group = self._begin(name, group, sequence)
+        group.add(delta, None, bytes_max)
+        parts.journal.note(Change(name, delta, True))
+        return WriteReceipt(parts.actor, sequence)
+
+    def _begin(self, name: str, full: _Group | None, sequence: int) -> _Group:
+        """Begin a group, after one that has no room left if there is one."""
+        if full is not None:
+            self._full.append(self._entry(name, full))
+        group = self._groups[name] = _Group(sequence)
+        self.reserved = sequence
+        return group
 
     def _make_delta(
         self, document: HeldDocument, mutate: Mutator, sequence: int

@@ -159,19 +159,29 @@ def choose_worker(
         raise StateError("there is no worker to choose from")
     least = min(loads.values())
     most = max(loads.values())
-    shared = max(held.values(), default=0)
-    spread_key = text[: shared + HASHED_CHARACTERS]
+    shared = max(held.values()) if held else 0
     enough = config.cache_threshold * len(text)
     if config.min_match > enough:
         enough = config.min_match - 1
     if most - least > config.balance_abs_threshold and most > least * config.balance_rel_threshold:
         near = least if config.compat else least + config.balance_abs_threshold
+        spread_key = text[: shared + HASHED_CHARACTERS]
         return _balance(spread_key, loads, held, near, enough), RouteReason.IMBALANCE
-    longest = max((held[name] for name in loads if name in held), default=0)
-    if longest > enough:
-        holders = {name: load for name, load in loads.items() if held.get(name) == longest}
-        least = min(holders.values())
-        return _spread(spread_key, holders, least), RouteReason.PREFIX_MATCH
+    if shared > enough:
+        holders: dict[str, float] = {}
+        longest = enough
+        for name, count in held.items():
+            if count >= longest and name in loads:
+                if count > longest:
+                    longest, holders = count, {}
+                holders[name] = loads[name]
+        if longest > enough:
+            if len(holders) == 1:
+                return next(iter(holders)), RouteReason.PREFIX_MATCH
+            spread_key = text[: shared + HASHED_CHARACTERS]
+            least = min(holders.values())
+            return _spread(spread_key, holders, least), RouteReason.PREFIX_MATCH
+    spread_key = text[: shared + HASHED_CHARACTERS]
     reason = RouteReason.HOLDER_UNAVAILABLE if shared > enough else RouteReason.NO_MATCH
     if config.compat:
         return min(sorted(loads), key=entries), reason

@@ -10,6 +10,7 @@ import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -46,6 +47,9 @@ TREE_PREFIX: Final = "tree:"
 
 TREE_TAG: Final = "record:tree"
 
+_INSERTION_BYTES: Final = 256
+"""What an insertion takes at the most beside its text and its tenant."""
+
 _TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
 """What a text may take in UTF-8, so that its insertion fits an entry of the log."""
 
@@ -62,6 +66,7 @@ _LOGICAL_BITS: Final = 16
 _ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
 
 
+@lru_cache(maxsize=4096)
 def tree_document(model_id: str) -> str:
     """Return the name of a model's tree: `tree:{model_id}`.
 
@@ -312,12 +317,15 @@ class TreeSync:
                 self._insert(model_id, text, tenant, characters_max)
             return
 
+        document = self._find(model_id)
+        last = None if document is None else document.cache.access(text, tenant=tenant)
+        now_ms = int(self._documents.replica.clock.wall_s() * 1000)
+        # A text that is held only as the beginning of a longer one lives as long as that.
+        if last is None or now_ms - (last >> _ACCESS_BITS) < refresh_s * 1000:
+            return
+
         def refresh(state: TreeDocument, context: WriteContext) -> TreeDocument:
-            # A text that is held only as the beginning of a longer one lives as long as that.
-            last = state.cache.access(text, tenant=tenant)
             now = _access(state, context, tenant)
-            if last is None or now - last < int(refresh_s * 1000) << _ACCESS_BITS:
-                return TreeDocument()
             return TreeDocument(cache=state.cache.touch(text, tenant=tenant, access=now))
 
         with suppress(ClockAheadError):
@@ -332,13 +340,19 @@ class TreeSync:
 
         def insert(state: TreeDocument, context: WriteContext) -> TreeDocument:
             cache = state.cache
-            is_new = cache.access(text, tenant=tenant) is None
-            delta = cache.insert(text, tenant=tenant, access=_access(state, context, tenant))
-            if not is_new or delta.is_bottom():
+            count = len(cache)
+            access = _access(state, context, tenant)
+            delta = cache.insert_here(text, tenant=tenant, access=access)
+            if len(cache) == count:
                 return TreeDocument(cache=delta)
-            return TreeDocument(cache=delta, changes=state.changes.increment(by=context.actor))
+            counted = state.changes.increment(by=context.actor)
+            state.changes |= counted
+            return TreeDocument(cache=delta, changes=counted)
 
-        return self._write(model_id, insert)
+        size = len(text) if text.isascii() else len(text.encode())
+        size += 4 * len(tenant) + _INSERTION_BYTES
+        replica = self._documents.replica
+        return replica.write_applied(tree_document(model_id), insert, bytes_max=size)
 
     def _remove(self, model_id: str, tenant: str) -> WriteReceipt:
         replica = self._documents.replica

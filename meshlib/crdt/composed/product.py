@@ -60,8 +60,8 @@ class Product:
         object.__setattr__(self, name, component)
 
     def _check_components(self) -> None:
-        for name, component in self._components():
-            expected = self._component_types[name]
+        for name, expected in self._component_types.items():
+            component = getattr(self, name)
             if type(component) is not expected:
                 raise InvalidTypeError(
                     f"{type(self).__name__}.{name} is {with_article(expected.__name__)}, "
@@ -84,8 +84,11 @@ class Product:
     def _absorb(self, delta: Any) -> Self:
         """Absorb a state of this very class."""
         new = {}
-        for name, component in self._components():
-            joined, new[name] = absorb(component, getattr(delta, name))
+        for name in self._component_types:
+            theirs = getattr(delta, name)
+            if theirs.is_bottom():  # as a rule a delta is of one or two components
+                continue
+            joined, new[name] = absorb(getattr(self, name), theirs)
             self._put_component(name, joined)
         return type(self)(**new)
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar, Self
 
-from meshlib.crdt.prefix_cache.store import Generation
+from meshlib.crdt.prefix_cache.store import ORIGIN, Generation
 from meshlib.crdt.prefix_cache.tenant_cache import TenantCache
 from meshlib.crdt.prefix_cache.wire import (
     read_blocks,
@@ -74,6 +74,33 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
             size = self.size + len(text) - self.match(text).matched
             if size > TREE_CHARACTERS_MAX:
                 raise LimitError(self._what, size=size, limit=TREE_CHARACTERS_MAX)
+        return delta
+
+    def insert_here(self, text: str, *, tenant: str, access: int) -> Self:
+        """Record a text in this very state, in one descent, and return the delta.
+
+        The same as to `absorb` what `insert` returns, for whoever makes a write of its own.
+        Arguments and errors as of `insert`; this state is unchanged after any of them.
+        """
+        check_text(text)
+        _check_encodable(text)
+        self._check_insertion(tenant, access)
+        delta = type(self)()
+        generation = self._generations.get(tenant, ORIGIN)
+        if access <= generation.floor:
+            return delta
+        store = self._store
+        if store.size + len(text) > TREE_CHARACTERS_MAX:
+            size = store.size + len(text) - store.match(text).matched
+            if size > TREE_CHARACTERS_MAX:
+                raise LimitError(self._what, size=size, limit=TREE_CHARACTERS_MAX)
+        key_hash, previous = store.place(text, tenant=tenant, access=access)
+        if previous is not None and previous >= access:
+            return delta
+        self._note_placed(tenant, generation.epoch, key_hash, previous, access)
+        delta._light = {tenant: {text: access}}
+        delta._light_count = 1
+        delta._generations[tenant] = Generation(generation.epoch, 0)
         return delta
 
     def touch(self, text: str, *, tenant: str, access: int) -> Self:

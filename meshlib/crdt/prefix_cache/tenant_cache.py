@@ -56,14 +56,8 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
 
     def _insert(self, keys: Iterable[KeyT], *, tenant: str, access: int) -> Self:
         """Return the delta of entries that are new or younger than what is held."""
-        check_access(access)
-        if not access:
-            raise InvalidValueError("an access must be at least 1")
-        check_tenant(tenant)
-        generation = self._generations.get(tenant)
-        if generation is None:
-            self._check_tenant_count(1)
-            generation = ORIGIN
+        self._check_insertion(tenant, access)
+        generation = self._generations.get(tenant, ORIGIN)
         delta = type(self)()
         if access > generation.floor:
             older = self._older(keys, tenant=tenant, access=access)
@@ -71,6 +65,14 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
                 [(key, access) for key in older], tenant=tenant, epoch=generation.epoch
             )
         return delta
+
+    def _check_insertion(self, tenant: str, access: int) -> None:
+        check_access(access)
+        if not access:
+            raise InvalidValueError("an access must be at least 1")
+        if tenant not in self._generations:
+            check_tenant(tenant)
+            self._check_tenant_count(1)
 
     def _older(self, keys: Iterable[KeyT], *, tenant: str, access: int) -> list[KeyT]:
         """Return the keys that are not held, or were used before. O(keys)."""
@@ -239,16 +241,24 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
             digests = self._digests
             stored = self._store_all(entries, tenant)
             if digests is not None and stored:
-                if tenant not in self._generations:
-                    self._set_generation(tenant, Generation(epoch, 0))
                 for key_hash, previous, _, access in stored:
-                    if previous is not None:
-                        digests.drop_entry(tenant, epoch, key_hash, previous)
-                    digests.add_entry(tenant, epoch, key_hash, access)
+                    self._note_placed(tenant, epoch, key_hash, previous, access)
             placed = [(key, access) for _, _, key, access in stored]
         if placed and tenant not in self._generations:
             self._set_generation(tenant, Generation(epoch, 0))
         return placed
+
+    def _note_placed(
+        self, tenant: str, epoch: int, key_hash: int, previous: int | None, access: int
+    ) -> None:
+        """Take note of an entry that the store has taken. O(1)."""
+        if tenant not in self._generations:
+            self._set_generation(tenant, Generation(epoch, 0))
+        digests = self._digests
+        if digests is not None:
+            if previous is not None:
+                digests.drop_entry(tenant, epoch, key_hash, previous)
+            digests.add_entry(tenant, epoch, key_hash, access)
 
     def _place_light(
         self, entries: Sequence[tuple[KeyT, int]], tenant: str

@@ -30,6 +30,7 @@ from meshlib.errors import (
     InvalidValueError,
     LimitError,
     LimitExceeded,
+    LocalError,
     UnknownKeyError,
 )
 from meshlib.prefix import Match, text_chain
@@ -117,6 +118,39 @@ def test_the_order_is_that_of_the_join(grown: list[Any]) -> None:
     assert a <= a | b
     assert b <= a | b
     assert (a <= b and b <= a) == (a == b)
+
+
+@given(states(1), STEPS)
+def test_what_is_inserted_in_place_is_what_is_inserted_and_absorbed(
+    grown: list[Any], steps: list[Step]
+) -> None:
+    """The same delta, the same state, the same digests, and nothing where nothing is new."""
+    [state] = grown
+    if not isinstance(state, PrefixCacheState):
+        return
+    in_place = state.copy()
+    for _, text, tenant, number in steps:
+        if text and number:
+            delta = state.insert(text, tenant=tenant, access=number)
+            state.absorb(delta)
+            assert delta == in_place.insert_here(text, tenant=tenant, access=number)
+            assert state == in_place
+            assert state.digest() == in_place.digest()
+    in_place._check()
+
+
+@pytest.mark.parametrize(
+    ("text", "tenant", "access"),
+    [("", "w", 1), ("\ud800", "w", 1), ("a", "", 1), ("a", "w", 0), ("x" * 262_145, "w", 1)],
+)
+def test_an_insertion_in_place_that_is_refused_changes_nothing(
+    text: str, tenant: str, access: int
+) -> None:
+    """As one that makes a delta."""
+    state = PrefixCacheState()
+    with pytest.raises(LocalError):
+        state.insert_here(text, tenant=tenant, access=access)
+    assert state.is_bottom()
 
 
 @given(states(2))

@@ -205,3 +205,69 @@ def test_the_vector_must_be_of_the_actor(world: World) -> None:
     a = world.replica("a")
     with pytest.raises(StateError):
         Replica(actor=actor_id("b", 1), clock=a._parts.clock)
+
+
+def count_up(replica: Replica, *, bytes_max: int = 100) -> Any:
+    """Write by a mutator that joins its delta itself."""
+
+    def mutate(state: Any, context: Any) -> Any:
+        delta = state.add("x", dot=context.dot())
+        state.absorb(delta)
+        return delta
+
+    return replica.write_applied("s", mutate, bytes_max=bytes_max)
+
+
+def test_a_write_that_is_applied_travels_as_any_other(world: World) -> None:
+    """It is seen at once, has a number, is told as a change, and the peer gets the same."""
+    a, b = world.replica("a"), world.replica("b")
+    a.open("s", type_tag="or_set")
+    assert (1, True) == (count_up(a).sequence, count_up(a).is_new)
+    state: Any = a.get("s")
+    assert ["x"] == list(state)
+    assert [True, True] == [change.is_local for change in a.changes()]
+    (entry,) = a.flush()
+    b.receive([entry])
+    assert a.get("s") == b.get("s")
+    a._check()
+
+
+def test_an_applied_write_begins_an_entry_where_the_last_has_no_room(world: World) -> None:
+    """What a write may take counts, for it is not encoded yet."""
+    a = world.replica("a")
+    a.open("s", type_tag="or_set")
+    for _ in range(3):
+        count_up(a, bytes_max=ENTRY_BYTES_MAX // 2)
+    assert [1, 2] == [entry.first for entry in a.flush()]
+    a._check()
+
+
+def test_applied_writes_and_others_share_an_entry(world: World) -> None:
+    """The one is not encoded before the flush, the other is."""
+    a, b = world.replica("a"), world.replica("b")
+    a.open("s", type_tag="or_set")
+    count_up(a)
+    a.write("s", lambda s, c: s.add("y", dot=c.dot()))
+    count_up(a)
+    b.receive(a.flush())
+    assert a.get("s") == b.get("s")
+    state: Any = b.get("s")
+    assert {"x", "y"} == set(state)
+
+
+def test_an_applied_write_that_changes_nothing_is_none(world: World) -> None:
+    """No number is used for it, and nobody hears of it."""
+    a = world.replica("a")
+    a.open("s", type_tag="or_set")
+    receipt = a.write_applied("s", lambda s, _: type(s)(), bytes_max=100)
+    assert (0, False) == (receipt.sequence, receipt.is_new)
+    assert [] == a.changes()
+
+
+def test_an_applied_write_over_the_limit_is_refused_before_it_is_made(world: World) -> None:
+    """Afterwards would be too late."""
+    a = world.replica("a")
+    a.open("s", type_tag="or_set")
+    with pytest.raises(LimitError):
+        count_up(a, bytes_max=ENTRY_BYTES_MAX + 1)
+    assert a.get("s").is_bottom()
