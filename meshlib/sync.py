@@ -16,6 +16,7 @@ from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 from meshlib.ratelimit import GLOBAL_KEY, LimitSettings
 from meshlib.replication import Change, Replica, WriteReceipt
 from meshlib.routing import (
+    SESSION_TTL_S,
     CacheAwarePolicy,
     Departures,
     PolicyTypes,
@@ -373,6 +374,8 @@ class MeshSyncManager:
         exclude: Collection[str] = (),
         candidates: Collection[str] | None = None,
         salt: str = "",
+        session: str = "",
+        session_ttl_s: float = SESSION_TTL_S,
         now: float | None = None,
     ) -> RouteDecision:
         """Choose a worker of a model for a prompt, and record nothing.
@@ -386,6 +389,9 @@ class MeshSyncManager:
             exclude: workers that are not to be chosen.
             candidates: the only ones that may be chosen; None: all of the model.
             salt: what else a cached prefix depends on.
+            session: the conversation or user that it is part of; empty: none.
+            session_ttl_s: for so long after its last prompt a session stays at its worker, in
+                seconds; 1 to 86,400.
             now: monotonic seconds; None: the latest time that is known here.
 
         Raises:
@@ -400,6 +406,8 @@ class MeshSyncManager:
             exclude=exclude,
             candidates=candidates,
             salt=salt,
+            session=session,
+            session_ttl_s=session_ttl_s,
             now=self._time(now),
         )
 
@@ -428,6 +436,8 @@ class MeshSyncManager:
         exclude: Collection[str] = (),
         candidates: Collection[str] | None = None,
         salt: str = "",
+        session: str = "",
+        session_ttl_s: float = SESSION_TTL_S,
         record: bool = True,
         now: float | None = None,
     ) -> RouteDecision:
@@ -452,6 +462,8 @@ class MeshSyncManager:
             exclude=exclude,
             candidates=candidates,
             salt=salt,
+            session=session,
+            session_ttl_s=session_ttl_s,
             now=self.load.latest_s if now is None else self._time(now),
         )
         if record:

@@ -18,7 +18,7 @@ from meshlib.membership import MemberRecord
 from meshlib.node import Health, MeshNode
 from meshlib.ratelimit import GLOBAL_KEY, Decision, LimitSettings, RateLimitStats, Ticket
 from meshlib.replication import Document
-from meshlib.routing import RouteDecision
+from meshlib.routing import SESSION_TTL_S, RouteDecision
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["MeshFront"]
@@ -150,6 +150,8 @@ class MeshFront:
         exclude: Collection[str] = (),
         candidates: Collection[str] | None = None,
         salt: str = "",
+        session: str = "",
+        session_ttl_s: float = SESSION_TTL_S,
         record: bool = True,
     ) -> RouteDecision:
         """Choose a worker for a prompt and record the placement everywhere. Never waits.
@@ -165,6 +167,10 @@ class MeshFront:
                 are not to be tried now.
             candidates: the only ones that may be chosen; None: all of the model.
             salt: what else a cached prefix depends on: an adapter, a cache salt, a tenant.
+            session: the conversation or user that it is part of: it goes to the worker that the
+                session was with last, whichever router asks. Empty: none.
+            session_ttl_s: for so long after its last prompt a session stays at its worker, in
+                seconds; 1 to 86,400.
             record: whether it is recorded at once that the worker will hold the prompt.
 
         Raises:
@@ -178,6 +184,8 @@ class MeshFront:
             exclude=exclude,
             candidates=candidates,
             salt=salt,
+            session=session,
+            session_ttl_s=session_ttl_s,
             record=record,
             now=monotonic(),
         )

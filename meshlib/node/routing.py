@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 
 from meshlib.clock import MonotonicTime
 from meshlib.errors import InvalidValueError
-from meshlib.routing import RouteDecision
+from meshlib.routing import SESSION_TTL_S, RouteDecision
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["RoutingVerbs"]
@@ -31,6 +31,8 @@ class RoutingVerbs:
         exclude: Collection[str] = (),
         candidates: Collection[str] | None = None,
         salt: str = "",
+        session: str = "",
+        session_ttl_s: float = SESSION_TTL_S,
         now: float | None = None,
     ) -> RouteDecision:
         """Choose a worker for a prompt and record nothing; as `MeshSyncManager.select`."""
@@ -41,6 +43,8 @@ class RoutingVerbs:
             exclude=exclude,
             candidates=candidates,
             salt=salt,
+            session=session,
+            session_ttl_s=session_ttl_s,
             now=None if now is None else self._time.follow(now),
         )
 
@@ -57,6 +61,8 @@ class RoutingVerbs:
         exclude: Collection[str] = (),
         candidates: Collection[str] | None = None,
         salt: str = "",
+        session: str = "",
+        session_ttl_s: float = SESSION_TTL_S,
         record: bool = True,
         now: float | None = None,
     ) -> RouteDecision:
@@ -71,6 +77,8 @@ class RoutingVerbs:
             exclude=exclude,
             candidates=candidates,
             salt=salt,
+            session=session,
+            session_ttl_s=session_ttl_s,
             record=record,
             now=None if now is None else self._time.follow(now),
         )

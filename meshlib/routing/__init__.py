@@ -16,6 +16,7 @@ ages.py           workers that came
 leases.py         workers with a time to live
 trees.py          one replicated routing tree for each model
 records.py        what a tree is made of, and what a router is answered
+prompts/          what stands in a tree for a prompt, and for a session
 """
 
 from meshlib.routing.ages import WorkerAges
@@ -27,6 +28,7 @@ from meshlib.routing.load_messages import LOAD_DOCUMENT
 from meshlib.routing.policies import POLICIES
 from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
 from meshlib.routing.policy_types import PolicyTypes
+from meshlib.routing.prompts import SESSION_TTL_S
 from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import (
     RouteDecision,
@@ -47,6 +49,7 @@ __all__ = [
     "LEASE_DOCUMENT",
     "LOAD_DOCUMENT",
     "POLICIES",
+    "SESSION_TTL_S",
     "TREE_PREFIX",
     "CacheAwareConfig",
     "CacheAwarePolicy",

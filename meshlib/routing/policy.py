@@ -17,6 +17,14 @@ from meshlib.routing.cache_aware import CACHE_AWARE, CacheAwareConfig, choose_wo
 from meshlib.routing.expected_time import EXPECTED_TIME
 from meshlib.routing.load import SharedLoad
 from meshlib.routing.policy_types import PolicyTypes
+from meshlib.routing.prompts import (
+    MARK,
+    SESSION_TTL_S,
+    check_session,
+    prompt_key,
+    session_holder,
+    session_key,
+)
 from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import RouteDecision, RouteReason
 from meshlib.routing.trees import TreeSync
@@ -47,6 +55,18 @@ def _eligible(
     return {
         name: worker for name, worker in workers.items() if name in wanted and name not in left_out
     }
+
+
+def _keys(
+    text: str, salt: str, session: str, session_ttl_s: float
+) -> tuple[str, tuple[str, float] | None]:
+    """Return what stands in the tree for a prompt, and for its session where it has one."""
+    check_text("salt", salt)
+    key = prompt_key(text, salt=salt)
+    if not session and type(session) is str:
+        return key, None
+    check_session(session, session_ttl_s)
+    return key, (session_key(session, salt=salt), float(session_ttl_s))
 
 
 def _names(what: str, worker_ids: Collection[str]) -> set[str]:
@@ -138,6 +158,8 @@ class CacheAwarePolicy:
         exclude: Collection[str] = (),
         candidates: Collection[str] | None = None,
         salt: str = "",
+        session: str = "",
+        session_ttl_s: float = SESSION_TTL_S,
         now: float = 0.0,
     ) -> RouteDecision:
         """Choose a worker for a prompt; nothing is recorded. Never waits.
@@ -153,6 +175,10 @@ class CacheAwarePolicy:
             candidates: the only ones that may be chosen; None: all of the model.
             salt: what else a cached prefix depends on: an adapter, a cache salt, a tenant. Prompts
                 of different salts share nothing.
+            session: the conversation or the user that the prompt is part of. It goes to the
+                worker that the session was with last, on every router, as long as that one may
+                be chosen; whatever the policy is, and whatever that one has to do. Empty: none.
+            session_ttl_s: for so long after its last prompt a session stays; 1 to 86,400.
             now: monotonic seconds.
 
         Returns:
@@ -161,7 +187,9 @@ class CacheAwarePolicy:
 
         Raises:
             InvalidTypeError: an argument of another type.
-            InvalidValueError: a text that cannot be encoded as UTF-8, or tokens out of range.
+            InvalidValueError: a text that cannot be encoded as UTF-8, tokens or a time to live
+                out of range.
+            LimitError: a session's name over 1 KiB.
         """
         check_text("text", text)
         if tokens is not None:
@@ -172,10 +200,9 @@ class CacheAwarePolicy:
         workers = self._healthy
         if candidates is not None or exclude != ():
             workers = _eligible(workers, exclude, candidates)
-        key = text
-        if salt or type(salt) is not str:
-            check_text("salt", salt)
-            key = f"{salt}\x1f{text}"
+        key, sticky = text, None
+        if salt or session or text[:1] == MARK or type(salt) is not str or type(session) is not str:
+            key, sticky = _keys(text, salt, session, session_ttl_s)
         if not workers:
             return RouteDecision(
                 worker_id=None,
@@ -183,18 +210,23 @@ class CacheAwarePolicy:
                 matched=0,
                 reason=RouteReason.NO_WORKER,
                 origin=(self.model_id, key, len(text), tokens or 0.0),
+                session=sticky,
             )
         policy = self.policy
         held = self._held(key, len(key) - len(text)) if policy.records else {}
         if tokens is None:
             tokens = len(text) / policy.characters_per_token
-        loads = self._loads(workers)
-        if type(policy) is CacheAwareConfig and not policy.compat:
-            # The policy of most models, without what it does not ask.
-            worker_id, reason = choose_worker(text, loads=loads, held=held, config=policy)
+        bound = None if sticky is None else self._bound(sticky)
+        if bound in workers:
+            worker_id, reason = bound, RouteReason.SESSION
         else:
-            question = self._question(text, workers, loads, held, tokens, now)
-            worker_id, reason = policy.choose(question)
+            loads = self._loads(workers)
+            if type(policy) is CacheAwareConfig and not policy.compat:
+                # The policy of most models, without what it does not ask.
+                worker_id, reason = choose_worker(text, loads=loads, held=held, config=policy)
+            else:
+                question = self._question(text, workers, loads, held, tokens, now)
+                worker_id, reason = policy.choose(question)
         matched = held.get(worker_id, 0)
         return RouteDecision(
             worker_id=worker_id,
@@ -202,7 +234,13 @@ class CacheAwarePolicy:
             matched=matched,
             reason=reason,
             origin=(self.model_id, key, len(text), tokens),
+            session=sticky,
         )
+
+    def _bound(self, sticky: tuple[str, float]) -> str | None:
+        """Return the worker that a session was with last, or None after its time."""
+        key, ttl_s = sticky
+        return session_holder(self._trees, self.model_id, key, ttl_s=ttl_s)
 
     def _held(self, key: str, salt_characters: int) -> dict[str, int]:
         """Return how much of the prompt each worker holds, the salt before it not counted."""
@@ -260,25 +298,34 @@ class CacheAwarePolicy:
     def placed(self, decision: RouteDecision, *, held: int | None = None) -> None:
         """Record everywhere that the chosen worker has taken the prompt, and will have it cached.
 
-        Of a very long one the beginning is recorded. Nothing is where nobody was chosen, or where
-        the model's policy looks at no prefix.
+        Of a very long one the beginning is recorded. Nothing is where nobody was chosen, and of the
+        prompt nothing where the model's policy looks at no prefix. Its session is that worker's.
 
         Args:
             decision: of this model.
             held: how many characters of its key the worker holds, of a decision of just now.
         """
         policy = self._policy if held is not None else self.policy
-        if decision.worker_id is None or not policy.records or not decision.key:
+        if decision.worker_id is None:
             return
-        if held is None:
-            held = self._trees.held_by(self.model_id, decision.key, decision.worker_id)
+        if policy.records and decision.key:
+            if held is None:
+                held = self._trees.held_by(self.model_id, decision.key, decision.worker_id)
+            self._place(decision.key, decision.worker_id, policy, held, policy.refresh_s)
+        if decision.session is not None:
+            key, ttl_s = decision.session
+            held = self._trees.held_by(self.model_id, key, decision.worker_id)
+            refresh_s = 0.0 if self._bound(decision.session) != decision.worker_id else ttl_s / 8
+            self._place(key, decision.worker_id, policy, held, refresh_s)
+
+    def _place(self, key: str, worker_id: str, policy: Policy, held: int, refresh_s: float) -> None:
         self._trees.place(
             self.model_id,
-            decision.key,
-            tenant=decision.worker_id,
+            key,
+            tenant=worker_id,
             held=held,
             characters_max=policy.characters_max,
-            refresh_s=policy.refresh_s,
+            refresh_s=refresh_s,
         )
 
     def begin(self, worker_id: str) -> None:

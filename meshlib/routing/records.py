@@ -112,6 +112,9 @@ class RouteReason(StrEnum):
     HASHED = "hashed"
     """The beginning of the prompt is meant for it."""
 
+    SESSION = "session"
+    """The session was given to it last."""
+
     NO_WORKER = "no_worker"
     """The model has no healthy worker, so none was chosen."""
 
@@ -127,6 +130,8 @@ class RouteDecision:
         reason: why this one.
         origin: what was asked: the model, the key (which is the prompt, or has it in it), the
             characters of the prompt and its tokens. It is never shown and never compared.
+        session: the key of its session in the tree and the seconds that it lives, where it has
+            one. Neither shown nor compared.
     """
 
     worker_id: str | None
@@ -134,6 +139,7 @@ class RouteDecision:
     matched: int
     reason: RouteReason
     origin: tuple[str, str, int, float] = field(default=("", "", 0, 0.0), eq=False, repr=False)
+    session: tuple[str, float] | None = field(default=None, eq=False, repr=False)
 
     @property
     def model_id(self) -> str:

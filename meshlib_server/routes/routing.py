@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute
 
 from meshlib.errors import LocalError, UnknownKeyError
 from meshlib.limits import TENANTS_MAX, TREE_OPERATIONS_MAX
-from meshlib.routing import RouteReason, TreeInsert, TreeOperation, TreeRemove
+from meshlib.routing import SESSION_TTL_S, RouteReason, TreeInsert, TreeOperation, TreeRemove
 from meshlib.sync import MeshSyncManager
 from meshlib_server.bodies import path_key, read_record
 from meshlib_server.describing import Scope, Shape, described
@@ -52,6 +52,8 @@ class _RouteBody:
     exclude: Annotated[tuple[str, ...], AtMost(TENANTS_MAX)] = ()
     candidates: Annotated[tuple[str, ...], AtMost(TENANTS_MAX)] | None = None
     salt: str = ""
+    session: str = ""
+    session_ttl_s: float = SESSION_TTL_S
     record: bool = True
 
 
@@ -220,6 +222,8 @@ async def _route(request: Request) -> Response:
         exclude=body.exclude,
         candidates=body.candidates,
         salt=body.salt,
+        session=body.session,
+        session_ttl_s=body.session_ttl_s,
         record=body.record,
         now=now,
     )

@@ -274,8 +274,8 @@ RIGHT: dict[str, Any] = {
     "operation": TreeInsert("a", "b"), "operations": [], "value": b"v", "limit_per_second": 4,
     "stores": ["workers"], "timeout_s": 0.001, "config_key": "k", "function": len,
     "receipt": WriteReceipt(ActorId(b"a" * 16), 0), "tokens": 5, "exclude": [], "candidates": [],
-    "salt": "s", "record": True, "now": 0.0, "decision": NOBODY, "target": NOBODY,
-    "prefill_tokens": 5, "request_id": "r",
+    "salt": "s", "session": "s", "session_ttl_s": 5.0, "record": True, "now": 0.0,
+    "decision": NOBODY, "target": NOBODY, "prefill_tokens": 5, "request_id": "r",
 }  # fmt: skip
 """What is right for each argument of a verb, by its name."""
 
@@ -286,6 +286,7 @@ TAKEN: dict[str, tuple[Any, ...]] = {
     "condition": (), "kind": (), "receipt": (), "function": (), "tokens": (*NUMBER, None),
     "exclude": (dict,), "candidates": (dict, None), "record": (bool,), "now": (*NUMBER, None),
     "decision": (), "target": (str,), "prefill_tokens": (*NUMBER, None),
+    "session_ttl_s": NUMBER,
 }  # fmt: skip
 """Which of `WRONG` are right for it; where none are named, text is."""
 

@@ -164,9 +164,18 @@ def test_a_salt_parts_prompts(node: Node, model: str) -> None:
     assert 0 == route(node, model, "Hello world", salt="adapter-2")["matched"]
 
 
+def test_a_session_stays_at_its_worker(node: Node, model: str) -> None:
+    """Whatever the next prompt is."""
+    first = route(node, model, "Hello world", session="s", session_ttl_s=60)
+    second = route(node, model, "Something else", session="s", session_ttl_s=60)
+
+    assert (first["worker_id"], "session") == (second["worker_id"], second["reason"])
+
+
 @pytest.mark.parametrize(
     "more",
     [
+        {"session": 3}, {"session": "s", "session_ttl_s": 0},
         {"tokens": -1}, {"tokens": "3"}, {"exclude": "w1"}, {"exclude": [1]}, {"candidates": {}},
         {"salt": 3}, {"record": "no"}, {"wait": 1},
     ],

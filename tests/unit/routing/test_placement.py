@@ -7,10 +7,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.states import StateCluster
 
 from meshlib.errors import InvalidTypeError, InvalidValueError
 from meshlib.routing import RouteReason, TreeInsert
+from meshlib.routing.prompts import prompt_key
 from meshlib.sync import MeshSyncManager
 
 MODEL = "llama-3"
@@ -123,6 +126,50 @@ def test_prompts_of_different_salts_share_nothing(manager: MeshSyncManager) -> N
 
     assert (first.worker_id, len(PROMPT)) == (same.worker_id, same.matched)
     assert (0, 0, 0) == (first.matched, other.matched, none.matched)
+
+
+ODD_TEXTS = [
+    "",
+    "a",
+    "b",
+    "\x1f",
+    "a\x1fb",
+    "b\x1fc",
+    "c",
+    "1:",
+    "1:a",
+    "\x1f1:ac",
+    "\x1f0:",
+    "0:",
+    "\u00e9",
+]
+"""What could be taken for the way in which a salt and a text are joined."""
+
+
+def test_no_two_pairs_of_salt_and_text_have_one_key() -> None:
+    """Whoever chooses a salt or a text can build no other's key."""
+    pairs = [(salt, text) for salt in ODD_TEXTS for text in ODD_TEXTS]
+
+    assert len(pairs) == len({prompt_key(text, salt=salt) for salt, text in pairs})
+    assert all(prompt_key(text, salt=salt).endswith(text) for salt, text in pairs)
+
+
+@given(st.text(max_size=6), st.text(max_size=6), st.text(max_size=6), st.text(max_size=6))
+def test_drawn_pairs_have_one_key_only_if_they_are_equal(
+    salt: str, text: str, other_salt: str, other: str
+) -> None:
+    """And where the salts differ, no part of a text is shared."""
+    one, two = prompt_key(text, salt=salt), prompt_key(other, salt=other_salt)
+
+    assert ((salt, text) == (other_salt, other)) == (one == two)
+
+
+def test_a_tenant_that_chooses_its_salt_sees_nothing_of_another(manager: MeshSyncManager) -> None:
+    """The two were one entry once: salt and text were joined by a character that both may have."""
+    manager.route(MODEL, "c" * 100, salt="a\x1fb")
+    same_key_once = manager.route(MODEL, "b\x1f" + "c" * 100, salt="a")
+
+    assert (0, RouteReason.NO_MATCH) == (same_key_once.matched, same_key_once.reason)
 
 
 def test_a_salt_must_be_a_text(manager: MeshSyncManager) -> None:
