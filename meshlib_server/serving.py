@@ -42,7 +42,7 @@ from meshlib_server.logs import configure_logging, get_logger
 from meshlib_server.metrics import Sources
 from meshlib_server.service import Service
 from meshlib_server.tracing import traced
-from meshlib_server.websocket import WebSocketTransport
+from meshlib_server.websocket import MountedWebSockets
 
 __all__ = ["StartError", "run"]
 
@@ -220,7 +220,7 @@ async def _drain(server: HttpServer, prepared: _Prepared, end: _End) -> None:
 async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     end, keyring = _End(), Keyring(prepared.secrets)
     mesh = prepared.settings.mesh
-    transport = WebSocketTransport(
+    transport = MountedWebSockets(
         prepared.advertised,
         token=prepared.secrets.peer_token,
         tls=prepared.tls,
@@ -277,7 +277,7 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
 
 
 def _reloader(
-    prepared: _Prepared, keyring: Keyring, transport: WebSocketTransport | None
+    prepared: _Prepared, keyring: Keyring, transport: MountedWebSockets | None
 ) -> Callable[[], None]:
     """Make what reads tokens and certificates again; what cannot be read stays as it was."""
 

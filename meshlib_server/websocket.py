@@ -11,55 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Final
+import logging
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidStatus,
-    InvalidURI,
-)
 
 from meshlib.aio import (
+    CLOSE_TIMEOUT_S,
+    GOING_AWAY,
+    GOSSIP_PATH,
+    MESSAGE_TOO_BIG,
+    POLICY_VIOLATION,
+    TRY_AGAIN_LATER,
+    UNSUPPORTED_DATA,
     LinkConfig,
-    LinkFailure,
-    LinkFault,
-    OutgoingLinks,
-    PeerRefusedError,
+    QuietLog,
     Receiver,
-    TransportCounters,
-    bound_silence,
-    dialled_socket,
+    WebSocketDialler,
     join_address,
     refusal_word,
-    split_address,
 )
-from meshlib.errors import ConfigError, RejectReason, StateError
+from meshlib.errors import RejectReason
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
 from meshlib_server.access.tls import PEER_NAMES, Tls
 from meshlib_server.logs import quiet_warning
 from meshlib_server.problems import problem
 
-__all__ = ["GOSSIP_PATH", "WebSocketTransport"]
-
-GOSSIP_PATH: Final = "/mesh/gossip"
-
-_CLOSE_TIMEOUT_S: Final = 1.0
-_INCOMING_BYTES_MAX: Final = 1024
-"""What a peer may send on a connection that we dialled: nothing but control frames is due."""
-
-_GOING_AWAY = 1001
-_UNSUPPORTED_DATA = 1003
-_POLICY_VIOLATION = 1008
-_MESSAGE_TOO_BIG = 1009
-_TRY_AGAIN_LATER = 1013
+__all__ = ["GOSSIP_PATH", "MountedWebSockets"]
 
 
-class WebSocketTransport:
-    """Carries frames over WebSockets: dials with `websockets`, accepts by a Starlette route.
+class MountedWebSockets(WebSocketDialler):
+    """Carries frames over WebSockets: dials as the library does, accepts by a Starlette route.
 
     Implements `meshlib.aio.Transport`. Listening is the HTTP server's: this object takes the
     connections that its route is handed.
@@ -81,19 +62,11 @@ class WebSocketTransport:
         links: LinkConfig | None = None,
         accepted_max: int = ACCEPTED_CONNECTIONS_MAX,
     ) -> None:
+        log = QuietLog(logging.getLogger("meshlib_server"))
+        super().__init__(token=token, tls=tls, links=links, log=log)
         self._address = address
         self._accepted_max = accepted_max
         self._tls = tls
-        self._counters = TransportCounters()
-        self.present(token)
-        self._links = OutgoingLinks(
-            self._dial,
-            connection_lost=self._connection_lost,
-            link_busy=self._link_busy,
-            counters=self._counters,
-            config=links,
-        )
-        self._receiver: Receiver | None = None
         self._accepted: dict[WebSocket, str] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -103,53 +76,22 @@ class WebSocketTransport:
         """Where peers reach this node, as `host:port`."""
         return self._address
 
-    @property
-    def counters(self) -> TransportCounters:
-        """What was done and dropped so far."""
-        return self._counters
-
-    def present(self, token: str | None) -> None:
-        """Show another token to peers that are dialled from now on; None shows none."""
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-
     async def start(self, receiver: Receiver) -> None:
         """Deliver to `receiver` from now on.
 
         Raises:
             StateError: started before.
         """
-        if self._receiver is not None:
-            raise StateError("the transport was started before")
-        self._receiver = receiver
-
-    def send(self, address: str, data: bytes) -> bool:
-        """Queue one frame; False when it was dropped at once, and counted."""
-        return self._links.send(address, data)
+        self._begin(receiver)
 
     async def close(self, *, drain_s: float) -> None:
         """Take no more, send what is queued for up to `drain_s` seconds, and close. Idempotent."""
         self._is_closed = True
         await self._links.close(drain_s=drain_s)
         for websocket in list(self._accepted):
-            self._hang_up(websocket, _GOING_AWAY)
+            self._hang_up(websocket, GOING_AWAY)
         if self._closing:
-            await asyncio.wait(self._closing, timeout=_CLOSE_TIMEOUT_S)
-
-    def drop_link(self, address: str) -> None:
-        """Give up the outgoing link to an address, and what waits on it, without a report.
-
-        Args:
-            address: one without a link is ignored.
-        """
-        self._links.drop(address)
-
-    def end_pause(self, address: str) -> None:
-        """Dial again what could not be reached a moment ago, for its peer was heard.
-
-        Args:
-            address: one that is not waited for is ignored.
-        """
-        self._links.end_pause(address)
+            await asyncio.wait(self._closing, timeout=CLOSE_TIMEOUT_S)
 
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the accepted connection that a frame came on: it carried what nobody sends.
@@ -160,28 +102,28 @@ class WebSocketTransport:
         """
         for websocket, known in list(self._accepted.items()):
             if known == sender:
-                self._hang_up(websocket, _POLICY_VIOLATION, refusal_word(reason))
+                self._hang_up(websocket, POLICY_VIOLATION, refusal_word(reason))
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """Serve one accepted connection: the route of the gossip."""
         receiver = self._receiver
         if receiver is None or self._is_closed:
-            await websocket.close(_TRY_AGAIN_LATER)
+            await websocket.close(TRY_AGAIN_LATER)
             return
         if self._tls is not None and not self._tls.admits_peer(websocket.scope.get(PEER_NAMES)):
-            self._counters.hellos_refused += 1
+            self.counters.hellos_refused += 1
             quiet_warning("a peer has not shown the certificate of one", _client_of(websocket))
             await problem(403, "a peer's certificate is required")(
                 websocket.scope, websocket.receive, websocket.send
             )
             return
         if len(self._accepted) >= self._accepted_max:
-            self._counters.connections_refused += 1
+            self.counters.connections_refused += 1
             quiet_warning("too many gossip connections", f"{len(self._accepted):,} are open")
-            await websocket.close(_TRY_AGAIN_LATER)
+            await websocket.close(TRY_AGAIN_LATER)
             return
         await websocket.accept()
-        self._counters.connections_accepted += 1
+        self.counters.connections_accepted += 1
         sender = _client_of(websocket)
         self._accepted[websocket] = sender
         try:
@@ -190,11 +132,11 @@ class WebSocketTransport:
             del self._accepted[websocket]
 
     async def _receive_frames(self, websocket: WebSocket, receiver: Receiver, sender: str) -> None:
-        counters = self._counters
+        counters = self.counters
         while True:
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect":
-                if message.get("code") == _MESSAGE_TOO_BIG:
+                if message.get("code") == MESSAGE_TOO_BIG:
                     counters.frames_malformed += 1
                     quiet_warning("frame over its limit", f"from {sender}")
                 return
@@ -202,7 +144,7 @@ class WebSocketTransport:
             if not frame:
                 counters.frames_malformed += 1
                 quiet_warning("a message that is no frame", f"from {sender}")
-                await websocket.close(_UNSUPPORTED_DATA)
+                await websocket.close(UNSUPPORTED_DATA)
                 return
             counters.frames_received += 1
             counters.bytes_received += len(frame)
@@ -220,82 +162,7 @@ class WebSocketTransport:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _connection_lost(self, address: str, failure: LinkFailure) -> None:
-        if self._receiver is not None:
-            self._receiver.connection_lost(address, failure)
-
-    def _link_busy(self, address: str, is_busy: bool) -> None:
-        if self._receiver is not None:
-            self._receiver.link_busy(address, is_busy=is_busy)
-
-    async def _dial(self, address: str) -> _OutgoingConnection:
-        """Connect to a peer.
-
-        Raises:
-            OSError: it cannot be reached, is no gossip endpoint, or refused the token.
-        """
-        tls = self._tls
-        try:
-            host, port = split_address(address)
-            sock = await dialled_socket(host, port)
-        except (ConfigError, UnicodeError) as error:
-            raise ConnectionError(str(error)) from error
-        name = tls.peer_name or host if tls is not None else None
-        try:
-            connection = await connect(
-                f"{'ws' if tls is None else 'wss'}://{address}{GOSSIP_PATH}",
-                sock=sock,
-                ssl=None if tls is None else tls.client,
-                server_hostname=name,
-                additional_headers=self._headers,
-                compression=None,  # frames are small or already dense
-                proxy=None,  # peers are dialled directly, whatever the environment says
-                open_timeout=None,  # the link has a deadline of its own
-                close_timeout=_CLOSE_TIMEOUT_S,
-                max_size=_INCOMING_BYTES_MAX,
-            )
-        except (InvalidHandshake, InvalidURI, EOFError) as error:
-            if isinstance(error, InvalidURI):  # the socket was not taken
-                sock.close()
-            quiet_warning("a peer refused the connection", f"{address}: {error}")
-            is_token = isinstance(error, InvalidStatus) and error.response.status_code == 401
-            fault = LinkFault.WRONG_TOKEN if is_token else LinkFault.OTHER
-            raise PeerRefusedError(fault, str(error)) from error
-        bound_silence(connection.transport, self._links.config.stall_s)
-        return _OutgoingConnection(connection)
-
 
 def _client_of(websocket: WebSocket) -> str:
     client = websocket.client
     return join_address(client.host, client.port) if client else "unknown"
-
-
-class _OutgoingConnection:
-    """One dialled WebSocket, as `OutgoingLinks` uses it."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
-
-    async def send(self, frames: Sequence[bytes]) -> None:
-        """Write frames, in order; see `Connection`."""
-        try:
-            for frame in frames:
-                await self._connection.send(frame)
-        except ConnectionClosed as error:
-            raise ConnectionResetError(str(error)) from error
-
-    async def wait_closed(self) -> None:
-        """Return once the connection is gone; see `Connection`."""
-        await self._connection.wait_closed()
-
-    async def close(self) -> None:
-        """Close with a handshake."""
-        await self._connection.close()
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        self._connection.transport.abort()
-
-    def why_closed(self) -> LinkFailure:
-        """Return what the accepting side said when it closed."""
-        return LinkFailure.told(self._connection.close_reason or "")

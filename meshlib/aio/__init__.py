@@ -14,8 +14,13 @@ transport.py  what carries frames between nodes
 memory.py     a network within one process
 tcp.py, links.py, listener.py, framing.py
 frames over TCP: the transport, its dialling side, its accepting side, lengths and the hello
+websocket/    frames over WebSockets, as the server carries them; with the extra of that name
 settings.py   checks of settings, and of the wall clock that a program passes
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
 
 from meshlib.aio.diagnosis import Diagnosis, SeedReport
 from meshlib.aio.discovery import (
@@ -49,9 +54,31 @@ from meshlib.aio.transport import (
     split_address,
 )
 
+if TYPE_CHECKING:
+    from meshlib.aio.websocket import (
+        CLOSE_TIMEOUT_S,
+        GOING_AWAY,
+        GOSSIP_PATH,
+        MESSAGE_TOO_BIG,
+        POLICY_VIOLATION,
+        TRY_AGAIN_LATER,
+        UNSUPPORTED_DATA,
+        DialledTls,
+        WebSocketDialler,
+        WebSocketTransport,
+    )
+
 __all__ = [
+    "CLOSE_TIMEOUT_S",
+    "GOING_AWAY",
+    "GOSSIP_PATH",
+    "MESSAGE_TOO_BIG",
+    "POLICY_VIOLATION",
+    "TRY_AGAIN_LATER",
+    "UNSUPPORTED_DATA",
     "Connection",
     "Diagnosis",
+    "DialledTls",
     "Discovery",
     "DnsSeeds",
     "DrivenNode",
@@ -80,6 +107,8 @@ __all__ = [
     "TcpTransport",
     "Transport",
     "TransportCounters",
+    "WebSocketDialler",
+    "WebSocketTransport",
     "address_towards",
     "bound_silence",
     "dialled_socket",
@@ -89,3 +118,28 @@ __all__ = [
     "refusal_word",
     "split_address",
 ]
+
+_OF_WEBSOCKETS: Final = frozenset(
+    {
+        "CLOSE_TIMEOUT_S",
+        "GOING_AWAY",
+        "GOSSIP_PATH",
+        "MESSAGE_TOO_BIG",
+        "POLICY_VIOLATION",
+        "TRY_AGAIN_LATER",
+        "UNSUPPORTED_DATA",
+        "DialledTls",
+        "WebSocketDialler",
+        "WebSocketTransport",
+    }
+)
+"""Names that are imported on their first use: they need an extra."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `meshlib.aio.websocket` on its first use."""
+    if name not in _OF_WEBSOCKETS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("meshlib.aio.websocket"), name)

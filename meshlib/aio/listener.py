@@ -27,7 +27,7 @@ from meshlib.arguments import checked_types
 from meshlib.errors import RejectReason, RemoteError
 from meshlib.limits import ACCEPTED_CONNECTIONS_MAX
 
-__all__ = ["Listener", "ListenerConfig"]
+__all__ = ["Listener", "ListenerConfig", "listening_socket"]
 
 _logger = logging.getLogger(__name__)
 _BACKLOG = 512
@@ -186,17 +186,7 @@ class Listener:
         Raises:
             OSError: the address cannot be listened on. Nothing was opened.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, socket_address = found[0]
-        is_dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
-        listening = socket.create_server(
-            (str(socket_address[0]), int(socket_address[1])),
-            family=family,
-            backlog=_BACKLOG,
-            dualstack_ipv6=is_dual,
-        )
-        listening.setblocking(False)
+        listening = await listening_socket(host, port)
         self._socket = listening
         self._accepting = asyncio.create_task(self._accept_all(listening))
         opened_port: int = listening.getsockname()[1]
@@ -310,3 +300,27 @@ class Listener:
             else:
                 connection.abort()
                 accepted.close()
+
+
+async def listening_socket(host: str, port: int) -> socket.socket:
+    """Open a socket that listens; `::` stands for every interface. The caller closes it.
+
+    Args:
+        host: a name or an address.
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, socket_address = found[0]
+    is_dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+    listening = socket.create_server(
+        (str(socket_address[0]), int(socket_address[1])),
+        family=family,
+        backlog=_BACKLOG,
+        dualstack_ipv6=is_dual,
+    )
+    listening.setblocking(False)
+    return listening

@@ -14,7 +14,7 @@ from websockets.http11 import Request, Response
 
 from meshlib.aio import LinkConfig, LinkFailure, LinkFault, refusal_word
 from meshlib.errors import RejectReason
-from meshlib_server.websocket import WebSocketTransport
+from meshlib_server.websocket import MountedWebSockets
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def test_a_connection_that_nobody_acknowledges_is_broken_by_the_system() -
     async def accept(connection: ServerConnection) -> None:
         await connection.wait_closed()
 
-    transport = WebSocketTransport("127.0.0.1:1", token=None, links=LinkConfig(stall_s=7.5))
+    transport = MountedWebSockets("127.0.0.1:1", token=None, links=LinkConfig(stall_s=7.5))
     async with serve(accept, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         connection = await transport._dial(f"127.0.0.1:{port}")
@@ -88,7 +88,7 @@ async def test_the_reason_of_a_closing_is_told() -> None:
 async def fault_of(accept: Callable[[ServerConnection], Awaitable[None]], **kind: Any) -> LinkFault:
     """Send a frame to a peer, and return why the link to it was lost."""
     heard = Heard()
-    transport = WebSocketTransport("127.0.0.1:1", token="token")
+    transport = MountedWebSockets("127.0.0.1:1", token="token")
     await transport.start(heard)
     async with serve(accept, "127.0.0.1", 0, **kind) as server:
         address = f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"

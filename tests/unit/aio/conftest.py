@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.transports import Eventually, NewTcp, Recorder, poll_until
 
-from meshlib.aio import MemoryNetwork, MemoryTransport, TcpTransport, Transport
+from meshlib.aio import MemoryNetwork, MemoryTransport, TcpTransport, Transport, WebSocketTransport
 
 
 @pytest.fixture
@@ -41,18 +41,20 @@ async def new_tcp(anyio_backend: str) -> AsyncIterator[NewTcp]:
         await transport.close(drain_s=0)
 
 
-@pytest.fixture(params=["tcp", "memory"])
+@pytest.fixture(params=["tcp", "memory", "websocket"])
 async def new_transport(
     request: pytest.FixtureRequest, anyio_backend: str
 ) -> AsyncIterator[Callable[[], Transport]]:
     """Make transports of one kind that can reach each other; all are closed at the end."""
-    made: list[TcpTransport | MemoryTransport] = []
+    made: list[TcpTransport | MemoryTransport | WebSocketTransport] = []
     network = MemoryNetwork()
 
     def new() -> Transport:
-        transport: TcpTransport | MemoryTransport
+        transport: TcpTransport | MemoryTransport | WebSocketTransport
         if request.param == "tcp":
             transport = TcpTransport("127.0.0.1:0")
+        elif request.param == "websocket":
+            transport = WebSocketTransport("127.0.0.1:0")
         else:
             transport = network.transport(f"node-{len(made)}:7000")
         made.append(transport)
