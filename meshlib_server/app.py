@@ -10,15 +10,17 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from meshlib_server.access.caps import CapsByAddress
 from meshlib_server.access.foreign import RefuseForeign
 from meshlib_server.auth import AuthMiddleware, Keyring, Secrets
+from meshlib_server.http.gate import HttpSettings
 from meshlib_server.metrics import CountedRequests
 from meshlib_server.problems import EXCEPTION_HANDLERS
 from meshlib_server.routes import PREFIXES, api_routes
 from meshlib_server.routes.description import description_routes
 from meshlib_server.routes.events import ui_routes
 from meshlib_server.routes.metrics import metrics_routes
-from meshlib_server.routes.probes import probe_routes
+from meshlib_server.routes.probes import PROBE_PATHS, probe_routes
 from meshlib_server.service import Service
 
 __all__ = ["EncodedPaths", "build_app", "http_routes"]
@@ -29,6 +31,7 @@ def build_app(
     *,
     secrets: Secrets | Keyring,
     gossip: Callable[[WebSocket], Awaitable[None]] | None = None,
+    http: HttpSettings | None = None,
 ) -> Starlette:
     """Make the application of one node.
 
@@ -36,9 +39,15 @@ def build_app(
         service: what the endpoints work on.
         secrets: who may call; a keyring's may be replaced while it runs.
         gossip: takes the connections of peers; None when the mesh is not enabled.
+        http: what callers are granted; None: the defaults.
     """
     first = secrets.secrets if isinstance(secrets, Keyring) else secrets
     is_open = not first.operators
+    http = http or HttpSettings()
+    rate, body_bytes_max = http.requests_per_second_per_address, http.body_bytes_per_address_max
+    caps = Middleware(
+        CapsByAddress, rate=rate, body_bytes_max=body_bytes_max, free_paths=PROBE_PATHS
+    )
     routes = http_routes()
     if gossip is not None:
         routes += [WebSocketRoute(f"{prefix}/gossip", gossip) for prefix in PREFIXES]
@@ -46,6 +55,7 @@ def build_app(
         routes=routes,
         middleware=[
             Middleware(CountedRequests, counters=service.sources.requests),
+            *([caps] if rate or body_bytes_max else []),
             *([Middleware(RefuseForeign)] if is_open else []),
             Middleware(AuthMiddleware, secrets=secrets),
             Middleware(EncodedPaths),

@@ -30,6 +30,7 @@ __all__ = [
     "Code",
     "ContentTooLarge",
     "Forbidden",
+    "TooManyRequests",
     "Unavailable",
     "problem",
     "problem_body",
@@ -49,6 +50,7 @@ class Code(StrEnum):
     TIMEOUT = "timeout"
     MEMBER_IN_REACH = "member_in_reach"
     CONTENT_TOO_LARGE = "content_too_large"
+    TOO_MANY_REQUESTS = "too_many_requests"
     HEADERS_TOO_LARGE = "headers_too_large"
     UNREADABLE_STATE = "unreadable_state"
     INTERNAL_ERROR = "internal_error"
@@ -68,6 +70,7 @@ _BY_STATUS: Final[Mapping[int, Code]] = {
     408: Code.TIMEOUT,
     409: Code.MEMBER_IN_REACH,
     413: Code.CONTENT_TOO_LARGE,
+    429: Code.TOO_MANY_REQUESTS,
     431: Code.HEADERS_TOO_LARGE,
     500: Code.INTERNAL_ERROR,
     503: Code.UNAVAILABLE,
@@ -85,6 +88,10 @@ class Forbidden(Exception):  # noqa: N818 - named as the status is
 
 class ContentTooLarge(Exception):  # noqa: N818 - named as the status is
     """413: the body is over its limit. Nothing was changed."""
+
+
+class TooManyRequests(Exception):  # noqa: N818 - named as the status is
+    """429: the address has as much under way as it may. Nothing was changed."""
 
 
 class Unavailable(Exception):  # noqa: N818 - named as the status is
@@ -178,6 +185,11 @@ async def _content_too_large(_request: Request, error: Exception) -> Response:
     return problem(413, str(error), headers={"Connection": "close"})
 
 
+async def _too_many(_request: Request, error: Exception) -> Response:
+    headers = {"Connection": "close", **retry_after(1.0)}
+    return problem(429, str(error), headers=headers)
+
+
 async def _unavailable(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Unavailable)
     return problem(503, str(error), code=error.code)
@@ -193,6 +205,7 @@ EXCEPTION_HANDLERS: Mapping[Any, ExceptionHandler] = {
     BadRequest: _bad_request,
     Forbidden: _forbidden,
     ContentTooLarge: _content_too_large,
+    TooManyRequests: _too_many,
     Unavailable: _unavailable,
     LocalError: _local_error,
     NotReadyError: _not_ready,

@@ -202,7 +202,7 @@ async def _serve(prepared: _Prepared, sources: Sources) -> int:
         end = _End()
         service = Service(None, shut_down=end.asked.set, sources=sources)
         keyring = Keyring(prepared.secrets)
-        app = build_app(service, secrets=keyring)
+        app = build_app(service, secrets=keyring, http=prepared.settings.mesh.http)
         reload = _reloader(prepared, keyring, None)
         async with _http(app, prepared, service, end=end, reload=reload) as server:
             await end.asked.wait()
@@ -250,7 +250,7 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     service = Service(
         runtime, shut_down=end.asked.set, sources=sources, has_grace=mesh.http.grace_s > 0
     )
-    app = build_app(service, secrets=keyring, gossip=transport.endpoint)
+    app = build_app(service, secrets=keyring, gossip=transport.endpoint, http=mesh.http)
     reload = _reloader(prepared, keyring, transport)
     async with (
         _http(app, prepared, service, end=end, reload=reload) as server,

@@ -2,6 +2,7 @@
 
 tls.py       certificates of this node and of its peers, and how they are replaced
 foreign.py   without tokens: whom the pages of other sites may not speak for
+caps.py      what one address may ask in a second, and have under way
 watching.py  files that are read again when they change
 """
 

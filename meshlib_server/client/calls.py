@@ -53,9 +53,9 @@ class Call(Generic[Answer]):
             tree = json.loads(content)
         except ValueError:
             raise UnreachableError(f"what answered is no server of this kind: {status}") from None
-        if status in self.statuses:
+        message = tree.get("error") if isinstance(tree, dict) and "code" in tree else None
+        if status in self.statuses and message is None:
             return self.read(tree)
-        message = tree.get("error") if isinstance(tree, dict) else None
         if not isinstance(message, str):
             raise UnreachableError(f"what answered is no server of this kind: {status}")
         seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None

@@ -22,14 +22,17 @@ _ERRORS: Final[Mapping[int, str]] = {
     408: "The body did not come in time.",
     409: "The member is neither Down nor Leaving.",
     413: "The body is over 1 MiB.",
+    429: "This address asks more, or sends more, than it may.",
     500: "What is stored cannot be read, or a defect of the server.",
     503: "Not ready, not enabled, leaving, or nobody to choose; `code` says which.",
 }
 _OK: Final[Mapping[int, str]] = {
     200: "As asked.",
     202: "Begun.",
-    429: "Refused: the limit is used up.",
+    429: "Refused: the limit is used up; or this address asks more than it may.",
 }
+
+_ERROR: Final = {"$ref": "#/components/schemas/Error"}
 
 _DESCRIPTION: Final = """\
 What `meshlib-server` answers. Every path under `/mesh` is also served under `/ha`. Bodies are read
@@ -120,6 +123,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, kind in operation.answers.items():
         content = {} if kind is None else {"schema": schema(kind)}
+        if status == 429:
+            content = {"schema": {"anyOf": [content["schema"], _ERROR]}}
         responses[str(status)] = {
             "description": _OK[status],
             "content": {operation.media_type: content},
@@ -129,6 +134,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     statuses = {400, *operation.errors}
     if operation.scope is not None:
         statuses |= {401, 403}
+    if operation.is_capped and 429 not in operation.answers:
+        statuses.add(429)
     if operation.body is not None:
         statuses |= {408, 413}
     if operation.is_mesh:
@@ -136,6 +143,6 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for status in sorted(statuses):
         responses[str(status)] = {
             "description": _ERRORS[status],
-            "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+            "content": {JSON: {"schema": _ERROR}},
         }
     return responses

@@ -55,6 +55,7 @@ class Operation:
         query: the query parameters, with what each is.
         media_type: of the answers that are no errors.
         is_mesh: whether it needs a node: it is 503 where the mesh is not enabled.
+        is_capped: whether it counts towards what one address may ask.
     """
 
     summary: str
@@ -65,6 +66,7 @@ class Operation:
     query: Mapping[str, str] = field(factory=dict)
     media_type: str = JSON
     is_mesh: bool = True
+    is_capped: bool = True
 
 
 def described(
@@ -77,6 +79,7 @@ def described(
     query: Mapping[str, str] | None = None,
     media_type: str = JSON,
     is_mesh: bool = True,
+    is_capped: bool = True,
 ) -> Callable[[HandlerT], HandlerT]:
     """Describe a handler. The arguments are those of `Operation`."""
     operation = Operation(
@@ -88,6 +91,7 @@ def described(
         query=query or {},
         media_type=media_type,
         is_mesh=is_mesh,
+        is_capped=is_capped,
     )
 
     def describe(handler: HandlerT) -> HandlerT:

@@ -47,6 +47,10 @@ class HttpSettings:
             many files. When there is no room the one that has been idle longest makes it.
         connections_per_address_max: of them, from one address; 0 for no such limit, since a
             sidecar or a load balancer is one address.
+        requests_per_second_per_address: requests that one address may make in a second; 0 for no
+            such limit. A fraction is fine; a second's worth may come at once.
+        body_bytes_per_address_max: bytes of bodies that one address may have under way at once;
+            0 for no such limit.
         head_timeout_s: longest time from connecting to the first byte, and from the first byte
             of a request to the end of its headers.
         body_timeout_s: longest time from the end of the headers to the end of the body, and
@@ -58,6 +62,8 @@ class HttpSettings:
 
     connections_max: int = 4096
     connections_per_address_max: int = 0
+    requests_per_second_per_address: float = 0.0
+    body_bytes_per_address_max: int = 0
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     idle_timeout_s: float = 30.0
@@ -73,7 +79,12 @@ class HttpSettings:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"http.{name} must be over 0, got {value}")
-        for name in ("connections_per_address_max", "grace_s"):
+        for name in (
+            "connections_per_address_max",
+            "requests_per_second_per_address",
+            "body_bytes_per_address_max",
+            "grace_s",
+        ):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise ConfigError(f"http.{name} must be 0 or more, got {value}")

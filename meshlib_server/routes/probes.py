@@ -30,6 +30,7 @@ PROBE_PATHS: Final = frozenset({LIVE_PATH, READY_PATH})
     scope=None,
     answers={200: Shape({"status": Literal["alive"]})},
     is_mesh=False,
+    is_capped=False,
 )
 async def _live(_request: Request) -> Response:
     """Answer: the event loop turns."""
@@ -42,6 +43,7 @@ async def _live(_request: Request) -> Response:
     answers={200: Shape({"status": Literal["ready"]})},
     errors=(503,),
     is_mesh=False,
+    is_capped=False,
 )
 async def _ready(request: Request) -> Response:
     """Answer 200 when this node holds what its cluster holds and is not leaving."""
