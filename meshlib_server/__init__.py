@@ -14,6 +14,8 @@ auth.py        who may call
 websocket.py   gossip on the port of the API
 addresses.py   where a node listens, and what it tells its peers to dial
 companions.py  what runs beside a node
+plugs/         what is started beside HTTP when a setting asks for it
+adapters/      plugs for routers that people run already, each with an extra of its own
 config.py      settings: file, environment, flags
 logs.py        one line for each thing, as JSON or as text
 lag.py         how long the event loop is held

@@ -12,11 +12,9 @@ import math
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import attrs
-import yaml
 from attrs import field, frozen
 
 from meshlib import StartupConfig
@@ -29,7 +27,8 @@ from meshlib.state import ConfiguredDefaults, check_identifier
 from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
 from meshlib_server.logs import LogFormat, LogLevel
-from meshlib_server.structure import StructureError, structure
+from meshlib_server.plugs import EnvoySettings
+from meshlib_server.structure import StructureError, read_yaml, structure
 
 __all__ = [
     "AuthSettings",
@@ -147,6 +146,7 @@ class MeshSettings:
         log: what is logged, and how.
         rate_limit: how long owners decide, and what a node does that is cut off.
         startup: what is decided before the node is ready.
+        envoy: the port for Envoys.
     """
 
     enabled: bool = True
@@ -168,6 +168,7 @@ class MeshSettings:
     gossip: GossipConfig = field(factory=GossipConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     startup: StartupConfig = field(factory=StartupConfig)
+    envoy: EnvoySettings = field(factory=EnvoySettings)
 
 
 @frozen(kw_only=True)
@@ -280,7 +281,7 @@ def load_settings(
         ConfigError: an unreadable file, an unknown or repeated key, a value of a wrong type or
             out of its range, with the path and where it came from.
     """
-    tree = {} if config_path is None else _read_yaml(config_path)
+    tree = {} if config_path is None else read_yaml(config_path)
     _listify_peers(tree)
     sources = _overlay_environment(tree, environment)
     for path, value in flags.items():
@@ -301,39 +302,6 @@ def load_settings(
     except LocalError as error:
         raise ConfigError(f"models and limits: {error}") from None
     return settings
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where YAML takes the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a mapping, and refuse a key that is there twice."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {name!r} is given twice", key.start_mark
-                )
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(config_path: str) -> dict[str, Any]:
-    try:
-        with Path(config_path).open("rb") as file:
-            # A subclass of the safe loader, which makes plain data only.
-            tree = yaml.load(file, Loader=_StrictLoader)  # noqa: S506
-    except OSError as error:
-        raise ConfigError(f"cannot read {config_path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        detail = " ".join(str(error).split())
-        raise ConfigError(f"{config_path} is no valid YAML: {detail}") from None
-    if tree is None:
-        return {}
-    if type(tree) is not dict:
-        raise ConfigError(f"{config_path}: expected sections such as `mesh:`")
-    return tree
 
 
 def _listify_peers(tree: dict[str, Any]) -> None:
@@ -430,6 +398,7 @@ def _check(mesh: MeshSettings) -> None:
         _check_address(peer, f"mesh.init_peer[{index}]", is_dialled=True)
     for index, name in enumerate(mesh.discovery.dns_names):
         _check_address(name, f"mesh.discovery.dns_names[{index}]", is_dialled=True)
+    _check_envoy(mesh.envoy)
     if not 0 < mesh.discovery.refresh_s < math.inf:
         raise ConfigError(
             f"mesh.discovery.refresh_s: must be over 0, got {mesh.discovery.refresh_s}"
@@ -449,6 +418,15 @@ def _check(mesh: MeshSettings) -> None:
         raise ConfigError(
             f"mesh.full_mesh_threshold: must be at least 1, got {mesh.full_mesh_threshold}"
         )
+
+
+def _check_envoy(envoy: EnvoySettings) -> None:
+    if envoy.listen is not None:
+        _check_address(envoy.listen, "mesh.envoy.listen")
+    if envoy.rules == "":
+        raise ConfigError("mesh.envoy.rules: must not be empty")
+    if envoy.rules is not None and envoy.listen is None:
+        raise ConfigError("mesh.envoy.rules: nothing is asked of them without mesh.envoy.listen")
 
 
 def _check_limits(limits: Sequence[LimitEntry]) -> None:

@@ -1,10 +1,10 @@
 """One process, one node: start, run, leave, end.
 
 Rule: the order of a start and of an end must live in this file. Started: settings, tokens,
-socket, address, node, HTTP. Ended, however it was asked for: the node says that it is not ready and
-still answers for a while, each answer the last of its connection; it hands over, leaves and flushes
-while HTTP answers 503, then HTTP closes, and the exit code is 0. Who asks twice does not wait for
-any of it.
+socket, address, plugs, node, HTTP. Ended, however it was asked for: the node says that it is not
+ready and still answers for a while, each answer the last of its connection; it hands over, leaves
+and flushes while HTTP answers 503, then HTTP and the plugs close, and the exit code is 0. Who asks
+twice does not wait for any of it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from meshlib_server.http import HttpServer, share_descriptors
 from meshlib_server.lag import new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
 from meshlib_server.metrics import Sources
+from meshlib_server.plugs import Plug, load_plugs, serve_plugs
 from meshlib_server.service import Service
 from meshlib_server.tracing import traced
 from meshlib_server.websocket import MountedWebSockets
@@ -70,6 +71,7 @@ class _Prepared:
     reread: Callable[[], Secrets]
     watched: tuple[str, ...]
     tls: Tls | None
+    plugs: tuple[Plug, ...]
 
 
 def run(
@@ -119,6 +121,7 @@ def _prepare(
     tls = None if mesh.tls.certificate_file is None else Tls(mesh.tls)
     token_files = (mesh.auth.tokens_file, mesh.auth.peer_token_file)
     _check_secrets(settings, secrets, is_insecure=is_insecure)
+    plugs = load_plugs(mesh.envoy) if mesh.enabled else ()
     wanted = listening_address(mesh.self_addr, is_loopback_only=not secrets.operators)
     with _listen(wanted) as listener:
         host, _ = split_address(wanted)
@@ -135,8 +138,13 @@ def _prepare(
             listening=listening,
             advertised=advertised,
             reread=reread,
-            watched=(*mesh.tls.files, *(path for path in token_files if path is not None)),
+            watched=(
+                *mesh.tls.files,
+                *(path for path in token_files if path is not None),
+                *(path for plug in plugs for path in plug.files),
+            ),
             tls=tls,
+            plugs=plugs,
         )
 
 
@@ -246,10 +254,26 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
         snapshots=sources.snapshots,
         seeds_refresh_s=mesh.discovery.refresh_s,
     )
-    await runtime.start()
     service = Service(
         runtime, shut_down=end.asked.set, sources=sources, has_grace=mesh.http.grace_s > 0
     )
+    # First, so that nothing has to be ended when one cannot be served.
+    async with serve_plugs(prepared.plugs, service):
+        await runtime.start()
+        return await _run_node(prepared, runtime, transport, service, end=end, keyring=keyring)
+
+
+async def _run_node(
+    prepared: _Prepared,
+    runtime: MeshRuntime,
+    transport: MountedWebSockets,
+    service: Service,
+    *,
+    end: _End,
+    keyring: Keyring,
+) -> int:
+    """Answer HTTP for a node that has started until told to end; return the exit code."""
+    mesh, sources = prepared.settings.mesh, service.sources
     app = build_app(service, secrets=keyring, gossip=transport.endpoint, http=mesh.http)
     reload = _reloader(prepared, keyring, transport)
     async with (
@@ -293,17 +317,25 @@ def _reloader(
         if transport is not None:
             transport.present(secrets.peer_token)
         log.info("the tokens were read again")
-        if prepared.tls is None:
-            return
-        try:
-            prepared.tls.reload()
-        except ConfigError as error:
-            message = "the certificates stay as they are"
-            log.error(message, detail=str(error))  # noqa: TRY400 - a mistake in a file, no bug
-            return
-        log.info("the certificates were read again")
+        if prepared.tls is not None:
+            _read_again(prepared.tls.reload, "the certificates")
+        for plug in prepared.plugs:
+            if plug.files:
+                _read_again(plug.reload, "the rules")
 
     return reload
+
+
+def _read_again(reload: Callable[[], None], what: str) -> None:
+    log = get_logger()
+    try:
+        reload()
+    except ConfigError as error:
+        message = f"{what} stay as they are"
+        log.error(message, detail=str(error))  # noqa: TRY400 - a mistake in a file, no bug
+    else:
+        message = f"{what} were read again"
+        log.info(message)
 
 
 def _seeds(mesh: MeshSettings) -> Sequence[str] | Discovery:

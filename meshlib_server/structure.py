@@ -1,18 +1,20 @@
-"""Strict structuring of JSON and YAML trees into records.
+"""Strict structuring of JSON and YAML trees into records, and strict reading of YAML.
 
 Rule: nothing is coerced or dropped. A boolean is no integer, a number is no text, an unknown
-key is an error, and every error names the full path of what is wrong.
+key is an error, and so is one that is given twice. Every error names the full path.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
+import yaml
 from attrs import frozen
 from cattrs.errors import (
     AttributeValidationNote,
@@ -21,7 +23,9 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["AtMost", "StructureError", "structure"]
+from meshlib.errors import ConfigError
+
+__all__ = ["AtMost", "StructureError", "read_yaml", "structure"]
 
 Record = TypeVar("Record")
 Hook = Callable[[Any, Any], Any]
@@ -188,3 +192,57 @@ def _problems(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
         yield path, "missing"
     else:
         yield path, str(error)
+
+
+class _Strict:
+    """Refuses a key that is given twice, where YAML takes the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping, and refuse a key that is there twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} is given twice", key.start_mark
+                )
+            seen.add(name)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)  # type: ignore[misc]
+        return made
+
+
+class _DataLoader(_Strict, yaml.SafeLoader):
+    """Makes plain data: numbers, truth values, dates and text."""
+
+
+class _TextLoader(_Strict, yaml.BaseLoader):
+    """Leaves every scalar the text that it is."""
+
+
+def read_yaml(path: str, *, is_text: bool = False) -> dict[str, Any]:
+    """Read a file of sections.
+
+    Args:
+        path: the file.
+        is_text: whether every value is wanted as it is written, such as `050` or `1e3`.
+
+    Returns:
+        the sections; none for an empty file.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, or holds no sections.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            # Both make plain data only.
+            tree = yaml.load(file, Loader=_TextLoader if is_text else _DataLoader)  # noqa: S506
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{path} is no valid YAML: {detail}") from None
+    if tree is None or tree == "":
+        return {}
+    if type(tree) is not dict:
+        raise ConfigError(f"{path}: expected sections such as `mesh:`")
+    return tree

@@ -27,6 +27,7 @@ import pytest
 from attrs import frozen
 
 from meshlib.testing.__main__ import request_of
+from meshlib_server.adapters.envoy import load_rules
 from meshlib_server.commands.cli import main
 from meshlib_server.commands.demo import make_nodes
 from meshlib_server.config import load_settings
@@ -289,9 +290,15 @@ def test_a_json_block_is_an_answer(block: Block) -> None:
 
 @written_in("yaml")
 def test_a_yaml_block_is_read_by_the_loader_of_settings(block: Block, tmp_path: Path) -> None:
-    """Every key is one that the service knows, and every value one that it takes."""
+    """Every key is one that the service knows, and every value one that it takes.
+
+    A block that is a rule file is read by the loader of those.
+    """
     path = tmp_path / "mesh.yaml"
     path.write_text(block.code)
+    if block.title == "rules.yaml":
+        assert load_rules(str(path)).domains
+        return
     settings = load_settings(str(path), environment={}, flags={})
 
     assert settings.mesh.self_name
@@ -330,6 +337,8 @@ def check_command(command: str) -> None:
             request_of(arguments)
         case ["python", script, *_]:
             assert (ROOT / script).is_file()
+        case ["envoy", "-c", config]:
+            assert (ROOT / config).is_file()
         case _:
             pytest.fail(f"nobody here knows the command: {command}")
 

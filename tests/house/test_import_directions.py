@@ -245,6 +245,29 @@ def test_the_server_imports_only_what_the_library_exports() -> None:
     assert found(names_past_the_library_s_doors, SERVER) == {}
 
 
+def adapters_of(module: str) -> set[str]:
+    """Return the adapters, and what they are made of, that a module imports and may not."""
+    if module.startswith("meshlib_server.adapters."):
+        own = ".".join(module.split(".")[:3])
+        return {
+            target
+            for target in targets_of(module)
+            if target.startswith("meshlib_server.adapters") and not target.startswith(own)
+        }
+    strangers = {"grpc", "grpc_health", "google", "envoy", "litellm"}
+    return {
+        target
+        for target in targets_of(module)
+        if target.startswith("meshlib_server.adapters") or target.split(".")[0] in strangers
+    }
+
+
+def test_nothing_imports_an_adapter() -> None:
+    """Not the library, not the server, and no adapter another one; nor what is made for them."""
+    assert sum(module.startswith("meshlib_server.adapters.") for module in HOUSE) > 5
+    assert found(adapters_of, HOUSE) == {}
+
+
 def names_by_the_own_door(module: str) -> set[str]:
     """Return what a module takes from the door of the room it is in."""
     return {

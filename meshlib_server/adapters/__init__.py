@@ -1,0 +1,11 @@
+"""Plugs for routers that people run already: each by a protocol of theirs, over one running node.
+
+Rule: an adapter stands on what the library exports and on the service, each needs an extra of its
+own, and nothing below imports any: `meshlib_server.plugs` loads one when a setting asks for it.
+
+envoy/  the rate limit service of Envoy: extra `envoy`
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

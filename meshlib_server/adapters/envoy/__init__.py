@@ -1,0 +1,16 @@
+"""Envoy: its global rate limit service, without a store behind it. Extra `envoy`.
+
+serving.py    the gRPC port: which services are there, their bounds and their health
+health.py     gRPC health, of the node and of each service
+ratelimit.py  `envoy.service.ratelimit.v3`: a request in, a status for each descriptor out
+counting.py   what is asked of the node's limits, and how a refused request burns nothing
+protocol.py   the generated messages, by their names
+rules.py      rule files in the format of envoyproxy/ratelimit
+"""
+
+from __future__ import annotations
+
+from meshlib_server.adapters.envoy.rules import Rule, RuleBook, counter_key, load_rules
+from meshlib_server.adapters.envoy.serving import EnvoyPlug, plug
+
+__all__ = ["EnvoyPlug", "Rule", "RuleBook", "counter_key", "load_rules", "plug"]

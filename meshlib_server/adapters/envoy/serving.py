@@ -1,0 +1,108 @@
+"""The gRPC port for Envoys: which services are there, and their bounds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from meshlib.errors import ConfigError
+from meshlib_server.adapters.envoy.health import Health
+from meshlib_server.adapters.envoy.ratelimit import RateLimitService
+from meshlib_server.adapters.envoy.rules import RuleBook, load_rules
+from meshlib_server.logs import get_logger
+from meshlib_server.plugs import EnvoySettings
+from meshlib_server.service import Service
+
+__all__ = ["EnvoyPlug", "plug"]
+
+CALLS_MAX: Final = 4096
+"""Calls that are answered at one time; the next ones are told to come again."""
+
+MESSAGE_BYTES_MAX: Final = 1024 * 1024
+"""Of one message: the descriptors of a request are far smaller."""
+
+END_S: Final = 0.5
+"""For calls that are under way when the port is closed."""
+
+
+class EnvoyPlug:
+    """What an Envoy is plugged into; made before the node starts.
+
+    Args:
+        settings: where to listen, and the rule file.
+
+    Raises:
+        ConfigError: the rule file holds something that is no rule.
+    """
+
+    def __init__(self, settings: EnvoySettings) -> None:
+        self._settings = settings
+        self._rules = self._read()
+        self._limits: RateLimitService | None = None
+        self.port = 0
+        """The port that is listened on, once it is."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that are read again when they change."""
+        return () if self._settings.rules is None else (self._settings.rules,)
+
+    def reload(self) -> None:
+        """Read the rule file again; the counts stay.
+
+        Raises:
+            ConfigError: as at the start. The rules stay as they were.
+        """
+        self._rules = self._read()
+        if self._limits is not None:
+            self._limits.rules = self._rules
+
+    def _read(self) -> RuleBook:
+        return RuleBook() if self._settings.rules is None else load_rules(self._settings.rules)
+
+    @contextlib.asynccontextmanager
+    async def serve(self, service: Service) -> AsyncIterator[None]:
+        """Listen inside the block.
+
+        Args:
+            service: the node, which need not have started.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        self._limits = RateLimitService(service, self._rules, self._settings)
+        server = grpc.aio.server(
+            maximum_concurrent_rpcs=CALLS_MAX,
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ],
+        )
+        health = Health(service, [RateLimitService.NAME])
+        server.add_generic_rpc_handlers((self._limits.handlers(), health.handlers()))
+        self.port = _listen(server, self._settings.listen)
+        await server.start()
+        get_logger().info("listening for Envoy", address=self._settings.listen, port=self.port)
+        try:
+            yield
+        finally:
+            await server.stop(END_S)
+
+
+def _listen(server: Any, address: str | None) -> int:
+    try:
+        port: int = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise ConfigError(f"mesh.envoy.listen: cannot listen on {address}")
+    return port
+
+
+def plug(settings: EnvoySettings) -> EnvoyPlug:
+    """Make what `meshlib_server.plugs` starts; see `EnvoyPlug`."""
+    return EnvoyPlug(settings)

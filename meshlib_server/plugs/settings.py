@@ -1,0 +1,39 @@
+"""What the settings of each adapter are."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from attrs import frozen
+
+__all__ = ["EnvoySettings", "OnFailure"]
+
+
+class OnFailure(StrEnum):
+    """What an adapter answers when the node cannot decide: not ready, leaving, or without rules."""
+
+    DEFER = "defer"
+    """An error: the caller's own setting decides, such as `failure_mode_deny` of Envoy."""
+
+    OPEN = "open"
+    """The request passes."""
+
+    CLOSED = "closed"
+    """The request is refused."""
+
+
+@frozen(kw_only=True)
+class EnvoySettings:
+    """The port for Envoys; needs the extra `envoy`.
+
+    Args:
+        listen: where its gRPC is listened for, as `host:port`; None: not at all.
+        rules: a rule file in the format of envoyproxy/ratelimit, or a folder of them.
+        on_failure: what is answered when nothing can be decided: `defer`, `open` or `closed`.
+        headers: whether answers carry `RateLimit-Limit`, `-Remaining` and `-Reset`.
+    """
+
+    listen: str | None = None
+    rules: str | None = None
+    on_failure: OnFailure = OnFailure.DEFER
+    headers: bool = True
