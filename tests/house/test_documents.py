@@ -35,6 +35,8 @@ from meshlib_server.config import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = {"python", "bash", "json", "yaml", "console", "text"}
 DEADLINE_S = 20.0
+SLOW = {"ballot_spec.py"}
+"""Titles of programs that take seconds: that one tries every law and every mutant."""
 PAGES = (
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -96,7 +98,11 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 def written_in(language: str) -> pytest.MarkDecorator:
     """Give a test each block of a language."""
-    chosen = [block for block in BLOCKS if block.language == language]
+    chosen = [
+        pytest.param(block, marks=[pytest.mark.slow] if block.title in SLOW else [])
+        for block in BLOCKS
+        if block.language == language
+    ]
     return pytest.mark.parametrize("block", chosen, ids=str)
 
 

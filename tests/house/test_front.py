@@ -622,6 +622,7 @@ def test_the_other_type_checker_finds_no_error_in_a_users_file(tmp_path: Path) -
     assert (0, True) == (result.returncode, "Success" in result.stdout), result.stdout
 
 
+@pytest.mark.slow
 def test_a_record_that_is_filled_wrongly_is_seen_by_both_type_checkers(tmp_path: Path) -> None:
     """A field of another type, and one that is not there."""
     wrong = USER_CODE.read_text().replace(

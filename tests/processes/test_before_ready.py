@@ -83,6 +83,7 @@ def test_what_a_node_does_not_know_yet_it_neither_denies_nor_decides(
     assert "w" == newcomer.request("POST", "/mesh/route/m", {"text": "a prompt"})["worker_id"]
 
 
+@pytest.mark.slow
 def test_who_wants_it_decides_without_knowing(own_launcher: Launcher) -> None:
     """`startup.acquire: open` admits; what is not here is still not denied."""
     holder = holder_of_everything(own_launcher)
@@ -94,6 +95,7 @@ def test_who_wants_it_decides_without_knowing(own_launcher: Launcher) -> None:
     assert (True, 0, -1) == (decision["allowed"], decision["limit"], decision["remaining"])
 
 
+@pytest.mark.slow
 def test_what_is_written_before_it_is_ready_is_taken(own_launcher: Launcher) -> None:
     """A limit that was just written is in force at once, and everywhere once they have met."""
     holder = holder_of_everything(own_launcher)

@@ -84,7 +84,7 @@ def everything(node: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     "duration_s",
     [
-        4.0,
+        pytest.param(4.0, marks=pytest.mark.slow),
         pytest.param(10.0, marks=pytest.mark.slow),
         pytest.param(120.0, marks=[pytest.mark.long, pytest.mark.timeout(300)]),
     ],

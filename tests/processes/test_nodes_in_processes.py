@@ -45,6 +45,7 @@ async def test_a_killed_process_is_found_to_be_down_by_the_others(trio: Trio) ->
         await child.until(lambda members: members["three"] == "Down", members=1)
 
 
+@pytest.mark.slow
 async def test_a_restarted_process_has_everything_again(trio: Trio, start: Start) -> None:
     """It comes back at its address, under its name, with what was written meanwhile."""
     one, two, three = trio
@@ -61,6 +62,7 @@ async def test_a_restarted_process_has_everything_again(trio: Trio, start: Start
         await child.until(lambda members: members["three"] == "Alive", members=1)
 
 
+@pytest.mark.slow
 async def test_a_process_that_leaves_ends_in_order_and_is_seen_to_leave(trio: Trio) -> None:
     """It exits with 0, and what it wrote last is with the others."""
     one, two, three = trio
@@ -73,6 +75,7 @@ async def test_a_process_that_leaves_ends_in_order_and_is_seen_to_leave(trio: Tr
         await child.until(lambda count: count == 100, count=1)
 
 
+@pytest.mark.slow
 async def test_a_stopped_process_holds_nobody_up_and_catches_up(trio: Trio) -> None:
     """Writes pass between the others while it stands still; then it gets them all."""
     one, two, three = trio
@@ -87,6 +90,7 @@ async def test_a_stopped_process_holds_nobody_up_and_catches_up(trio: Trio) -> N
         await child.until(lambda members: set(members.values()) == {"Alive"}, members=1)
 
 
+@pytest.mark.slow
 async def test_a_whole_cluster_that_is_killed_comes_back_with_what_was_saved(
     start: Start, tmp_path: Path
 ) -> None:

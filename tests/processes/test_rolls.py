@@ -195,6 +195,7 @@ def test_two_beside_a_silent_third_begin_and_lose_nothing_of_it(own_launcher: La
     await_all([*newcomers, third], held | written)
 
 
+@pytest.mark.slow
 def test_one_whose_seed_never_answers_begins_and_says_that_it_is_isolated(
     own_launcher: Launcher,
 ) -> None:

@@ -77,6 +77,7 @@ def test_each_second_after_the_first_admits_the_limit(
     assert seconds.answered == sum(shares) * DURATION_S
 
 
+@pytest.mark.slow
 def test_stats_agree_on_all_nodes_after_a_burst(cluster: Cluster) -> None:
     """What one node admits is counted by every node, within the same window."""
     first = cluster.nodes[0]

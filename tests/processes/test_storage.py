@@ -57,6 +57,7 @@ def save(node: Node, path: Path) -> None:
     eventually(lambda: is_saved(path, since), "it saves again")
 
 
+@pytest.mark.slow
 def test_limits_and_keys_are_in_force_before_the_first_request(
     own_launcher: Launcher, tmp_path: Path
 ) -> None:

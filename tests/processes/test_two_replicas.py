@@ -44,6 +44,7 @@ def stopped(node: Node) -> Iterator[None]:
         node.started.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_the_survivor_of_a_kill_is_whole(own_launcher: Launcher) -> None:
     """It was never without a majority: nothing listens where the other was."""
     one, two = pair(own_launcher)

@@ -81,6 +81,7 @@ def test_an_oversized_frame_closes_the_connection(node: Node) -> None:
         assert 1009 == close_code(connection)
 
 
+@pytest.mark.slow
 def test_a_node_of_another_cluster_is_kept_out(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:

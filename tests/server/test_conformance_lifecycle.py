@@ -36,7 +36,9 @@ def test_shutdown_is_accepted_and_the_process_ends_well(
     assert "healthy" == stays.get("/mesh/health")["status"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_does_the_same(
     own_launcher: Launcher, eventually: Eventually, number: int
 ) -> None:
@@ -52,6 +54,7 @@ def test_a_signal_does_the_same(
     eventually(lambda: stays.statuses().get("leaves") == "Leaving", "it is Leaving")
 
 
+@pytest.mark.slow
 def test_a_write_just_before_the_shutdown_reaches_the_others(
     own_launcher: Launcher, agree: Agree
 ) -> None:
@@ -145,6 +148,7 @@ def all_that_comes(sock: socket.socket) -> bytes:
     return answer
 
 
+@pytest.mark.slow
 def test_a_killed_node_is_suspected_then_down_and_then_restored(
     own_launcher: Launcher, eventually: Eventually, agree: Agree
 ) -> None:

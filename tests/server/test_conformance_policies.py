@@ -174,6 +174,7 @@ models:
     } == json.loads(policy["config"])
 
 
+@pytest.mark.slow
 def test_a_configured_model_does_not_replace_a_policy_that_was_written(
     own_launcher: Launcher, eventually: Eventually, agree: Agree
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_configured_model_does_not_replace_a_policy_that_was_written(
     second.request("DELETE", "/mesh/policies/m", status=404)
 
 
+@pytest.mark.slow
 def test_of_two_files_that_differ_the_later_started_nodes_is_in_force(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:

@@ -66,6 +66,7 @@ def check_all_pairs(states: list[ORSet[str]]) -> None:
             assert due == here | arrived(there)
 
 
+@pytest.mark.slow
 @given(steps=STEPS)
 def test_a_decoded_set_joins_as_the_set_it_came_from(
     steps: list[tuple[str, int, int, int]],
