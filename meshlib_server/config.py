@@ -18,7 +18,7 @@ import attrs
 from attrs import field, frozen
 
 from meshlib import StartupConfig
-from meshlib.aio import split_address
+from meshlib.aio import SrvSeeds, split_address
 from meshlib.errors import ConfigError, LocalError
 from meshlib.gossip import GossipConfig, GossipProfile
 from meshlib.ratelimit import GLOBAL_KEY, LimitSettings, RateLimitConfig
@@ -107,11 +107,14 @@ class DiscoverySettings:
     Args:
         dns_names: `host:port` each, of names that may have several addresses: such as that of a
             headless service of Kubernetes.
+        srv_names: names of services, such as `_mesh._tcp.example.com`, whose SRV records name
+            hosts and ports; needs the extra `srv`.
         file: a file with an address on each line; it may come into being later.
         refresh_s: how often they are asked, in seconds, over 0.
     """
 
     dns_names: tuple[str, ...] = ()
+    srv_names: tuple[str, ...] = ()
     file: str | None = None
     refresh_s: float = 30.0
 
@@ -398,6 +401,11 @@ def _check(mesh: MeshSettings) -> None:
         _check_address(peer, f"mesh.init_peer[{index}]", is_dialled=True)
     for index, name in enumerate(mesh.discovery.dns_names):
         _check_address(name, f"mesh.discovery.dns_names[{index}]", is_dialled=True)
+    for index, name in enumerate(mesh.discovery.srv_names):
+        try:
+            SrvSeeds([name])
+        except ConfigError as error:
+            raise ConfigError(f"mesh.discovery.srv_names[{index}]: {error}") from None
     _check_envoy(mesh.envoy)
     if not 0 < mesh.discovery.refresh_s < math.inf:
         raise ConfigError(

@@ -26,6 +26,7 @@ from meshlib.aio import (
     FileSeeds,
     FixedSeeds,
     SeveralSources,
+    SrvSeeds,
     join_address,
     split_address,
 )
@@ -156,7 +157,7 @@ def _check_secrets(settings: Settings, secrets: Secrets, *, is_insecure: bool) -
         )
     if secrets.operators and not secrets.peers and settings.mesh.enabled:
         found = settings.mesh.discovery
-        if settings.mesh.init_peer or found.dns_names or found.file is not None:
+        if settings.mesh.init_peer or found.dns_names or found.srv_names or found.file:
             raise StartError(
                 "no peer token: set mesh.auth.peer_token_file (--peer-token-file) or "
                 "MESH_PEER_TOKEN, the same on every node"
@@ -343,6 +344,8 @@ def _seeds(mesh: MeshSettings) -> Sequence[str] | Discovery:
     sources: list[Discovery] = []
     if found.dns_names:
         sources.append(DnsSeeds(found.dns_names))
+    if found.srv_names:
+        sources.append(SrvSeeds(found.srv_names))
     if found.file is not None:
         sources.append(FileSeeds(found.file))
     return SeveralSources([FixedSeeds(mesh.init_peer), *sources]) if sources else mesh.init_peer

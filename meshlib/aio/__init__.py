@@ -29,6 +29,7 @@ from meshlib.aio.discovery import (
     FileSeeds,
     FixedSeeds,
     SeveralSources,
+    SrvSeeds,
     address_towards,
     is_same_endpoint,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "SnapshotCounters",
     "SnapshotFile",
     "SnapshotRefusedError",
+    "SrvSeeds",
     "TcpTransport",
     "Transport",
     "TransportCounters",

@@ -1,4 +1,4 @@
-"""Where peers may be found: fixed seeds, names in the DNS, a file.
+"""Where peers may be found: fixed seeds, names and services in the DNS, a file.
 
 What is found are seeds, not members: the node dials them, and who is there is told by gossip.
 A source that fails keeps what it last knew, so that a name server's bad minute isolates nobody.
@@ -7,11 +7,13 @@ A source that fails keeps what it last knew, so that a name server's bad minute 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from meshlib.aio.transport import QuietLog, join_address, split_address
 from meshlib.arguments import check_callable, check_kind, check_path, check_text
@@ -23,15 +25,23 @@ __all__ = [
     "FileSeeds",
     "FixedSeeds",
     "SeveralSources",
+    "SrvSeeds",
     "address_towards",
     "is_same_endpoint",
 ]
 
 _logger = logging.getLogger(__name__)
 _SEED_FILE_BYTES_MAX = 1 << 20
+_SRV_RECORDS_MAX = 1024
+_SRV_TIMEOUT_S = 5.0
+
+_SERVICE: Final = re.compile(r"_[^.]+\._[^.]+\..+")
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Looks up a host for a port; returns IP addresses, or raises OSError."""
+
+ServiceResolver = Callable[[str], Awaitable[Sequence[tuple[str, int]]]]
+"""Looks up a service; returns the host and port of each of its records, or raises OSError."""
 
 
 @runtime_checkable
@@ -118,6 +128,91 @@ class DnsSeeds:
             self._log.tell("seed name not found", f"{name}: {error}")
             return
         self._known[name] = tuple(join_address(host, port) for host in found)
+
+
+async def _look_up_service(name: str) -> Sequence[tuple[str, int]]:
+    """Ask the system's name servers for the SRV records of a name."""
+    import dns.asyncresolver
+    import dns.exception
+
+    try:
+        found = await dns.asyncresolver.resolve(name, "SRV", lifetime=_SRV_TIMEOUT_S)
+    except dns.exception.DNSException as error:
+        raise OSError(str(error)) from error
+    records = ((record.target.to_text(omit_final_dot=True), record.port) for record in found)
+    # A target that is the root says that there is no such service.
+    return [(host, port) for host, port in records if host not in ("", ".") and port]
+
+
+class SrvSeeds:
+    """Services of which every address of every target is a seed; the records name the ports.
+
+    Their priorities and weights are for those who choose one target; a node dials all of them.
+
+    Args:
+        names: of services, such as `_mesh._tcp.example.com`; looked up again whenever this is
+            asked.
+        services: looks up a service; by default the system's name servers are asked, which needs
+            the extra `srv`.
+        resolver: looks up the targets; by default the system's.
+
+    Raises:
+        ConfigError: a name that begins with no `_service._protocol`, or the extra is missing.
+        InvalidTypeError: one text in place of several, or one of them is no text.
+    """
+
+    is_fixed = False
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        *,
+        services: ServiceResolver = _look_up_service,
+        resolver: Resolver = _look_up,
+    ) -> None:
+        check_several("names of services", names)
+        check_callable("services", services, wanted="a function")
+        check_callable("resolver", resolver, wanted="a function")
+        given = tuple(names)
+        for name in given:
+            check_text("a name of a service", name)
+            if not _SERVICE.fullmatch(name):
+                raise ConfigError(
+                    f"{name!r} is no name of a service: it must be like _mesh._tcp.example.com"
+                )
+        if services is _look_up_service and importlib.util.find_spec("dns") is None:
+            raise ConfigError("services need the extra `srv`: pip install 'meshlib-crdt[srv]'")
+        self._names = tuple(dict.fromkeys(given))
+        self._services = services
+        self._resolver = resolver
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._log = QuietLog(_logger)
+
+    async def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of all services, sorted; of one that fails, those of before.
+
+        A target that is not found is left out as long as another one is.
+        """
+        await asyncio.gather(*(self._refresh(name) for name in self._names))
+        return tuple(sorted({a for found in self._known.values() for a in found}))
+
+    async def _refresh(self, name: str) -> None:
+        try:
+            records = await self._services(name)
+        except (OSError, UnicodeError) as error:
+            self._log.tell("seed service not found", f"{name}: {error}")
+            return
+        targets = list(dict.fromkeys(records))[:_SRV_RECORDS_MAX]
+        found = await asyncio.gather(*(self._look_up(name, *target) for target in targets))
+        if any(found) or not targets:
+            self._known[name] = tuple(address for each in found for address in each)
+
+    async def _look_up(self, name: str, host: str, port: int) -> list[str]:
+        try:
+            return [join_address(found, port) for found in await self._resolver(host, port)]
+        except (OSError, UnicodeError) as error:
+            self._log.tell("target of a seed service not found", f"{name}: {host}: {error}")
+            return []
 
 
 class FileSeeds:

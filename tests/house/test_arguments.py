@@ -41,6 +41,7 @@ from meshlib.aio import (
     ListenerConfig,
     SeveralSources,
     SnapshotFile,
+    SrvSeeds,
 )
 from meshlib.arguments import with_article
 from meshlib.crdt import GCounter, LWWMap, ORSet
@@ -200,6 +201,10 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, Any], dict[str, tuple[An
     "MemoryNetwork.lose": (NETWORK.lose, {}, {"probability": NUMBER}),
     "FixedSeeds": (FixedSeeds, {}, {"addresses": (dict,)}),
     "DnsSeeds": (DnsSeeds, {"names": ["a:1"]}, {"names": (dict,), "resolver": ()}),
+    "SrvSeeds": (
+        SrvSeeds, {"names": ["_a._tcp.b"]},
+        {"names": (dict,), "services": (), "resolver": ()},
+    ),
     "FileSeeds": (FileSeeds, {}, {"path": (str,)}),
     "SeveralSources": (SeveralSources, {}, {"sources": (dict,)}),
     "SnapshotFile": (SnapshotFile, {"path": "x"}, {"path": (str,), "interval_s": NUMBER}),

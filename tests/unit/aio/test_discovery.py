@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 from pathlib import Path
+from typing import Any, cast
 
+import dns.asyncresolver
+import dns.message
+import dns.rcode
+import dns.rrset
 import pytest
 
 from meshlib.aio import (
@@ -12,6 +19,7 @@ from meshlib.aio import (
     FileSeeds,
     FixedSeeds,
     SeveralSources,
+    SrvSeeds,
     address_towards,
     is_same_endpoint,
 )
@@ -175,3 +183,104 @@ async def test_two_names_of_one_host_are_one_endpoint() -> None:
     assert not await is_same_endpoint("me:1", "other:1", resolver=names)
     assert not await is_same_endpoint("me:1", "unknown:1", resolver=names)
     assert await is_same_endpoint("unknown:1", "unknown:1", resolver=names)
+
+
+class Services:
+    """Records that the test fills."""
+
+    def __init__(self, **records: list[tuple[str, int]]) -> None:
+        self.records: dict[str, list[tuple[str, int]]] = dict(records)
+
+    async def __call__(self, name: str) -> list[tuple[str, int]]:
+        if name not in self.records:
+            raise OSError(f"{name} is not known")
+        return self.records[name]
+
+
+SERVICE = "_mesh._tcp.example"
+
+
+async def test_every_address_of_every_target_is_a_seed() -> None:
+    """Each with the port that its record names."""
+    services = Services(**{SERVICE: [("one", 7001), ("two", 7002), ("one", 7001)]})
+    names = Names(one=["10.0.0.1", "fd00::1"], two=["10.0.0.2"])
+    seeds = SrvSeeds([SERVICE], services=services, resolver=names)
+
+    assert ("10.0.0.1:7001", "10.0.0.2:7002", "[fd00::1]:7001") == await seeds.addresses()
+    assert not seeds.is_fixed
+
+
+async def test_a_service_that_fails_stays_as_it_was_known() -> None:
+    """And one that has come, or has fewer targets, is seen at the next look."""
+    services, names = Services(), Names(one=["10.0.0.1"], two=["10.0.0.2"])
+    seeds = SrvSeeds([SERVICE], services=services, resolver=names)
+    assert () == await seeds.addresses()
+    services.records[SERVICE] = [("one", 1), ("two", 2), ("gone", 3)]
+    assert ("10.0.0.1:1", "10.0.0.2:2") == await seeds.addresses()
+    names.hosts.clear()
+    assert ("10.0.0.1:1", "10.0.0.2:2") == await seeds.addresses()
+    services.records.clear()
+    assert ("10.0.0.1:1", "10.0.0.2:2") == await seeds.addresses()
+    services.records[SERVICE], names.hosts["two"] = [("two", 2)], ["10.0.0.2"]
+    assert ("10.0.0.2:2",) == await seeds.addresses()
+
+
+@pytest.mark.parametrize("name", ["example.com", "_mesh.example.com", "_mesh._tcp", "", "a:1"])
+async def test_what_is_no_name_of_a_service_is_refused_at_once(name: str) -> None:
+    """A mistake of the configuration is not met at the first look."""
+    with pytest.raises(ConfigError):
+        SrvSeeds([name])
+
+
+async def test_without_the_extra_one_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks services up himself needs none."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    SrvSeeds([SERVICE], services=Services())
+    with pytest.raises(ConfigError, match="extra `srv`"):
+        SrvSeeds([SERVICE])
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers SRV questions over UDP."""
+
+    def __init__(self, records: dict[str, list[str]]) -> None:
+        self.records = records
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        query = dns.message.from_wire(data)
+        answer = dns.message.make_response(query)
+        name = query.question[0].name
+        texts = self.records.get(name.to_text(omit_final_dot=True))
+        if texts is None:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        elif texts:
+            answer.answer.append(dns.rrset.from_text(name, 5, "IN", "SRV", *texts))
+        self.transport.sendto(answer.to_wire(), addr)
+
+
+async def test_name_servers_are_asked_for_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a socket; a name that does not exist, and a service that is not there, are no seeds."""
+    records = {
+        SERVICE: ["0 5 7001 127.0.0.1.", "9 0 7002 127.0.0.2."],
+        "_none._tcp.example": ["0 0 0 ."],
+        "_empty._tcp.example": [],
+    }
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        lambda: NameServer(records), local_addr=("127.0.0.1", 0)
+    )
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = ["127.0.0.1"]
+    resolver.port = transport.get_extra_info("sockname")[1]
+    monkeypatch.setattr(dns.asyncresolver, "default_resolver", resolver)
+    found = await SrvSeeds([SERVICE]).addresses()
+    nothing = await SrvSeeds(
+        ["_none._tcp.example", "_empty._tcp.example", "_gone._tcp.example"]
+    ).addresses()
+    transport.close()
+
+    assert ("127.0.0.1:7001", "127.0.0.2:7002") == found
+    assert () == nothing
