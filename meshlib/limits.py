@@ -13,6 +13,7 @@ __all__ = [
     "ACTORS_MAX",
     "ADDRESS_BYTES_MAX",
     "BLOCKS_MAX",
+    "CHANGES_MAX",
     "CLOUD_DOTS_MAX",
     "CLUSTER_NAME_BYTES_MAX",
     "DECODE_DEPTH_MAX",
@@ -213,6 +214,10 @@ WINDOWS_MAX: Final = 64
 TREE_OPERATIONS_MAX: Final = 1024
 """Operations on a prefix tree in one HTTP request: while they are applied a node answers nobody,
 not even a probe, and these take one to three tenths of a second."""
+
+CHANGES_MAX: Final = 256
+"""Workers, or keys of the configuration, that one HTTP request changes: as many as are written in
+some 20 ms, in which a node answers nobody else."""
 
 JSON_BODY_BYTES_MAX: Final = 1 * MIB
 """One HTTP request body."""

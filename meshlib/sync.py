@@ -486,6 +486,11 @@ class MeshSyncManager:
             self.limits.check_config(key, value)
         return self.app.set(key, value)
 
+    def check_config(self, key: str, value: bytes) -> None:
+        """Raise what `set_config` would raise; change nothing. O(size)."""
+        self.app.check(key, value)
+        self.limits.check_config(key, value)
+
     def get_config(self, key: str) -> bytes | None:
         """Return a key's bytes, or None. O(1).
 

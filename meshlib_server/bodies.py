@@ -9,17 +9,19 @@ import asyncio
 import bisect
 import json
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from meshlib.errors import LocalError
 from meshlib.limits import JSON_BODY_BYTES_MAX
 from meshlib_server.problems import BadRequest, Code, ContentTooLarge, Unavailable
 from meshlib_server.service import node_of
 from meshlib_server.structure import StructureError, structure
 
-__all__ = ["PAGE_QUERY", "page_of", "path_key", "read_record"]
+__all__ = ["PAGE_QUERY", "check_changes", "naming", "page_of", "path_key", "read_record"]
 
 Record = TypeVar("Record")
 Item = TypeVar("Item")
@@ -125,6 +127,29 @@ def page_of(request: Request, items: Sequence[Item], *, key: Callable[[Item], st
     if not 1 <= count <= _PAGE_ITEMS_MAX:
         raise BadRequest(f"limit: expected 1 to {_PAGE_ITEMS_MAX:,}")
     return list(items[begins_at : begins_at + count])
+
+
+def check_changes(put: Sequence[str], delete: Sequence[str]) -> None:
+    """Refuse a list of changes in which something is changed twice. O(n).
+
+    Raises:
+        BadRequest: what is there twice is named by where it stands.
+    """
+    seen: set[str] = set()
+    for name, keys in (("put", put), ("delete", delete)):
+        for index, key in enumerate(keys):
+            if key in seen:
+                raise BadRequest(f"{name}[{index}]: it is changed twice")
+            seen.add(key)
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Say of what is wrong inside the block where in the body it stands."""
+    try:
+        yield
+    except (LocalError, BadRequest) as error:
+        raise BadRequest(f"{where}: {error}") from None
 
 
 def path_key(request: Request, name: str) -> str:

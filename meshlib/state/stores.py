@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from attrs import evolve
 
+from meshlib.codec import encode_value
 from meshlib.errors import InvalidTypeError
 from meshlib.replication import WriteReceipt
 from meshlib.state.defaults import POLICIES, Defaults
@@ -101,19 +102,29 @@ class WorkerStore:
         ttl_s: float | None = None,
     ) -> WriteReceipt:
         """Write a worker; as `MeshSyncManager.sync_worker_state`."""
-        check_identifier("worker_id", worker_id)
-        value: dict[str, Any] = {
-            "model_id": check_identifier("model_id", model_id),
-            "url": check_text("url", url),
-            "health": check_flag("health", health),
-            "load": check_load(load),
-        }
-        ttl_s = check_ttl(ttl_s)
-        if ttl_s is not None:
-            value["ttl_s"] = ttl_s
+        value = _worker_value(
+            worker_id, model_id=model_id, url=url, health=health, load=load, ttl_s=ttl_s
+        )
         receipt = self._table.put(worker_id, value)
         self.set_lapsed(worker_id, is_lapsed=False)
         return receipt
+
+    @staticmethod
+    def check(
+        worker_id: str,
+        *,
+        model_id: str,
+        url: str,
+        health: bool,
+        load: float,
+        ttl_s: float | None = None,
+    ) -> None:
+        """Raise what `put` would raise of its arguments; change nothing. O(size)."""
+        encode_value(
+            _worker_value(
+                worker_id, model_id=model_id, url=url, health=health, load=load, ttl_s=ttl_s
+            )
+        )
 
     def remove(self, worker_id: str) -> WriteReceipt:
         """Remove a worker.
@@ -132,6 +143,23 @@ class WorkerStore:
     def note_changes(self, keys: Iterable[Any] | None) -> None:
         """Take note that keys have changed by what peers sent; None for all of them."""
         self._table.note_changes(keys)
+
+
+def _worker_value(
+    worker_id: str, *, model_id: str, url: str, health: bool, load: float, ttl_s: float | None
+) -> dict[str, Any]:
+    """Return what is stored of a worker, or raise what is wrong with an argument."""
+    check_identifier("worker_id", worker_id)
+    value: dict[str, Any] = {
+        "model_id": check_identifier("model_id", model_id),
+        "url": check_text("url", url),
+        "health": check_flag("health", health),
+        "load": check_load(load),
+    }
+    ttl_s = check_ttl(ttl_s)
+    if ttl_s is not None:
+        value["ttl_s"] = ttl_s
+    return value
 
 
 def _thaw_worker(key: str, value: Any, version: int) -> WorkerState:
@@ -271,12 +299,16 @@ class AppStore:
             InvalidValueError: an empty key, or one that cannot be encoded as UTF-8.
             LimitError: too long a key or value. State unchanged after any of these.
         """
-        check_identifier("key", key)
-        if not isinstance(value, bytes):
-            raise InvalidTypeError(f"value must be bytes, not {type(value).__name__}")
+        _check_bytes(key, value)
         receipt = self._table.put(key, value)
         self._tell(key)
         return receipt
+
+    @staticmethod
+    def check(key: str, value: bytes) -> None:
+        """Raise what `set` would raise; change nothing. O(size)."""
+        _check_bytes(key, value)
+        encode_value(value)
 
     def delete(self, key: str) -> WriteReceipt:
         """Remove a key.
@@ -307,6 +339,12 @@ class AppStore:
     def _tell(self, key: str) -> None:
         for watcher in self._watchers:
             watcher(key)
+
+
+def _check_bytes(key: str, value: bytes) -> None:
+    check_identifier("key", key)
+    if not isinstance(value, bytes):
+        raise InvalidTypeError(f"value must be bytes, not {type(value).__name__}")
 
 
 def _thaw_bytes(_key: str, value: Any, _version: int) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from attrs import field, frozen
@@ -120,6 +120,19 @@ class Calls:
             read=lambda tree: read_answer(answers.WorkerView, tree),
         )
 
+    def change_workers(
+        self, *, put: Iterable[answers.WorkerView], delete: Iterable[str]
+    ) -> Call[None]:
+        """PATCH /mesh/workers."""
+        wanted = ("worker_id", "model_id", "url", "health", "load")
+        written = [
+            {name: getattr(worker, name) for name in wanted}
+            | ({} if worker.ttl_s is None else {"ttl_s": worker.ttl_s})
+            for worker in put
+        ]
+        body = {"put": written, "delete": list(delete)}
+        return Call(method="PATCH", path="/mesh/workers", body=body, read=_nothing)
+
     def delete_worker(self, worker_id: str) -> Call[None]:
         """DELETE /mesh/workers/{worker_id}."""
         return Call(method="DELETE", path=f"/mesh/workers/{_quoted(worker_id)}", read=_nothing)
@@ -154,6 +167,12 @@ class Calls:
         """POST /mesh/config."""
         body = {"key": key, "value": value.hex()}
         return Call(method="POST", path="/mesh/config", body=body, read=_nothing)
+
+    def change_config(self, *, put: Mapping[str, bytes], delete: Iterable[str]) -> Call[None]:
+        """PATCH /mesh/config."""
+        written = [{"key": key, "value": value.hex()} for key, value in put.items()]
+        body = {"put": written, "delete": list(delete)}
+        return Call(method="PATCH", path="/mesh/config", body=body, read=_nothing)
 
     def delete_config(self, key: str) -> Call[None]:
         """DELETE /mesh/config/{key}."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from meshlib_server.client.answers import (
@@ -132,6 +132,10 @@ class MeshClient:
             )
         )
 
+    def change_workers(self, *, put: Iterable[WorkerView] = (), delete: Iterable[str] = ()) -> None:
+        """Write and remove up to 256 workers each, all of them or none; `version` is not sent."""
+        self._send(_CALLS.change_workers(put=put, delete=delete))
+
     def delete_worker(self, worker_id: str) -> None:
         """Remove a worker, and all it had cached."""
         self._send(_CALLS.delete_worker(worker_id))
@@ -155,6 +159,12 @@ class MeshClient:
     def set_config(self, key: str, value: bytes) -> None:
         """Write a key."""
         self._send(_CALLS.set_config(key, value))
+
+    def change_config(
+        self, *, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()
+    ) -> None:
+        """Write and remove up to 256 keys each: all of them, or none."""
+        self._send(_CALLS.change_config(put=put or {}, delete=delete))
 
     def delete_config(self, key: str) -> None:
         """Remove a key."""
@@ -283,6 +293,12 @@ class AsyncMeshClient:
             )
         )
 
+    async def change_workers(
+        self, *, put: Iterable[WorkerView] = (), delete: Iterable[str] = ()
+    ) -> None:
+        """Write and remove up to 256 workers each, all of them or none; `version` is not sent."""
+        await self._send(_CALLS.change_workers(put=put, delete=delete))
+
     async def delete_worker(self, worker_id: str) -> None:
         """Remove a worker, and all it had cached."""
         await self._send(_CALLS.delete_worker(worker_id))
@@ -308,6 +324,12 @@ class AsyncMeshClient:
     async def set_config(self, key: str, value: bytes) -> None:
         """Write a key."""
         await self._send(_CALLS.set_config(key, value))
+
+    async def change_config(
+        self, *, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()
+    ) -> None:
+        """Write and remove up to 256 keys each: all of them, or none."""
+        await self._send(_CALLS.change_config(put=put or {}, delete=delete))
 
     async def delete_config(self, key: str) -> None:
         """Remove a key."""

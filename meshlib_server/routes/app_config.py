@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from attrs import frozen
 from starlette.requests import Request
@@ -11,11 +11,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from meshlib.errors import UnknownKeyError
-from meshlib_server.bodies import PAGE_QUERY, page_of, path_key, read_record
+from meshlib.limits import CHANGES_MAX
+from meshlib_server.bodies import (
+    PAGE_QUERY,
+    check_changes,
+    naming,
+    page_of,
+    path_key,
+    read_record,
+)
 from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.problems import BadRequest
 from meshlib_server.resources import resource
 from meshlib_server.service import node_of
+from meshlib_server.structure import AtMost
 
 __all__ = ["routes"]
 
@@ -28,6 +37,14 @@ class _ConfigBody:
 
     key: str
     value: str
+
+
+@frozen(kw_only=True)
+class _ChangesBody:
+    """What `PATCH` takes: keys to write, and keys to remove."""
+
+    put: Annotated[tuple[_ConfigBody, ...], AtMost(CHANGES_MAX)] = ()
+    delete: Annotated[tuple[str, ...], AtMost(CHANGES_MAX)] = ()
 
 
 def _from_hex(text: str) -> bytes:
@@ -65,6 +82,32 @@ async def _post(request: Request) -> Response:
 
 
 @described(
+    "Write and remove several keys: all of them, or none.",
+    scope=Scope.OPERATE,
+    body=_ChangesBody,
+    answers={200: Shape({"status": Literal["updated"], "put": int, "deleted": int})},
+    errors=(404,),
+)
+async def _patch(request: Request) -> Response:
+    body = await read_record(request, _ChangesBody)
+    sync = node_of(request).sync
+    check_changes([each.key for each in body.put], body.delete)
+    values: dict[str, bytes] = {}
+    for index, each in enumerate(body.put):
+        with naming(f"put[{index}]"):
+            values[each.key] = _from_hex(each.value)
+            sync.check_config(each.key, values[each.key])
+    for key in body.delete:
+        if sync.get_config(key) is None:
+            raise UnknownKeyError("configuration", key)
+    for key, value in values.items():
+        sync.set_config(key, value)
+    for key in body.delete:
+        sync.delete_config(key)
+    return JSONResponse({"status": "updated", "put": len(values), "deleted": len(body.delete)})
+
+
+@described(
     "A key's value.",
     scope=Scope.READ,
     answers={200: Shape({"key": str, "value": str, "format": Literal["hex"]})},
@@ -93,6 +136,6 @@ async def _delete(request: Request) -> Response:
 def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
     return [
-        resource(f"{prefix}/config", get=_keys, post=_post),
+        resource(f"{prefix}/config", get=_keys, post=_post, patch=_patch),
         resource(f"{prefix}/config/{{key:path}}", get=_get, delete=_delete),
     ]

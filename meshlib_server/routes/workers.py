@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import attrs
 from attrs import frozen
@@ -12,11 +12,20 @@ from starlette.routing import BaseRoute
 
 from meshlib import MeshNode
 from meshlib.errors import UnknownKeyError
+from meshlib.limits import CHANGES_MAX
 from meshlib.state import WorkerState
-from meshlib_server.bodies import PAGE_QUERY, page_of, path_key, read_record
+from meshlib_server.bodies import (
+    PAGE_QUERY,
+    check_changes,
+    naming,
+    page_of,
+    path_key,
+    read_record,
+)
 from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.resources import resource
 from meshlib_server.service import mesh_of, node_of
+from meshlib_server.structure import AtMost
 
 __all__ = ["routes"]
 
@@ -33,6 +42,21 @@ class _WorkerBody:
     health: bool
     load: float
     ttl_s: float | None = None
+
+
+@frozen(kw_only=True)
+class _WorkerToPut(_WorkerBody):
+    """One worker of several: as `PUT` takes it, with its id."""
+
+    worker_id: str
+
+
+@frozen(kw_only=True)
+class _ChangesBody:
+    """What `PATCH` takes: workers to write, and ids of workers to remove."""
+
+    put: Annotated[tuple[_WorkerToPut, ...], AtMost(CHANGES_MAX)] = ()
+    delete: Annotated[tuple[str, ...], AtMost(CHANGES_MAX)] = ()
 
 
 _FIELDS = {
@@ -74,6 +98,30 @@ async def _list(request: Request) -> Response:
     workers = node_of(request).sync.get_all_worker_states()
     page = page_of(request, workers, key=lambda worker: worker.worker_id)
     return JSONResponse([_as_json(worker) for worker in page])
+
+
+@described(
+    "Write and remove several workers: all of them, or none.",
+    scope=Scope.OPERATE,
+    body=_ChangesBody,
+    answers={200: Shape({"status": Literal["updated"], "put": int, "deleted": int})},
+    errors=(404,),
+)
+async def _patch(request: Request) -> Response:
+    body = await read_record(request, _ChangesBody)
+    node = node_of(request)
+    puts = {worker.worker_id: attrs.asdict(worker) for worker in body.put}
+    check_changes([worker.worker_id for worker in body.put], body.delete)
+    for index, worker in enumerate(puts.values()):
+        with naming(f"put[{index}]"):
+            node.sync.workers.check(**worker)
+    for worker_id in body.delete:
+        _known(node, worker_id)
+    for worker in puts.values():
+        node.sync.sync_worker_state(**worker)
+    for worker_id in body.delete:
+        node.sync.remove_worker_state(worker_id)
+    return JSONResponse({"status": "updated", "put": len(puts), "deleted": len(body.delete)})
 
 
 @described("One worker.", scope=Scope.READ, answers={200: _WORKER}, errors=(404,))
@@ -143,7 +191,7 @@ def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
     worker = f"{prefix}/workers/{{worker_id:path}}"
     return [
-        resource(f"{prefix}/workers", get=_list),
+        resource(f"{prefix}/workers", get=_list, patch=_patch),
         resource(f"{worker}/heartbeat", post=_heartbeat),
         resource(f"{worker}/cleared", post=_cleared),
         resource(worker, get=_get, put=_put, delete=_delete),

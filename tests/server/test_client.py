@@ -50,6 +50,7 @@ def test_every_call_is_an_operation_of_the_server() -> None:
     values: dict[str, Any] = {
         "name": "n", "worker_id": "n", "model_id": "n", "key": "n", "value": b"", "text": "",
         "cost": 1, "limit_per_second": 1, "has_overviews": False, "request_id": "r",
+        "put": {}, "delete": (),
     }  # fmt: skip
     for name, make in inspect.getmembers(Calls(), inspect.ismethod):
         parameters = inspect.signature(make).parameters
@@ -87,7 +88,13 @@ def test_what_is_written_is_read_back(node: Node, name: str) -> None:
         assert "ready" == client.health().state
         assert 3 == len(client.status().nodes)
         client.delete_worker(name)
+        client.change_workers(put=[written])
+        assert written.url == {view.worker_id: view.url for view in client.workers()}[name]
+        client.change_workers(delete=[name])
         client.delete_config(name)
+        client.change_config(put={f"{name}/a": b"1", f"{name}/b": b"2"})
+        assert b"2" == client.get_config(f"{name}/b")
+        client.change_config(delete=[f"{name}/a", f"{name}/b"])
         with pytest.raises(ApiError) as caught:
             client.get_config(name)
     assert (404, "not_found") == (caught.value.status, caught.value.code)
@@ -101,6 +108,9 @@ def test_the_asynchronous_client_does_the_same(node: Node, name: str) -> None:
             await client.set_config(name, b"1")
             assert b"1" == await client.get_config(name)
             await client.delete_config(name)
+            await client.change_config(put={name: b"2"})
+            await client.change_config(delete=[name])
+            await client.change_workers()
             assert "ready" == (await client.health()).state
 
     anyio.run(run)
