@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from meshlib.clock import MonotonicTime
-from meshlib.errors import InvalidValueError
-from meshlib.routing import SESSION_TTL_S, RouteDecision
+from meshlib.errors import InvalidValueError, UnknownKeyError
+from meshlib.node.volatile import VolatileTraffic
+from meshlib.routing import SESSION_TTL_S, RouteDecision, Word, say
 from meshlib.sync import MeshSyncManager
 
 __all__ = ["RoutingVerbs"]
@@ -21,6 +22,7 @@ class RoutingVerbs:
     sync: MeshSyncManager
     wakeup: Callable[[], None] | None
     _time: MonotonicTime
+    _volatile: VolatileTraffic
 
     def select(
         self,
@@ -128,28 +130,33 @@ class RoutingVerbs:
     def first_token(self, request_id: str, *, now: float) -> None:
         """Take note that a request's worker has answered: it is prefilled; `SharedLoad`.
 
-        Raises:
-            UnknownKeyError: no such request is in flight here. State unchanged.
+        As `end`.
         """
-        self.sync.load.first_token(request_id, now=self._time.follow(now))
-        self._told()
+        self._say(Word.FIRST_TOKEN, request_id, now)
 
     def end(self, request_id: str, *, now: float) -> None:
         """Take note that a request is over, however it ended; as `SharedLoad.end`.
 
+        A request of another router, by its name, is told to that one, which may find that it is
+        over already.
+
         Raises:
-            UnknownKeyError: no such request is in flight here. State unchanged.
+            UnknownKeyError: no such request is in flight here, nor is its router in reach. State
+                unchanged.
         """
-        self.sync.load.end(request_id, now=self._time.follow(now))
-        self._told()
+        self._say(Word.END, request_id, now)
 
     def renew_request(self, request_id: str, *, now: float) -> None:
-        """Let a long request count for another 600 seconds; as `SharedLoad.renew`.
+        """Let a long request count for another 600 seconds; as `SharedLoad.renew`, and `end`."""
+        self._say(Word.RENEW, request_id, now)
 
-        Raises:
-            UnknownKeyError: no such request is in flight here. State unchanged.
-        """
-        self.sync.load.renew(request_id, now=self._time.follow(now))
+    def _say(self, word: Word, request_id: str, now: float) -> None:
+        try:
+            say(self.sync.load, word, request_id, now=self._time.follow(now))
+        except UnknownKeyError:
+            if not self._volatile.pass_on(word, request_id):
+                raise
+        self._told()
 
     def _told(self) -> None:
         """Have whoever drives this node look for what is to be told to others."""

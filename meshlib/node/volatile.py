@@ -14,9 +14,14 @@ from meshlib.replication import Replica
 from meshlib.routing import (
     LEASE_DOCUMENT,
     LOAD_DOCUMENT,
+    WORD_DOCUMENT,
+    RequestWord,
     SharedLoad,
     VolatileUpdate,
+    Word,
     WorkerLeases,
+    hear_word,
+    router_of,
 )
 
 __all__ = ["VolatileTraffic", "unguarded"]
@@ -84,6 +89,9 @@ class VolatileTraffic:
                 if document == LOAD_DOCUMENT:
                     self._load.receive(payload, sender=name, now=now)
                     continue
+                if document == WORD_DOCUMENT:
+                    hear_word(self._load, payload, sender=name, now=now)
+                    continue
                 if document == LEASE_DOCUMENT:
                     with unguarded(self._replica):
                         self._leases.receive(payload, now=now)
@@ -101,6 +109,20 @@ class VolatileTraffic:
         for message in messages:
             for name in message.to:
                 self._engine.send_volatile(name, message.document, message.payload)
+
+    def pass_on(self, word: Word, request_id: str) -> bool:
+        """Send a word of a request to the router that has it; False when none in reach can. O(n).
+
+        Args:
+            word: what is said of it.
+            request_id: its name, which says whose it is.
+        """
+        actor, own = router_of(request_id), self._engine.record
+        for member in self._engine.members() if actor is not None else ():
+            if member.actor == actor and member.is_reachable and member.name != own.name:
+                payload = RequestWord(own.actor, word, request_id).encode()
+                return self._engine.send_volatile(member.name, WORD_DOCUMENT, payload)
+        return False
 
     def next_deadline(self) -> float | None:
         """Return when any of them has something to do, in monotonic seconds."""

@@ -16,6 +16,7 @@ ages.py           workers that came
 leases.py         workers with a time to live
 trees.py          one replicated routing tree for each model
 records.py        what a tree is made of, and what a router is answered
+requests/         what becomes of a request, said at another router
 prompts/          what stands in a tree for a prompt, and for a session
 """
 
@@ -39,6 +40,14 @@ from meshlib.routing.records import (
     TreeRemove,
     TreeState,
 )
+from meshlib.routing.requests import (
+    WORD_DOCUMENT,
+    RequestWord,
+    Word,
+    hear_word,
+    router_of,
+    say,
+)
 from meshlib.routing.settings import parse_config
 from meshlib.routing.trees import TREE_PREFIX, TreeDocument, TreeSync, model_of
 
@@ -51,6 +60,7 @@ __all__ = [
     "POLICIES",
     "SESSION_TTL_S",
     "TREE_PREFIX",
+    "WORD_DOCUMENT",
     "CacheAwareConfig",
     "CacheAwarePolicy",
     "Departures",
@@ -58,6 +68,7 @@ __all__ = [
     "Policy",
     "PolicyTypes",
     "Question",
+    "RequestWord",
     "RouteDecision",
     "RouteReason",
     "SharedLoad",
@@ -69,8 +80,12 @@ __all__ = [
     "TreeState",
     "TreeSync",
     "VolatileUpdate",
+    "Word",
     "WorkerAges",
     "WorkerLeases",
+    "hear_word",
     "model_of",
     "parse_config",
+    "router_of",
+    "say",
 ]

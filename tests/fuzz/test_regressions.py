@@ -183,7 +183,8 @@ def test_a_number_of_no_write_is_refused(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["rate_limit:question", "rate_limit:answer", "workers:renewals", "load:in_flight"]
+    "document",
+    ["rate_limit:question", "rate_limit:answer", "workers:renewals", "load:in_flight", "load:word"],
 )
 def test_a_malformed_volatile_message_counts_against_its_connection(
     trio: MiniNetwork, document: str

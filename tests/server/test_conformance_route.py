@@ -135,6 +135,22 @@ def test_what_is_in_flight_at_one_node_decides_at_another(
     )
 
 
+def test_a_request_may_be_completed_at_another_node(
+    cluster: list[Node], eventually: Eventually, model: str
+) -> None:
+    """As behind a load balancer; the node that routed it then knows that it is over."""
+    node, other = cluster[:2]
+    body = {"request_id": ask(node, model, "Hello world")["request_id"]}
+    for verb in ("first_token", "renew", "complete"):
+        other.request("POST", f"/mesh/route/{model}/{verb}", body)
+
+    def is_over() -> bool:
+        path = f"/mesh/route/{model}/complete"
+        return bool(node.client.post(path, json=body).status_code == 404)
+
+    eventually(is_over, "it is over where it was routed")
+
+
 def test_workers_can_be_left_out_and_picked(node: Node, model: str) -> None:
     """By name, for this prompt."""
     w1, w2 = f"{model}-w1", f"{model}-w2"
