@@ -6,9 +6,9 @@ changed, before the start, after the end, and in another thread than the event l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from time import monotonic
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from meshlib.aio.gate import Gate
 from meshlib.aio.guarded import guarded
@@ -247,21 +247,33 @@ class MeshFront:
 
     # Other threads
 
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    def call(
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    @overload
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a function in the thread of the event loop, and return what it returns.
 
         The one way to use a node from another thread, such as a pool that serves requests:
-        `mesh.call(mesh.acquire, "global", cost=1)`. What one function does is done at one time,
-        as far as the mesh is concerned. The caller waits for one turn of the loop, some tens of
-        microseconds when it is idle. In the loop's own thread the function is just called.
+        `mesh.call(mesh.acquire, "global", cost=1)`, `mesh.call(mesh.acquire_confirmed, "global")`.
+        What one function does is done at one time, as far as the mesh is concerned. The caller
+        waits for one turn of the loop, some tens of microseconds when it is idle; for a
+        coroutine's function until that is done. In the loop's own thread a function is just
+        called.
 
         Args:
-            function: an ordinary function, not a coroutine's; whatever it does holds the loop.
+            function: any function, or a coroutine's, which runs as a task of the loop; whatever it
+                does between two awaits holds the loop.
             args: its arguments.
             kwargs: likewise.
 
         Raises:
-            InvalidTypeError: no function, or a coroutine's; nothing ran.
+            InvalidTypeError: no function; or a coroutine's, in the loop's own thread, where it is
+                awaited. Nothing ran.
             StateError: before the start, after the end, or the loop ended meanwhile.
             BaseException: what the function raised.
         """

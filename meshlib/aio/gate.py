@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from inspect import iscoroutinefunction
 from threading import Lock, get_ident
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from meshlib.arguments import check_callable
 from meshlib.errors import InvalidTypeError, StateError, ThreadError
@@ -31,7 +31,7 @@ _LOOK_S = 1.0
 class Gate:
     """Lets the thread that opened it in, until it is closed."""
 
-    __slots__ = ("_is_closed", "_lock", "_loop", "_owner", "_waiting")
+    __slots__ = ("_is_closed", "_lock", "_loop", "_owner", "_tasks", "_waiting")
 
     def __init__(self) -> None:
         self._owner = _NOBODY
@@ -39,6 +39,7 @@ class Gate:
         self._is_closed = False
         self._lock = Lock()
         self._waiting: set[concurrent.futures.Future[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def open(self) -> None:
         """Let the calling thread in; its event loop runs."""
@@ -91,32 +92,56 @@ class Gate:
                 "thread use `asyncio.run_coroutine_threadsafe(coroutine, loop)`"
             )
 
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    def call(
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    @overload
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a function in the thread of the loop, and return what it returns.
 
+        A coroutine's function runs there as a task, and is waited for.
+
         Raises:
-            InvalidTypeError: no function, or a coroutine's, of which nothing would run.
-            StateError: not open yet, or closed before the function ran, or the loop has ended.
+            InvalidTypeError: no function; or a coroutine's in the loop's own thread, which would
+                wait for itself. Nothing ran.
+            StateError: not open yet, or closed before the function ran or the coroutine was done,
+                or the loop has ended.
             BaseException: what the function raised.
         """
         check_callable("function", function, wanted="a function")
-        if iscoroutinefunction(function):
-            raise InvalidTypeError("call takes an ordinary function, not a coroutine's")
+        is_coroutines = iscoroutinefunction(function)
         if get_ident() == self._owner:
+            if is_coroutines:
+                raise InvalidTypeError(
+                    "in the event loop's own thread call takes an ordinary function, not a "
+                    "coroutine's: await that"
+                )
             return function(*args, **kwargs)
         loop = self._loop
         if loop is None or self._is_closed:
             self.refuse()
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
         def run() -> None:
             with self._lock:
                 if future not in self._waiting:
                     return  # refused meanwhile
-                self._waiting.discard(future)
+                if not is_coroutines:
+                    self._waiting.discard(future)
             try:
-                future.set_result(function(*args, **kwargs))
+                result = function(*args, **kwargs)
+                if is_coroutines:
+                    task = loop.create_task(result)
+                    self._tasks.add(task)
+                    task.add_done_callback(lambda task: self._hand_back(task, future))
+                    return
+                future.set_result(result)
             except BaseException as error:  # whatever it is: who waits would wait for ever
+                self._forget(future)
                 future.set_exception(error)
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     raise  # the loop's own affair too
@@ -135,6 +160,20 @@ class Gate:
                 self._forget(future)
                 raise StateError("the event loop of the runtime has ended")
         return future.result()
+
+    def _hand_back(self, task: asyncio.Task[Any], future: concurrent.futures.Future[Any]) -> None:
+        """Give what a coroutine came to to who waits for it, if nobody refused it meanwhile."""
+        self._tasks.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        with self._lock:
+            is_awaited = future in self._waiting
+            self._waiting.discard(future)
+        if not is_awaited:
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
 
     def _forget(self, future: concurrent.futures.Future[Any]) -> None:
         with self._lock:

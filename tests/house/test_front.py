@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +23,7 @@ import meshlib
 from meshlib import (
     ConfigError,
     ConsistentHashRing,
+    Decision,
     Document,
     DocumentTypeError,
     ForeignClockError,
@@ -221,10 +223,73 @@ async def test_what_is_no_exception_is_raised_where_it_was_called_too(
     assert [error] == told
 
 
-async def test_a_coroutines_function_is_no_function_to_call(mesh: MeshRuntime) -> None:
-    """Nothing of it would run, and the caller would hold a coroutine of another thread."""
+async def test_a_coroutines_function_is_no_function_to_call_in_the_loops_own_thread(
+    mesh: MeshRuntime,
+) -> None:
+    """It would wait for itself; nothing of it runs."""
     with pytest.raises(InvalidTypeError, match="an ordinary function"):
-        _ = await asyncio.to_thread(mesh.call, mesh.wait_ready)
+        _ = mesh.call(mesh.wait_ready)
+
+
+async def test_a_coroutine_is_waited_for_from_another_thread(mesh: MeshRuntime) -> None:
+    """The confirmed call too: each of many threads gets its own answers, by the one limit."""
+    mesh.limits.set("ann", 5)
+
+    def ask() -> list[Decision]:
+        return [mesh.call(mesh.acquire_confirmed, "ann", cost=1) for _ in range(4)]
+
+    answers = await asyncio.gather(*(asyncio.to_thread(ask) for _ in range(THREADS)))
+    decisions = [decision for answer in answers for decision in answer]
+    windows = Counter(decision.window for decision in decisions if decision.allowed)
+
+    assert all(decision.confirmed for decision in decisions)
+    assert windows
+    assert max(windows.values()) <= 5
+    assert not mesh._gate._waiting
+    assert not mesh._gate._tasks
+
+
+async def test_what_a_coroutine_raises_is_raised_where_it_was_called(mesh: MeshRuntime) -> None:
+    """Whether it is an error, or its end; nobody waits for ever."""
+
+    async def be_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(LocalError, match="nobody"):
+        await asyncio.to_thread(mesh.call, mesh.acquire_confirmed, "nobody")
+
+    told: list[type[BaseException]] = []
+
+    def ask() -> None:
+        try:
+            mesh.call(be_cancelled)
+        except asyncio.CancelledError as raised:
+            told.append(type(raised))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    await asyncio.to_thread(asking.join, 10)
+
+    assert [asyncio.CancelledError] == told
+
+
+async def test_who_waits_for_a_coroutine_is_answered_when_the_runtime_ends(
+    mesh: MeshRuntime,
+) -> None:
+    """With an error, whatever the coroutine still waits for."""
+    has_begun = asyncio.Event()
+    ends = asyncio.Event()
+
+    async def wait() -> None:
+        has_begun.set()
+        await ends.wait()
+
+    asking = asyncio.get_running_loop().run_in_executor(None, mesh.call, wait)
+    await has_begun.wait()
+    await mesh.abort()
+    with pytest.raises(StateError, match="has ended"):
+        await asking
+    ends.set()
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_a_node_whose_loop_has_ended_has_ended() -> None:
 async def test_what_is_called_is_a_function(mesh: MeshRuntime) -> None:
     """And is named where it is none."""
     with pytest.raises(InvalidTypeError, match="function must be a function, not int"):
-        mesh.call(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        mesh.call(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def raise_stop_iteration() -> bool:
