@@ -27,6 +27,7 @@ __all__ = [
     "FRAME_BYTES_MAX",
     "GAP_BUFFER_BYTES_MAX",
     "HELLO_BYTES_MAX",
+    "HOLES_MAX",
     "HTTP_HEADERS_MAX",
     "HTTP_HEAD_BYTES_MAX",
     "HTTP_LINGER_BYTES_MAX",
@@ -91,6 +92,9 @@ may wait for one peer. A slow link gets less, see `gossip/entries/state_transfer
 
 ENTRY_BYTES_MAX: Final = 512 * KIB
 """The delta of one log entry: one value at its limit, and a group of small ones, fit a frame."""
+
+HOLES_MAX: Final = 1024
+"""Beginnings of texts that one entry leaves out, because its readers know them."""
 
 KEY_BYTES_MAX: Final = 1 * KIB
 """One key or element, in its canonical bytes. etcd and Consul keys are far below this."""

@@ -125,9 +125,9 @@ def is_packed(column: Sequence[int]) -> bool:
     return type(column) is bytes
 
 
-def is_row(wire: Any, count: int) -> bool:
-    """Tell whether this is an array of `count` items, where a tree may hold another."""
-    return type(wire) is tuple and len(wire) == count
+def is_row(wire: Any, count: int | None = None) -> bool:
+    """Tell whether this is an array, of `count` items if given, where a tree may hold another."""
+    return type(wire) is tuple and (count is None or len(wire) == count)
 
 
 def are_plain(wires: Sequence[Any]) -> bool:

@@ -1,6 +1,7 @@
 """Conflict-free replicated data types, as join-semilattices with deltas.
 
 lattice.py      what every type is
+known.py        what a state can leave out of its deltas because others have it
 registry.py     which type a document is of, and the one encoding of a state
 wire.py         the digest of a wire tree, and checks of what a caller gives a type
 counters.py     GCounter, PNCounter
@@ -26,6 +27,7 @@ from meshlib.crdt.composed.pairs import Lexicographic, Pair
 from meshlib.crdt.composed.product import components_of
 from meshlib.crdt.composed.record import Record, lattice
 from meshlib.crdt.counters import GCounter, PNCounter
+from meshlib.crdt.known import KnownText, known_texts, text_named
 from meshlib.crdt.lattice import (
     Causal,
     Container,
@@ -71,6 +73,7 @@ __all__ = [
     "GSet",
     "Generation",
     "HashedPrefixCacheState",
+    "KnownText",
     "LWWEntry",
     "LWWMap",
     "LWWRegister",
@@ -99,9 +102,11 @@ __all__ = [
     "difference",
     "encode",
     "join_all",
+    "known_texts",
     "lattice",
     "register",
     "register_family",
     "resolve",
+    "text_named",
     "type_tag",
 ]

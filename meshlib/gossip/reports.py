@@ -38,6 +38,8 @@ class Counters:
     entries_sent: int = 0
     entries_repeated: int = 0
     entries_received: int = 0
+    entries_shortened: int = 0
+    entries_unknown: int = 0
     events_dropped: int = 0
     messages_unsendable: int = 0
     messages_skipped: int = 0

@@ -4,6 +4,7 @@ radix_tree.py   RadixTree: holds text
 token_tree.py   TokenTree: holds token ids
 prefix_tree.py  what the two trees share: insertion and removal
 tree_reads.py   how they are asked
+naming.py       texts by the hashes of their bytes
 nodes.py        their nodes, in columns
 columns.py      what a node is made of
 comparing.py    how far two texts are the same
@@ -25,7 +26,7 @@ from meshlib.prefix.chains import (
     text_chain,
     token_chain,
 )
-from meshlib.prefix.comparing import common_prefix_length
+from meshlib.prefix.comparing import common_bytes, common_prefix_length
 from meshlib.prefix.radix_tree import RadixTree
 from meshlib.prefix.records import (
     ACCESS_MAX,
@@ -54,6 +55,7 @@ __all__ = [
     "check_block",
     "check_tenant",
     "check_text",
+    "common_bytes",
     "common_prefix_length",
     "text_chain",
     "token_chain",

@@ -147,6 +147,8 @@ class PrefixTree(TreeReads[KeyT]):
         key_hash = nodes.hashes[node]
         if not key_hash:
             key_hash = nodes.hashes[node] = hash64(data)
+            if self._text_names is not None:
+                self._text_names.note(node)
         self._finger, self._finger_data, self._finger_units = node, data, len(key)
         if previous >= 0:
             return new_tuple(Placement, (key_hash, previous))

@@ -17,6 +17,7 @@ from meshlib.errors import InvalidValueError, LimitError
 from meshlib.limits import PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
 from meshlib.prefix.columns import ROOT
 from meshlib.prefix.comparing import common_bytes
+from meshlib.prefix.naming import TextNames
 from meshlib.prefix.nodes import Nodes
 from meshlib.prefix.recency import Eldest, Recency
 from meshlib.prefix.records import NO_MATCH, Entry, Match
@@ -65,6 +66,7 @@ class TreeReads(ABC, Generic[KeyT]):
         "_sought_data",
         "_sought_place",
         "_tenants_free",
+        "_text_names",
         "_units",
         "_units_max",
     )
@@ -88,6 +90,8 @@ class TreeReads(ABC, Generic[KeyT]):
         self._names: list[str] = []
         self._tenants_free: list[int] = []
         self._eldest = Eldest(self._recency_of)
+        # Made when it is first asked for: most trees are never asked.
+        self._text_names: TextNames | None = None
         self._finger, self._finger_data, self._finger_units = ROOT, b"", 0
         self._sought: KeyT | None = None
         self._sought_data = b""
@@ -271,6 +275,37 @@ class TreeReads(ABC, Generic[KeyT]):
         """
         eldest = self._eldest.oldest()
         return None if eldest is None else (eldest[0], eldest[2])
+
+    # Keys by the hashes of their bytes
+
+    def known_beginning(self, key: KeyT) -> tuple[bytes, int, int]:
+        """Return a key's bytes, the name of a key that begins as it does, and how far. O(d + m).
+
+        A name is the 64-bit hash of a key's bytes, as of `Placement.text_hash`.
+
+        Returns:
+            the bytes; the name, 0 without one; and how many bytes the two share, 0 likewise.
+        """
+        data, (node, at, _, below, common, _) = self._seek(key)
+        name = self._naming().below(below or node) if at + common else 0
+        return data, name, at + common if name else 0
+
+    def data_named(self, name: int) -> bytes | None:
+        """Return the bytes of a key by its name; None where it is not found. O(d + bytes).
+
+        What is found is right; of two keys that share a place in the table one is not found.
+        """
+        node = self._naming().find(name)
+        return None if node is None else self._nodes.data(node)
+
+    def _naming(self) -> TextNames:
+        """Return the table of names. O(1), and O(nodes), at most 65,536, the first time."""
+        if self._text_names is None:
+            names = TextNames(self._nodes)
+            if not self._names:
+                return names  # of no nodes of this tree's own
+            self._text_names = names
+        return self._text_names
 
     def floor_for(self, size_max: int) -> int:
         """Return the lowest floor whose eviction of every tenant leaves `size_max` units.

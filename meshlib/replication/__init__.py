@@ -37,6 +37,7 @@ from meshlib.replication.records import (
     EntrySkipped,
     Gap,
     GapBufferFull,
+    Hole,
     IdentityStolen,
     Lacking,
     LogEntry,
@@ -47,6 +48,7 @@ from meshlib.replication.records import (
     Rejection,
     RejoinReport,
     ReplicaEvent,
+    ShortEntry,
     WriteReceipt,
 )
 from meshlib.replication.replica import Replica, ReplicaState
@@ -69,6 +71,7 @@ __all__ = [
     "EntrySkipped",
     "Gap",
     "GapBufferFull",
+    "Hole",
     "IdentityStolen",
     "Lacking",
     "LogEntry",
@@ -84,6 +87,7 @@ __all__ = [
     "ReplicaEvent",
     "ReplicaState",
     "ReplicationConfig",
+    "ShortEntry",
     "StabilityTracker",
     "TransferPage",
     "TransferPages",

@@ -33,6 +33,9 @@ class ReplicationConfig:
             passed over, with an event; over 0.
         changes_max: changes that nobody has drained yet; one more and all of them go, with the
             event `ChangesDropped`: who missed one reads the state again.
+        known_bytes_min: how many bytes the beginning of a text must have to be named instead of
+            pushed, where peers are likely to have it: 1 or more, and more than `limits.
+            ENTRY_BYTES_MAX` to push all texts whole.
         events_max: events that nobody has drained yet; beyond it the oldest goes, counted.
     """
 
@@ -40,6 +43,7 @@ class ReplicationConfig:
     gap_buffer_bytes_max: int = GAP_BUFFER_BYTES_MAX
     tombstone_grace_s: float = 300.0
     rejections_max: int = 3
+    known_bytes_min: int = 64
     changes_max: int = SUBSCRIPTION_QUEUE_MAX
     events_max: int = EVENTS_QUEUED_MAX
 
@@ -56,6 +60,6 @@ class ReplicationConfig:
             raise ConfigError(f"gap_buffer_bytes_max must be 1,024 to {GAP_BUFFER_BYTES_MAX:,}")
         if not 0 <= self.tombstone_grace_s < float("inf"):
             raise ConfigError("tombstone_grace_s must be 0 or more, and finite")
-        for name in ("rejections_max", "changes_max", "events_max"):
+        for name in ("rejections_max", "known_bytes_min", "changes_max", "events_max"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")

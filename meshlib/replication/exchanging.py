@@ -12,12 +12,14 @@ from typing import Any
 
 from attrs import frozen
 
+from meshlib.crdt import text_named
 from meshlib.errors import DecodeError, RejectReason, StateError
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX, TRANSFER_PAGE_BYTES_MAX
+from meshlib.replication.entries.shortening import whole
 from meshlib.replication.local import LocalReplica
 from meshlib.replication.page_content import PAGE_VERSION
-from meshlib.replication.records import Change, Gap, Lacking, LogEntry, Received
+from meshlib.replication.records import Change, Gap, Lacking, LogEntry, Received, ShortEntry
 from meshlib.replication.transfers import digests
 from meshlib.replication.transfers.arrivals import Arrivals
 from meshlib.replication.transfers.pages import TransferPage, TransferPages
@@ -79,6 +81,26 @@ class ExchangingReplica(LocalReplica):
         if self._writes:
             self._close_writes()
         return self._intake.receive(entries)
+
+    def shortest(self, entry: LogEntry) -> LogEntry | ShortEntry:
+        """Return an entry as it is to be pushed: without what its readers are likely to have. O(1).
+
+        The entry itself where nothing is known of it, or it is no longer new.
+        """
+        return self._parts.shorts.get(entry)
+
+    def whole(self, short: ShortEntry) -> LogEntry | None:
+        """Return the entry that a short one stands for, by what is here; None without all of it.
+
+        Then it is asked for as one that was lost. O(size); never raises on what it holds.
+        """
+        document = self._parts.documents.find(short.document)
+        if document is None:
+            return None
+        entry = whole(short, partial(text_named, document.state))
+        if entry is not None:
+            self._parts.shorts.put(short)
+        return entry
 
     def release(self) -> Received:
         """Absorb what waited for this node's clock and has become plausible. O(what waits)."""

@@ -10,6 +10,7 @@ from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.document import DocumentTable
 from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.entries.log import ReplicationLog
+from meshlib.replication.entries.shortening import ShortEntries
 from meshlib.replication.journal import Journal
 from meshlib.replication.late_writes import LateWrites
 from meshlib.replication.page_content import PAGE_VERSION
@@ -40,6 +41,7 @@ class Parts:
     late: LateWrites = field(factory=LateWrites)
     log: ReplicationLog = field(init=False)
     gaps: GapBuffer = field(init=False)
+    shorts: ShortEntries = field(factory=ShortEntries)
 
     def __attrs_post_init__(self) -> None:
         """Make the parts that have limits."""

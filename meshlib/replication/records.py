@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import field, frozen
 
@@ -18,6 +18,7 @@ __all__ = [
     "EntrySkipped",
     "Gap",
     "GapBufferFull",
+    "Hole",
     "IdentityStolen",
     "Lacking",
     "LogEntry",
@@ -28,6 +29,7 @@ __all__ = [
     "Rejection",
     "RejoinReport",
     "ReplicaEvent",
+    "ShortEntry",
     "WriteReceipt",
 ]
 
@@ -49,6 +51,43 @@ class LogEntry:
     last: int
     document: str
     delta: bytes
+
+
+class Hole(NamedTuple):
+    """Bytes of an entry that were left out: those of a text that its readers are likely to have.
+
+    Args:
+        after: how many bytes of the rest stand between the hole before and this one.
+        name: the 64-bit hash of the text.
+        start: where the bytes begin in the text.
+        end: where they end there.
+    """
+
+    after: int
+    name: int
+    start: int
+    end: int
+
+
+@frozen(slots=True)
+class ShortEntry:
+    """A log entry as it is pushed, without what its readers are likely to have.
+
+    Args:
+        actor: as of the entry, and so are
+        first, last, document.
+        rest: the delta without its holes.
+        digest: the hash of the whole delta.
+        holes: what was left out, in order; at least one.
+    """
+
+    actor: ActorId
+    first: int
+    last: int
+    document: str
+    rest: bytes
+    digest: int
+    holes: tuple[Hole, ...]
 
 
 @frozen(slots=True)

@@ -245,6 +245,7 @@ class Replica(ExchangingReplica):
                 "gap_buffer": parts.gaps, "documents": parts.documents, "late_writes": parts.late,
                 "journal": self._served.journal, "open_writes": self._writes,
                 "intake": self._intake, "arrivals": self._arrivals, "grace_period": self._grace,
+                "short_entries": parts.shorts,
             }  # fmt: skip
             known = self._inspectable = parts, self._writes, found
         return known[2]

@@ -11,12 +11,13 @@ from typing import Any
 
 from meshlib.arguments import with_article
 from meshlib.clock import HybridClock, Stamp
-from meshlib.crdt import Causal, CausalContext, Dot, join_all, registry
+from meshlib.crdt import Causal, CausalContext, Dot, join_all, known_texts, registry
 from meshlib.errors import InvalidTypeError, LimitError
 from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.limits import ENTRY_BYTES_MAX
 from meshlib.replication.document import HeldDocument
+from meshlib.replication.entries.shortening import shortened
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, WriteReceipt
 
@@ -198,8 +199,14 @@ class OpenWrites:
         return delta, payload, context.has_minted
 
     def _entry(self, document: str, group: _Group) -> LogEntry:
-        sequence = group.sequence
-        return LogEntry(self._parts.actor, sequence, sequence, document, group.encoded())
+        parts, sequence = self._parts, group.sequence
+        entry = LogEntry(parts.actor, sequence, sequence, document, group.encoded())
+        known = [text for delta in group.deltas for text in known_texts(delta)]
+        if known:
+            short = shortened(entry, known, bytes_min=parts.config.known_bytes_min)
+            if short is not None:
+                parts.shorts.put(short)
+        return entry
 
     def close(self) -> None:
         """Turn the open groups into entries of the log.

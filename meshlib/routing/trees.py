@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import attrs
 
 from meshlib.arguments import with_article
-from meshlib.crdt import GCounter, PrefixCacheState, Record, lattice, type_tag
+from meshlib.crdt import GCounter, KnownText, PrefixCacheState, Record, lattice, type_tag
 from meshlib.errors import (
     ClockAheadError,
     DocumentTypeError,
@@ -63,6 +63,8 @@ _ACCESS_BITS: Final = 10
 _LOGICAL_BITS: Final = 16
 """An epoch is a millisecond and, below it, the whole logical part of its stamp."""
 
+_NOTHING_COUNTED: Final = GCounter()
+
 _ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
 
 
@@ -94,6 +96,14 @@ class TreeDocument(Record):
 
     changes: GCounter = attrs.field(factory=GCounter)
     """How many operations changed it, by writer."""
+
+    def known_texts(self) -> Sequence[KnownText]:
+        """Return what is known of the texts of this delta; see `meshlib.crdt.known`."""
+        return self.cache.known_texts()
+
+    def text_named(self, name: int) -> bytes | None:
+        """Return the bytes of a text by its name; see `meshlib.crdt.known`."""
+        return self.cache.text_named(name)
 
 
 class TreeSync:
@@ -345,12 +355,8 @@ class TreeSync:
         if last is None or now_ms - (last >> _ACCESS_BITS) < refresh_s * 1000:
             return
 
-        def refresh(state: TreeDocument, context: WriteContext) -> TreeDocument:
-            now = _access(state, context, tenant)
-            return TreeDocument(cache=state.cache.touch(text, tenant=tenant, access=now))
-
-        with suppress(ClockAheadError):
-            self._write(model_id, refresh)
+        with suppress(ClockAheadError, LimitError):
+            self._insert(model_id, text, tenant, characters_max)
 
     def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
         document = self._find(model_id)
@@ -365,10 +371,10 @@ class TreeSync:
             access = _access(state, context, tenant)
             delta = cache.insert_here(text, tenant=tenant, access=access)
             if len(cache) == count:
-                return TreeDocument(cache=delta)
+                return _delta(delta, _NOTHING_COUNTED)
             counted = state.changes.increment(by=context.actor)
             state.changes |= counted
-            return TreeDocument(cache=delta, changes=counted)
+            return _delta(delta, counted)
 
         size = len(text) if text.isascii() else len(text.encode())
         size += 4 * len(tenant) + _INSERTION_BYTES
@@ -433,6 +439,13 @@ class TreeSync:
         self, model_id: str, mutate: Callable[[TreeDocument, WriteContext], TreeDocument]
     ) -> WriteReceipt:
         return self._documents.write(tree_document(model_id), mutate)
+
+
+def _delta(cache: PrefixCacheState, changes: GCounter) -> TreeDocument:
+    """Return `TreeDocument(cache=cache, changes=changes)`, which is made for each placement."""
+    delta = TreeDocument.__new__(TreeDocument)
+    delta.cache, delta.changes = cache, changes
+    return delta
 
 
 def _evictor(tenant: str, floor: int) -> Callable[[TreeDocument, WriteContext], TreeDocument]:

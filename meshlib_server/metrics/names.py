@@ -66,7 +66,7 @@ def _gauge(metric: str, text: str) -> Name:
 
 
 _TRANSFERS = "Whole states between nodes that began."
-_ENTRIES = "Entries of the log that were sent, came and were new, or came again."
+_ENTRIES = "Entries of the log: sent, come, sent again; come short and made whole, or not known."
 _SAID_PACKETS = "Frames of the protocol."
 _SAID_BYTES = "Bytes of these frames."
 
@@ -92,6 +92,8 @@ NODE: Final[Mapping[str, Name]] = {
     "entries_sent": _counter("entries", _ENTRIES, what="sent"),
     "entries_received": _counter("entries", _ENTRIES, what="received"),
     "entries_repeated": _counter("entries", _ENTRIES, what="repeated"),
+    "entries_shortened": _counter("entries", _ENTRIES, what="shortened"),
+    "entries_unknown": _counter("entries", _ENTRIES, what="unknown"),
     "events_dropped": _counter("events_dropped", "Events that nobody took in time."),
     "messages_unsendable": _counter("messages_unsendable", "Messages too large for a frame."),
     "messages_skipped": _counter("messages_skipped", "Messages of a kind that is not known here."),

@@ -20,6 +20,7 @@ from meshlib.gossip.messages.frames import FORMAT_VERSION, PREFIX_BYTES, decode_
 from meshlib.gossip.messages.kinds import EntriesMessage, TransferPageMessage
 from meshlib.limits import FORMATS
 from meshlib.replication.page_content import PageContent
+from meshlib.replication.records import LogEntry
 
 __all__ = ["Mutator", "forges_a_write", "parse_frame", "seal"]
 
@@ -60,7 +61,9 @@ def _contents(frame: bytes) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for message in decode_frame(frame, cluster=CLUSTER).messages:
         if isinstance(message, EntriesMessage):
-            found |= {entry.delta: entry.delta for entry in message.entries}
+            found |= {
+                entry.delta: entry.delta for entry in message.entries if isinstance(entry, LogEntry)
+            }
         elif isinstance(message, TransferPageMessage) and message.state:
             found[message.state] = PageContent.decode(message.state).part
     return found

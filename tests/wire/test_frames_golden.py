@@ -72,7 +72,7 @@ from meshlib.identity import actor_id
 from meshlib.limits import FORMATS, FRAME_BYTES_MAX, WRITES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
 from meshlib.node import MeshConfig, MeshNode
-from meshlib.replication import LogEntry, Replica, TransferPage
+from meshlib.replication import Hole, LogEntry, Replica, ShortEntry, TransferPage
 from meshlib.replication.page_content import PAGE_VERSION, PageContent
 
 PATH = Path(__file__).with_name("frames.json")
@@ -134,6 +134,20 @@ MESSAGES: dict[str, Message] = {
             LogEntry(actor=ALICE, first=1, last=1, document="app", delta=b"one"),
             LogEntry(actor=BOB, first=2, last=300, document="tree:llama", delta=b""),
         )
+    ),
+    "EntriesMessage of a short entry": EntriesMessage(
+        entries=(
+            ShortEntry(
+                actor=ALICE,
+                first=4,
+                last=4,
+                document="tree:llama",
+                rest=b"before, between, after",
+                digest=HASH_MAX,
+                holes=(Hole(6, 1 << 63, 0, 6000), Hole(9, 7, 12, 13)),
+            ),
+        ),
+        is_pushed=True,
     ),
     "EntriesMessage that asks": EntriesMessage(
         entries=(), wants_acknowledgement=True, is_pushed=False

@@ -5,11 +5,12 @@ Rule: entries are stored in the index that answers matches and nowhere beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar, Self
 
+from meshlib.crdt.known import KnownText
 from meshlib.crdt.prefix_cache.store import ORIGIN, Generation
 from meshlib.crdt.prefix_cache.tenant_cache import TenantCache
 from meshlib.crdt.prefix_cache.wire import (
@@ -23,6 +24,8 @@ from meshlib.crdt.registry import register
 from meshlib.errors import InvalidValueError, LimitError, UnknownKeyError
 from meshlib.limits import BLOCKS_MAX, PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
 from meshlib.prefix import BlockIndex, Chain, Match, RadixTree, check_block, check_text
+
+new_tuple = tuple.__new__
 
 __all__ = ["HashedPrefixCacheState", "PrefixCacheState"]
 
@@ -38,10 +41,14 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
     more often than that matters, since each raise is a write.
     """
 
-    __slots__ = ()
+    __slots__ = ("_known",)
 
     _what: ClassVar[str] = "tree characters"
     _size_max: ClassVar[int] = TREE_CHARACTERS_MAX
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: KnownText | None = None
 
     @staticmethod
     def _new_store() -> RadixTree:
@@ -94,14 +101,25 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
             size = store.size + len(text) - store.match(text).matched
             if size > TREE_CHARACTERS_MAX:
                 raise LimitError(self._what, size=size, limit=TREE_CHARACTERS_MAX)
+        data, name, size = store.known_beginning(text)
         key_hash, previous = store.place(text, tenant=tenant, access=access)
         if previous is not None and previous >= access:
             return delta
+        own_name = key_hash if previous is None else 0
+        delta._known = new_tuple(KnownText, (tenant, data, own_name, name, size))
         self._note_placed(tenant, generation.epoch, key_hash, previous, access)
         delta._light = {tenant: {text: access}}
         delta._light_count = 1
         delta._generations[tenant] = Generation(generation.epoch, 0)
         return delta
+
+    def known_texts(self) -> Sequence[KnownText]:
+        """Return what was known of the text that `insert_here` put into this delta. O(1)."""
+        return () if self._known is None else (self._known,)
+
+    def text_named(self, name: int) -> bytes | None:
+        """Return the UTF-8 of a text by the hash of it; as `RadixTree.data_named`."""
+        return self._store.data_named(name)
 
     def touch(self, text: str, *, tenant: str, access: int) -> Self:
         """Return the delta that raises the access of an entry; as `insert`.

@@ -27,12 +27,15 @@ from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
 from meshlib.invariants import require
-from meshlib.replication import Gap, LogEntry, Received, Replica, StabilityTracker
+from meshlib.replication import Gap, LogEntry, Received, Replica, ShortEntry, StabilityTracker
 
 __all__ = ["Dissemination"]
 
 ENTRY_OVERHEAD_BYTES = 64
 """What an entry needs on the wire beside its delta and its document's name."""
+
+HOLE_BYTES = 24
+"""What a hole in an entry needs on the wire."""
 
 GAP_WAIT_S = 0.05
 """A gap is often closed by a frame that was merely overtaken; after this it is asked for."""
@@ -69,12 +72,18 @@ Unacknowledged = dict[str, dict[ActorId, _Pushed]]
 """By the name of the peer."""
 
 
-def batches(entries: Iterable[LogEntry], bytes_max: int) -> Iterable[tuple[LogEntry, ...]]:
+def batches(
+    entries: Iterable[LogEntry | ShortEntry], bytes_max: int
+) -> Iterable[tuple[LogEntry | ShortEntry, ...]]:
     """Yield the entries in groups that fit a packet, in order. O(n)."""
-    batch: list[LogEntry] = []
+    batch: list[LogEntry | ShortEntry] = []
     size = 0
     for entry in entries:
-        entry_size = len(entry.delta) + len(entry.document) * 4 + ENTRY_OVERHEAD_BYTES
+        if isinstance(entry, LogEntry):
+            entry_size = len(entry.delta)
+        else:
+            entry_size = len(entry.rest) + HOLE_BYTES * len(entry.holes)
+        entry_size += len(entry.document) * 4 + ENTRY_OVERHEAD_BYTES
         if batch and size + entry_size > bytes_max:
             yield tuple(batch)
             batch, size = [], 0
@@ -145,7 +154,8 @@ class Dissemination:
             for member in map(self._view.members.get, free)
             if member is not None
         }
-        for batch in batches(entries, self._config.packet_bytes_max):
+        shortest = map(self._replica.shortest, entries)
+        for batch in batches(shortest, self._config.packet_bytes_max):
             message = EntriesMessage(batch, self.wants_acknowledgement, is_pushed=True)
             full = self._outbox.send_to_all(addresses, message)
             self._behind.update(addresses[address] for address in full)
@@ -232,7 +242,7 @@ class Dissemination:
         self._counters.entries_repeated += len(entries)
         return left
 
-    def _owe(self, address: str, entries: Sequence[LogEntry]) -> None:
+    def _owe(self, address: str, entries: Sequence[LogEntry | ShortEntry]) -> None:
         """Remember to acknowledge entries soon."""
         owed = self._owed.get(address)
         if owed is None:
@@ -288,15 +298,18 @@ class Dissemination:
     def on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
         """Absorb entries, forward what was new, and ask for what was skipped."""
         self._counters.entries_received += len(message.entries)
-        received = self._replica.receive(message.entries)
+        unknown: list[Gap] = []
+        received = self._replica.receive(self._whole(message.entries, unknown))
         self.report(received)
-        if received.gaps:
+        gaps = received.gaps + unknown
+        if gaps:
             waiting = self._gaps.setdefault(header.name, {})
             if not waiting:
                 self._timers.set(now + GAP_WAIT_S, Timer(TimerKind.GAP, header.name))
-            for gap in received.gaps:
-                if len(waiting) < GAPS_MAX:
-                    waiting[gap.actor] = (gap.first, gap.last)
+            for gap in gaps:
+                first, last = waiting.get(gap.actor, (gap.first, gap.last))
+                if gap.actor in waiting or len(waiting) < GAPS_MAX:
+                    waiting[gap.actor] = (min(first, gap.first), max(last, gap.last))
         if received.new and not self._view.is_full_mesh():
             self._push(received.new, without=(header.name,))
         if message.wants_acknowledgement:
@@ -307,6 +320,26 @@ class Dissemination:
                 self._owe(header.address, message.entries)
         elif message.is_pushed:
             self._owe(header.address, message.entries)
+
+    def _whole(
+        self, entries: Sequence[LogEntry | ShortEntry], unknown: list[Gap]
+    ) -> Iterator[LogEntry]:
+        """Yield entries as they were before they were made short, those in `unknown` left out.
+
+        One by one, as they are absorbed: what one brings the next may leave out.
+        """
+        vector = self._replica.version_vector
+        for entry in entries:
+            if isinstance(entry, LogEntry):
+                yield entry
+            elif entry.last > vector.get(entry.actor, 0):
+                whole = self._replica.whole(entry)
+                self._counters.entries_shortened += whole is not None
+                self._counters.entries_unknown += whole is None
+                if whole is not None:
+                    yield whole
+                else:
+                    unknown.append(Gap(entry.actor, entry.first, entry.last))
 
     def report(self, received: Received) -> None:
         """Tell the driver of entries that were refused."""

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
-from meshlib.errors import DecodeError
+from meshlib.errors import DecodeError, LimitExceeded
 from meshlib.identity import ActorId, is_start_of
 from meshlib.limits import (
     ACTORS_MAX,
@@ -24,6 +24,7 @@ from meshlib.limits import (
     ENTRY_BYTES_MAX,
     FORMAT_MAX,
     FRAME_BYTES_MAX,
+    HOLES_MAX,
     MEMBERS_MAX,
     NODE_NAME_BYTES_MAX,
     WRITES_MAX,
@@ -32,6 +33,7 @@ from meshlib.membership import VERSION_MAX, MemberRecord, MemberStatus
 from meshlib.reading import (
     STAMP_MS_MAX,
     are_plain,
+    is_row,
     read_actor,
     read_address,
     read_bool,
@@ -47,7 +49,7 @@ from meshlib.reading import (
     read_writer,
     require,
 )
-from meshlib.replication import LogEntry, marked_number
+from meshlib.replication import Hole, LogEntry, ShortEntry, marked_number
 
 __all__ = [
     "ADDRESS",
@@ -286,20 +288,45 @@ def _vector_or_none_to_wire(vector: Mapping[ActorId, int] | None) -> list[Any] |
     return None if vector is None else _vector_to_wire(vector)
 
 
-def _entry_to_wire(entry: LogEntry) -> tuple[Any, ...]:
-    return (entry.actor, entry.first, entry.last, entry.document, entry.delta)
+def _entry_to_wire(entry: LogEntry | ShortEntry) -> tuple[Any, ...]:
+    content: Any
+    if isinstance(entry, LogEntry):
+        content = entry.delta
+    else:
+        content = (entry.rest, entry.digest, *(each for hole in entry.holes for each in hole))
+    return (entry.actor, entry.first, entry.last, entry.document, content)
 
 
-def _entry_from_wire(wire: Any) -> LogEntry:
-    writer, first, last, document, delta = read_row(wire, "an entry", 5)
+def _entry_from_wire(wire: Any) -> LogEntry | ShortEntry:
+    writer, first, last, document, content = read_row(wire, "an entry", 5)
+    actor = read_writer(writer)
     lowest = read_integer(first, "the first number of an entry", minimum=1, maximum=WRITES_MAX)
-    return LogEntry(
-        actor=read_writer(writer),
-        first=lowest,
-        last=read_integer(last, "the last of an entry", minimum=lowest, maximum=WRITES_MAX),
-        document=read_text(document, "a document", bytes_max=DOCUMENT_NAME_BYTES_MAX),
-        delta=read_bytes(delta, "the delta of an entry", bytes_max=ENTRY_BYTES_MAX),
-    )
+    highest = read_integer(last, "the last of an entry", minimum=lowest, maximum=WRITES_MAX)
+    document = read_text(document, "a document", bytes_max=DOCUMENT_NAME_BYTES_MAX)
+    if is_row(content):
+        rest, digest, holes = _short_from_wire(content)
+        return ShortEntry(actor, lowest, highest, document, rest, digest, holes)
+    delta = read_bytes(content, "the delta of an entry", bytes_max=ENTRY_BYTES_MAX)
+    return LogEntry(actor, lowest, highest, document, delta)
+
+
+def _short_from_wire(wire: Any) -> tuple[bytes, int, tuple[Hole, ...]]:
+    """Read what is left of an entry, the hash of all of it, and what was left out."""
+    row = read_rows(wire, "what is left of an entry")
+    require(len(row) >= 6, "what is left of an entry has holes")
+    rest, digest, *numbers = row
+    rest = read_bytes(rest, "what is left of an entry", bytes_max=ENTRY_BYTES_MAX)
+    require(len(numbers) % 4 == 0, "holes must come in fours")
+    if len(numbers) > 4 * HOLES_MAX:
+        raise LimitExceeded("holes", size=len(numbers) // 4, limit=HOLES_MAX)
+    holes, left = list[Hole](), len(rest)
+    for after, name, start, end in zip(*[iter(numbers)] * 4, strict=True):
+        read_integer(after, "where a hole is", maximum=left)
+        left -= after
+        read_integer(start, "the beginning of a hole", maximum=ENTRY_BYTES_MAX)
+        read_integer(end, "the end of a hole", minimum=start + 1, maximum=ENTRY_BYTES_MAX)
+        holes.append(Hole(after, read_hash(name), start, end))
+    return rest, read_hash(digest), tuple(holes)
 
 
 def _gap_from_wire(wire: Any) -> tuple[ActorId, int, int]:

@@ -26,7 +26,7 @@ from meshlib.gossip.messages.fields import (
 from meshlib.gossip.messages.offers import OFFER, CompactOffer
 from meshlib.identity import ActorId
 from meshlib.reading import require
-from meshlib.replication import LogEntry
+from meshlib.replication import LogEntry, ShortEntry
 
 __all__ = [
     "EntriesMessage",
@@ -47,7 +47,7 @@ class EntriesMessage:
     """Log entries.
 
     Args:
-        entries: in the order of each actor's numbers.
+        entries: in the order of each actor's numbers; what is pushed may be short.
         wants_acknowledgement: whether the receiver is to answer with its vector for their actors
             at once.
         is_pushed: whether they were sent unasked, and are sent again unless the receiver tells
@@ -55,7 +55,7 @@ class EntriesMessage:
     """
 
     code: ClassVar[int] = 9
-    entries: tuple[LogEntry, ...] = field(metadata=ENTRIES)
+    entries: tuple[LogEntry | ShortEntry, ...] = field(metadata=ENTRIES)
     wants_acknowledgement: bool = field(default=False, metadata=TRUTH)
     is_pushed: bool = field(default=False, metadata=TRUTH)
 

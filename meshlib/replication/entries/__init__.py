@@ -2,5 +2,6 @@
 
 log.py         what a node still has of every writer's entries
 joining.py     neighbours in a log become one entry
+shortening.py  entries without what their readers have
 gap_buffer.py  entries ahead of a gap, or of this node's clock
 """

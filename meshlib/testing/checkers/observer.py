@@ -99,6 +99,8 @@ class Observer:
         counters = host.node.counters
         cluster.sometimes.count("indirect_probe_saved", counters.indirect_probes_saved)
         cluster.sometimes.count("gap_requested", counters.gaps_requested)
+        cluster.sometimes.count("beginning_named", counters.entries_shortened)
+        cluster.sometimes.count("beginning_unknown", counters.entries_unknown)
         cluster.sometimes.count("transfer_over_log", counters.transfers_received)
 
     def close(self, cluster: Cluster) -> None:

@@ -59,6 +59,8 @@ SOMETIMES: Mapping[str, str] = {
     "packet_of_the_past": "a packet of an incarnation that is over was refused",
     "packet_replayed": "an old packet arrived once more",
     "link_was_busy": "a link filled, and deltas waited in the log instead",
+    "beginning_named": "a text came as its end behind the name of its beginning",
+    "beginning_unknown": "a beginning was not known, and the whole text was asked for",
     "sparse_forwarding": "an entry reached a node through a third one in a sparse graph",
 }
 """Name to what it means."""

@@ -62,6 +62,7 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
             log_bytes_max=tuning.log_bytes_max,
             gap_buffer_bytes_max=tuning.gap_buffer_bytes_max,
             tombstone_grace_s=tuning.tombstone_grace_s,
+            known_bytes_min=4,  # the texts are short here
         ),
         startup=STARTUP_OPEN if tuning.is_startup_open else StartupConfig(),
         defaults=configured_file(host, scenario),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.mini_network import MiniNetwork
 
+from meshlib.codec import pack
 from meshlib.errors import ClusterMismatch, DecodeError, RemoteError, VersionMismatch
 from meshlib.gossip.messages.dialects import decode_message, encode_message
 from meshlib.gossip.messages.frames import (
@@ -44,9 +45,9 @@ from meshlib.gossip.messages.kinds import (
 )
 from meshlib.gossip.messages.offers import CompactOffer
 from meshlib.identity import actor_id
-from meshlib.limits import FORMATS, FRAME_BYTES_MAX
+from meshlib.limits import ENTRY_BYTES_MAX, FORMATS, FRAME_BYTES_MAX, HOLES_MAX
 from meshlib.membership import MemberRecord, MemberStatus
-from meshlib.replication import LogEntry
+from meshlib.replication import Hole, LogEntry, ShortEntry
 
 ACTOR = actor_id("node", 7)
 RECORD = MemberRecord(
@@ -69,6 +70,7 @@ MESSAGES = [
     ConflictNotice("a", "h:2", 9),
     MemberUpdates((MemberNews(RECORD, "b"),)),
     EntriesMessage((LogEntry(ACTOR, 1, 2, "app", b"delta"),), True),
+    EntriesMessage((ShortEntry(ACTOR, 1, 1, "t", b"rest", 7, (Hole(2, 8, 0, 1),)),)),
     GapRequest(((ACTOR, 3, 4),)),
     ExchangeRequest((1 << 64) - 1, 5, 6),
     ExchangeRequest(1),
@@ -95,6 +97,27 @@ def frame_of(*messages: Any) -> bytes:
 def test_a_message_is_read_as_it_was_written(message: Any) -> None:
     """Every kind survives the way through its bytes."""
     assert decode_message(encode_message(message)) == message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (b"rest", 7),
+        (b"rest", 7, 1, 2, 3),
+        (b"rest", 7, 5, 8, 0, 1),
+        (b"rest", 7, 2, 8, 0, 1, 3, 8, 0, 1),
+        (b"rest", 7, 2, 8, 1, 1),
+        (b"rest", 7, 2, 8, 0, ENTRY_BYTES_MAX + 1),
+        (b"rest", 7, 2, -1, 0, 1),
+        (b"rest", -1, 2, 8, 0, 1),
+        ("rest", 7, 2, 8, 0, 1),
+        (b"rest", 7, *(0, 8, 0, 1) * (HOLES_MAX + 1)),
+    ],
+)
+def test_a_malformed_short_entry_is_refused(content: Any) -> None:
+    """No holes, half a hole, one behind the end, an empty or too large one, no hash, too many."""
+    with pytest.raises(RemoteError):
+        decode_message(pack((9, ((ACTOR, 1, 1, "t", content),), False, False)))
 
 
 def test_a_frame_is_read_as_it_was_written() -> None:

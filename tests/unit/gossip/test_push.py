@@ -9,6 +9,7 @@ from support.mini_network import MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
 from meshlib.gossip.messages.kinds import EntriesMessage, VectorExchange
+from meshlib.routing import TreeInsert, TreeRemove
 
 COUNT = 14
 NAMES = [f"n{index}" for index in range(COUNT)]
@@ -152,3 +153,52 @@ def test_what_is_pushed_again_stays_bounded_while_new_entries_come(network: Mini
 
     assert len(seen) > 100
     assert 0 < writer.counters.entries_repeated <= 3 * 100
+
+
+PROMPT = "You are a helpful assistant. " * 200
+
+
+def cache(network: MiniNetwork, name: str, text: str) -> int:
+    """Place a text at a node; return the bytes that went out while it spread."""
+    before = sum(node.counters.bytes_sent for node in network.nodes.values())
+    network.nodes[name].sync.sync_tree_operation("m", TreeInsert(text, "w1"))
+    network.pump(name)
+    network.run(0.2)
+    return sum(node.counters.bytes_sent for node in network.nodes.values()) - before
+
+
+def trees(network: MiniNetwork) -> list[Any]:
+    return [node.replica.get("tree:m") for node in network.nodes.values()]
+
+
+@pytest.mark.parametrize("count", [3, COUNT])
+def test_a_known_beginning_is_pushed_by_its_name(network: MiniNetwork, count: int) -> None:
+    """Also along a sparse graph: who forwards a text forwards it as it came."""
+    for name in NAMES[:count]:
+        network.start(name, config=QUIET)
+    network.run(3.0)
+    whole = cache(network, "n0", PROMPT)
+    short = cache(network, "n1", PROMPT + "Which is the way?")
+
+    assert short < whole / 5
+    assert len({tree.digest() for tree in trees(network)}) == 1
+    assert sum(node.counters.entries_unknown for node in network.nodes.values()) == 0
+
+
+def test_who_does_not_know_a_beginning_asks_for_the_whole(network: MiniNetwork) -> None:
+    """At once, and not with the next exchange; what is behind it waits for it."""
+    for name in ("n0", "n1", "n2"):
+        network.start(name, config=QUIET)
+    network.run(2.0)
+    cache(network, "n0", PROMPT)
+    network.nodes["n2"].sync.sync_tree_operation("m", TreeRemove("w1"))
+    network.nodes["n0"].sync.sync_tree_operation("m", TreeInsert(PROMPT + "Which way?", "w1"))
+    network.pump("n2")
+    network.pump("n0")
+    network.nodes["n0"].sync.sync_tree_operation("m", TreeInsert("another", "w2"))
+    network.pump("n0")
+    network.run(0.2)
+
+    assert network.nodes["n2"].counters.entries_unknown == 1
+    assert len({tree.digest() for tree in trees(network)}) == 1
+    assert all(tree.cache.entry_count("w2") == 1 for tree in trees(network))
