@@ -647,6 +647,14 @@ class MeshSyncManager:
         odd = [self.policies.get(model) for model in sorted(self._policy_checks.unreadable())]
         return (*unreadable, *self.policy_types.problems(policy for policy in odd if policy))
 
+    def small_trees(self) -> list[str]:
+        """Tell which trees have room for too few prompts, one line each, sorted.
+
+        Of models that this node has routed for. O(these models).
+        """
+        lines = [policy.tree_problem() for _, policy in sorted(self._routes.items())]
+        return [line for line in lines if line]
+
     def _is_understood(self, model_id: str) -> bool:
         policy = self.policies.get(model_id)
         return policy is None or not self.policy_types.problems((policy,))

@@ -313,6 +313,7 @@ class MeshNode(RoutingVerbs):
                 *self._engine.refused_releases(now),
                 *self._clocks.problems(),
                 *self.sync.defaults.differences(self._engine.reachable_names()),
+                *self.sync.small_trees(),
             ),
             suspected=[one.name for one in members if one.status is MemberStatus.SUSPECTED],
             gone_s={one.name: now - self._engine.since(one.name) for one in members},

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
 from meshlib.arguments import check_number
 from meshlib.errors import InvalidTypeError, InvalidValueError, StateError, check_several
+from meshlib.limits import TREE_CHARACTERS_MAX
 from meshlib.ring import ConsistentHashRing
 from meshlib.routing.ages import WorkerAges
 from meshlib.routing.cache_aware import CACHE_AWARE, CacheAwareConfig, choose_worker
@@ -29,6 +31,9 @@ from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import RouteDecision, RouteReason
 from meshlib.routing.trees import TreeSync
 from meshlib.state import PolicyState, PolicyStore, WorkerState, WorkerStore, check_text
+
+TREE_PROMPTS_MIN: Final = 100
+"""A tree that has room for fewer prompts than this is a problem."""
 
 __all__ = [
     "CACHE_AWARE",
@@ -326,6 +331,25 @@ class CacheAwarePolicy:
             held=held,
             characters_max=policy.characters_max,
             refresh_s=refresh_s,
+        )
+
+    def tree_problem(self) -> str:
+        """Say that the model's tree has room for too few prompts; empty when it has not. O(1).
+
+        Told once it is half full: what a prompt takes, beside what it shares, shows only then.
+        """
+        policy = self.policy
+        if not policy.records or policy.characters_max >= TREE_CHARACTERS_MAX:
+            return ""
+        characters = self._trees.characters(self.model_id)
+        count = self._trees.entry_count(self.model_id)
+        room = count * policy.characters_max // max(1, characters)
+        if 2 * characters < policy.characters_max or room >= TREE_PROMPTS_MIN:
+            return ""
+        return (
+            f"the tree of model {self.model_id!r} has room for {room} of its prompts, at "
+            f"{policy.characters_max:,} characters: they are forgotten before they come again; "
+            f"raise max_tree_size"
         )
 
     def begin(self, worker_id: str) -> None:

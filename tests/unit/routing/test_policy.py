@@ -289,6 +289,34 @@ def test_a_prompt_is_looked_for_once(
     assert [text] * count == [key for key in asked if key == text]
 
 
+@pytest.mark.parametrize(
+    ("size_max", "prompt_count", "has_problem"),
+    [(10_000, 5, True), (10_000, 500, True), (1_000_000, 5, False), (1_000_000, 500, False)],
+)
+def test_a_tree_that_has_room_for_few_prompts_is_a_problem(
+    manager: MeshSyncManager, *, size_max: int, prompt_count: int, has_problem: bool
+) -> None:
+    """As the specification's 10,000 characters are: each prompt pushes out the one before."""
+    put_workers(manager, w1=0)
+    set_policy(manager, max_tree_size=size_max)
+    before = manager.small_trees()
+    for number in range(prompt_count):
+        manager.route(MODEL, f"{number} " * 1000)
+
+    assert before == []
+    assert has_problem == any(f"{size_max:,}" in line for line in manager.small_trees())
+
+
+def test_a_tree_of_short_prompts_may_be_small(manager: MeshSyncManager) -> None:
+    """What counts is how many have room."""
+    put_workers(manager, w1=0)
+    set_policy(manager, max_tree_size=10_000)
+    for number in range(400):
+        manager.route(MODEL, f"{number} is short")
+
+    assert manager.small_trees() == []
+
+
 def test_requests_that_were_begun_here_count_as_load(manager: MeshSyncManager) -> None:
     """Until they end."""
     put_workers(manager, w1=0, w2=1)
