@@ -138,6 +138,10 @@ class Engine:
         """Return how far the clocks of the members in reach are from this node's. O(members)."""
         return self._parts.offsets.of_peers(now)
 
+    def round_trips_s(self) -> Mapping[str, float]:
+        """Return how long members take to answer a probe, in seconds, by name. O(1)."""
+        return self._parts.offsets.round_trips_s()
+
     @property
     def has_joined(self) -> bool:
         """Whether a peer was met, or there is none to meet."""

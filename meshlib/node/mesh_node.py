@@ -498,6 +498,13 @@ class MeshNode(RoutingVerbs):
         """
         return self._engine.clock_offsets(self._time.latest_s)
 
+    def round_trips_s(self) -> Mapping[str, float]:
+        """Return how long members take to answer a probe, in seconds, by name. O(1).
+
+        A moving mean of those that were probed by this node.
+        """
+        return self._engine.round_trips_s()
+
     def _remove_overdue(self) -> None:
         """Remove workers that are long gone, where it is this node's turn."""
         is_our_turn = self.is_ready and self._partition().has_quorum and not self._is_clock_ahead()

@@ -63,7 +63,7 @@ def overview(mesh: MeshRuntime, sources: Sources) -> dict[str, Any]:
         "members": _members(node),
         "unheard": read_views(mesh),
         "behind": behind_by(node, shown["view"]["neighbours"]),
-        "workers": _workers(node),
+        "workers": _workers(node, sources),
         "policies": _policies(node),
         "limits": _limits(mesh),
         "ring": _ring(node),
@@ -88,6 +88,7 @@ def _members(node: MeshNode) -> list[dict[str, Any]]:
     shown = node.diagnostics()
     since, now = shown["members"]["since"], shown["timers"]["now"]
     offsets = {each.name: each.offset_s for each in node.clock_offsets()}
+    trips = node.round_trips_s()
     return [
         {
             "name": member.name,
@@ -98,13 +99,15 @@ def _members(node: MeshNode) -> list[dict[str, Any]]:
             "zone": member.zone,
             "version": member.version,
             "clock_offset_s": offsets.get(member.name),
+            "round_trip_s": trips.get(member.name),
             "since_s": round(max(0.0, now - since.get(member.name, now)), 1),
         }
         for member in node.members()[:_SHOWN_MAX]
     ]
 
 
-def _workers(node: MeshNode) -> list[dict[str, Any]]:
+def _workers(node: MeshNode, sources: Sources) -> list[dict[str, Any]]:
+    load, hits = node.sync.load, sources.hits
     return [
         {
             "worker_id": worker.worker_id,
@@ -112,7 +115,11 @@ def _workers(node: MeshNode) -> list[dict[str, Any]]:
             "url": worker.url,
             "health": worker.health,
             "load": worker.load,
+            "ttl_s": worker.ttl_s,
             "version": worker.version,
+            "in_flight": load.request_count(worker.worker_id),
+            "prefill_tokens": round(load.backlog(worker.worker_id, now=load.latest_s)),
+            "hit_rate": hits.rate_of(worker.worker_id),
         }
         for worker in node.sync.get_all_worker_states()[:_SHOWN_MAX]
     ]

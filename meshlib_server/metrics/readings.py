@@ -21,7 +21,7 @@ from meshlib_server.lag import LoopLag
 from meshlib_server.logs import LineWriter
 from meshlib_server.metrics import names
 from meshlib_server.metrics.names import Kind, Name
-from meshlib_server.metrics.requests import Duration, RequestCounters
+from meshlib_server.metrics.requests import Duration, RequestCounters, WorkerHits
 
 __all__ = ["SHOWN_MAX", "Family", "Sources", "behind_by", "read_families"]
 
@@ -64,6 +64,7 @@ class Sources:
         lag: how long the event loop is held.
         requests: what was asked for over HTTP.
         events: what happened to the node, by the name of the event and its reason, if it has one.
+        hits: what workers had cached of the prompts that this node routed to them.
         gate: the connections of callers; None without.
         snapshots: where the state is kept; None: nowhere.
         log: what writes the log; None without.
@@ -72,6 +73,7 @@ class Sources:
     lag: LoopLag = field(factory=LoopLag)
     requests: RequestCounters = field(factory=RequestCounters)
     events: dict[tuple[str, str], int] = field(factory=dict)
+    hits: WorkerHits = field(factory=WorkerHits)
     gate: Gate | None = None
     snapshots: SnapshotFile | None = None
     log: LineWriter | None = None

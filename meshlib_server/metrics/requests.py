@@ -9,6 +9,8 @@ from typing import Final
 from attrs import define, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meshlib.limits import TENANTS_MAX
+
 __all__ = ["BUCKETS_S", "OUTCOME", "PATH", "CountedRequests", "Duration", "RequestCounters"]
 
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -22,6 +24,9 @@ OUTCOME: Final = "meshlib.outcome"
 
 _ACQUIRE: Final = "/rate-limit/acquire"
 _ACQUIRED: Final = {200: "admitted", 429: "refused"}
+
+_HITS_KEPT: Final = 0.99
+"""What is left of the earlier prompts of a worker with each new one: some hundred count."""
 
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
@@ -82,6 +87,33 @@ class RequestCounters:
             if path.endswith(ending):
                 found[outcome] = found.get(outcome, 0) + count
         return found
+
+
+class WorkerHits:
+    """What workers had cached of the prompts that this node routed to them, lately."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[float, float]] = {}
+
+    def add(self, worker_id: str, *, matched: int, length: int) -> None:
+        """Count a prompt; what was counted before counts a hundredth less each time. O(1).
+
+        Args:
+            worker_id: where it went.
+            matched: characters that were cached there.
+            length: characters of the prompt.
+        """
+        hit, asked = self._counts.pop(worker_id, (0.0, 0.0))
+        if len(self._counts) >= TENANTS_MAX:
+            del self._counts[next(iter(self._counts))]
+        self._counts[worker_id] = hit * _HITS_KEPT + matched, asked * _HITS_KEPT + length
+
+    def rate_of(self, worker_id: str) -> float | None:
+        """Return the part of them that was cached, 0 to 1; None before the first. O(1)."""
+        hit, asked = self._counts.get(worker_id, (0.0, 0.0))
+        return round(hit / asked, 4) if asked else None
 
 
 class CountedRequests:

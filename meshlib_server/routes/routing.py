@@ -27,7 +27,7 @@ from meshlib_server.describing import Scope, Shape, described
 from meshlib_server.metrics.requests import OUTCOME
 from meshlib_server.problems import BadRequest, Code, Unavailable
 from meshlib_server.resources import resource
-from meshlib_server.service import node_of
+from meshlib_server.service import node_of, service_of
 from meshlib_server.structure import AtMost
 
 __all__ = ["routes"]
@@ -228,6 +228,9 @@ async def _route(request: Request) -> Response:
         now=now,
     )
     request.scope[OUTCOME] = decision.reason
+    if decision.worker_id is not None:
+        hits = service_of(request).sources.hits
+        hits.add(decision.worker_id, matched=decision.matched, length=len(body.text))
     if not decision:
         message = f"no healthy worker serves the model {model_id!r}"
         raise Unavailable(message, code=Code.NO_WORKER)

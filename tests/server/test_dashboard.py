@@ -238,3 +238,25 @@ def test_the_pictures_of_the_documents_are_there() -> None:
 
     assert shown
     assert all((docs / each).is_file() for each in shown)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_worker_is_set_unhealthy_and_healthy_again(
+    node: Node, name: str, open_page: Open
+) -> None:
+    """The button says what it does, and a lease stays one; what is in flight there is shown."""
+    worker = {"model_id": name, "url": "http://w", "health": True, "load": 0.5, "ttl_s": 600}
+    node.request("PUT", f"/mesh/workers/{name}", worker)
+    first = node.request("POST", f"/mesh/route/{name}", {"text": "a prompt", "tokens": 9000})
+    node.request("POST", f"/mesh/route/{name}/complete", {"request_id": first["request_id"]})
+    node.request("POST", f"/mesh/route/{name}", {"text": "a prompt", "tokens": 9000})
+    page = open_page(node)
+    cells = row(page, "workers", name).locator("td")
+    expect(cells.nth(5)).to_have_text("1")
+    expect(cells.nth(7)).to_have_text(re.compile(r"^\d+\.\d %$"))
+
+    for button, state in (("Set unhealthy", "not healthy"), ("Set healthy", "healthy")):
+        page.get_by_role("button", name=f"{button}: {name}").click()
+        expect(cells.nth(3)).to_have_text(state)
+    assert {**worker, "worker_id": name, "version": 3} == node.get(f"/mesh/workers/{name}")

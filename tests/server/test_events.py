@@ -130,6 +130,28 @@ def test_a_stream_ends_when_the_node_is_told_to_end(monkeypatch: pytest.MonkeyPa
     anyio.run(with_node, use)
 
 
+def test_an_overview_tells_how_busy_workers_are() -> None:
+    """What all routers have in flight there, and what was cached of the prompts that went there."""
+
+    async def use(mesh: MeshRuntime) -> Any:
+        mesh.sync.sync_worker_state("w", model_id="m", url="u", health=True, load=0.0, ttl_s=60)
+        mesh.sync.sync_worker_state("v", model_id="m", url="u", health=True, load=0.0)
+        mesh.begin("w", prefill_tokens=1_000_000)
+        sources = Sources()
+        for matched in (0, 80):
+            sources.hits.add("w", matched=matched, length=100)
+        return overview(mesh, sources)["workers"]
+
+    idle, busy = anyio.run(with_node, use)
+
+    assert (0, 0, None, None) == tuple(
+        idle[name] for name in ("in_flight", "prefill_tokens", "hit_rate", "ttl_s")
+    )
+    assert (1, 60) == (busy["in_flight"], busy["ttl_s"])
+    assert busy["prefill_tokens"] > 900_000
+    assert 0.39 < busy["hit_rate"] < 0.41
+
+
 def test_an_overview_is_bounded_and_holds_no_value_of_the_configuration() -> None:
     """Of much there is a part, and values may be secrets."""
 

@@ -222,3 +222,15 @@ def test_what_is_sure_of_an_offset_is_what_its_error_leaves() -> None:
     """Nothing, when the error is larger."""
     assert ClockOffset("a", -5.0, 2.0).surely_s == -3.0
     assert abs(ClockOffset("a", 1.0, 2.0).surely_s) == 0.0
+
+
+def test_round_trips_are_measured_by_member() -> None:
+    """Frames take 1 to 3 ms each way; who has gone for good is not kept."""
+    network = MiniNetwork()
+    for name in ("n0", "n1", "n2"):
+        network.start(name)
+    network.run(20)
+    trips = dict(network.nodes["n0"].round_trips_s())
+
+    assert {"n1", "n2"} == set(trips)
+    assert all(0.002 <= trip_s <= 0.006 for trip_s in trips.values())

@@ -30,6 +30,9 @@ from meshlib.reading import STAMP_MS_MAX
 
 __all__ = ["ClockOffset", "ClockOffsets"]
 
+TRIPS_SMOOTHED: Final = 8
+"""A round trip counts for so small a part of their mean, as in TCP (RFC 6298)."""
+
 DRIFT: Final = 0.001
 """How much surer a new measurement is than an old one, in seconds for each second between them. Far
 over what quartz drifts (0.0001), so that a measurement is replaced within minutes."""
@@ -92,12 +95,13 @@ class ClockOffsets:
         clock: reads this node's wall clock; it may raise a `LocalError`.
     """
 
-    __slots__ = ("_clock", "_measured", "_view")
+    __slots__ = ("_clock", "_measured", "_trips", "_view")
 
     def __init__(self, *, view: MembershipView, clock: HybridClock) -> None:
         self._view = view
         self._clock = clock
         self._measured: dict[str, _Measured] = {}
+        self._trips: dict[str, float] = {}
 
     def told_ms(self) -> int:
         """Return what this node tells of its wall clock: milliseconds, or 0 for nothing. O(1)."""
@@ -107,7 +111,9 @@ class ClockOffsets:
             return 0  # the clock is broken, which every write says; there is nothing to tell
         return told_ms if 0 < told_ms <= STAMP_MS_MAX else 0
 
-    def observe(self, name: str, told_ms: int, *, sent: float, now: float) -> None:
+    def observe(
+        self, name: str, told_ms: int, *, sent: float, now: float, is_direct: bool = True
+    ) -> None:
         """Take a member's answer to a probe. O(1).
 
         Args:
@@ -115,10 +121,17 @@ class ClockOffsets:
             told_ms: what its wall clock showed, in milliseconds; 0 when it told nothing.
             sent: when it was asked, in monotonic seconds.
             now: when the answer came.
+            is_direct: whether no other member was asked to ask.
         """
-        if not told_ms or name not in self._view.members:
+        if name not in self._view.members:
             return
-        half_s = max(0.0, now - sent) / 2
+        trip_s = max(0.0, now - sent)
+        if is_direct:
+            before_s = self._trips.get(name, trip_s)
+            self._trips[name] = before_s + (trip_s - before_s) / TRIPS_SMOOTHED
+        if not told_ms:
+            return
+        half_s = trip_s / 2
         try:
             own_s = self._clock.wall_s()
         except LocalError:
@@ -157,17 +170,26 @@ class ClockOffsets:
                 found.append(ClockOffset(peer.name, known.offset_s - step_s, error_s))
         return found
 
+    def round_trips_s(self) -> Mapping[str, float]:
+        """Return how long members take to answer a probe, in seconds, by name: a moving mean."""
+        return MappingProxyType(self._trips)
+
     def forget(self, name: str) -> None:
         """Drop what is kept about a start of a member that is over. O(1)."""
         self._measured.pop(name, None)
+        self._trips.pop(name, None)
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show what was measured."""
-        return {"measured": MappingProxyType(self._measured)}
+        return {
+            "measured": MappingProxyType(self._measured),
+            "round_trips_s": MappingProxyType(self._trips),
+        }
 
     def _check(self) -> None:
         """Assert that only members are kept, each with an error that is none below zero."""
         members = self._view.members
         require(self, all(name in members for name in self._measured), "who is gone is measured")
+        require(self, all(name in members for name in self._trips), "who is gone is measured")
         is_right = all(known.error_s >= RESOLUTION_S for known in self._measured.values())
         require(self, is_right, "a measurement is surer than it can be")

@@ -235,7 +235,13 @@ class FailureDetector:
         if probe is None:
             return
         if sender == probe.target:
-            self.offsets.observe(sender, message.wall_ms, sent=probe.sent, now=now)
+            self.offsets.observe(
+                sender,
+                message.wall_ms,
+                sent=probe.sent,
+                now=now,
+                is_direct=not probe.is_indirect,
+            )
             if not probe.is_indirect:
                 self.round_trips.observe(now - probe.sent)
         elif sender in probe.helpers:
