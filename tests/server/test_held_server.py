@@ -225,7 +225,7 @@ REFUSED = [
     ("POST", "/mesh/config", TOKEN, 413),
     ("POST", "/mesh/config", "wrong", 401),
     ("POST", "/mesh/nothing", TOKEN, 404),
-    ("PATCH", "/mesh/config", TOKEN, 405),
+    ("PATCH", "/mesh/policies", TOKEN, 405),
 ]
 
 
