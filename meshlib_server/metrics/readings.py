@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from meshlib import MeshNode, MeshRuntime, NodeState, SnapshotFile, __version__
+from meshlib.crdt import LWWMap
 from meshlib.errors import LocalError, RemoteError
 from meshlib.membership import MemberStatus
 from meshlib_server.http.gate import Gate
@@ -275,10 +276,18 @@ def _of_stores(node: MeshNode) -> list[Family]:
     by_health = [("true", healthy), ("false", len(workers) - healthy)]
     return [
         _by_label("store_entries", "What is in each store.", "store", counts),
+        _by_label(
+            "tombstones", "Removals that are kept until every member knows of them.", "store",
+            _tombstones(node),
+        ),
         _by_label("workers", "Workers, by whether they are healthy.", "healthy", by_health),
         _by_label(
             "worker_load", "The load of a worker, as it was written.", "worker",
             ((worker.worker_id, worker.load) for worker in workers),
+        ),
+        _by_label(
+            "worker_requests_in_flight", "What all routers have under way at a worker.", "worker",
+            ((worker.worker_id, sync.load.request_count(worker.worker_id)) for worker in workers),
         ),
         _by_label(
             "tree_entries", "Prefixes in a model's tree.", "model",
@@ -289,6 +298,16 @@ def _of_stores(node: MeshNode) -> list[Family]:
             ((model, sync.trees.characters(model)) for model in models),
         ),
     ]  # fmt: skip
+
+
+def _tombstones(node: MeshNode) -> list[tuple[str, float]]:
+    """Return how many removals each document of maps keeps."""
+    counts = []
+    for name in sorted(node.replica.documents()):
+        document = node.replica.get(name)
+        if isinstance(document, LWWMap):
+            counts.append((name, float(document.tombstone_count)))
+    return counts
 
 
 def _of_limits(mesh: MeshRuntime) -> list[Family]:
@@ -302,7 +321,16 @@ def _of_limits(mesh: MeshRuntime) -> list[Family]:
             continue
         limits.append((key, stats.limit_per_second))
         used.append((key, stats.current_count))
+    kept = mesh.node.limiter.diagnostics()
+    owner = kept["owner"]
     return [
         _by_label("rate_limit", "The limit of a key for the whole cluster.", "key", limits),
         _by_label("rate_limit_used", "Units admitted in its current window.", "key", used),
+        _gauge("rate_limit_keys", "Keys of limits that are kept here.", len(kept["tracked"])),
+        _gauge("rate_limit_keys_owned", "Keys that others ask this node for.", len(owner["keys"])),
+        _gauge(
+            "rate_limit_questions_waiting",
+            "Questions of others that wait for a majority.",
+            len(owner["pending"]),
+        ),
     ]

@@ -97,6 +97,9 @@ def test_a_scrape_tells_of_the_node_its_stores_and_its_limits() -> None:
         async with alone() as mesh:
             await mesh.wait_ready(5)
             mesh.sync.sync_worker_state("w", model_id="m", url="http://w", health=True, load=0.5)
+            mesh.begin("w")
+            mesh.sync.set_config("gone", b"")
+            mesh.sync.delete_config("gone")
             mesh.limits.set("alice", 100)
             for _ in range(3):
                 mesh.acquire("alice")
@@ -110,7 +113,11 @@ def test_a_scrape_tells_of_the_node_its_stores_and_its_limits() -> None:
     assert 0 == found["meshlib_health_score"]
     assert 1 == found["meshlib_workers{healthy=true}"]
     assert 0.5 == found["meshlib_worker_load{worker=w}"]
+    assert 1 == found["meshlib_worker_requests_in_flight{worker=w}"]
+    assert 1 == found["meshlib_tombstones{store=app}"]
     assert 100 == found["meshlib_rate_limit{key=alice}"]
+    assert 1 == found["meshlib_rate_limit_keys"]
+    assert 0 == found["meshlib_rate_limit_questions_waiting"]
     assert "meshlib_packets_total{direction=sent}" in found
     assert "meshlib_event_loop_lag_seconds" in found
     assert "process_open_fds" in found
