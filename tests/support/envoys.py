@@ -74,13 +74,12 @@ class Plugged:
         mesh: the node.
         service: what stands before it.
         plug: its port.
-        caller: a connection to it.
+        channel: a connection to it.
     """
 
-    def __init__(
-        self, mesh: MeshRuntime, service: Service, plug: EnvoyPlug, caller: Caller
-    ) -> None:
-        self.mesh, self.service, self.plug, self.caller = mesh, service, plug, caller
+    def __init__(self, mesh: MeshRuntime, service: Service, plug: EnvoyPlug, channel: Any) -> None:
+        self.mesh, self.service, self.plug, self.channel = mesh, service, plug, channel
+        self.caller = Caller(channel)
 
 
 @contextlib.asynccontextmanager
@@ -128,4 +127,4 @@ async def plugged(
         channel = await stack.enter_async_context(
             grpc.aio.insecure_channel(f"127.0.0.1:{plug.port}")
         )
-        yield Plugged(mesh, service, plug, Caller(channel))
+        yield Plugged(mesh, service, plug, channel)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,12 @@ def envoy_binary() -> str:
 
 @contextlib.contextmanager
 def real_envoy(
-    config: Path, folder: Path, *, ports: Mapping[int, int], admin: int
+    config: Path,
+    folder: Path,
+    *,
+    ports: Mapping[int, int],
+    admin: int,
+    edit: Callable[[str], str] = str,
 ) -> Iterator[None]:
     """Run an Envoy inside the block, once it takes calls.
 
@@ -43,13 +48,14 @@ def real_envoy(
         folder: where the one with other ports, and the log, are put.
         ports: the port that the configuration names, to the one that is meant.
         admin: the one of `ports` that answers `/ready`, as it is meant.
+        edit: changes the text of the configuration beside that.
     """
     text = config.read_text()
     for named, meant in ports.items():
         assert f"port_value: {named}}}" in text
         text = text.replace(f"port_value: {named}}}", f"port_value: {meant}}}")
     path = folder / f"envoy-{admin}.yaml"
-    path.write_text(text)
+    path.write_text(edit(text))
     command = [envoy_binary(), "-c", str(path), "-l", "warning", "--concurrency", "1"]
     with (folder / f"envoy-{admin}.log").open("wb") as log:
         process = subprocess.Popen(

@@ -1,9 +1,13 @@
-"""Envoy: its global rate limit service, without a store behind it. Extra `envoy`.
+"""Envoy: its rate limit service and the endpoint picker, without a store. Extra `envoy`.
 
 serving.py    the gRPC port: which services are there, their bounds and their health
 health.py     gRPC health, of the node and of each service
 ratelimit.py  `envoy.service.ratelimit.v3`: a request in, a status for each descriptor out
 counting.py   what is asked of the node's limits, and how a refused request burns nothing
+picker.py     `envoy.service.ext_proc.v3`: the endpoint picker
+exchange.py   one request of it and its response, message by message
+choosing.py   which endpoints a request may go to, in order
+openai.py     what is read in OpenAI bodies
 protocol.py   the generated messages, by their names
 rules.py      rule files in the format of envoyproxy/ratelimit
 """

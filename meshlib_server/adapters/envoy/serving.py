@@ -11,6 +11,7 @@ import grpc.aio
 
 from meshlib.errors import ConfigError
 from meshlib_server.adapters.envoy.health import Health
+from meshlib_server.adapters.envoy.picker import Picker
 from meshlib_server.adapters.envoy.ratelimit import RateLimitService
 from meshlib_server.adapters.envoy.rules import RuleBook, load_rules
 from meshlib_server.logs import get_logger
@@ -22,8 +23,8 @@ __all__ = ["EnvoyPlug", "plug"]
 CALLS_MAX: Final = 4096
 """Calls that are answered at one time; the next ones are told to come again."""
 
-MESSAGE_BYTES_MAX: Final = 1024 * 1024
-"""Of one message: the descriptors of a request are far smaller."""
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of one message: the part of a body that Envoy has in its buffers, a mebibyte unless set."""
 
 END_S: Final = 0.5
 """For calls that are under way when the port is closed."""
@@ -42,7 +43,7 @@ class EnvoyPlug:
     def __init__(self, settings: EnvoySettings) -> None:
         self._settings = settings
         self._rules = self._read()
-        self._limits: RateLimitService | None = None
+        self._served: tuple[RateLimitService, Picker] | None = None
         self.port = 0
         """The port that is listened on, once it is."""
 
@@ -58,8 +59,8 @@ class EnvoyPlug:
             ConfigError: as at the start. The rules stay as they were.
         """
         self._rules = self._read()
-        if self._limits is not None:
-            self._limits.rules = self._rules
+        for one in self._served or ():
+            one.rules = self._rules
 
     def _read(self) -> RuleBook:
         return RuleBook() if self._settings.rules is None else load_rules(self._settings.rules)
@@ -74,7 +75,9 @@ class EnvoyPlug:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        self._limits = RateLimitService(service, self._rules, self._settings)
+        limits = RateLimitService(service, self._rules, self._settings)
+        picker = Picker(service, self._rules, self._settings)
+        self._served = (limits, picker)
         server = grpc.aio.server(
             maximum_concurrent_rpcs=CALLS_MAX,
             options=[
@@ -82,8 +85,8 @@ class EnvoyPlug:
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ],
         )
-        health = Health(service, [RateLimitService.NAME])
-        server.add_generic_rpc_handlers((self._limits.handlers(), health.handlers()))
+        health = Health(service, [RateLimitService.NAME, Picker.NAME])
+        server.add_generic_rpc_handlers((limits.handlers(), picker.handlers(), health.handlers()))
         self.port = _listen(server, self._settings.listen)
         await server.start()
         get_logger().info("listening for Envoy", address=self._settings.listen, port=self.port)
