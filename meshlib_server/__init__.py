@@ -18,7 +18,7 @@ plugs/         what is started beside HTTP when a setting asks for it
 adapters/      plugs for routers that people run already, each with an extra of its own
 config.py      settings: file, environment, flags
 logs.py        one line for each thing, as JSON or as text
-lag.py         how long the event loop is held
+lag.py         how long the event loop is held, and by the garbage collector no longer than it may
 describing/    what the API is, said once; the OpenAPI document
 dashboard/     what a node shows to somebody who looks on
 client/        a client of the API, for programs and for the command line

@@ -2,23 +2,36 @@
 
 Between two looks at the sockets a loop does what has become due, and whatever comes meanwhile
 waits for it: this is the lag that probes and requests see. It is measured where the loop looks.
+
+A full collection looks at all that is alive: a tree of some hundred thousand texts makes that take
+longer than the loop may be held, each time for nothing. What was alive after one that took long is
+frozen (`gc.freeze`): it goes when nothing refers to it any more, as ever, and only a cycle that was
+there at that time stays for good. That is what was under way in one moment, a few times in the
+life of a process: each time when as much again has come to stay.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import selectors
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
 
 from attrs import define
 
 from meshlib_server.logs import quiet_warning
 
-__all__ = ["HELD_S", "LoopLag", "new_watched_loop"]
+__all__ = ["HELD_S", "PAUSE_S", "Freezer", "LoopLag", "new_watched_loop"]
 
 HELD_S: Final = 0.02
 """Nothing may hold the loop for longer than this."""
+
+PAUSE_S: Final = 0.005
+"""A full collection that took longer freezes what was alive after it: a quarter of what is allowed,
+for the next one has a quarter more to look at."""
 
 _TOLD_S = 0.5
 """What is worth a line: so long a stall makes peers wonder."""
@@ -75,3 +88,46 @@ def new_watched_loop(lag: LoopLag) -> asyncio.AbstractEventLoop:
         lag: where they are.
     """
     return asyncio.SelectorEventLoop(_WatchingSelector(lag))
+
+
+class Freezer:
+    """Freezes what is alive when it is entered, and again whenever a full collection took long.
+
+    Args:
+        seconds: returns how late it is.
+    """
+
+    __slots__ = ("_begun", "_seconds", "count")
+
+    def __init__(self, *, seconds: Callable[[], float] = time.perf_counter) -> None:
+        self._seconds = seconds
+        self._begun = 0.0
+        self.count = 0
+        """How often something was frozen."""
+
+    def __enter__(self) -> Self:
+        gc.collect()
+        self._freeze()
+        gc.callbacks.append(self._watch)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        gc.callbacks.remove(self._watch)
+        gc.unfreeze()
+
+    def _watch(self, phase: str, info: dict[str, int]) -> None:
+        if info["generation"] < 2:
+            return
+        if phase == "start":
+            self._begun = self._seconds()
+        elif self._seconds() - self._begun > PAUSE_S:
+            self._freeze()
+
+    def _freeze(self) -> None:
+        gc.freeze()
+        self.count += 1

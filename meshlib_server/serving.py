@@ -38,7 +38,7 @@ from meshlib_server.auth import Keyring, Secrets, load_secrets
 from meshlib_server.companions import companions
 from meshlib_server.config import MeshSettings, Settings, StorageSettings, load_settings
 from meshlib_server.http import HttpServer, share_descriptors
-from meshlib_server.lag import new_watched_loop
+from meshlib_server.lag import Freezer, new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
 from meshlib_server.metrics import Sources
 from meshlib_server.plugs import Plug, load_plugs, serve_plugs
@@ -109,6 +109,7 @@ def run(
         sources = Sources(log=writer)
         with (
             _prepare(settings, read_secrets, is_insecure=is_insecure) as prepared,
+            Freezer(),
             asyncio.Runner(loop_factory=lambda: new_watched_loop(sources.lag)) as runner,
         ):
             return runner.run(_serve(prepared, sources))
