@@ -13,6 +13,7 @@ Settings
     GossipConfig        how often it probes, gossips and repairs; profiles lan, wan, local
     ReplicationConfig   how much it keeps
     RateLimitConfig     how long owners decide, and what a node does that is cut off
+    Limit               units in a period, and how they are counted
     CacheAwareConfig    how prompts are routed
     StartupConfig       what is decided before a node is ready
     ConfiguredDefaults  what is in force for what nobody has written
@@ -115,7 +116,7 @@ if TYPE_CHECKING:
     )
     from meshlib.membership import MemberRecord
     from meshlib.node import Health, MeshConfig, MeshNode, NodeState
-    from meshlib.ratelimit import Decision, RateLimitConfig, RateLimitStats
+    from meshlib.ratelimit import Decision, Limit, RateLimitConfig, RateLimitStats
     from meshlib.replication import Document, ReplicationConfig, WriteContext, WriteReceipt
     from meshlib.ring import ConsistentHashRing
     from meshlib.routing import CacheAwareConfig, RouteDecision
@@ -145,6 +146,7 @@ __all__ = [
     "Health",
     "InvalidTypeError",
     "InvalidValueError",
+    "Limit",
     "LimitError",
     "LocalError",
     "MemberDown",
@@ -198,7 +200,7 @@ _ROOMS = {
     ),
     "meshlib.membership": "MemberRecord",
     "meshlib.node": "Health MeshConfig MeshNode NodeState",
-    "meshlib.ratelimit": "Decision RateLimitConfig RateLimitStats",
+    "meshlib.ratelimit": "Decision Limit RateLimitConfig RateLimitStats",
     "meshlib.replication": "Document ReplicationConfig WriteContext WriteReceipt",
     "meshlib.ring": "ConsistentHashRing",
     "meshlib.routing": "CacheAwareConfig RouteDecision",

@@ -4,6 +4,7 @@
     ├── NotReadyError              (TimeoutError) a node was not ready in time, or when asked
     ├── LocalError                 the caller's fault; nothing was changed
     │   ├── InvalidValueError      (ValueError) a value that cannot be kept or replicated
+    │   │   └── InvalidFieldError  it names the field of a limit, a rule or a request
     │   ├── InvalidTypeError       (TypeError) a value of a type that cannot be kept
     │   ├── ConfigError            (ValueError) a setting that cannot hold
     │   ├── ForeignClockError      (ValueError) a `now` that is no reading of the node's clock
@@ -47,6 +48,7 @@ __all__ = [
     "ForeignClockError",
     "InsufficientRights",
     "InternalError",
+    "InvalidFieldError",
     "InvalidTypeError",
     "InvalidValueError",
     "LimitError",
@@ -118,6 +120,20 @@ class LocalError(MeshError):
 
 class InvalidValueError(LocalError, ValueError):
     """A value that cannot be kept, ordered or replicated. State unchanged."""
+
+
+class InvalidFieldError(InvalidValueError):
+    """A field of a limit, a rule or a request that cannot be. State unchanged.
+
+    Args:
+        field: its name.
+        problem: what is wrong with it, as a sentence that begins with the field goes on.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
 
 
 class InvalidTypeError(LocalError, TypeError):

@@ -36,6 +36,9 @@ __all__ = [
     "INBOX_BYTES_MAX",
     "JSON_BODY_BYTES_MAX",
     "KEY_BYTES_MAX",
+    "LIMITS_PER_RULE_MAX",
+    "LIMIT_PERIOD_S_MAX",
+    "LIMIT_RULES_MAX",
     "LOAD_ROWS_PER_MESSAGE_MAX",
     "LOG_BYTES_MAX",
     "LOG_LINES_QUEUED_BYTES_MAX",
@@ -45,9 +48,12 @@ __all__ = [
     "PREFILL_TOKENS_MAX",
     "PREFIX_HELD_FACTOR",
     "RATE_COSTS_MAX",
+    "RATE_KEYS_AT_ONCE_MAX",
     "RATE_KEYS_MAX",
     "RATE_KEYS_PER_MESSAGE_MAX",
+    "RATE_KEY_BYTES_MAX",
     "RATE_PENDING_MAX",
+    "RATE_RESERVATIONS_MAX",
     "RATE_WAITING_MAX",
     "RENEWALS_PER_MESSAGE_MAX",
     "REQUESTS_IN_FLIGHT_MAX",
@@ -198,6 +204,24 @@ VIRTUAL_NODES_MAX: Final = 4096
 
 RATE_KEYS_MAX: Final = 100_000
 """Rate-limit keys with a bucket on this node; gubernator's cache default is 50,000."""
+
+RATE_KEY_BYTES_MAX: Final = 1_000
+"""A rate-limit key under a rule, in UTF-8: with the mark of its period it is a key of the codec."""
+
+LIMIT_PERIOD_S_MAX: Final = 31 * 86_400
+"""The longest period of a limit: 31 days."""
+
+LIMIT_RULES_MAX: Final = 1_000
+"""Rules that may be written; a rule is for a pattern of keys, so there are few as a rule."""
+
+LIMITS_PER_RULE_MAX: Final = 8
+"""Limits of one rule: one a second, a minute, an hour, a day, a week and a month, and two more."""
+
+RATE_RESERVATIONS_MAX: Final = 100_000
+"""Reservations that are open on one node; the oldest one beyond is settled at its estimate."""
+
+RATE_KEYS_AT_ONCE_MAX: Final = 100
+"""Keys of one call, all or nothing, and decisions of one batch."""
 
 RATE_KEYS_PER_MESSAGE_MAX: Final = 256
 """Keys in one message about leases: with keys at their limit it stays within a frame."""

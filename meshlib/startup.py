@@ -105,11 +105,12 @@ class Startup:
 
         Raises:
             NotReadyError: the limit is not known here yet. Nothing was counted.
+            InvalidFieldError: a key that no limit can be for.
             DecodeError: what is kept as the limit is none.
         """
         if self._is_ready() or type(key) is not str or type(cost) is not int or cost < 1:
             return None
-        if self._limits.configured(key) is not None:
+        if self._limits.is_set(key):
             return None
         if self.config.acquire is StartupMode.OPEN:
             return _UNLIMITED
@@ -124,7 +125,7 @@ class Startup:
         """
         if self._is_ready() or type(key) is not str:
             return
-        if self._limits.configured(key) is None:
+        if not self._limits.is_set(key):
             raise self._not_ready(_limit_of(key))
 
     def check_route(self) -> None:

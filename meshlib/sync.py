@@ -13,7 +13,7 @@ from meshlib.arguments import check_kind, check_number, check_text
 from meshlib.crdt import LWWMap
 from meshlib.errors import UnknownKeyError, check_several
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
-from meshlib.ratelimit import GLOBAL_KEY, LimitSettings
+from meshlib.ratelimit import GLOBAL_KEY, RULE_CONFIG_PREFIX, LimitSettings
 from meshlib.replication import Change, Replica, WriteReceipt
 from meshlib.routing import (
     SESSION_TTL_S,
@@ -37,6 +37,7 @@ from meshlib.state import (
     DEFAULTS_DOCUMENT,
     POLICIES,
     POLICIES_DOCUMENT,
+    RULES,
     WORKERS_DOCUMENT,
     AppStore,
     ConfiguredDefaults,
@@ -605,7 +606,8 @@ class MeshSyncManager:
                 self._policy_checks.note((key,))
                 told.append(StateChange(StoreName.POLICIES, key, is_local))
             else:
-                told.append(StateChange(StoreName.APP, self.limits.config_key(key), is_local))
+                name = RULE_CONFIG_PREFIX + key if kind == RULES else self.limits.config_key(key)
+                told.append(StateChange(StoreName.APP, name, is_local))
         return told
 
     def note_all(self) -> None:

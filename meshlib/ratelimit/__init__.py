@@ -1,32 +1,53 @@
 """Rate limits over the cluster.
 
-limiter.py   RateLimiter: decisions, at once or confirmed by the key's owner
+limiter.py   RateLimiter: of one node, for whoever drives it
+verbs.py     its verbs: decisions at once or confirmed by the key's owner, all or nothing
 config.py    RateLimitConfig, PartitionMode
 leases/      units that are held: owners, holders, votes, and what they say
-settings.py  where limits are kept
+settings.py  where limits are kept, and under which a key is
+rules.py     where rules are kept: limits for patterns of keys
 records.py   what the limiter answers with
 """
 
 from meshlib.ratelimit.config import PartitionMode, RateLimitConfig
 from meshlib.ratelimit.leases import Ticket
 from meshlib.ratelimit.limiter import RateLimiter
-from meshlib.ratelimit.records import GLOBAL_KEY, Decision, RateLimitStats, RateMessage
+from meshlib.ratelimit.records import (
+    GLOBAL_KEY,
+    Decision,
+    KeyUse,
+    LimitUsage,
+    RateLimitStats,
+    RateMessage,
+)
+from meshlib.ratelimit.rules import RULE_CONFIG_PREFIX
 from meshlib.ratelimit.settings import (
     GLOBAL_LIMIT_CONFIG_KEY,
     LIMIT_CONFIG_PREFIX,
     LimitSettings,
+    Slot,
 )
+from meshlib.state import MONTH, Algorithm, Limit, LimitRule, parse
 
 __all__ = [
     "GLOBAL_KEY",
     "GLOBAL_LIMIT_CONFIG_KEY",
     "LIMIT_CONFIG_PREFIX",
+    "MONTH",
+    "RULE_CONFIG_PREFIX",
+    "Algorithm",
     "Decision",
+    "KeyUse",
+    "Limit",
+    "LimitRule",
     "LimitSettings",
+    "LimitUsage",
     "PartitionMode",
     "RateLimitConfig",
     "RateLimitStats",
     "RateLimiter",
     "RateMessage",
+    "Slot",
     "Ticket",
+    "parse",
 ]

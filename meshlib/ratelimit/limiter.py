@@ -9,6 +9,7 @@ here sends, sleeps or calls back, but for one hook that says "there is something
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
@@ -16,16 +17,14 @@ from typing import Any, Final
 from meshlib.clock import MonotonicTime
 from meshlib.errors import (
     DecodeError,
-    InvalidValueError,
     MeshError,
     RejectReason,
     check_several,
 )
 from meshlib.identity import ActorId, actor_name_hash
 from meshlib.invariants import require
-from meshlib.limits import RATE_WAITING_MAX
 from meshlib.ratelimit.config import RateLimitConfig
-from meshlib.ratelimit.leases.asking import PATIENCE_S, UNLIMITED, refused_key
+from meshlib.ratelimit.leases.asking import PATIENCE_S
 from meshlib.ratelimit.leases.calls import (
     CALL_DOCUMENT,
     FAREWELL_DOCUMENT,
@@ -34,7 +33,6 @@ from meshlib.ratelimit.leases.calls import (
     Farewell,
     decode_vote,
 )
-from meshlib.ratelimit.leases.deciding import LeaseDecider
 from meshlib.ratelimit.leases.holder import HeldKey, Ticket
 from meshlib.ratelimit.leases.owner import Settled
 from meshlib.ratelimit.leases.questions import (
@@ -45,8 +43,9 @@ from meshlib.ratelimit.leases.questions import (
 )
 from meshlib.ratelimit.leases.timers import Due
 from meshlib.ratelimit.leases.views import View
-from meshlib.ratelimit.records import Decision, RateLimitStats, RateMessage
+from meshlib.ratelimit.records import KeyUse, LimitUsage, RateLimitStats, RateMessage
 from meshlib.ratelimit.settings import LimitSettings
+from meshlib.ratelimit.verbs import LimitVerbs
 
 __all__ = ["RateLimiter"]
 
@@ -59,7 +58,7 @@ ROUNDS_PER_TICK_MAX: Final = 16
 _UNLIMITED_STATS: Final = RateLimitStats(limit_per_second=0, current_count=0, remaining=-1)
 
 
-class RateLimiter(LeaseDecider):
+class RateLimiter(LimitVerbs):
     """Decides who may pass under limits that hold for the whole cluster.
 
     Args:
@@ -86,10 +85,8 @@ class RateLimiter(LeaseDecider):
         read_time: Callable[[float], float] | None = None,
         now: float = 0.0,
     ) -> None:
-        self.guard: Callable[[], None] | None = None
-        """Called before a caller's verb does anything, and may refuse it by raising."""
-        self.read_time: Callable[[float], float] = read_time or MonotonicTime().advance
-        """Judges each `now`; see the arguments of this class."""
+        self.guard = None
+        self.read_time = read_time or MonotonicTime().advance
         super().__init__(
             name,
             actor=actor,
@@ -99,97 +96,6 @@ class RateLimiter(LeaseDecider):
             on_urgent=on_urgent,
             now=now,
         )
-
-    # Decisions
-
-    def acquire(self, key: str, *, cost: int = 1, now: float) -> Decision:
-        """Decide at once whether a request may pass, and count it when it may. O(1), and local.
-
-        Admits from units that this node holds, else on credit: up to an equal part of the limit,
-        or one request, that no owner has heard of yet. The owner takes credit out of the running
-        window as far as there is room, and off the next ones beyond that.
-
-        Args:
-            key: the rate-limit key; `global` is that of the global limit.
-            cost: the request's units, 1 to the limit.
-            now: monotonic seconds.
-
-        Raises:
-            InvalidTypeError: a key that is not text, or a cost that is no integer.
-            InvalidValueError: a cost under 1, or over the limit: it could never pass.
-            UnknownKeyError: no limit is set for the key. The global one is then unlimited.
-            DecodeError: what is stored as the limit is none.
-            ForeignClockError: `now` is no reading of the clock that was given before. Nothing is
-                counted in any case.
-        """
-        if self.guard is not None:
-            self.guard()
-        now = self.read_time(now)
-        tracked = self._open(key, cost, now)
-        if not tracked.limit:
-            return UNLIMITED
-        decision = self._decide_here(tracked, cost, now)
-        if decision is not None:
-            return decision
-        if tracked.owner == self._name and self._owner.mandate.is_valid(now):
-            ticket = self._enqueue(tracked, cost, now)
-            if ticket.decision is not None:
-                return ticket.decision
-            self._withdraw(tracked, ticket)
-        return self._decide_on_credit(tracked, cost, now)
-
-    def ask(self, key: str, *, cost: int = 1, timeout_s: float | None = None, now: float) -> Ticket:
-        """Ask the cluster whether a request may pass; the answer may take a round trip.
-
-        What this node holds, and a window that the owner has called spent, answer at once.
-
-        Args:
-            key: the rate-limit key; `global` is that of the global limit.
-            cost: the request's units, 1 to the limit.
-            timeout_s: seconds to wait for the owner; then `partition_mode` answers, with
-                `confirmed` False. None: as configured, and longer right after the start, until
-                owners that began with this node can have their first votes.
-            now: monotonic seconds.
-
-        Returns:
-            A ticket. Its `decision` is there at once, or once `decided` has returned it.
-
-        Raises:
-            LocalError, DecodeError: as `acquire`, and InvalidValueError for a timeout that is not
-                over 0 and finite. Nothing is counted.
-        """
-        if self.guard is not None:
-            self.guard()
-        now = self.read_time(now)
-        wait_s = self.config.confirm_timeout_s if timeout_s is None else timeout_s
-        if timeout_s is None and self._is_patient(now):
-            assert self._patient_until is not None
-            wait_s = max(wait_s, self._patient_until - now)
-        if not 0 < wait_s < math.inf:
-            raise InvalidValueError(f"timeout_s must be over 0 and finite, got {timeout_s}")
-        tracked = self._open(key, cost, now)
-        if not tracked.limit:
-            return Ticket(key, cost, now, UNLIMITED)
-        decision = self._decide_here(tracked, cost, now)
-        if decision is None and (tracked.is_cut_off or len(tracked.queue) >= RATE_WAITING_MAX):
-            self._question(tracked, now)
-            decision = self._decide_alone(tracked, cost, now)
-        if decision is not None:
-            return Ticket(key, cost, now, decision)
-        ticket = self._enqueue(tracked, cost, now, expires_at=now + wait_s)
-        if ticket.decision is None:
-            ticket.is_awaited = True
-            self._timers.set(ticket.expires_at, Due.TICKET, tracked, ticket)
-            self._hurry()
-        return ticket
-
-    def decided(self) -> list[Ticket]:
-        """Return the tickets that were decided since the last call, after `ask` had returned."""
-        if not self._decided:
-            return []
-        tickets = list(self._decided)
-        self._decided.clear()
-        return tickets
 
     def stats(self, key: str, *, now: float) -> RateLimitStats:
         """Return what the whole cluster used of a limit in the current window.
@@ -201,22 +107,44 @@ class RateLimiter(LeaseDecider):
             key: the rate-limit key.
             now: monotonic seconds.
 
+        Returns:
+            of several limits that of which the least is left.
+
         Raises:
             InvalidTypeError: a key that is not text.
+            InvalidFieldError: a key that no limit can be for.
             UnknownKeyError: no limit is set for the key. The global one is then unlimited.
             DecodeError: what is stored as the limit is none.
             ForeignClockError: as for `acquire`.
         """
-        if self.guard is not None:
-            self.guard()
-        now = self.read_time(now)
-        if type(key) is not str:
-            raise refused_key(key)
-        tracked = self._track(key, now)
+        used = [usage for usage in self.usage(key, now=now) if usage.limit]
+        if not used:
+            return _UNLIMITED_STATS
+        least = min(used, key=lambda usage: usage.remaining)
+        return RateLimitStats(
+            limit_per_second=least.limit,
+            current_count=least.used_count,
+            remaining=least.remaining,
+        )
+
+    def usage(self, key: str, *, now: float) -> list[LimitUsage]:
+        """Return what the whole cluster used of each limit of a key; as `stats`.
+
+        Args:
+            key: the rate-limit key.
+            now: monotonic seconds.
+
+        Raises:
+            LocalError, DecodeError: as `stats`.
+        """
+        now = self._enter(now)
+        return [self._usage(tracked, now) for tracked in self._plan(key, now)]
+
+    def _usage(self, tracked: HeldKey, now: float) -> LimitUsage:
         self._look(tracked, now)
         limit = tracked.limit
         if not limit:
-            return _UNLIMITED_STATS
+            return LimitUsage("", 0, 0, -1, 0.0)
         if tracked.watched_until == -math.inf:
             self._timers.set(now + WATCH_INTERVAL_S, Due.WATCH, tracked, None)
             self._hurry()
@@ -228,9 +156,27 @@ class RateLimiter(LeaseDecider):
             used = max(0, used - tracked.held)
         used += tracked.static_used if now < tracked.static_until else 0
         count = min(used, limit) if not tracked.static_used else used
-        return RateLimitStats(
-            limit_per_second=limit, current_count=count, remaining=max(0, limit - count)
-        )
+        reset_s = tracked.reset_s(now) if used else 0.0
+        return LimitUsage(tracked.policy, limit, count, max(0, limit - count), reset_s)
+
+    def busiest(self, *, count: int = 20) -> list[KeyUse]:
+        """Return the keys of which this node admitted or refused most, since it tracks them.
+
+        O(keys); for people.
+
+        Args:
+            count: how many of either kind at most.
+        """
+        if self.guard is not None:
+            self.guard()
+        uses = [
+            KeyUse(*tracked.key.partition("\0")[::2], tracked.admitted_count, tracked.refused_count)
+            for tracked in self._tracked.values()
+            if tracked.admitted_count or tracked.refused_count
+        ]
+        most = heapq.nlargest(count, uses, key=lambda use: use.admitted_count)
+        most += heapq.nlargest(count, uses, key=lambda use: use.refused_count)
+        return list(dict.fromkeys(most))
 
     # The driver's side
 
@@ -272,9 +218,7 @@ class RateLimiter(LeaseDecider):
 
     def _handle(self, due: Due, tracked: HeldKey, token: Any, now: float) -> None:
         if due is Due.TICKET:
-            tracked.is_cut_off = tracked.under_way is not None
-            token.decision = self._decide_alone(tracked, token.cost, now)
-            self._tell([token])
+            self._expire(tracked, token, now)
         elif due is Due.RETRY:
             self._retry(tracked, now)
         elif due is Due.IDLE:
@@ -285,6 +229,15 @@ class RateLimiter(LeaseDecider):
             if now - tracked.heard_at >= WATCH_INTERVAL_S / 2:
                 self._question(tracked, now, is_for_statistics=True)
             self._timers.set(now + WATCH_INTERVAL_S, Due.WATCH, tracked, None)
+
+    def _expire(self, tracked: HeldKey, ticket: Ticket, now: float) -> None:
+        """Answer a request that has waited long enough."""
+        if ticket.is_look:
+            ticket.decision = self._seen_here(tracked, ticket.cost, now)
+        else:
+            tracked.is_cut_off = tracked.under_way is not None
+            ticket.decision = self._decide_alone(tracked, ticket.cost, now)
+        self._tell([ticket])
 
     def receive_volatile(
         self, document: str, payload: bytes, *, sender: str, now: float

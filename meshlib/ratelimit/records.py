@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from attrs import frozen
 
-__all__ = ["GLOBAL_KEY", "Decision", "RateLimitStats", "RateMessage"]
+__all__ = ["GLOBAL_KEY", "Decision", "KeyUse", "LimitUsage", "RateLimitStats", "RateMessage"]
 
 GLOBAL_KEY: Final = "global"
 """The rate-limit key of the global limit."""
@@ -17,14 +17,50 @@ class RateLimitStats:
     """What is used of a rate limit.
 
     Args:
-        limit_per_second: the limit; 0 means unlimited.
-        current_count: units admitted on all nodes in the current window of a second.
+        limit_per_second: the limit; 0 means unlimited. Of another period than a second: units in
+            that period, or at once; `RateLimiter.usage` tells which.
+        current_count: units admitted on all nodes in the current window.
         remaining: what the limit leaves in this window, never under 0; -1 when unlimited.
     """
 
     limit_per_second: int
     current_count: int
     remaining: int
+
+
+class LimitUsage(NamedTuple):
+    """What is used of one of the limits of a key.
+
+    Args:
+        policy: the limit as text; empty when unlimited.
+        limit: units in each window, or at once; 0 when unlimited.
+        used_count: units used on all nodes.
+        remaining: what the limit leaves, never under 0; -1 when unlimited.
+        reset_after_s: seconds until nothing is used any more, if nobody comes.
+    """
+
+    policy: str
+    limit: int
+    used_count: int
+    remaining: int
+    reset_after_s: float
+
+
+class KeyUse(NamedTuple):
+    """What one node has decided of a key under one limit.
+
+    Args:
+        key: the rate-limit key.
+        mark: of the period: seconds or `month`, with `s` if sliding and `g` if gcra; empty for
+            windows of a second.
+        admitted_count: units admitted.
+        refused_count: requests refused.
+    """
+
+    key: str
+    mark: str
+    admitted_count: int
+    refused_count: int
 
 
 class Decision(NamedTuple):
@@ -34,26 +70,37 @@ class Decision(NamedTuple):
 
     Args:
         allowed: whether it may.
-        limit: units a second for the whole cluster; 0 means unlimited.
+        limit: units for the whole cluster in each window, or at once; 0 means unlimited. Of
+            several limits, here and below, that of which the least is left, or which refuses
+            for longest.
         remaining: units that the cluster would still admit now, as far as this node has heard;
             -1 when unlimited.
-        retry_after_s: after so many seconds the same request passes, if nobody else comes; 0 when
-            it was admitted.
+        retry_after_s: after so many seconds the same request passes, if nobody else comes and
+            nothing is owed; 0 when it was admitted. Never more than the period, or than a burst
+            that is larger than the rate takes to come back.
+        reset_after_s: seconds until nothing of the limit is used any more, if nobody comes.
+        policy: the limit as text, such as `100/minute`; empty when unlimited.
         confirmed: whether it rests on the word of the key's owner: on units that it granted, or on
             its refusal. Not so on credit, and where no owner was reached. True when unlimited.
-        window: the number of the window whose units were used, in seconds since 1970 by the
-            owner's clock; -1 without an owner's grant.
+        window: the number of the window whose units were used, in periods since 1970 by the
+            owner's clock; 0 where there are no windows, -1 without an owner's grant.
     """
 
     allowed: bool
     limit: int
     remaining: int
     retry_after_s: float
+    reset_after_s: float = 0.0
+    policy: str = ""
     confirmed: bool = False
     window: int = -1
 
     def __bool__(self) -> bool:
         return self.allowed
+
+    def with_confirmed(self, is_confirmed: bool) -> Decision:
+        """Return the same decision, resting on the owner's word or not."""
+        return self._replace(confirmed=is_confirmed)
 
 
 @frozen(slots=True)

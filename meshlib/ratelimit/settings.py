@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from meshlib.arguments import check_kind, check_text
 from meshlib.errors import DecodeError, InvalidValueError, LocalError, UnknownKeyError
 from meshlib.ratelimit.records import GLOBAL_KEY
+from meshlib.ratelimit.rules import RULE_CONFIG_PREFIX, RuleSettings
 from meshlib.replication import WriteReceipt
 from meshlib.state import (
     LIMITS,
     AppStore,
     Default,
     Defaults,
+    Limit,
+    LimitRule,
     ReadChecks,
     check_identifier,
     check_limit,
+    check_rate_key,
 )
 
-__all__ = ["GLOBAL_LIMIT_CONFIG_KEY", "LIMIT_CONFIG_PREFIX", "LimitSettings"]
+__all__ = ["GLOBAL_LIMIT_CONFIG_KEY", "LIMIT_CONFIG_PREFIX", "LimitSettings", "Slot"]
 
 GLOBAL_LIMIT_CONFIG_KEY: Final = "global_rate_limit"
 """The configuration key of the global limit."""
@@ -44,19 +48,33 @@ def _read(value: bytes) -> int:
     return check_limit(json.loads(value)["limit_per_second"])
 
 
+class Slot(NamedTuple):
+    """One of the limits that a key is under.
+
+    Args:
+        key: what it is counted under: the key itself for a window of a second, else the key and
+            a mark of the period, with a zero character between.
+        limit: the limit; None while the key is unlimited.
+    """
+
+    key: str
+    limit: Limit | None
+
+
 class LimitSettings:
-    """The limits that are set, by rate-limit key.
+    """The limits that are set: for single keys, a second, and for patterns of keys by rules.
 
     Args:
         app: the application store.
         defaults: what the nodes' files say of keys without one; by default nothing.
     """
 
-    __slots__ = ("_app", "_checks", "_defaults")
+    __slots__ = ("_app", "_checks", "_defaults", "_rules")
 
     def __init__(self, app: AppStore, *, defaults: Defaults | None = None) -> None:
         self._app = app
         self._defaults = defaults
+        self._rules = RuleSettings(app, defaults=defaults)
         self._checks = ReadChecks(self._is_readable, all_keys=self.keys)
         self.watch(lambda key: self._checks.note((key,)))
 
@@ -115,6 +133,7 @@ class LimitSettings:
         """
         check_text("key", config_key)
         check_kind("value", value, bytes, wanted="bytes")
+        RuleSettings.check_config(config_key, value)
         if config_key == LIMIT_CONFIG_PREFIX + GLOBAL_KEY:
             raise InvalidValueError(
                 f"key: the limit of {GLOBAL_KEY!r} is kept under {GLOBAL_LIMIT_CONFIG_KEY!r}"
@@ -144,6 +163,101 @@ class LimitSettings:
                 return 0
             raise UnknownKeyError("rate limit", key)
         return limit
+
+    # Rules
+
+    def rules(self) -> list[LimitRule]:
+        """Return the rules in force, sorted by name. O(rules)."""
+        return self._rules.in_order()
+
+    def rule(self, name: str) -> LimitRule | None:
+        """Return the rule in force of a name; None when there is none. O(1)."""
+        return self._rules.get(check_identifier("name", name))
+
+    def rule_of(self, key: str) -> LimitRule | None:
+        """Return the rule that a key is under; None when it has a limit of its own, or none.
+
+        Raises:
+            InvalidFieldError: a key that no rule can be for; it is a ValueError.
+            DecodeError: what is kept as the limit of the key is none.
+        """
+        check_rate_key(key)
+        is_own = key == GLOBAL_KEY or self.configured(key) is not None
+        return None if is_own else self._rules.index().find(key)
+
+    def rule_default_of(self, name: str) -> str | None:
+        """Return the node whose file says a rule; None when it was written, or is not there."""
+        return self._rules.default_of(check_identifier("name", name))
+
+    def set_rule(
+        self, name: str, *, pattern: str, limits: str | Limit | Iterable[str | Limit]
+    ) -> WriteReceipt:
+        """Set limits for all keys of a pattern, everywhere; in the place of a rule of that name.
+
+        What was used of a key stays used, where the new limits have one of the same period.
+
+        Args:
+            name: of the rule, 1 to 1,000 bytes.
+            pattern: such as `tokens:{key}`; see `LimitRule`.
+            limits: all of them hold at once; texts such as `100000/minute`, or `Limit`s.
+
+        Raises:
+            LocalError: a field that cannot be, which it names, or one more than 1,000 rules. State
+                unchanged.
+        """
+        # A rule of one key is that of the rate limiter's own configuration, and never of `global`.
+        return self._rules.set(LimitRule(name, pattern=pattern, limits=limits))
+
+    def remove_rule(self, name: str) -> WriteReceipt:
+        """Remove a rule, everywhere; a file's rule of that name is in force again.
+
+        Raises:
+            UnknownKeyError: none was written. State unchanged.
+        """
+        return self._rules.remove(name)
+
+    def is_set(self, key: str) -> bool:
+        """Tell whether a key has a limit of its own, or is under a rule. O(parts of patterns).
+
+        Raises:
+            InvalidFieldError, DecodeError: as `slots`.
+        """
+        return self.configured(key) is not None or self.rule_of(key) is not None
+
+    def slots(self, key: str) -> tuple[Slot, ...]:
+        """Return the limits that a key is under. O(parts of patterns).
+
+        A limit of its own goes before rules. Without any the global key is unlimited.
+
+        Raises:
+            UnknownKeyError: no limit is set, and the key is not `global`.
+            InvalidFieldError: a key that no limit can be for; it is a ValueError.
+            DecodeError: what is kept as the limit is none.
+        """
+        limit = self.configured(key)
+        if limit is not None or key == GLOBAL_KEY:
+            return (Slot(key, Limit(limit) if limit else None),)
+        index = self._rules.index()
+        if index.rules:
+            rule = index.find(check_rate_key(key))
+            if rule is not None:
+                return tuple(Slot(_counted_under(key, limit), limit) for limit in rule.limits)
+        raise UnknownKeyError("rate limit", key)
+
+    def slot_limit(self, key: str) -> Limit | None:
+        """Return the limit that is counted under a key; None while it is unlimited.
+
+        Args:
+            key: as a `Slot` has it.
+
+        Raises:
+            UnknownKeyError: none is, any more.
+            InvalidFieldError, DecodeError: as `slots`.
+        """
+        for slot in self.slots(key.partition("\0")[0]):
+            if slot.key == key:
+                return slot.limit
+        raise UnknownKeyError("rate limit", key)
 
     def set(self, key: str, limit_per_second: int) -> WriteReceipt:
         """Set the limit of a key, everywhere.
@@ -184,6 +298,8 @@ class LimitSettings:
 
     def note_changes(self, names: Iterable[Any] | None) -> None:
         """Take note that configuration keys have changed by what peers sent; None for all."""
+        names = None if names is None else list(names)
+        self._rules.note_changes(names)
         if names is None:
             self._checks.note(None)
             return
@@ -194,7 +310,8 @@ class LimitSettings:
 
     def unreadable(self) -> list[str]:
         """Return the rate-limit keys whose limits cannot be read. O(changes since then)."""
-        return sorted(repr(key) for key in self._checks.unreadable())
+        unreadable = (repr(key) for key in self._checks.unreadable())
+        return sorted((*unreadable, *self._rules.unreadable()))
 
     def _is_readable(self, key: str) -> bool:
         try:
@@ -205,18 +322,24 @@ class LimitSettings:
 
     def tag(self) -> int:
         """Return a number that is another one once any limit may be different."""
-        revision = 0 if self._defaults is None else self._defaults.revision
-        return revision << 64 | self._app.tag()
+        return sum(self._rules.revision()) << 64 | self._app.tag()
 
     def watch(self, watcher: Callable[[str], None]) -> None:
-        """Call `watcher` with the rate-limit key after each change of a limit made here."""
+        """Call `watcher` with the rate-limit key after each change of a limit made here.
+
+        With a rule's configuration key after a change of a rule, which may be for any key.
+        """
 
         def translate(name: str) -> None:
-            key = _limit_key(name)
+            key = name if name.startswith(RULE_CONFIG_PREFIX) else _limit_key(name)
             if key is not None:
                 watcher(key)
 
         self._app.watch(translate)
+
+
+def _counted_under(key: str, limit: Limit) -> str:
+    return key if limit.code == "1" else f"{key}\0{limit.code}"
 
 
 def _limit_key(name: str) -> str | None:

@@ -4,6 +4,8 @@ documents.py     a replica as the stores use it
 stores.py        WorkerStore, PolicyStore, AppStore, MembershipStore
 defaults.py      what the files of the nodes say, for whatever nobody has written
 records.py       what they keep, and the checks of what goes into them
+limit.py         one limit: a rate, a period, and how it is counted
+limit_rule.py    limits for the keys of a pattern, and which of them a key is under
 names.py         which names of documents are the library's own
 written_off.py   members that do not come back
 subscription.py  who wants to hear of changes
@@ -13,12 +15,15 @@ from meshlib.state.defaults import (
     DEFAULTS_DOCUMENT,
     LIMITS,
     POLICIES,
+    RULES,
     ConfiguredDefaults,
     Default,
     DefaultKey,
     Defaults,
 )
 from meshlib.state.documents import Documents, ReadChecks
+from meshlib.state.limit import MONTH, Algorithm, Limit, parse
+from meshlib.state.limit_rule import LimitRule, RuleIndex, check_rate_key
 from meshlib.state.names import RESERVED_NAMES, RESERVED_PREFIXES, check_free_name
 from meshlib.state.records import (
     LIMIT_PER_SECOND_MAX,
@@ -48,23 +53,29 @@ __all__ = [
     "DEFAULTS_DOCUMENT",
     "LIMITS",
     "LIMIT_PER_SECOND_MAX",
+    "MONTH",
     "POLICIES",
     "POLICIES_DOCUMENT",
     "RESERVED_NAMES",
     "RESERVED_PREFIXES",
+    "RULES",
     "WORKERS_DOCUMENT",
     "WRITTEN_OFF_DOCUMENT",
+    "Algorithm",
     "AppStore",
     "ConfiguredDefaults",
     "Default",
     "DefaultKey",
     "Defaults",
     "Documents",
+    "Limit",
+    "LimitRule",
     "MemberView",
     "MembershipStore",
     "PolicyState",
     "PolicyStore",
     "ReadChecks",
+    "RuleIndex",
     "StateChange",
     "StoreName",
     "Subscription",
@@ -74,5 +85,7 @@ __all__ = [
     "check_free_name",
     "check_identifier",
     "check_limit",
+    "check_rate_key",
     "check_text",
+    "parse",
 ]

@@ -25,16 +25,20 @@ from typing import Any, Final, NamedTuple
 
 from attrs import field, frozen
 
+from meshlib.arguments import check_kind
 from meshlib.codec import encode_value
 from meshlib.crdt import LWWMap
-from meshlib.errors import InvalidTypeError, UnknownKeyError
+from meshlib.errors import InvalidFieldError, InvalidTypeError, LimitError, UnknownKeyError
+from meshlib.limits import LIMIT_RULES_MAX
 from meshlib.state.documents import Documents, RecordTable, stored_field
+from meshlib.state.limit_rule import LimitRule
 from meshlib.state.records import check_identifier, check_limit, check_text
 
 __all__ = [
     "DEFAULTS_DOCUMENT",
     "LIMITS",
     "POLICIES",
+    "RULES",
     "ConfiguredDefaults",
     "Default",
     "DefaultKey",
@@ -45,10 +49,13 @@ DEFAULTS_DOCUMENT: Final = "mesh:defaults"
 
 POLICIES: Final = "policies"
 LIMITS: Final = "limits"
+RULES: Final = "rules"
 """The kinds of defaults."""
 
 _NOT_YET: Final = (1 << 62, 0)
 """The place of this node's own file before it was said: after all that the others have said."""
+
+_WHAT: Final = {POLICIES: "the policy of", LIMITS: "the limit", RULES: "the rule"}
 
 _NAMED_MAX: Final = 5
 """Differences that are told one by one."""
@@ -58,8 +65,8 @@ class DefaultKey(NamedTuple):
     """What a default is for.
 
     Args:
-        kind: `policies` or `limits`.
-        key: the model, or the rate-limit key.
+        kind: `policies`, `limits` or `rules`.
+        key: the model, the rate-limit key, or the name of the rule.
     """
 
     kind: str
@@ -70,7 +77,7 @@ class Default(NamedTuple):
     """What a file says of one key.
 
     Args:
-        value: the type and the configuration of a policy, or a limit.
+        value: the type and the configuration of a policy, a limit, or a rule.
         node: whose file.
     """
 
@@ -98,6 +105,17 @@ def _limits(limits: Mapping[str, int]) -> dict[str, int]:
     }
 
 
+def _rules(rules: Iterable[LimitRule]) -> tuple[LimitRule, ...]:
+    given = tuple(rules)
+    for rule in given:
+        check_kind("rules", rule, LimitRule, wanted="LimitRules")
+    if len({rule.name for rule in given}) < len(given):
+        raise InvalidFieldError("rules", "must have a name of its own each")
+    if len(given) > LIMIT_RULES_MAX:
+        raise LimitError("rate-limit rules", size=len(given), limit=LIMIT_RULES_MAX)
+    return given
+
+
 def _items(what: str, given: object) -> Iterable[tuple[Any, Any]]:
     if not isinstance(given, Mapping):
         raise InvalidTypeError(f"{what} must be a mapping, not {type(given).__name__}")
@@ -112,6 +130,7 @@ class ConfiguredDefaults:
         policies: for each model the type of its policy and that policy's configuration.
         limits: for each rate-limit key its limit, in units a second for the whole cluster; 0
             switches it off.
+        rules: limits for patterns of keys, up to 1,000.
 
     Raises:
         LocalError: something that could not be written either.
@@ -119,6 +138,7 @@ class ConfiguredDefaults:
 
     policies: Mapping[str, tuple[str, str]] = field(factory=dict, converter=_policies)
     limits: Mapping[str, int] = field(factory=dict, converter=_limits)
+    rules: tuple[LimitRule, ...] = field(default=(), converter=_rules)
 
     def __attrs_post_init__(self) -> None:
         """Check that all of it can be one entry.
@@ -130,15 +150,18 @@ class ConfiguredDefaults:
 
     def __bool__(self) -> bool:
         """Whether it says anything."""
-        return bool(self.policies or self.limits)
+        return bool(self.policies or self.limits or self.rules)
 
 
 def _fact(said: ConfiguredDefaults, started: tuple[int, int]) -> dict[str, Any]:
-    return {
+    fact = {
         "started": list(started),
         "policies": {model: list(policy) for model, policy in said.policies.items()},
         "limits": dict(said.limits),
     }
+    if said.rules:  # what says none is as before there were any
+        fact["rules"] = {rule.name: [rule.pattern, *map(str, rule.limits)] for rule in said.rules}
+    return fact
 
 
 class _Fact(NamedTuple):
@@ -163,6 +186,13 @@ def _thaw(_key: str, value: Any, _version: int) -> _Fact:
                 raise InvalidTypeError("no policy")
     for key, limit in _table(value, "limits").items():
         values[DefaultKey(LIMITS, check_identifier("key", key))] = check_limit(limit)
+    for name, said in _table(value, "rules").items() if "rules" in value else ():
+        match said:
+            case [str(pattern), *limits]:
+                rule = LimitRule(name, pattern=pattern, limits=limits)
+                values[DefaultKey(RULES, rule.name)] = rule
+            case _:
+                raise InvalidTypeError("no rule")
     return _Fact(started, values)
 
 
@@ -208,8 +238,8 @@ class Defaults:
         """Return what is in force for a key that nobody has written. O(nodes that say it).
 
         Args:
-            kind: `policies` or `limits`.
-            key: the model, or the rate-limit key.
+            kind: `policies`, `limits` or `rules`.
+            key: the model, the rate-limit key, or the name of the rule.
         """
         wanted = DefaultKey(kind, key)
         said = self._by_key.get(wanted)
@@ -237,7 +267,7 @@ class Defaults:
             whose = (
                 f"; that of {in_force.node}, which started last, is in force" if in_force else ""
             )
-            what = "the policy of" if key.kind == POLICIES else "the limit"
+            what = _WHAT.get(key.kind, "")
             names = ", ".join(nodes[:_NAMED_MAX]) + (" and others" if nodes[_NAMED_MAX:] else "")
             lines.append(f"the files of {names} differ about {what} {key.key!r}{whose}")
         more = len(lines) - _NAMED_MAX

@@ -281,6 +281,7 @@ RIGHT: dict[str, Any] = {
     "receipt": WriteReceipt(ActorId(b"a" * 16), 0), "tokens": 5, "exclude": [], "candidates": [],
     "salt": "s", "session": "s", "session_ttl_s": 5.0, "record": True, "now": 0.0,
     "decision": NOBODY, "target": NOBODY, "prefill_tokens": 5, "request_id": "r",
+    "pattern": "user:*", "limits": "60/minute",
 }  # fmt: skip
 """What is right for each argument of a verb, by its name."""
 

@@ -12,6 +12,7 @@ votes.py      who votes for whom, and what a vote says
 mandate.py    the majority that lets an owner decide
 views.py      the members as one node sees them, and the owners that follow
 windows.py    numbers of windows, which only grow
+meters.py     what is used where there are no windows
 questions.py  questions and answers, as bytes
 calls.py      calls for votes, votes and farewells, as bytes
 wire.py       what these messages have in common

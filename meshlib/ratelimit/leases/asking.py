@@ -12,11 +12,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from meshlib.errors import DecodeError, InvalidTypeError, LocalError, MeshError, UnknownKeyError
+from meshlib.errors import DecodeError, InvalidTypeError, LocalError, MeshError
 from meshlib.identity import ActorId
 from meshlib.limits import EVENTS_QUEUED_MAX
 from meshlib.ratelimit.config import RateLimitConfig
-from meshlib.ratelimit.leases.holder import HeldKey, Ticket
+from meshlib.ratelimit.leases.holder import HeldKey, Ticket, TicketGroup
 from meshlib.ratelimit.leases.owner import KeyOwner, Settled
 from meshlib.ratelimit.leases.questions import (
     ANSWER_DOCUMENT,
@@ -33,10 +33,11 @@ from meshlib.ratelimit.leases.windows import PERIOD_S, WindowClock
 from meshlib.ratelimit.leases.wire import batches
 from meshlib.ratelimit.records import Decision, RateMessage
 from meshlib.ratelimit.settings import LimitSettings
+from meshlib.state import Limit
 
 __all__ = ["UNLIMITED", "LeaseAsker", "refused_key"]
 
-UNLIMITED: Final = Decision(True, 0, -1, 0.0, True)
+UNLIMITED: Final = Decision(True, 0, -1, 0.0, confirmed=True)
 """The decision where there is no limit."""
 
 LOOK_S: Final = 0.1
@@ -111,6 +112,10 @@ class LeaseAsker:
         self._silent_s = self.config.mandate_s * CLOCK_RATE_MARGIN
         self._round_trip_s = RETRY_S[0] / ROUND_TRIPS_TO_RETRY / 2
         self._tracked: OrderedDict[str, HeldKey] = OrderedDict()
+        self._plans: dict[str, tuple[HeldKey, ...]] = {}
+        """The limits of each key that was asked for; made anew when the settings have changed."""
+        self._plans_tag: object = None
+        self._plans_look_at = -math.inf
         self._asking: dict[str, HeldKey] = {}
         self._outgoing: dict[str, list[HeldKey]] = {}
         self._outgoing_due_at = math.inf
@@ -200,13 +205,13 @@ class LeaseAsker:
             trip_s = now - under_way.attempt(answer.attempt)[0]
             self._round_trip_s += (min(trip_s, RETRY_S[1]) - self._round_trip_s) / 8
         self._asking.pop(tracked.key, None)
-        self._tell(tracked.learn(answer, now))
+        self._tell(tracked.learn(answer, now, node_count=len(self._view.names)))
         queue = tracked.queue
         while queue:
             ticket = queue[0]
             if ticket.decision is None:
                 if now < tracked.spent_until:
-                    ticket.decision = tracked.refused(now)
+                    ticket.decision = tracked.refused(now, ticket.cost)
                 elif tracked.take(ticket.cost, now):
                     ticket.decision = tracked.granted(tracked.held_number, now)
                 else:
@@ -215,17 +220,34 @@ class LeaseAsker:
             queue.popleft()
         if queue or tracked.credit_total > tracked.credit_answered:
             self._question(tracked, now, is_waiting_call=bool(queue))
-        elif tracked.held and len(self._view.names) > 1:
+        elif tracked.refunds or tracked.lookers:
+            self._question(tracked, now, is_for_statistics=True)
+        elif tracked.held and self._is_to_give_back(tracked):
             self._timers.set(now + self.config.idle_return_s, Due.IDLE, tracked, tracked.number)
 
+    def _is_to_give_back(self, tracked: HeldKey) -> bool:
+        """Tell whether what is held and not asked for is of use to others, or may become so."""
+        is_long = tracked.terms is not None and tracked.terms.per != 1
+        return is_long or len(self._view.names) > 1
+
     def _tell(self, tickets: Iterable[Ticket]) -> None:
-        self._decided.extend(ticket for ticket in tickets if ticket.is_awaited)
+        for ticket in tickets:
+            if ticket.group is not None:
+                self._join(ticket.group)
+            elif ticket.is_awaited:
+                self._decided.append(ticket)
+
+    def _join(self, group: TicketGroup) -> None:
+        """Take note that a part of a request for several limits was decided."""
+        raise NotImplementedError
 
     def _retry(self, tracked: HeldKey, now: float) -> None:
         """Send a question again, or to another owner, or give it up."""
         under_way = tracked.under_way
         assert under_way is not None
-        is_awaited = bool(tracked.queue) or any(t.decision is None for t in under_way.tickets)
+        is_awaited = bool(tracked.queue or tracked.lookers) or any(
+            t.decision is None for t in (*under_way.tickets, *under_way.lookers)
+        )
         has_credit = tracked.credit_total > tracked.credit_answered
         if not is_awaited and now - tracked.last_at > ABANDON_S:
             if not has_credit and now >= tracked.watched_until:
@@ -250,6 +272,9 @@ class LeaseAsker:
         under_way = tracked.under_way
         if under_way is not None:
             tracked.queue.extendleft(t for t in reversed(under_way.tickets) if t.decision is None)
+            tracked.lookers.extend(t for t in under_way.lookers if t.decision is None)
+            if under_way.part.returned_units and not tracked.refunds:
+                tracked.owe(under_way.part.returned_units, under_way.part.returned_number)
             tracked.under_way = None
             self._asking.pop(tracked.key, None)
             tracked.epoch = 0
@@ -315,13 +340,13 @@ class LeaseAsker:
 
     # Keys that are tracked here
 
-    def _limit_of(self, key: str) -> int | None:
+    def _limit_of(self, key: str) -> Limit | None:
         """Return a key's limit; None while it is unlimited, not set, or not readable."""
         tracked = self._tracked.get(key)
         if tracked is not None and tracked.limits_tag == self._limits.tag():
-            return tracked.limit or None
+            return tracked.terms
         try:
-            return self._limits.limit(key) or None
+            return self._limits.slot_limit(key)
         except MeshError:
             return None  # nothing is granted of it, as on any node that had just started
 
@@ -331,7 +356,7 @@ class LeaseAsker:
         tracked = self._tracked.get(key)
         if tracked is not None:
             return tracked
-        self._limits.limit(key)  # raises for a key without a limit, before anything is kept
+        self._limits.slot_limit(key)  # raises without a limit, before anything is kept
         if len(self._tracked) >= self.config.keys_max:
             self._drop(self._least_missed(), now)
         floor = self._credit_floor
@@ -351,7 +376,8 @@ class LeaseAsker:
         self._asking.pop(tracked.key, None)
         tracked.watched_until = tracked.held_until = -math.inf
         tracked.under_way = None
-        for ticket in tracked.queue:
+        self._plans.pop(tracked.key.partition("\0")[0], None)
+        for ticket in (*tracked.queue, *tracked.lookers):
             if ticket.decision is None:
                 ticket.decision = self._decide_alone(tracked, ticket.cost, now)
                 self._tell([ticket])
@@ -363,6 +389,7 @@ class LeaseAsker:
 
     def _limit_written(self, key: str) -> None:
         """Let the next decision of a key read its limit again."""
+        self._plans.clear()
         tracked = self._tracked.get(key)
         if tracked is not None:
             tracked.look_at = -math.inf
@@ -391,16 +418,18 @@ class LeaseAsker:
         if tag == tracked.limits_tag:
             return
         try:
-            limit = self._limits.limit(tracked.key)
-        except (DecodeError, UnknownKeyError):
+            terms = self._limits.slot_limit(tracked.key)
+        except (DecodeError, LocalError):
             # The last limit that could be read is known on some nodes only, and is no limit of
             # the cluster: all nodes answer what they would after a restart.
             self._drop(tracked, now)
             raise
         tracked.limits_tag = tag
-        if limit != tracked.limit:
+        if terms != tracked.terms:
             self._release(tracked, now)
-            tracked.limit = limit
+            tracked.terms = terms
+            tracked.limit = 0 if terms is None else terms.capacity
+            tracked.policy = "" if terms is None else str(terms)
             tracked.spent_until = -math.inf
 
     def _hurry(self) -> None:

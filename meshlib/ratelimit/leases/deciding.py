@@ -5,9 +5,11 @@ Rule: whatever is admitted on credit is counted here, and nowhere else.
 
 from __future__ import annotations
 
-from meshlib.errors import InvalidTypeError, InvalidValueError, LocalError
+import math
+
+from meshlib.errors import InvalidFieldError, InvalidTypeError, LocalError
 from meshlib.ratelimit.config import PartitionMode
-from meshlib.ratelimit.leases.asking import LeaseAsker, refused_key
+from meshlib.ratelimit.leases.asking import LOOK_S, LeaseAsker, refused_key
 from meshlib.ratelimit.leases.holder import HeldKey
 from meshlib.ratelimit.leases.windows import PERIOD_S
 from meshlib.ratelimit.records import Decision
@@ -18,26 +20,46 @@ __all__ = ["LeaseDecider"]
 class LeaseDecider(LeaseAsker):
     """The decisions of one node; see `LeaseAsker` for what it is made with."""
 
-    def _open(self, key: str, cost: int, now: float) -> HeldKey:
-        """Return a key's state, looked up and noted; raises for what cannot be decided."""
+    def _plan(self, key: str, now: float) -> tuple[HeldKey, ...]:
+        """Return the limits that a key is under, each as it is kept here. O(1) mostly."""
+        if now >= self._plans_look_at:
+            self._look_at_plans(now)
+        try:
+            plan = self._plans.get(key)
+        except TypeError:
+            raise refused_key(key) from None
+        return self._make_plan(key, now) if plan is None else plan
+
+    def _look_at_plans(self, now: float) -> None:
+        self._plans_look_at = now + LOOK_S
+        tag = self._limits.tag()
+        if tag != self._plans_tag:
+            self._plans_tag = tag
+            self._plans = {}
+
+    def _make_plan(self, key: str, now: float) -> tuple[HeldKey, ...]:
+        if type(key) is not str:
+            raise refused_key(key)
+        plan = tuple(self._track(slot.key, now) for slot in self._limits.slots(key))
+        if len(self._plans) >= self.config.keys_max:
+            self._plans = {}
+        self._plans[key] = plan
+        return plan
+
+    def _open(self, tracked: HeldKey, cost: int, now: float) -> None:
+        """Look up a limit, and note the demand; raises for what cannot be decided."""
         if type(cost) is not int or cost < 1:
             raise _refused_cost(cost)
         self._now = now
-        try:
-            tracked = self._tracked.get(key)
-        except TypeError:
-            raise refused_key(key) from None
-        if tracked is None:
-            tracked = self._track(key, now)
         if now >= tracked.look_at or tracked.view_id != self._view.view_id:
             self._look(tracked, now)
         limit = tracked.limit
         if limit:
             if cost > limit:
-                raise InvalidValueError(f"cost {cost} can never pass a limit of {limit} a second")
+                policy = tracked.policy
+                raise InvalidFieldError("cost", f"{cost} can never pass a limit of {policy}")
             tracked.meter.note(cost, now)
             tracked.last_at = now
-        return tracked
 
     def _decide_here(self, tracked: HeldKey, cost: int, now: float) -> Decision | None:
         """Decide from what is held, from what the owner said, or because it says nothing."""
@@ -46,7 +68,7 @@ class LeaseDecider(LeaseAsker):
                 self._question(tracked, now)
             return tracked.granted(tracked.held_number, now)
         if now < tracked.spent_until:
-            return tracked.refused(now)
+            return tracked.refused(now, cost)
         since = tracked.unanswered_since
         if since is not None and now - since > self._silent_s and not self._is_patient(now):
             self._question(tracked, now)
@@ -54,26 +76,55 @@ class LeaseDecider(LeaseAsker):
         return None
 
     def _decide_on_credit(self, tracked: HeldKey, cost: int, now: float) -> Decision:
-        limit = tracked.limit
         if self._is_waiting:
             # Nobody was met yet whom credit could be told.
             return self._decide_alone(tracked, cost, now)
+        is_admitted = self._has_credit(tracked, cost, now)
+        if is_admitted:
+            spared = min(cost, tracked.credit_spare)
+            tracked.credit_spare -= spared
+            tracked.credit_total += cost - spared
+            tracked.credit_used += cost
+            tracked.admitted_count += cost
+        self._question(tracked, now, is_waiting_call=False)
+        return self._unconfirmed(tracked, is_admitted, tracked.remaining(now), now)
+
+    def _has_credit(self, tracked: HeldKey, cost: int, now: float) -> bool:
+        """Tell whether so much may be admitted on credit."""
+        limit = tracked.limit
         taken = unheard = tracked.credit_total - tracked.credit_answered
         if now >= tracked.credit_until:
-            tracked.credit_used, tracked.credit_until = 0, now + self._windows.left_s(now)
+            tracked.credit_used, tracked.credit_until = 0, now + self._left_s(tracked, now)
+            tracked.credit_spare = 0
         is_room_known = now < tracked.used_until
         if not is_room_known:
             taken = max(unheard, tracked.credit_used)
         is_admitted = not taken or taken + cost <= limit // self._view.member_count
         if is_room_known and unheard + cost > tracked.left:
-            is_admitted = False  # the owner's last word leaves no room for so much
-        if is_admitted:
-            tracked.credit_total += cost
-            tracked.credit_used += cost
-        self._question(tracked, now, is_waiting_call=False)
-        if is_admitted:
-            return Decision(True, limit, tracked.remaining(now), 0.0)
-        return Decision(False, limit, tracked.remaining(now), self._windows.left_s(now))
+            return False  # the owner's last word leaves no room for so much
+        return is_admitted
+
+    def _left_s(self, tracked: HeldKey, now: float) -> float:
+        """Return how long the window of a key lasts by this node's clock, or what is like it."""
+        terms = tracked.terms
+        if terms is None or terms.is_window:
+            return self._windows.left_s(now) if terms is None else self._windows.left_of(terms, now)
+        return terms.period_s
+
+    def _unconfirmed(
+        self, tracked: HeldKey, is_admitted: bool, remaining: int, now: float
+    ) -> Decision:
+        left_s = self._left_s(tracked, now)
+        if not is_admitted:
+            tracked.refused_count += 1
+        return Decision(
+            is_admitted,
+            tracked.limit,
+            remaining,
+            0.0 if is_admitted else left_s,
+            left_s,
+            tracked.policy,
+        )
 
     def _decide_alone(self, tracked: HeldKey, cost: int, now: float) -> Decision:
         """Decide without any owner's word, as the partition mode says.
@@ -84,25 +135,43 @@ class LeaseDecider(LeaseAsker):
         one may admit beside the others.
         """
         limit = tracked.limit
-        left_s = self._windows.left_s(now)
-        refused = Decision(False, limit, 0, left_s)
+        left_s = self._left_s(tracked, now)
         mode = self.config.partition_mode
         if mode is PartitionMode.CLOSED:
-            return refused
-        since = tracked.unanswered_since
-        part = limit if mode is PartitionMode.OPEN else limit // self._view.member_count
+            return self._unconfirmed(tracked, False, 0, now)
+        part = limit if mode is PartitionMode.OPEN else self._static_part(tracked, now)
         if now >= tracked.static_until:
             tracked.static_used = tracked.static_told = 0
             tracked.static_until = now + left_s
-        is_over = since is not None and now + left_s - PERIOD_S >= since + self._silent_s
-        is_safe = is_over or self._is_waiting
+        is_safe = self._is_silence_over(tracked, left_s, now) or self._is_waiting
         if tracked.static_used + cost > part or not (is_safe or mode is PartitionMode.OPEN):
-            return refused
+            return self._unconfirmed(tracked, False, 0, now)
         tracked.static_used += cost
-        return Decision(True, limit, part - tracked.static_used, 0.0)
+        tracked.admitted_count += cost
+        return self._unconfirmed(tracked, True, part - tracked.static_used, now)
+
+    def _static_part(self, tracked: HeldKey, now: float) -> int:
+        """Return the part of this node: of what was left of the window, where that is known."""
+        is_known = now < tracked.used_until and tracked.terms is not None
+        is_long = is_known and tracked.terms is not None and tracked.terms.per != 1
+        return (tracked.left if is_long else tracked.limit) // self._view.member_count
+
+    def _is_silence_over(self, tracked: HeldKey, left_s: float, now: float) -> bool:
+        """Tell whether no owner on the other side of a cut grants any more of this window.
+
+        A window of a second is waited for whole; of a longer one the rest is shared.
+        """
+        since = tracked.unanswered_since
+        if since is None:
+            return False
+        terms = tracked.terms
+        begun_at = now + left_s - PERIOD_S if terms is None or terms.per == 1 else now
+        return begun_at >= since + self._silent_s
 
 
 def _refused_cost(cost: object) -> LocalError:
+    if isinstance(cost, float) and not math.isfinite(cost):
+        return InvalidFieldError("cost", f"must be a whole number, got {cost}")
     if type(cost) is not int:
         return InvalidTypeError(f"cost must be an integer, not {type(cost).__name__}")
-    return InvalidValueError(f"cost must be at least 1, got {cost}")
+    return InvalidFieldError("cost", f"must be at least 1, got {cost}")

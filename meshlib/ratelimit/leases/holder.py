@@ -18,8 +18,10 @@ from meshlib.limits import RATE_COSTS_MAX
 from meshlib.ratelimit.leases.demand import DemandMeter
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
 from meshlib.ratelimit.records import Decision
+from meshlib.reading import COUNT_MAX
+from meshlib.state import Algorithm, Limit
 
-__all__ = ["HeldKey", "Ticket"]
+__all__ = ["HeldKey", "Ticket", "TicketGroup"]
 
 AHEAD_S: Final = 0.02
 """For how long a lease is to last at least; two requests within it are answered on the spot."""
@@ -29,6 +31,9 @@ AHEAD_PER_NODE_S: Final = 0.001
 
 AHEAD_ROUND_TRIPS: Final = 4
 """How many round trips it is to last at least: the next one is asked for in time."""
+
+SPENT_S: Final = 0.1
+"""For how long at least a long window that is spent is not asked for again."""
 
 ATTEMPTS_KEPT: Final = 16
 NUMBERS_KEPT: Final = 8
@@ -44,6 +49,8 @@ class Ticket:
         expires_at: when it is answered without the owner, in monotonic seconds.
         decision: the answer; None while it waits.
         is_awaited: whether `ask` returned without a decision.
+        group: the request that this is a part of; None when it is one by itself.
+        is_look: whether it asks what is left, and counts nothing.
     """
 
     key: str
@@ -51,6 +58,23 @@ class Ticket:
     expires_at: float
     decision: Decision | None = None
     is_awaited: bool = False
+    group: TicketGroup | None = None
+    is_look: bool = False
+
+
+@define(slots=True, eq=False)
+class TicketGroup:
+    """A request for several limits at once, all or nothing.
+
+    Args:
+        ticket: what the caller waits for.
+        parts: one for each limit.
+        is_done: whether what came of it was told.
+    """
+
+    ticket: Ticket
+    parts: list[tuple[HeldKey, Ticket]] = field(factory=list)
+    is_done: bool = False
 
 
 @define(slots=True, eq=False)
@@ -63,6 +87,7 @@ class _UnderWay:
         tickets: who waits for it, one for each cost.
         first: when it was first sent, and the credit that this told of.
         sent: the same of each attempt that is kept, the newest last.
+        lookers: who waits to hear what is left.
         first_attempt: the number of the first of them.
         pause_s: until it is sent again.
     """
@@ -72,6 +97,7 @@ class _UnderWay:
     tickets: tuple[Ticket, ...]
     first: tuple[float, int]
     sent: deque[tuple[float, int]]
+    lookers: tuple[Ticket, ...]
     first_attempt: int = 0
     pause_s: float = 0.0
 
@@ -103,7 +129,11 @@ class HeldKey:
 
     key: str
     limit: int = 0
-    """Units a second for the whole cluster; 0 while the key is unlimited."""
+    """Units for the whole cluster in a window, or at once; 0 while the key is unlimited."""
+    terms: Limit | None = None
+    """The limit itself; None while the key is unlimited."""
+    policy: str = ""
+    """The limit as text."""
     limits_tag: object = None
     """The state of the settings when the limit was read; None before."""
     look_at: float = -math.inf
@@ -132,6 +162,8 @@ class HeldKey:
     credit_total: int = 0
     credit_answered: int = 0
     credit_until: float = -math.inf
+    credit_spare: int = 0
+    """What was admitted on credit in this window and taken back: it may be admitted again."""
     credit_used: int = 0
     """What was admitted on credit in this node's own window."""
     static_until: float = -math.inf
@@ -144,6 +176,15 @@ class HeldKey:
     """Whether a request waited in vain, and no answer has come since."""
     last_at: float = -math.inf
     watched_until: float = -math.inf
+    refunds: int = 0
+    """Units to give back to the owner, as far as its window is still that of `refunds_number`."""
+    refunds_number: int | None = None
+    """None: that of the next answer."""
+    lookers: list[Ticket] = field(factory=list)
+    """Who waits to be told by the owner what is left, without counting anything."""
+    admitted_count: int = 0
+    refused_count: int = 0
+    """Units that were admitted here, and requests that were refused, since the key is tracked."""
     queue: deque[Ticket] = field(factory=deque)
     under_way: _UnderWay | None = None
     meter: DemandMeter = field(factory=DemandMeter)
@@ -155,6 +196,7 @@ class HeldKey:
         if number not in self.admitted and len(self.admitted) >= NUMBERS_KEPT:
             del self.admitted[min(self.admitted)]
         self.admitted[number] = self.admitted.get(number, 0) + cost
+        self.admitted_count += cost
 
     def take(self, cost: int, now: float) -> bool:
         """Admit from what is held, if it is enough. O(1)."""
@@ -163,6 +205,33 @@ class HeldKey:
         self.held -= cost
         self.admit(cost, self.held_number)
         return True
+
+    def put_back(self, cost: int, number: int, now: float) -> bool:
+        """Hold units again that were admitted here in a window; tell whether that can be."""
+        if self.terms is None or not self.terms.is_window or self.admitted.get(number, 0) < cost:
+            return False
+        if number != self.held_number or now >= self.held_until:
+            if number != self.used_number or now >= self.used_until or number < self.held_number:
+                return False
+            self.held, self.held_number, self.held_until = 0, number, self.used_until
+        self.admitted[number] -= cost
+        self.admitted_count -= cost
+        self.held += cost
+        return True
+
+    def window_now(self, now: float) -> int | None:
+        """Return the number of the running window, as far as the owner has told it; else None."""
+        if self.terms is not None and not self.terms.is_window:
+            return 0
+        if now < self.used_until:
+            return self.used_number
+        return self.held_number if now < self.held_until else None
+
+    def owe(self, units: int, number: int | None) -> None:
+        """Let the owner be told that units of a window are given back."""
+        if self.refunds_number != number:
+            self.refunds, self.refunds_number = 0, number
+        self.refunds = min(COUNT_MAX, self.refunds + units)
 
     def remaining(self, now: float) -> int:
         """Return what the cluster would still admit, as far as this node knows."""
@@ -203,7 +272,12 @@ class HeldKey:
             self.credit_total += self.static_used - self.static_told
             self.static_told = self.static_used
         ahead = 0
-        if not returned and not (is_for_statistics and not tickets):
+        returned_number = max(0, self.held_number)
+        if not returned and self.refunds and self.refunds_number is not None:
+            returned, returned_number = self.refunds, self.refunds_number
+            self.refunds = 0
+        is_window = self.terms is None or self.terms.is_window
+        if not returned and is_window and not (is_for_statistics and not tickets):
             ahead = max(self.ahead(node_count, round_trip_s), int(not is_waiting_call))
         part = QuestionPart(
             self.key,
@@ -213,21 +287,23 @@ class HeldKey:
             ahead,
             self.credit_total,
             self.credit_answered,
-            max(0, self.held_number) if returned else 0,
+            returned_number if returned else 0,
             returned,
         )
+        lookers, self.lookers = tuple(self.lookers), []
         self.under_way = _UnderWay(
             part,
             self.owner,
             tuple(tickets),
             (now, self.credit_total),
             deque([(now, self.credit_total)], maxlen=ATTEMPTS_KEPT),
+            lookers,
             0,
             pause_s,
         )
         return self.under_way
 
-    def learn(self, answer: AnswerPart, now: float) -> list[Ticket]:
+    def learn(self, answer: AnswerPart, now: float, *, node_count: int = 1) -> list[Ticket]:
         """Take an answer to the question under way; return the tickets that it decides."""
         under_way = self.under_way
         assert under_way is not None
@@ -241,9 +317,15 @@ class HeldKey:
         self.is_cut_off = False
         self.credit_answered = max(self.credit_answered, credit_told)
         self.retry_at = now + (answer.spent_s or answer.window_left_s)
-        if answer.spent_s:
+        if self.refunds and self.refunds_number is None:
+            self.refunds_number = answer.window
+        if answer.spent_s and not self._is_sliding:
             # Between the earliest and the latest that it can be over: a little early is asked.
-            self.spent_until = max(self.spent_until, (sent_at + now) / 2 + answer.spent_s)
+            spent_until = (sent_at + now) / 2 + answer.spent_s
+            if self.terms is not None and self.terms.per != 1:
+                # What others give back, or an operator resets, is heard of before it ends.
+                spent_until = min(spent_until, now + SPENT_S + node_count * AHEAD_PER_NODE_S)
+            self.spent_until = max(self.spent_until, spent_until)
         surplus = 0
         decided = []
         for ticket, fits in zip(under_way.tickets, answer.fits, strict=False):
@@ -254,14 +336,26 @@ class HeldKey:
                 self.admit(ticket.cost, answer.window)
                 ticket.decision = self.granted(answer.window, now)
             else:
-                ticket.decision = self.refused(now)
+                ticket.decision = self.refused(now, ticket.cost)
             decided.append(ticket)
         self._hold(answer, surplus, ends_at)
+        for ticket in under_way.lookers:
+            if ticket.decision is None:
+                ticket.decision = self.seen(ticket.cost, now)
+                decided.append(ticket)
         return decided
+
+    @property
+    def _is_sliding(self) -> bool:
+        return self.terms is not None and self.terms.algorithm is Algorithm.SLIDING
 
     def _hold(self, answer: AnswerPart, surplus: int, ends_at: float) -> None:
         units = answer.lease + surplus
-        if answer.window == self.held_number:
+        if self.terms is not None and not self.terms.is_window:
+            if units:
+                self.owe(units, answer.window)
+            self.held_number = answer.window
+        elif answer.window == self.held_number:
             self.held += units
             self.held_until = max(self.held_until, ends_at)
         elif answer.window > self.held_number:
@@ -270,12 +364,49 @@ class HeldKey:
 
     def granted(self, number: int, now: float) -> Decision:
         """Return the decision on a request that passes by an owner's grant."""
-        return Decision(True, self.limit, self.remaining(now), 0.0, True, number)
+        reset_s = self.reset_s(now)
+        return Decision(
+            True, self.limit, self.remaining(now), 0.0, reset_s, self.policy, True, number
+        )
 
-    def refused(self, now: float) -> Decision:
+    def refused(self, now: float, cost: int) -> Decision:
         """Return the decision on a request that an owner has no room for."""
+        self.refused_count += 1
+        return self._no(self.retry_s(cost, now), now)
+
+    def seen(self, cost: int, now: float) -> Decision:
+        """Return what the decision on a request would be, by what the owner has just said."""
+        if self.remaining(now) >= cost:
+            return self.granted(self.used_number, now)
+        return self._no(self.retry_s(cost, now), now)
+
+    def _no(self, wait_s: float, now: float) -> Decision:
+        return Decision(
+            False, self.limit, self.remaining(now), wait_s, self.reset_s(now), self.policy, True, -1
+        )
+
+    def retry_s(self, cost: int, now: float) -> float:
+        """Return in how many seconds a request passes, by what the owner has said last."""
+        terms = self.terms
         wait_s = max(0.0, self.retry_at - now)
-        return Decision(False, self.limit, self.remaining(now), wait_s, True, -1)
+        if terms is None:
+            return wait_s
+        if terms.algorithm is Algorithm.GCRA:
+            missing = max(1, cost - self.left)
+            wait_s = max(0.0, self.retry_at + (missing - 1) * terms.period_s / terms.rate - now)
+        return min(wait_s, terms.longest_s)
+
+    def reset_s(self, now: float) -> float:
+        """Return in how many seconds nothing of the limit is used any more, if nobody comes."""
+        terms = self.terms
+        if terms is None:
+            return 0.0
+        if terms.is_window:
+            return max(0.0, max(self.used_until, self.held_until) - now)
+        used = self.limit - self.left
+        if terms.algorithm is Algorithm.GCRA:
+            return used * terms.period_s / terms.rate
+        return terms.period_s if used else 0.0
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show what it keeps. O(1)."""

@@ -10,10 +10,11 @@ from typing import Final
 from attrs import define, field
 
 from meshlib.identity import ActorId
+from meshlib.ratelimit.leases.meters import Meter, meter_for
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
 from meshlib.ratelimit.leases.votes import HeldCount
-from meshlib.ratelimit.leases.windows import PERIOD_S
-from meshlib.reading import COUNT_MAX
+from meshlib.ratelimit.leases.windows import window_of
+from meshlib.state import Algorithm, Limit
 
 __all__ = ["Asker", "OwnedKey"]
 
@@ -22,6 +23,9 @@ ASKER_KEPT_S: Final = 3.0
 
 SPENT_WINDOWS_MAX: Final = 60
 """For how many windows a node is told not to ask again; then it hears what is owed still."""
+
+RESET_UNITS: Final = 1 << 62
+"""So many units given back are all that was used and is owed: a reset."""
 
 
 @define(slots=True)
@@ -37,29 +41,34 @@ class Asker:
 
 @define(slots=True)
 class OwnedKey:
-    """One key: what was granted of it in the window of that number.
+    """One key: what was granted of it in the window of its last second.
 
     Args:
-        number: the window.
-        used: units granted in it, what is leased and what is repaid of credit included.
+        number: the second in which it decided last.
+        used: units granted in its window, what is leased and what is repaid of credit included.
         debt: units admitted on credit for which no window had room yet.
         askers: by node.
+        meter: what is used where the limit does not count in windows.
     """
 
     number: int
     used: int = 0
     debt: int = 0
     askers: dict[str, Asker] = field(factory=dict)
+    meter: Meter | None = None
 
-    def enter(self, number: int, *, limit: int, now: float) -> None:
-        """Go on to a window: it begins with what it has to repay. Never goes back."""
-        passed = number - self.number
-        if passed <= 0:
+    def enter(self, number: int, *, limit: Limit, now: float) -> None:
+        """Go on to a second: a window begins with what it has to repay. Never goes back."""
+        if not limit.is_window:
+            self._read_meter(limit, now)
+        if number <= self.number:
             return
-        debt = max(0, self.debt - (passed - 1) * limit)
+        passed = window_of(number, limit) - window_of(self.number, limit)
         self.number = number
-        self.used = min(limit, debt)
-        self.debt = debt - self.used
+        if passed > 0:
+            debt = max(0, self.debt - (passed - 1) * limit.capacity)
+            self.used = min(limit.capacity, debt)
+            self.debt = debt - self.used
         old = [name for name, a in self.askers.items() if now - a.asked_at > ASKER_KEPT_S]
         for name in old:
             del self.askers[name]
@@ -70,7 +79,7 @@ class OwnedKey:
         *,
         actor: ActorId,
         part: QuestionPart,
-        limit: int,
+        limit: Limit,
         node_count: int,
         window_left_s: float,
         now: float,
@@ -81,7 +90,7 @@ class OwnedKey:
             name: who asks.
             actor: who asks, in its start.
             part: the question.
-            limit: units that the window may be granted.
+            limit: of the key.
             node_count: how many nodes share them.
             window_left_s: seconds until the window ends.
             now: monotonic seconds.
@@ -97,12 +106,15 @@ class OwnedKey:
             counted = max(counted, known.credit_total)
             if part.number == known.number:
                 # But for the credit that was taken since it was asked.
-                self._charge(max(0, part.credit_total - counted), limit)
+                self._charge(max(0, part.credit_total - counted), limit, node_count, now)
                 known.credit_total = max(counted, part.credit_total)
                 return known.answer
-        self._take_back(part)
-        self._charge(max(0, part.credit_total - counted), limit)
-        answer = self._grant(part, limit, node_count, window_left_s)
+        self._charge(max(0, part.credit_total - counted), limit, node_count, now)
+        self._take_back(part, limit, now)
+        before = self.used
+        answer = self._grant(part, limit, node_count, window_left_s, now)
+        if self.meter is not None:
+            self.meter.add(self.used - before, limit, now)
         total = max(counted, part.credit_total)
         self.askers[name] = Asker(actor, part.number, answer, total, now)
         return answer
@@ -111,39 +123,75 @@ class OwnedKey:
         """Return what the next owner of the key is to go on from."""
         return HeldCount(view_id, key, self.number, self.used, self.debt)
 
-    def _take_back(self, part: QuestionPart) -> None:
-        if part.returned_units and part.returned_number == self.number:
-            self.used -= min(self.used, part.returned_units)
+    def _read_meter(self, limit: Limit, now: float) -> None:
+        if self.meter is None:
+            self.meter = meter_for(limit)
+            self.meter.read(limit, now)
+            self.meter.add(self.used, limit, now)  # handed on by the last owner
+        self.used = self.meter.read(limit, now)
+        self._pay(limit, now)
 
-    def _charge(self, credit: int, limit: int) -> None:
+    def _pay(self, limit: Limit, now: float) -> None:
+        """Repay of what is owed as much as there is room for."""
+        paid = min(max(0, limit.capacity - self.used), self.debt)
+        if paid:
+            self.used += paid
+            self.debt -= paid
+            if self.meter is not None:
+                self.meter.add(paid, limit, now)
+
+    def _take_back(self, part: QuestionPart, limit: Limit, now: float) -> None:
+        if part.returned_units and part.returned_number == window_of(self.number, limit):
+            returned = min(self.used, part.returned_units)
+            self.used -= returned
+            if self.meter is not None:
+                self.meter.add(-returned, limit, now)
+            if part.returned_units >= RESET_UNITS:
+                self.debt = 0
+            self._pay(limit, now)
+
+    def _charge(self, credit: int, limit: Limit, node_count: int, now: float) -> None:
         """Take credit out of the window as far as there is room, and leave the rest to others."""
-        taken = min(max(0, limit - self.used), credit)
-        self.used += taken
-        self.debt = min(COUNT_MAX, self.debt + credit - taken)
+        # Nodes owe a credit each at most; what is settled beyond a limit may be as much again.
+        most = 2 * limit.capacity + node_count
+        self.debt = max(self.debt, min(most, self.debt + credit))
+        self._pay(limit, now)
 
     def _grant(
-        self, part: QuestionPart, limit: int, node_count: int, window_left_s: float
+        self,
+        part: QuestionPart,
+        limit: Limit,
+        node_count: int,
+        window_left_s: float,
+        now: float,
     ) -> AnswerPart:
-        left = max(0, limit - self.used)
+        left = max(0, limit.capacity - self.used)
         fits = []
         for cost in part.costs:
             fits.append(cost <= left)
             left -= cost * fits[-1]
-        if node_count == 1:
+        if not limit.is_window:
+            lease = 0  # what is used elsewhere, and later, would not be used as the limit says
+        elif node_count == 1:
             lease = left if part.ahead else 0
         else:
             lease = min(part.ahead, left // (2 * node_count))
             if not lease and part.ahead and left and not part.costs:
                 lease = 1  # for a call that does not wait: it asks for what it may need next
         left -= lease
-        self.used = max(self.used, limit - left)
-        later = min(self.debt // limit, SPENT_WINDOWS_MAX)
-        spent_s = 0.0 if left or lease else window_left_s + later * PERIOD_S
+        self.used = max(self.used, limit.capacity - left)
+        if limit.is_window:
+            later = min(self.debt // limit.capacity, SPENT_WINDOWS_MAX)
+            spent_s = 0.0 if left or lease else window_left_s + later * limit.period_s
+        else:
+            spent_s = self._metered_wait_s(part, tuple(fits), limit, now)
+            if self.meter is not None and limit.algorithm is Algorithm.GCRA:
+                window_left_s = self.meter.wait_s(1, limit, now)  # then there is one more
         return AnswerPart(
             part.key,
             part.number,
             part.attempt,
-            self.number,
+            window_of(self.number, limit),
             window_left_s,
             tuple(fits),
             lease,
@@ -151,3 +199,15 @@ class OwnedKey:
             left,
             self.used,
         )
+
+    def _metered_wait_s(
+        self, part: QuestionPart, fits: tuple[bool, ...], limit: Limit, now: float
+    ) -> float:
+        """Return when a refused request passes, the dearest of them; 0 while there is room."""
+        assert self.meter is not None
+        if limit.algorithm is Algorithm.GCRA:
+            wanted = 0 if self.used < limit.capacity else 1
+        else:
+            wanted = max((c for c, f in zip(part.costs, fits, strict=True) if not f), default=0)
+        missing = self.used + min(self.debt, limit.capacity) + wanted - limit.capacity
+        return self.meter.wait_s(missing, limit, now) if wanted and missing > 0 else 0.0

@@ -25,6 +25,7 @@ from meshlib.ratelimit.leases.calls import (
     encode_vote,
 )
 from meshlib.ratelimit.leases.mandate import Mandate
+from meshlib.ratelimit.leases.meters import held_s
 from meshlib.ratelimit.leases.owned import OwnedKey
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
 from meshlib.ratelimit.leases.views import View
@@ -32,6 +33,7 @@ from meshlib.ratelimit.leases.votes import HeldCount, Vote, Voter
 from meshlib.ratelimit.leases.windows import WindowClock
 from meshlib.ratelimit.leases.wire import batches
 from meshlib.ratelimit.records import RateMessage
+from meshlib.state import Limit
 
 __all__ = ["KeyOwner", "Settled"]
 
@@ -71,7 +73,7 @@ class KeyOwner:
         name: str,
         *,
         actor: ActorId,
-        limit_of: Callable[[str], int | None],
+        limit_of: Callable[[str], Limit | None],
         windows: WindowClock,
         mandate_s: float,
         view: View,
@@ -172,7 +174,7 @@ class KeyOwner:
             pending.popitem(last=False)
         pending[name, part.key] = (actor, part, now)
 
-    def _state(self, key: str, limit: int, now: float) -> OwnedKey | None:
+    def _state(self, key: str, limit: Limit, now: float) -> OwnedKey | None:
         """Return a key in its current window; None while nothing may be granted of it."""
         former = self.mandate.view
         if former is None or former.owner(key) != self._name:
@@ -185,7 +187,7 @@ class KeyOwner:
             owned = self.keys[key] = OwnedKey(number)
         else:
             self.keys.move_to_end(key)
-            owned.enter(number, limit=limit, now=now)
+        owned.enter(number, limit=limit, now=now)
         return None if owned.number > self.mandate.number_max else owned
 
     def _make_room(self, number: int, now: float) -> bool:
@@ -219,9 +221,13 @@ class KeyOwner:
             part=part,
             limit=limit,
             node_count=len(self.view.names),
-            window_left_s=self._windows.left_s(now),
+            window_left_s=self._left_s(limit, now),
             now=now,
         )
+
+    def _left_s(self, limit: Limit, now: float) -> float:
+        """Return how long what is granted holds: to the end of the window, or a little while."""
+        return self._windows.left_of(limit, now) if limit.is_window else held_s(limit)
 
     # A majority
 

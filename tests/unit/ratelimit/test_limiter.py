@@ -78,7 +78,7 @@ def test_before_it_is_set_the_global_limit_is_none(alone: RateCluster) -> None:
     limiter = alone.limiters["node1"]
     expected = RateLimitStats(limit_per_second=0, current_count=0, remaining=-1)
 
-    assert (True, 0, -1, 0.0, True, -1) == limiter.acquire("global", cost=10**9, now=0.0)
+    assert (True, 0, -1, 0.0, 0.0, "", True, -1) == limiter.acquire("global", cost=10**9, now=0.0)
     assert expected == limiter.stats("global", now=0.0)
 
 

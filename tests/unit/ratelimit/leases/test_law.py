@@ -71,9 +71,9 @@ def take_a_late_return_again(patch: Patch) -> None:
     ask = KeyOwner.ask
 
     def broken(self: Any, name: str, actor: Any, part: Any, now: float) -> Any:
-        owned = self.keys.get(part.key)
-        if owned is not None:
-            owned._take_back(part)
+        owned, limit = self.keys.get(part.key), self._limit_of(part.key)
+        if owned is not None and limit is not None:
+            owned._take_back(part, limit, now)
         return ask(self, name, actor, part, now)
 
     patch(KeyOwner, "ask", broken)
@@ -122,7 +122,7 @@ def follow_a_clock_that_jumps(patch: Patch) -> None:
         self._number = -1
         advance(self, now)
 
-    def broken_enter(self: Any, number: int, *, limit: int, now: float) -> None:
+    def broken_enter(self: Any, number: int, *, limit: Any, now: float) -> None:
         if number < self.number:
             self.number, self.used = number, 0
         enter(self, number, limit=limit, now=now)
