@@ -8,7 +8,7 @@ asks neither: it looks at what is kept here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -18,13 +18,14 @@ from meshlib.arguments import checked_types
 from meshlib.errors import ConfigError, NotReadyError
 from meshlib.ratelimit import GLOBAL_KEY, Decision, LimitSettings
 
-__all__ = ["Startup", "StartupConfig", "StartupMode"]
+__all__ = ["UNKNOWN_YET", "Startup", "StartupConfig", "StartupMode"]
 
 RETRY_AFTER_S: Final = 1.0
 """When a caller should ask again, in seconds. A node is ready after a fraction of a second as a
 rule, and waits `bootstrap_after_s` where nobody answers it."""
 
-_UNLIMITED: Final = Decision(True, 0, -1, 0.0)
+UNKNOWN_YET: Final = Decision(True, 0, -1, 0.0)
+"""An admission before the limit is known, where `StartupConfig.acquire` is `open`."""
 
 
 class StartupMode(StrEnum):
@@ -113,8 +114,19 @@ class Startup:
         if self._limits.is_set(key):
             return None
         if self.config.acquire is StartupMode.OPEN:
-            return _UNLIMITED
+            return UNKNOWN_YET
         raise self._not_ready(_limit_of(key))
+
+    def still_to_decide(self, costs: Mapping[str, int]) -> dict[str, int]:
+        """Return what is left to the limiter of a request for several keys; as `decide`. O(keys).
+
+        Args:
+            costs: units by rate-limit key.
+
+        Raises:
+            NotReadyError, DecodeError, InvalidFieldError: as `decide`.
+        """
+        return {key: cost for key, cost in costs.items() if self.decide(key, cost=cost) is None}
 
     def check_limit(self, key: str) -> None:
         """Refuse to tell of a limit that is not here yet. O(1).

@@ -6,7 +6,7 @@ changed, before the start, after the end, and in another thread than the event l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -16,7 +16,14 @@ from meshlib.crdt import Lattice
 from meshlib.errors import ForeignClockError
 from meshlib.membership import MemberRecord
 from meshlib.node import Health, MeshNode
-from meshlib.ratelimit import GLOBAL_KEY, Decision, LimitSettings, RateLimitStats, Ticket
+from meshlib.ratelimit import (
+    GLOBAL_KEY,
+    Decision,
+    LimitSettings,
+    RateLimitStats,
+    Reservation,
+    Ticket,
+)
 from meshlib.replication import Document
 from meshlib.routing import SESSION_TTL_S, RouteDecision
 from meshlib.sync import MeshSyncManager
@@ -119,16 +126,108 @@ class MeshFront:
 
     def _ask(self, key: str, *, cost: int, timeout_s: float | None) -> Ticket:
         """Ask whether a request may pass; as `RateLimiter.ask`, which does not wait either."""
-        node = self._entered()
-        early = node.startup.decide(key, cost=cost)
+        early = self._entered().startup.decide(key, cost=cost)
         if early is not None:
             return Ticket(key, cost, monotonic(), early)
+        return self._limited(
+            lambda node, now: node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=now)
+        )
+
+    def acquire_many(self, costs: Mapping[str, int]) -> Decision:
+        """Decide whether a request may pass the limits of several keys: all or nothing.
+
+        Never waits, as `acquire`. What is refused counts nowhere.
+
+        Args:
+            costs: units by rate-limit key, 1 to 100 keys.
+
+        Raises:
+            NotReadyError: as `acquire`, for any of the keys.
+            LocalError: as `RateLimiter.acquire_many`; nothing is counted.
+        """
+        return self._limited(lambda node, now: node.acquire_many(costs, now=now))
+
+    def peek(self, key: str, *, cost: int = 1) -> Decision:
+        """Tell what `acquire` would decide by what is known here, and count nothing.
+
+        Args:
+            key: the rate-limit key.
+            cost: the request's units, 1 to the limit.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.peek`.
+        """
+        return self._limited(lambda node, now: node.peek(key, cost=cost, now=now))
+
+    def refund(self, key: str, *, cost: int = 1) -> None:
+        """Give units back that were admitted and not used, in the windows that run.
+
+        Args:
+            key: the rate-limit key.
+            cost: how many units, 1 to the limit.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.refund`; nothing is given back.
+        """
+        self._limited(lambda node, now: node.refund(key, cost=cost, now=now))
+
+    def reset_limit(self, key: str) -> None:
+        """Let nothing of a key's limits be used or owed any more; as `RateLimiter.reset`.
+
+        Args:
+            key: the rate-limit key.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.reset`.
+        """
+        self._limited(lambda node, now: node.reset_limit(key, now=now))
+
+    def reserve(self, key: str, *, estimate: int, lease_s: float = 600.0) -> Reservation:
+        """Count an estimate of what is known only later, such as tokens; `settle` corrects it.
+
+        Never waits, as `acquire`.
+
+        Args:
+            key: the rate-limit key.
+            estimate: units, 1 to the limit.
+            lease_s: seconds after which it stays at its estimate, 1 to 86,400.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.reserve`; nothing is counted.
+        """
+        return self._limited(
+            lambda node, now: node.reserve(key, estimate=estimate, lease_s=lease_s, now=now)
+        )
+
+    def settle(self, reservation: Reservation | str, *, actual: int) -> None:
+        """Count what was really used in the place of an estimate.
+
+        What is less is given back, in windows that still run; what is more is counted beyond the
+        limit too, as debt of the next window, at most once the limit.
+
+        Args:
+            reservation: as `reserve` returned it, or its id; of this node.
+            actual: units, 0 to 2**53.
+
+        Raises:
+            UnknownKeyError: it is none of this node, was settled, or its lease has ended.
+            LocalError: units that cannot be. Nothing is counted.
+        """
+        self._limited(lambda node, now: node.settle(reservation, actual=actual, now=now))
+
+    def _limited(self, use: Callable[[MeshNode, float], T]) -> T:
+        """Use the limiter at the time that it is."""
+        node = self._entered()
         try:
-            return node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=monotonic())
+            return use(node, monotonic())
         except ForeignClockError:
             # As for `acquire`.
             node.note_time(monotonic())
-            return node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=monotonic())
+            return use(node, monotonic())
 
     def rate_limit_stats(self, key: str = GLOBAL_KEY) -> RateLimitStats:
         """Return what the whole cluster used of a limit; as `RateLimiter.stats`.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
 from typing import Final
 
@@ -18,8 +18,9 @@ from meshlib.aio.front import MeshFront
 from meshlib.arguments import check_callable, check_count, check_kind, check_number
 from meshlib.errors import InvalidTypeError, InvalidValueError, NotReadyError, StateError
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
-from meshlib.ratelimit import Decision
+from meshlib.ratelimit import Decision, Reservation, Ticket
 from meshlib.replication import WriteReceipt
+from meshlib.startup import UNKNOWN_YET
 
 __all__ = ["WaitingFront"]
 
@@ -113,6 +114,118 @@ class WaitingFront(MeshFront):
         """
         _check_timeout(timeout_s)
         ticket = self._ask(key, cost=cost, timeout_s=timeout_s)
+        return await self._confirmed(ticket)
+
+    async def acquire_many_confirmed(
+        self, costs: Mapping[str, int], *, timeout_s: float | None = None
+    ) -> Decision:
+        """Decide on the limits of several keys by the words of their owners: all or nothing.
+
+        What is refused burns nothing anywhere.
+
+        Args:
+            costs: units by rate-limit key, 1 to 100 keys.
+            timeout_s: as for `acquire_confirmed`.
+
+        Returns:
+            the decision of the limit that refuses for longest, or of which the least is left.
+
+        Raises:
+            NotReadyError: as `acquire_many`.
+            LocalError: as `RateLimiter.ask_many`; nothing is counted.
+            StateError: the runtime ended meanwhile.
+        """
+        _check_timeout(timeout_s)
+        check_kind("costs", costs, Mapping, wanted="a mapping of keys to units")
+        left = self._entered().startup.still_to_decide(costs)
+        if costs and not left:
+            return UNKNOWN_YET
+        return await self._confirmed(
+            self._limited(
+                lambda node, now: node.limiter.ask_many(left, timeout_s=timeout_s, now=now)
+            )
+        )
+
+    async def peek_confirmed(
+        self, key: str, *, cost: int = 1, timeout_s: float | None = None
+    ) -> Decision:
+        """Tell what `acquire_confirmed` would decide, and count nothing.
+
+        Args:
+            key: the rate-limit key.
+            cost: the request's units, 1 to the limit.
+            timeout_s: as for `acquire_confirmed`; then it is what this node knows.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.ask_peek`.
+            StateError: the runtime ended meanwhile.
+        """
+        _check_timeout(timeout_s)
+        self._entered().startup.check_limit(key)
+        return await self._confirmed(
+            self._limited(
+                lambda node, now: node.limiter.ask_peek(
+                    key, cost=cost, timeout_s=timeout_s, now=now
+                )
+            )
+        )
+
+    async def wait(self, key: str, *, cost: int = 1, timeout_s: float = 30.0) -> Decision:
+        """Wait for units until they are there: first come first served, on this node.
+
+        Args:
+            key: the rate-limit key; `global` is that of the global limit.
+            cost: the request's units, 1 to the limit.
+            timeout_s: seconds to wait at most, over 0 to 31 days; then it is refused.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.wait`; nothing is counted.
+            StateError: the runtime ended meanwhile.
+        """
+        _check_timeout(timeout_s)
+        self._entered().startup.check_limit(key)
+        ticket = self._limited(
+            lambda node, now: node.limiter.wait(key, cost=cost, timeout_s=timeout_s, now=now)
+        )
+        try:
+            return await self._confirmed(ticket)
+        finally:
+            if ticket.decision is None and self.is_running:
+                self._limited(lambda node, now: node.limiter.withdraw(ticket, now=now))
+
+    async def reserve_confirmed(
+        self, key: str, *, estimate: int, lease_s: float = 600.0, timeout_s: float | None = None
+    ) -> Reservation:
+        """Count an estimate by the owner's word; `settle` corrects it.
+
+        Args:
+            key: the rate-limit key.
+            estimate: units, 1 to the limit.
+            lease_s: seconds after which it stays at its estimate, 1 to 86,400.
+            timeout_s: as for `acquire_confirmed`.
+
+        Returns:
+            a reservation, which is false when it was refused.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.ask_reservation`; nothing is counted.
+            StateError: the runtime ended meanwhile.
+        """
+        _check_timeout(timeout_s)
+        self._entered().startup.check_limit(key)
+        ticket = self._limited(
+            lambda node, now: node.limiter.ask_reservation(
+                key, estimate=estimate, lease_s=lease_s, timeout_s=timeout_s, now=now
+            )
+        )
+        await self._confirmed(ticket)
+        assert ticket.reservation is not None
+        return ticket.reservation
+
+    async def _confirmed(self, ticket: Ticket) -> Decision:
         if ticket.decision is not None:
             return ticket.decision
         return await self._confirmations.wait(ticket)

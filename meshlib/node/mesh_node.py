@@ -36,7 +36,7 @@ from meshlib.node.config import MeshConfig, check_own_address
 from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
 from meshlib.node.routing import RoutingVerbs
 from meshlib.node.volatile import VolatileTraffic, unguarded
-from meshlib.ratelimit import Decision, RateLimiter
+from meshlib.ratelimit import Decision, RateLimiter, Reservation
 from meshlib.replication import (
     Change,
     ChangesDropped,
@@ -47,7 +47,7 @@ from meshlib.replication import (
     WriteReceipt,
 )
 from meshlib.routing import WorkerLeases
-from meshlib.startup import Startup
+from meshlib.startup import UNKNOWN_YET, Startup
 from meshlib.state import (
     WORKERS_DOCUMENT,
     WRITTEN_OFF_DOCUMENT,
@@ -408,6 +408,69 @@ class MeshNode(RoutingVerbs):
         """
         early = self.startup.decide(key, cost=cost)
         return self.limiter.acquire(key, cost=cost, now=now) if early is None else early
+
+    def acquire_many(self, costs: Mapping[str, int], *, now: float) -> Decision:
+        """Decide on the limits of several keys, all or nothing; as `RateLimiter.acquire_many`.
+
+        Raises:
+            NotReadyError: as `acquire`, for any of the keys.
+            LocalError: as `RateLimiter.acquire_many`. Nothing is counted.
+        """
+        check_kind("costs", costs, Mapping, wanted="a mapping of keys to units")
+        left = costs if self.is_ready else self.startup.still_to_decide(costs)
+        if costs and not left:
+            return UNKNOWN_YET
+        return self.limiter.acquire_many(left, now=now)
+
+    def reserve(
+        self, key: str, *, estimate: int, lease_s: float = 600.0, now: float
+    ) -> Reservation:
+        """Count an estimate, to be settled later; as `RateLimiter.reserve`.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.reserve`. Nothing is counted.
+        """
+        self.startup.check_limit(key)
+        return self.limiter.reserve(key, estimate=estimate, lease_s=lease_s, now=now)
+
+    def settle(self, reservation: Reservation | str, *, actual: int, now: float) -> None:
+        """Count what was used in the place of an estimate; as `RateLimiter.settle`.
+
+        Raises:
+            LocalError: as `RateLimiter.settle`. Nothing is counted.
+        """
+        self.limiter.settle(reservation, actual=actual, now=now)
+
+    def peek(self, key: str, *, cost: int = 1, now: float) -> Decision:
+        """Tell what `acquire` would decide, by what is known here; as `RateLimiter.peek`.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.peek`.
+        """
+        self.startup.check_limit(key)
+        return self.limiter.peek(key, cost=cost, now=now)
+
+    def refund(self, key: str, *, cost: int = 1, now: float) -> None:
+        """Give units back that were admitted and not used; as `RateLimiter.refund`.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.refund`. Nothing is given back.
+        """
+        self.startup.check_limit(key)
+        self.limiter.refund(key, cost=cost, now=now)
+
+    def reset_limit(self, key: str, *, now: float) -> None:
+        """Let nothing of a key's limits be used any more; as `RateLimiter.reset`.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.reset`.
+        """
+        self.startup.check_limit(key)
+        self.limiter.reset(key, now=now)
 
     def renew_worker(self, worker_id: str, *, now: float) -> None:
         """Take note that a worker with a `ttl_s` lives, and tell the others; see `WorkerLeases`.

@@ -5,6 +5,9 @@ verbs.py     its verbs: decisions at once or confirmed by the key's owner, all o
 config.py    RateLimitConfig, PartitionMode
 leases/      units that are held: owners, holders, votes, and what they say
 settings.py  where limits are kept, and under which a key is
+lines.py     those who wait for units, first come first served
+reservations.py
+             units that are settled later
 rules.py     where rules are kept: limits for patterns of keys
 records.py   what the limiter answers with
 """
@@ -19,6 +22,7 @@ from meshlib.ratelimit.records import (
     LimitUsage,
     RateLimitStats,
     RateMessage,
+    Reservation,
 )
 from meshlib.ratelimit.rules import RULE_CONFIG_PREFIX
 from meshlib.ratelimit.settings import (
@@ -47,6 +51,7 @@ __all__ = [
     "RateLimitStats",
     "RateLimiter",
     "RateMessage",
+    "Reservation",
     "Slot",
     "Ticket",
     "parse",

@@ -44,8 +44,8 @@ from meshlib.ratelimit.leases.questions import (
 from meshlib.ratelimit.leases.timers import Due
 from meshlib.ratelimit.leases.views import View
 from meshlib.ratelimit.records import KeyUse, LimitUsage, RateLimitStats, RateMessage
+from meshlib.ratelimit.reservations import LimitReservations
 from meshlib.ratelimit.settings import LimitSettings
-from meshlib.ratelimit.verbs import LimitVerbs
 
 __all__ = ["RateLimiter"]
 
@@ -58,7 +58,7 @@ ROUNDS_PER_TICK_MAX: Final = 16
 _UNLIMITED_STATS: Final = RateLimitStats(limit_per_second=0, current_count=0, remaining=-1)
 
 
-class RateLimiter(LimitVerbs):
+class RateLimiter(LimitReservations):
     """Decides who may pass under limits that hold for the whole cluster.
 
     Args:
@@ -96,6 +96,8 @@ class RateLimiter(LimitVerbs):
             on_urgent=on_urgent,
             now=now,
         )
+        self._begin_lines()
+        self._begin_reservations()
 
     def stats(self, key: str, *, now: float) -> RateLimitStats:
         """Return what the whole cluster used of a limit in the current window.
@@ -216,8 +218,12 @@ class RateLimiter(LimitVerbs):
                 break
         return messages
 
-    def _handle(self, due: Due, tracked: HeldKey, token: Any, now: float) -> None:
-        if due is Due.TICKET:
+    def _handle(self, due: Due, tracked: Any, token: Any, now: float) -> None:
+        if due is Due.LINE:
+            self._advance(tracked, now)
+        elif due is Due.DEADLINE:
+            self._refuse_late(tracked, token, now)
+        elif due is Due.TICKET:
             self._expire(tracked, token, now)
         elif due is Due.RETRY:
             self._retry(tracked, now)
@@ -366,6 +372,7 @@ class RateLimiter(LimitVerbs):
         for key, tracked in self._asking.items():
             require(self, tracked.under_way is not None, f"no question is under way for {key!r}")
         self._owner._check()  # noqa: SLF001
+        self._check_lines()
 
 
 def _check_sender(actor: ActorId, sender: str) -> None:

@@ -6,7 +6,15 @@ from typing import Final, NamedTuple
 
 from attrs import frozen
 
-__all__ = ["GLOBAL_KEY", "Decision", "KeyUse", "LimitUsage", "RateLimitStats", "RateMessage"]
+__all__ = [
+    "GLOBAL_KEY",
+    "Decision",
+    "KeyUse",
+    "LimitUsage",
+    "RateLimitStats",
+    "RateMessage",
+    "Reservation",
+]
 
 GLOBAL_KEY: Final = "global"
 """The rate-limit key of the global limit."""
@@ -101,6 +109,29 @@ class Decision(NamedTuple):
     def with_confirmed(self, is_confirmed: bool) -> Decision:
         """Return the same decision, resting on the owner's word or not."""
         return self._replace(confirmed=is_confirmed)
+
+    def with_retry(self, retry_after_s: float) -> Decision:
+        """Return the same refusal, some time later."""
+        return self._replace(retry_after_s=retry_after_s)
+
+
+class Reservation(NamedTuple):
+    """Units that were counted by an estimate. True in a boolean context when they were.
+
+    Args:
+        reservation_id: its name, for the node that made it; empty when it was refused.
+        key: the rate-limit key.
+        estimate: the units.
+        decision: on the estimate.
+    """
+
+    reservation_id: str
+    key: str
+    estimate: int
+    decision: Decision
+
+    def __bool__(self) -> bool:
+        return self.decision.allowed
 
 
 @frozen(slots=True)

@@ -254,6 +254,7 @@ class LimitSettings:
             UnknownKeyError: none is, any more.
             InvalidFieldError, DecodeError: as `slots`.
         """
+        check_text("key", key)
         for slot in self.slots(key.partition("\0")[0]):
             if slot.key == key:
                 return slot.limit

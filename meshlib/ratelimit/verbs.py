@@ -115,7 +115,7 @@ class LimitVerbs(LeaseDecider):
         wait_s = self._wait_s(timeout_s, now)
         plan = self._plan(key, now)
         if len(plan) > 1:
-            return self._ask_all(dict.fromkeys(plan, cost), wait_s, now).ticket
+            return self._ask_all(key, dict.fromkeys(plan, cost), wait_s, now).ticket
         self._open(plan[0], cost, now)
         return self._ask_one(plan[0], cost, wait_s, now)
 
@@ -137,7 +137,7 @@ class LimitVerbs(LeaseDecider):
         """
         now = self._enter(now)
         wait_s = self._wait_s(timeout_s, now)
-        return self._ask_all(self._wanted(costs, now), wait_s, now).ticket
+        return self._ask_all("", self._wanted(costs, now), wait_s, now).ticket
 
     def decided(self) -> list[Ticket]:
         """Return the tickets that were decided since the last call, after `ask` had returned."""
@@ -331,12 +331,14 @@ class LimitVerbs(LeaseDecider):
             decisions.append((tracked, self._decide_on_credit(tracked, cost, now)))
         return combined(decision for _, decision in decisions), decisions
 
-    def _ask_all(self, wanted: Wanted, wait_s: float, now: float) -> TicketGroup:
+    def _ask_all(
+        self, key: str, wanted: Wanted, wait_s: float, now: float, *, lease_s: float | None = None
+    ) -> TicketGroup:
         """Ask for all of it, each limit's owner at the same time."""
         for tracked, cost in wanted.items():
             self._open(tracked, cost, now)
-        first, cost = next(iter(wanted.items()))
-        group = TicketGroup(Ticket(first.key, cost, now + wait_s))
+        cost = next(iter(wanted.values()))
+        group = TicketGroup(Ticket(key, cost, now + wait_s), lease_s=lease_s)
         for tracked, units in wanted.items():
             part = self._ask_one(tracked, units, wait_s, now)
             part.group = group

@@ -41,7 +41,7 @@ def named_types(annotation: object) -> set[type]:
 
 BEHIND_THE_FRONT = {
     "DriverCounters", "HealthStatus", "LimitSettings", "LinkFailure", "LocalReplica",
-    "PartitionView", "SeedReport",
+    "PartitionView", "Reservation", "SeedReport",
 }  # fmt: skip
 """What is reached through what is named at the top, and is seldom written down."""
 

@@ -273,8 +273,6 @@ class LeaseAsker:
         if under_way is not None:
             tracked.queue.extendleft(t for t in reversed(under_way.tickets) if t.decision is None)
             tracked.lookers.extend(t for t in under_way.lookers if t.decision is None)
-            if under_way.part.returned_units and not tracked.refunds:
-                tracked.owe(under_way.part.returned_units, under_way.part.returned_number)
             tracked.under_way = None
             self._asking.pop(tracked.key, None)
             tracked.epoch = 0
@@ -438,10 +436,12 @@ class LeaseAsker:
             self.on_urgent()
 
 
-def _is_live(due: Due, tracked: HeldKey, token: Any) -> bool:
+def _is_live(due: Due, tracked: Any, token: Any) -> bool:
     """Tell whether a timer still means something."""
-    if due is Due.TICKET:
+    if due in (Due.TICKET, Due.DEADLINE):
         return token.decision is None
+    if due is Due.LINE:
+        return tracked.token is token
     if due is Due.RETRY:
         return tracked.under_way is token
     if due is Due.IDLE:

@@ -48,18 +48,25 @@ class LeaseDecider(LeaseAsker):
 
     def _open(self, tracked: HeldKey, cost: int, now: float) -> None:
         """Look up a limit, and note the demand; raises for what cannot be decided."""
+        is_known = now < tracked.look_at and tracked.view_id == self._view.view_id
+        if is_known and type(cost) is int and 0 < cost <= tracked.limit:
+            self._now = now
+        else:
+            self._look_up(tracked, cost, now)
+        if tracked.limit:
+            tracked.meter.note(cost, now)
+            tracked.last_at = now
+
+    def _look_up(self, tracked: HeldKey, cost: int, now: float) -> None:
+        """Look up a limit; raises for what cannot be decided."""
         if type(cost) is not int or cost < 1:
             raise _refused_cost(cost)
         self._now = now
         if now >= tracked.look_at or tracked.view_id != self._view.view_id:
             self._look(tracked, now)
-        limit = tracked.limit
-        if limit:
-            if cost > limit:
-                policy = tracked.policy
-                raise InvalidFieldError("cost", f"{cost} can never pass a limit of {policy}")
-            tracked.meter.note(cost, now)
-            tracked.last_at = now
+        if tracked.limit and cost > tracked.limit:
+            policy = tracked.policy
+            raise InvalidFieldError("cost", f"{cost} can never pass a limit of {policy}")
 
     def _decide_here(self, tracked: HeldKey, cost: int, now: float) -> Decision | None:
         """Decide from what is held, from what the owner said, or because it says nothing."""

@@ -17,7 +17,7 @@ from meshlib.invariants import require
 from meshlib.limits import RATE_COSTS_MAX
 from meshlib.ratelimit.leases.demand import DemandMeter
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
-from meshlib.ratelimit.records import Decision
+from meshlib.ratelimit.records import Decision, Reservation
 from meshlib.reading import COUNT_MAX
 from meshlib.state import Algorithm, Limit
 
@@ -51,6 +51,7 @@ class Ticket:
         is_awaited: whether `ask` returned without a decision.
         group: the request that this is a part of; None when it is one by itself.
         is_look: whether it asks what is left, and counts nothing.
+        reservation: what was reserved, where that was asked for and decided.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Ticket:
     is_awaited: bool = False
     group: TicketGroup | None = None
     is_look: bool = False
+    reservation: Reservation | None = None
 
 
 @define(slots=True, eq=False)
@@ -70,11 +72,13 @@ class TicketGroup:
         ticket: what the caller waits for.
         parts: one for each limit.
         is_done: whether what came of it was told.
+        lease_s: for how long it is to be reserved; None when it is not.
     """
 
     ticket: Ticket
     parts: list[tuple[HeldKey, Ticket]] = field(factory=list)
     is_done: bool = False
+    lease_s: float | None = None
 
 
 @define(slots=True, eq=False)
@@ -272,12 +276,18 @@ class HeldKey:
             self.credit_total += self.static_used - self.static_told
             self.static_told = self.static_used
         ahead = 0
+        is_giving_back = returned > 0
         returned_number = max(0, self.held_number)
-        if not returned and self.refunds and self.refunds_number is not None:
-            returned, returned_number = self.refunds, self.refunds_number
-            self.refunds = 0
+        is_held = self.held > 0 and now < self.held_until
+        if not is_giving_back and self.refunds and self.refunds_number is not None:
+            returned, returned_number, self.refunds = self.refunds, self.refunds_number, 0
+            is_held = is_held and returned_number == self.held_number
+        if not is_giving_back and is_held and (tickets or returned):
+            # Part of a request may be held here and the rest not: the owner decides on the whole.
+            # It does not give more than there is either, when more is refunded than was used.
+            returned, self.held = returned + self.held, 0
         is_window = self.terms is None or self.terms.is_window
-        if not returned and is_window and not (is_for_statistics and not tickets):
+        if not is_giving_back and is_window and not (is_for_statistics and not tickets):
             ahead = max(self.ahead(node_count, round_trip_s), int(not is_waiting_call))
         part = QuestionPart(
             self.key,

@@ -129,16 +129,11 @@ class OwnedKey:
             self.meter.read(limit, now)
             self.meter.add(self.used, limit, now)  # handed on by the last owner
         self.used = self.meter.read(limit, now)
-        self._pay(limit, now)
-
-    def _pay(self, limit: Limit, now: float) -> None:
-        """Repay of what is owed as much as there is room for."""
         paid = min(max(0, limit.capacity - self.used), self.debt)
         if paid:
             self.used += paid
             self.debt -= paid
-            if self.meter is not None:
-                self.meter.add(paid, limit, now)
+            self.meter.add(paid, limit, now)
 
     def _take_back(self, part: QuestionPart, limit: Limit, now: float) -> None:
         if part.returned_units and part.returned_number == window_of(self.number, limit):
@@ -148,14 +143,16 @@ class OwnedKey:
                 self.meter.add(-returned, limit, now)
             if part.returned_units >= RESET_UNITS:
                 self.debt = 0
-            self._pay(limit, now)
 
     def _charge(self, credit: int, limit: Limit, node_count: int, now: float) -> None:
         """Take credit out of the window as far as there is room, and leave the rest to others."""
         # Nodes owe a credit each at most; what is settled beyond a limit may be as much again.
         most = 2 * limit.capacity + node_count
-        self.debt = max(self.debt, min(most, self.debt + credit))
-        self._pay(limit, now)
+        taken = min(max(0, limit.capacity - self.used), credit)
+        self.used += taken
+        self.debt = max(self.debt, min(most, self.debt + credit - taken))
+        if self.meter is not None:
+            self.meter.add(taken, limit, now)
 
     def _grant(
         self,

@@ -26,6 +26,12 @@ class Due(IntEnum):
     WATCH = 4
     """Statistics are to be brought up to date."""
 
+    LINE = 5
+    """The first of those who wait in a line may come again."""
+
+    DEADLINE = 6
+    """One of them has waited long enough."""
+
 
 class KeyTimers:
     """Deadlines in order; each carries what it was set for. Push and pop O(log n).
