@@ -21,7 +21,15 @@ from meshlib_server.problems import BadRequest, Code, ContentTooLarge, Unavailab
 from meshlib_server.service import node_of
 from meshlib_server.structure import StructureError, structure
 
-__all__ = ["PAGE_QUERY", "check_changes", "naming", "page_of", "path_key", "read_record"]
+__all__ = [
+    "PAGE_QUERY",
+    "check_changes",
+    "naming",
+    "page_limit",
+    "page_of",
+    "path_key",
+    "read_record",
+]
 
 Record = TypeVar("Record")
 Item = TypeVar("Item")
@@ -122,11 +130,25 @@ def page_of(request: Request, items: Sequence[Item], *, key: Callable[[Item], st
     begins_at = bisect.bisect_right(items, given["after"], key=key) if "after" in given else 0
     if "limit" not in given:
         return list(items[begins_at:])
-    text = given["limit"]
+    count = page_limit(request, default=_PAGE_ITEMS_MAX)
+    return list(items[begins_at : begins_at + count])
+
+
+def page_limit(request: Request, *, default: int) -> int:
+    """Return how many items were asked for.
+
+    Args:
+        request: with or without a `limit`.
+        default: how many are meant without one.
+
+    Raises:
+        BadRequest: a limit that is none.
+    """
+    text = request.query_params.get("limit", str(default))
     count = int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX else 0
     if not 1 <= count <= _PAGE_ITEMS_MAX:
         raise BadRequest(f"limit: expected 1 to {_PAGE_ITEMS_MAX:,}")
-    return list(items[begins_at : begins_at + count])
+    return count
 
 
 def check_changes(put: Sequence[str], delete: Sequence[str]) -> None:

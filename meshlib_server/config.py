@@ -21,7 +21,7 @@ from meshlib import StartupConfig
 from meshlib.aio import SrvSeeds, split_address
 from meshlib.errors import ConfigError, LocalError
 from meshlib.gossip import GossipConfig, GossipProfile
-from meshlib.ratelimit import GLOBAL_KEY, LimitSettings, RateLimitConfig
+from meshlib.ratelimit import GLOBAL_KEY, LimitRule, LimitSettings, RateLimitConfig
 from meshlib.routing import POLICIES, PolicyTypes, parse_config
 from meshlib.state import ConfiguredDefaults, check_identifier
 from meshlib_server.access.tls import TlsSettings
@@ -38,6 +38,7 @@ __all__ = [
     "MeshSettings",
     "ModelSettings",
     "PolicySettings",
+    "RuleEntry",
     "Settings",
     "StorageSettings",
     "load_settings",
@@ -224,6 +225,26 @@ class LimitEntry:
 
 
 @frozen(kw_only=True)
+class RuleEntry:
+    """A rule that is the default of its name: in force while nobody has written one.
+
+    Args:
+        name: of the rule.
+        limits: such as `100000/minute`; all of them hold at once.
+        pattern: which keys; None: the name is the pattern.
+    """
+
+    name: str
+    limits: tuple[str, ...]
+    pattern: str | None = None
+
+    def rule(self) -> LimitRule:
+        """Return the rule, or raise a LocalError that names the field which cannot be."""
+        pattern = self.name if self.pattern is None else self.pattern
+        return LimitRule(self.name, pattern=pattern, limits=self.limits)
+
+
+@frozen(kw_only=True)
 class Settings:
     """Everything that is configured.
 
@@ -231,11 +252,13 @@ class Settings:
         mesh: the node and its cluster.
         models: the models whose policies this node brings along.
         limits: the limits that it brings along.
+        limit_rules: the rules that it brings along.
     """
 
     mesh: MeshSettings = MeshSettings()
     models: tuple[ModelSettings, ...] = ()
     limits: tuple[LimitEntry, ...] = ()
+    limit_rules: tuple[RuleEntry, ...] = ()
 
     def defaults(self) -> ConfiguredDefaults:
         """Return what is in force for what nobody has written.
@@ -249,6 +272,7 @@ class Settings:
                 for model in self.models
             },
             limits={limit.key: limit.limit_per_second for limit in self.limits},
+            rules=[entry.rule() for entry in self.limit_rules],
         )
 
 
@@ -299,11 +323,17 @@ def load_settings(
     for index, model in enumerate(settings.models):
         _check_model(model, f"models[{index}]")
     _check_limits(settings.limits)
+    for index, entry in enumerate(settings.limit_rules):
+        try:
+            entry.rule()
+        except LocalError as error:
+            raise ConfigError(f"limit_rules[{index}].{error}") from None
+    _check_once([entry.name for entry in settings.limit_rules], "limit_rules[{}].name")
     _check_once([model.model_id for model in settings.models], "models[{}].model_id")
     try:
         settings.defaults()
     except LocalError as error:
-        raise ConfigError(f"models and limits: {error}") from None
+        raise ConfigError(f"models, limits and limit_rules: {error}") from None
     return settings
 
 

@@ -19,7 +19,9 @@ from meshlib.node import Health, MeshNode
 from meshlib.ratelimit import (
     GLOBAL_KEY,
     Decision,
+    KeyUse,
     LimitSettings,
+    LimitUsage,
     RateLimitStats,
     Reservation,
     Ticket,
@@ -239,6 +241,27 @@ class MeshFront:
         node.startup.check_limit(key)
         node.note_time(now := monotonic())
         return node.limiter.stats(key, now=now)
+
+    def rate_limit_usage(self, key: str) -> list[LimitUsage]:
+        """Return what the whole cluster used of each limit of a key; as `RateLimiter.usage`.
+
+        Args:
+            key: the rate-limit key.
+
+        Raises:
+            NotReadyError: the node is not ready, and knows no limit of this key.
+            LocalError: as `RateLimiter.usage`.
+        """
+        self._entered().startup.check_limit(key)
+        return self._limited(lambda node, now: node.limiter.usage(key, now=now))
+
+    def busiest_keys(self, *, count: int = 20) -> list[KeyUse]:
+        """Return the keys of which this node admitted and refused most. O(keys), for people.
+
+        Args:
+            count: how many of either kind at most, at least 1.
+        """
+        return self._entered().limiter.busiest(count=count)
 
     def route(
         self,

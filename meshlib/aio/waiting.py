@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import Final
 
@@ -16,8 +16,16 @@ from meshlib.aio.driver import NodeDriver
 from meshlib.aio.events import Conditions, Confirmations, EventStream, EventStreams
 from meshlib.aio.front import MeshFront
 from meshlib.arguments import check_callable, check_count, check_kind, check_number
-from meshlib.errors import InvalidTypeError, InvalidValueError, NotReadyError, StateError
-from meshlib.limits import SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
+from meshlib.errors import (
+    InvalidFieldError,
+    InvalidTypeError,
+    InvalidValueError,
+    LocalError,
+    NotReadyError,
+    StateError,
+    ThreadError,
+)
+from meshlib.limits import RATE_KEYS_AT_ONCE_MAX, SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
 from meshlib.ratelimit import Decision, Reservation, Ticket
 from meshlib.replication import WriteReceipt
 from meshlib.startup import UNKNOWN_YET
@@ -145,6 +153,40 @@ class WaitingFront(MeshFront):
                 lambda node, now: node.limiter.ask_many(left, timeout_s=timeout_s, now=now)
             )
         )
+
+    async def acquire_each(
+        self, requests: Sequence[tuple[str, int]], *, timeout_s: float | None = None
+    ) -> list[Decision | LocalError]:
+        """Decide on requests that have nothing to do with each other, all at the same time.
+
+        Args:
+            requests: rate-limit keys and units, up to 100; a key may be there several times.
+            timeout_s: as for `acquire_confirmed`, for each of them.
+
+        Returns:
+            for each its decision, or the error that `acquire_confirmed` would have raised.
+
+        Raises:
+            NotReadyError: as `acquire`; those before it are decided all the same.
+            InvalidFieldError: too many. Nothing is counted.
+            StateError: the runtime ended meanwhile.
+        """
+        _check_timeout(timeout_s)
+        check_kind("requests", requests, (list, tuple), wanted="a list of keys and units")
+        if len(requests) > RATE_KEYS_AT_ONCE_MAX:
+            most = RATE_KEYS_AT_ONCE_MAX
+            raise InvalidFieldError("requests", f"must be at most {most}, got {len(requests)}")
+        for request in requests:
+            check_kind("requests", request, tuple, wanted="pairs of a key and units")
+        asked: list[Ticket | LocalError] = []
+        for key, cost in requests:
+            try:
+                asked.append(self._ask(key, cost=cost, timeout_s=timeout_s))
+            except (StateError, ThreadError):
+                raise
+            except LocalError as error:
+                asked.append(error)
+        return [await self._confirmed(item) if isinstance(item, Ticket) else item for item in asked]
 
     async def peek_confirmed(
         self, key: str, *, cost: int = 1, timeout_s: float | None = None

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
+from meshlib.arguments import check_count
 from meshlib.clock import MonotonicTime
 from meshlib.errors import (
     DecodeError,
@@ -167,10 +168,14 @@ class RateLimiter(LimitReservations):
         O(keys); for people.
 
         Args:
-            count: how many of either kind at most.
+            count: how many of either kind at most, at least 1.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: a count that is none.
         """
         if self.guard is not None:
             self.guard()
+        check_count("count", count, least=1)
         uses = [
             KeyUse(*tracked.key.partition("\0")[::2], tracked.admitted_count, tracked.refused_count)
             for tracked in self._tracked.values()

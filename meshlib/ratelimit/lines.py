@@ -74,7 +74,7 @@ class LimitLines(LimitVerbs):
         now = self._enter(now)
         if not 0 < timeout_s <= WAIT_S_MAX:
             raise InvalidFieldError("timeout_s", f"must be over 0 and finite, got {timeout_s}")
-        plan = self._plan(key, now)
+        plan = self._plan_for(key, cost, now)
         for tracked in plan:
             self._look_up(tracked, cost, now)
         ticket = Ticket(key, cost, now + timeout_s)

@@ -57,7 +57,7 @@ class LimitReservations(LimitLines):
         """
         now = self._enter(now)
         _check_lease(lease_s)
-        wanted = dict.fromkeys(self._plan(key, now), estimate)
+        wanted = dict.fromkeys(self._plan_for(key, estimate, now), estimate)
         decision, decisions = self._acquire_all(wanted, now)
         return self._open_reservation(key, estimate, decision, decisions, lease_s, now)
 
@@ -87,7 +87,7 @@ class LimitReservations(LimitLines):
         """
         now = self._enter(now)
         _check_lease(lease_s)
-        wanted = dict.fromkeys(self._plan(key, now), estimate)
+        wanted = dict.fromkeys(self._plan_for(key, estimate, now), estimate)
         wait_s = self._wait_s(timeout_s, now)
         return self._ask_all(key, wanted, wait_s, now, lease_s=lease_s).ticket
 

@@ -63,7 +63,7 @@ class LimitVerbs(LeaseDecider):
         if self.guard is not None:
             self.guard()
         now = self.read_time(now)
-        plan = self._plan(key, now)
+        plan = self._plan_for(key, cost, now)
         if len(plan) > 1:
             return self._acquire_all(dict.fromkeys(plan, cost), now)[0]
         tracked = plan[0]
@@ -113,7 +113,7 @@ class LimitVerbs(LeaseDecider):
         """
         now = self._enter(now)
         wait_s = self._wait_s(timeout_s, now)
-        plan = self._plan(key, now)
+        plan = self._plan_for(key, cost, now)
         if len(plan) > 1:
             return self._ask_all(key, dict.fromkeys(plan, cost), wait_s, now).ticket
         self._open(plan[0], cost, now)
@@ -165,7 +165,7 @@ class LimitVerbs(LeaseDecider):
         """
         now = self._enter(now)
         seen = []
-        for tracked in self._plan(key, now):
+        for tracked in self._plan_for(key, cost, now):
             self._open(tracked, cost, now)
             if tracked.limit:
                 self._question(tracked, now, is_for_statistics=True)
@@ -189,7 +189,7 @@ class LimitVerbs(LeaseDecider):
         now = self._enter(now)
         expires_at = now + self._wait_s(timeout_s, now)
         group = TicketGroup(Ticket(key, cost, expires_at))
-        for tracked in self._plan(key, now):
+        for tracked in self._plan_for(key, cost, now):
             self._open(tracked, cost, now)
             part = Ticket(key, cost, expires_at, group=group, is_look=True)
             group.parts.append((tracked, part))
@@ -216,7 +216,7 @@ class LimitVerbs(LeaseDecider):
             LocalError, DecodeError: as `acquire`. Nothing is given back.
         """
         now = self._enter(now)
-        plan = self._plan(key, now)
+        plan = self._plan_for(key, cost, now)
         for tracked in plan:
             self._open(tracked, cost, now)
         for tracked in plan:
@@ -239,7 +239,7 @@ class LimitVerbs(LeaseDecider):
         for tracked in self._plan(key, now):
             self._look(tracked, now)
             if tracked.limit:
-                tracked.held = 0
+                tracked.forget_admitted()
                 tracked.spent_until = -math.inf
                 tracked.owe(RESET_UNITS, tracked.window_now(now))
                 self._question(tracked, now, is_for_statistics=True)

@@ -14,10 +14,12 @@ __all__ = [
     "Admission",
     "ClusterStatus",
     "GlobalLimit",
+    "LimitRuleView",
     "LimitUsage",
     "MemberView",
     "NodeHealth",
     "PolicyView",
+    "ReservedUnits",
     "RoutedTo",
     "ServerEvent",
     "StoreCounts",
@@ -164,12 +166,32 @@ class LimitUsage:
 
 @frozen(kw_only=True)
 class Admission:
-    """Whether a request may pass, and when to come back if not."""
+    """Whether a request may pass, and when to come back if not; as `meshlib.Decision`."""
 
     allowed: bool
     limit: int
     remaining: int
     retry_after_s: float
+    reset_after_s: float = 0.0
+    policy: str = ""
+    confirmed: bool = False
+
+
+@frozen(kw_only=True)
+class ReservedUnits(Admission):
+    """Whether an estimate was counted; `reservation_id` is empty when it was not."""
+
+    reservation_id: str
+
+
+@frozen(kw_only=True)
+class LimitRuleView:
+    """Limits for the keys of a pattern; `default_of` as with policies."""
+
+    name: str
+    pattern: str
+    limits: tuple[str, ...] = field(converter=tuple)
+    default_of: str | None = None
 
 
 @frozen(kw_only=True)

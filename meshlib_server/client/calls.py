@@ -209,6 +209,75 @@ class Calls:
             read=lambda tree: read_answer(answers.Admission, tree),
         )
 
+    def acquire_many(self, costs: Mapping[str, int]) -> Call[answers.Admission]:
+        """POST /mesh/rate-limit/acquire with several keys, likewise."""
+        return Call(
+            method="POST",
+            path="/mesh/rate-limit/acquire",
+            body={"keys": [{"key": key, "cost": cost} for key, cost in costs.items()]},
+            statuses=(200, 429),
+            read=lambda tree: read_answer(answers.Admission, tree),
+        )
+
+    def peek(self, key: str, *, cost: int) -> Call[answers.Admission]:
+        """POST /mesh/rate-limit/peek."""
+        return Call(
+            method="POST",
+            path="/mesh/rate-limit/peek",
+            body={"key": key, "cost": cost},
+            read=lambda tree: read_answer(answers.Admission, tree),
+        )
+
+    def refund(self, key: str, *, cost: int) -> Call[None]:
+        """POST /mesh/rate-limit/refund."""
+        body = {"key": key, "cost": cost}
+        return Call(method="POST", path="/mesh/rate-limit/refund", body=body, read=_nothing)
+
+    def reset_limit(self, key: str) -> Call[None]:
+        """POST /mesh/rate-limit/reset."""
+        body = {"key": key}
+        return Call(method="POST", path="/mesh/rate-limit/reset", body=body, read=_nothing)
+
+    def reserve(self, key: str, *, estimate: int, lease_s: float) -> Call[answers.ReservedUnits]:
+        """POST /mesh/rate-limit/reserve; a refusal is an answer and no error."""
+        return Call(
+            method="POST",
+            path="/mesh/rate-limit/reserve",
+            body={"key": key, "estimate": estimate, "lease_s": lease_s},
+            statuses=(200, 429),
+            read=lambda tree: read_answer(answers.ReservedUnits, tree),
+        )
+
+    def settle(self, reservation_id: str, *, actual: int) -> Call[None]:
+        """POST /mesh/rate-limit/settle."""
+        body = {"reservation_id": reservation_id, "actual": actual}
+        return Call(method="POST", path="/mesh/rate-limit/settle", body=body, read=_nothing)
+
+    def limit_rules(self) -> Call[tuple[answers.LimitRuleView, ...]]:
+        """GET /mesh/limits."""
+        return Call(
+            method="GET", path="/mesh/limits",
+            read=lambda tree: read_answers(answers.LimitRuleView, tree),
+        )  # fmt: skip
+
+    def put_limit_rule(
+        self, name: str, *, limits: Iterable[str], pattern: str | None
+    ) -> Call[answers.LimitRuleView]:
+        """PUT /mesh/limits/{name}."""
+        body: dict[str, object] = {"limits": list(limits)}
+        if pattern is not None:
+            body["pattern"] = pattern
+        return Call(
+            method="PUT",
+            path=f"/mesh/limits/{_quoted(name)}",
+            body=body,
+            read=lambda tree: read_answer(answers.LimitRuleView, tree),
+        )
+
+    def delete_limit_rule(self, name: str) -> Call[None]:
+        """DELETE /mesh/limits/{name}."""
+        return Call(method="DELETE", path=f"/mesh/limits/{_quoted(name)}", read=_nothing)
+
     def route(self, model_id: str, text: str) -> Call[answers.RoutedTo]:
         """POST /mesh/route/{model_id}."""
         return Call(

@@ -10,9 +10,11 @@ from meshlib_server.client.answers import (
     Admission,
     ClusterStatus,
     GlobalLimit,
+    LimitRuleView,
     LimitUsage,
     NodeHealth,
     PolicyView,
+    ReservedUnits,
     RoutedTo,
     ServerEvent,
     WorkerView,
@@ -186,6 +188,44 @@ class MeshClient:
         """Decide one request, and count it when it is admitted."""
         return self._send(_CALLS.acquire(key, cost=cost))
 
+    def acquire_many(self, costs: Mapping[str, int]) -> Admission:
+        """Decide on the limits of several keys: all or nothing."""
+        return self._send(_CALLS.acquire_many(costs))
+
+    def peek(self, key: str = "global", *, cost: int = 1) -> Admission:
+        """Tell what would be decided, and count nothing."""
+        return self._send(_CALLS.peek(key, cost=cost))
+
+    def refund(self, key: str, *, cost: int = 1) -> None:
+        """Give units back that were admitted and not used."""
+        self._send(_CALLS.refund(key, cost=cost))
+
+    def reset_limit(self, key: str) -> None:
+        """Let nothing of a key's limits be used any more."""
+        self._send(_CALLS.reset_limit(key))
+
+    def reserve(self, key: str, *, estimate: int, lease_s: float = 600.0) -> ReservedUnits:
+        """Count an estimate; `settle` corrects it, at the same node."""
+        return self._send(_CALLS.reserve(key, estimate=estimate, lease_s=lease_s))
+
+    def settle(self, reservation_id: str, *, actual: int) -> None:
+        """Count what was really used in the place of an estimate."""
+        self._send(_CALLS.settle(reservation_id, actual=actual))
+
+    def limit_rules(self) -> tuple[LimitRuleView, ...]:
+        """Return the rules in force, by name."""
+        return self._send(_CALLS.limit_rules())
+
+    def put_limit_rule(
+        self, name: str, *, limits: Iterable[str], pattern: str | None = None
+    ) -> LimitRuleView:
+        """Set limits for the keys of a pattern; without one the name is the pattern."""
+        return self._send(_CALLS.put_limit_rule(name, limits=limits, pattern=pattern))
+
+    def delete_limit_rule(self, name: str) -> None:
+        """Remove a rule."""
+        self._send(_CALLS.delete_limit_rule(name))
+
     def route(self, model_id: str, text: str) -> RoutedTo:
         """Choose a worker for a prompt."""
         return self._send(_CALLS.route(model_id, text))
@@ -350,6 +390,44 @@ class AsyncMeshClient:
     async def acquire(self, key: str = "global", *, cost: int = 1) -> Admission:
         """Decide one request, and count it when it is admitted."""
         return await self._send(_CALLS.acquire(key, cost=cost))
+
+    async def acquire_many(self, costs: Mapping[str, int]) -> Admission:
+        """Decide on the limits of several keys: all or nothing."""
+        return await self._send(_CALLS.acquire_many(costs))
+
+    async def peek(self, key: str = "global", *, cost: int = 1) -> Admission:
+        """Tell what would be decided, and count nothing."""
+        return await self._send(_CALLS.peek(key, cost=cost))
+
+    async def refund(self, key: str, *, cost: int = 1) -> None:
+        """Give units back that were admitted and not used."""
+        await self._send(_CALLS.refund(key, cost=cost))
+
+    async def reset_limit(self, key: str) -> None:
+        """Let nothing of a key's limits be used any more."""
+        await self._send(_CALLS.reset_limit(key))
+
+    async def reserve(self, key: str, *, estimate: int, lease_s: float = 600.0) -> ReservedUnits:
+        """Count an estimate; `settle` corrects it, at the same node."""
+        return await self._send(_CALLS.reserve(key, estimate=estimate, lease_s=lease_s))
+
+    async def settle(self, reservation_id: str, *, actual: int) -> None:
+        """Count what was really used in the place of an estimate."""
+        await self._send(_CALLS.settle(reservation_id, actual=actual))
+
+    async def limit_rules(self) -> tuple[LimitRuleView, ...]:
+        """Return the rules in force, by name."""
+        return await self._send(_CALLS.limit_rules())
+
+    async def put_limit_rule(
+        self, name: str, *, limits: Iterable[str], pattern: str | None = None
+    ) -> LimitRuleView:
+        """Set limits for the keys of a pattern; without one the name is the pattern."""
+        return await self._send(_CALLS.put_limit_rule(name, limits=limits, pattern=pattern))
+
+    async def delete_limit_rule(self, name: str) -> None:
+        """Remove a rule."""
+        await self._send(_CALLS.delete_limit_rule(name))
 
     async def route(self, model_id: str, text: str) -> RoutedTo:
         """Choose a worker for a prompt."""

@@ -326,6 +326,44 @@ def _limits_set(target: _Target, *, key: str, limit_per_second: int) -> None:
     _done(target, "updated", key)
 
 
+@_limits.command("list")
+@_target_options
+def _limits_list(target: _Target) -> None:
+    """Show the rules: limits for the keys of a pattern."""
+    with _asking(target) as client:
+        rules = client.limit_rules()
+    if target.is_json:
+        _print_json([_plain(rule) for rule in rules])
+        return
+    for rule in rules:
+        limits = ", ".join(printable(limit) for limit in rule.limits)
+        click.echo(f"{printable(rule.name)}: {printable(rule.pattern)}: {limits}")
+
+
+@_limits.command("rule")
+@click.argument("name")
+@click.argument("limits", nargs=-1, required=True)
+@click.option("--pattern", help="Which keys, such as tokens:{key}; NAME itself by default.")
+@_target_options
+def _limits_rule(
+    target: _Target, *, name: str, limits: tuple[str, ...], pattern: str | None
+) -> None:
+    """Let each key of a pattern pass LIMITS, such as 100000/minute, in the whole cluster."""
+    with _asking(target) as client:
+        client.put_limit_rule(name, limits=limits, pattern=pattern)
+    _done(target, "updated", name)
+
+
+@_limits.command("remove")
+@click.argument("name")
+@_target_options
+def _limits_remove(target: _Target, *, name: str) -> None:
+    """Remove the rule NAME."""
+    with _asking(target) as client:
+        client.delete_limit_rule(name)
+    _done(target, "deleted", name)
+
+
 @click.command("route")
 @click.argument("model")
 @click.argument("text")

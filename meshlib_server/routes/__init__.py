@@ -1,7 +1,9 @@
 """The endpoints, one module for each noun. Thin: parse, call the library, answer.
 
 cluster.py     /status and /health
-rate_limit.py  /rate-limit
+rate_limit.py  /rate-limit, its statistics and its busiest keys
+decisions.py   /rate-limit/acquire and the other verbs
+limit_rules.py  /limits
 routing.py     /route and /trees
 workers.py     /workers
 policies.py    /policies
@@ -20,8 +22,10 @@ from starlette.routing import BaseRoute
 from meshlib_server.routes import (
     app_config,
     cluster,
+    decisions,
     events,
     lifecycle,
+    limit_rules,
     policies,
     rate_limit,
     routing,
@@ -33,7 +37,10 @@ __all__ = ["PREFIXES", "api_routes"]
 PREFIXES = ("/mesh", "/ha")
 """Where the endpoints are found: as specified, and as the upstream binary serves them."""
 
-_MODULES = (cluster, rate_limit, routing, workers, policies, app_config, events, lifecycle)
+_MODULES = (
+    cluster, decisions, rate_limit, limit_rules, routing, workers, policies, app_config, events,
+    lifecycle,
+)  # fmt: skip
 
 
 def api_routes() -> list[BaseRoute]:

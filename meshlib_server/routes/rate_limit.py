@@ -1,4 +1,4 @@
-"""`/rate-limit`: the global limit, how much of it is used, and the decision itself."""
+"""`/rate-limit`: the global limit, and how much of a limit is used."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from meshlib.codec import check_key
-from meshlib_server.bodies import read_record
+from meshlib.ratelimit import KeyUse, LimitUsage
+from meshlib_server.bodies import page_limit, read_record
 from meshlib_server.describing import Scope, Shape, described
-from meshlib_server.problems import BadRequest, problem, retry_after
+from meshlib_server.problems import BadRequest, problem
 from meshlib_server.resources import resource
 from meshlib_server.service import mesh_of, node_of, service_of
 
@@ -20,6 +21,8 @@ __all__ = ["routes"]
 
 _GLOBAL_KEY = "global"
 """The key of the global limit."""
+
+_KEYS_SHOWN = 20
 
 
 @frozen(kw_only=True)
@@ -29,17 +32,15 @@ class _LimitBody:
     limit_per_second: int
 
 
-@frozen(kw_only=True)
-class _AcquireBody:
-    """What `POST /rate-limit/acquire` takes."""
-
-    key: str
-    cost: int = 1
-
-
-_STATS = Shape({"limit_per_second": int, "current_count": int, "remaining": int})
-_DECISION = Shape(
-    {"allowed": bool, "limit": int, "remaining": int, "retry_after_s": float, "confirmed": bool}
+_USAGE = Shape(
+    {"policy": str, "limit": int, "used_count": int, "remaining": int, "reset_after_s": float}
+)
+_STATS = Shape(
+    {"limit_per_second": int, "current_count": int, "remaining": int},
+    optional={"limits": [_USAGE]},
+)
+_KEYS = Shape(
+    {"keys": [Shape({"key": str, "mark": str, "admitted_count": int, "refused_count": int})]}
 )
 
 
@@ -101,45 +102,52 @@ async def _stats(request: Request) -> Response:
         raise BadRequest("key: must not be empty")
     check_key(key)
     stats = mesh.rate_limit_stats(key)
-    return JSONResponse(
-        {
-            "limit_per_second": stats.limit_per_second,
-            "current_count": stats.current_count,
-            "remaining": stats.remaining,
-        }
-    )
+    answer: dict[str, object] = {
+        "limit_per_second": stats.limit_per_second,
+        "current_count": stats.current_count,
+        "remaining": stats.remaining,
+    }
+    if key != _GLOBAL_KEY and mesh.limits.rule_of(key) is not None:
+        # The specification knows limits a second alone; of a rule each limit says its period.
+        answer["limits"] = [_usage(usage) for usage in mesh.rate_limit_usage(key)]
+    return JSONResponse(answer)
 
 
 @described(
-    "Decide one request, and count it when it is admitted.",
-    scope=Scope.OPERATE,
-    body=_AcquireBody,
-    answers={200: _DECISION, 429: _DECISION},
-    errors=(404,),
+    "The keys of which this node admitted and refused most, of each limit.",
+    scope=Scope.READ,
+    answers={200: _KEYS},
+    query={"limit": "How many of either kind at most, 1 to 10,000; 20 when it is not given."},
 )
-async def _acquire(request: Request) -> Response:
-    body = await read_record(request, _AcquireBody)
+async def _keys(request: Request) -> Response:
     mesh = mesh_of(request)
-    if not body.key:
-        raise BadRequest("key: must not be empty")
-    check_key(body.key)
-    decision = await mesh.acquire_confirmed(body.key, cost=body.cost)
-    answer = {
-        "allowed": decision.allowed,
-        "limit": decision.limit,
-        "remaining": decision.remaining,
-        "retry_after_s": decision.retry_after_s,
-        "confirmed": decision.confirmed,
+    count = page_limit(request, default=_KEYS_SHOWN)
+    return JSONResponse({"keys": [_use(use) for use in mesh.busiest_keys(count=count)]})
+
+
+def _usage(usage: LimitUsage) -> dict[str, object]:
+    return {
+        "policy": usage.policy,
+        "limit": usage.limit,
+        "used_count": usage.used_count,
+        "remaining": usage.remaining,
+        "reset_after_s": usage.reset_after_s,
     }
-    if decision.allowed:
-        return JSONResponse(answer)
-    return JSONResponse(answer, status_code=429, headers=retry_after(decision.retry_after_s))
+
+
+def _use(use: KeyUse) -> dict[str, object]:
+    return {
+        "key": use.key,
+        "mark": use.mark,
+        "admitted_count": use.admitted_count,
+        "refused_count": use.refused_count,
+    }
 
 
 def routes(prefix: str) -> list[BaseRoute]:
     """Return the routes of this module under a prefix."""
     return [
-        resource(f"{prefix}/rate-limit/acquire", post=_acquire),
         resource(f"{prefix}/rate-limit/stats", get=_stats),
+        resource(f"{prefix}/rate-limit/keys", get=_keys),
         resource(f"{prefix}/rate-limit", get=_get, post=_set),
     ]

@@ -50,7 +50,7 @@ def test_every_call_is_an_operation_of_the_server() -> None:
     values: dict[str, Any] = {
         "name": "n", "worker_id": "n", "model_id": "n", "key": "n", "value": b"", "text": "",
         "cost": 1, "limit_per_second": 1, "has_overviews": False, "request_id": "r",
-        "put": {}, "delete": (),
+        "put": {}, "delete": (), "costs": {}, "limits": (), "reservation_id": "r",
     }  # fmt: skip
     for name, make in inspect.getmembers(Calls(), inspect.ismethod):
         parameters = inspect.signature(make).parameters

@@ -103,6 +103,8 @@ BODIES_WHILE_LEAVING = [
     ("POST", "/config", {"key": "k", "value": "00"}),
     ("POST", "/rate-limit", {"limit_per_second": 1}),
     ("POST", "/rate-limit/acquire", {"key": "global"}),
+    ("POST", "/rate-limit/reserve", {"key": "global", "estimate": 1}),
+    ("PUT", "/limits/r", {"limits": ["5/minute"]}),
     ("POST", "/trees/m/operations", {"operations": [OPERATION]}),
     ("POST", "/trees/m/match", {"text": "a"}),
     ("POST", "/route/m", {"text": "a"}),

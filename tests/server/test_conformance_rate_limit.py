@@ -44,7 +44,8 @@ def test_before_a_limit_is_configured_everything_is_admitted(fresh: Node) -> Non
     ]
 
     admitted = {
-        "allowed": True, "limit": 0, "remaining": -1, "retry_after_s": 0, "confirmed": True
+        "allowed": True, "limit": 0, "remaining": -1, "retry_after_s": 0, "reset_after_s": 0,
+        "policy": "", "confirmed": True,
     }  # fmt: skip
     assert [admitted] * 20 == answers
 
@@ -181,12 +182,13 @@ def test_the_limit_is_kept_in_the_application_store(fresh: Node) -> None:
 
 
 def test_acquiring_answers_with_the_decision(limited: list[Node]) -> None:
-    """Allowed or not, the limit, what is left, when to come back, and whether the owner said so."""
+    """Allowed or not, the limit, what is left, when to come back, and who said so."""
     limited[0].request("POST", "/mesh/rate-limit", {"limit_per_second": 1000})
 
     answer = limited[0].request("POST", "/mesh/rate-limit/acquire", {"key": "global", "cost": 1})
 
-    assert ["allowed", "limit", "remaining", "retry_after_s", "confirmed"] == list(answer)
+    fields = ["allowed", "limit", "remaining", "retry_after_s", "reset_after_s", "policy"]
+    assert [*fields, "confirmed"] == list(answer)
     assert (True, 1000, 0) == (answer["allowed"], answer["limit"], answer["retry_after_s"])
     assert 0 <= answer["remaining"] < 1000
 

@@ -20,6 +20,12 @@ __all__ = ["LeaseDecider"]
 class LeaseDecider(LeaseAsker):
     """The decisions of one node; see `LeaseAsker` for what it is made with."""
 
+    def _plan_for(self, key: str, cost: int, now: float) -> tuple[HeldKey, ...]:
+        """Return the limits that a key is under; a cost that cannot be is told before all else."""
+        if type(cost) is not int or cost < 1:
+            raise _refused_cost(cost)
+        return self._plan(key, now)
+
     def _plan(self, key: str, now: float) -> tuple[HeldKey, ...]:
         """Return the limits that a key is under, each as it is kept here. O(1) mostly."""
         if now >= self._plans_look_at:

@@ -223,6 +223,11 @@ class HeldKey:
         self.held += cost
         return True
 
+    def forget_admitted(self) -> None:
+        """Hold nothing, and take nothing back that was admitted before."""
+        self.held = self.refunds = 0
+        self.admitted.clear()
+
     def window_now(self, now: float) -> int | None:
         """Return the number of the running window, as far as the owner has told it; else None."""
         if self.terms is not None and not self.terms.is_window:
