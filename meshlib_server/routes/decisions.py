@@ -1,7 +1,7 @@
 """`/rate-limit/acquire` and the other verbs of rate limits: what routers ask for each request.
 
-Decisions have the headers of the IETF's draft (draft-ietf-httpapi-ratelimit-headers, `RateLimit` and
-`RateLimit-Policy` as structured fields), and the older `X-RateLimit-*`.
+Decisions have the headers of the IETF's draft (draft-ietf-httpapi-ratelimit-headers: `RateLimit`,
+`RateLimit-Policy`, as structured fields), and the older `X-RateLimit-*`.
 """
 
 from __future__ import annotations

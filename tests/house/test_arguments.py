@@ -289,7 +289,8 @@ RIGHT: dict[str, Any] = {
 
 TAKEN: dict[str, tuple[Any, ...]] = {
     "cost": (int,), "estimate": (int,), "lease_s": NUMBER, "actual": (int,),
-    "costs": (dict,), "requests": (), "queue_max": (int,), "peer_count": (int, None), "load": NUMBER,
+    "costs": (dict,), "requests": (), "queue_max": (int,), "peer_count": (int, None),
+    "load": NUMBER,
     "ttl_s": (*NUMBER, None), "value": (bytes,), "limit_per_second": (int,), "health": (bool,),
     "timeout_s": (*NUMBER, None), "operations": (dict,), "stores": (), "operation": (),
     "condition": (), "kind": (), "receipt": (), "function": (), "tokens": (*NUMBER, None),
