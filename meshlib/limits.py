@@ -47,6 +47,7 @@ __all__ = [
     "PEER_QUEUE_BYTES_MAX",
     "PREFILL_TOKENS_MAX",
     "PREFIX_HELD_FACTOR",
+    "RATE_CEILINGS_MAX",
     "RATE_COSTS_MAX",
     "RATE_KEYS_AT_ONCE_MAX",
     "RATE_KEYS_MAX",
@@ -222,6 +223,10 @@ RATE_RESERVATIONS_MAX: Final = 100_000
 
 RATE_KEYS_AT_ONCE_MAX: Final = 100
 """Keys of one call, all or nothing, and decisions of one batch."""
+
+RATE_CEILINGS_MAX: Final = 200_000
+"""Keys of limits over more than a second of which a node keeps up to what their owners may
+grant: all of the cluster that were used in their window, about 300 bytes each."""
 
 RATE_KEYS_PER_MESSAGE_MAX: Final = 256
 """Keys in one message about leases: with keys at their limit it stays within a frame."""

@@ -35,6 +35,17 @@ from meshlib.ratelimit.leases.calls import (
     decode_vote,
 )
 from meshlib.ratelimit.leases.holder import HeldKey, Ticket
+from meshlib.ratelimit.leases.keeping import Keeper
+from meshlib.ratelimit.leases.keeps import (
+    KEEP_DOCUMENT,
+    KEPT_DOCUMENT,
+    RECALL_DOCUMENT,
+    RECALLED_DOCUMENT,
+    Keep,
+    Kept,
+    Recall,
+    Recalled,
+)
 from meshlib.ratelimit.leases.owner import Settled
 from meshlib.ratelimit.leases.questions import (
     ANSWER_DOCUMENT,
@@ -185,6 +196,11 @@ class RateLimiter(LimitReservations):
         most += heapq.nlargest(count, uses, key=lambda use: use.refused_count)
         return list(dict.fromkeys(most))
 
+    @property
+    def keeper(self) -> Keeper:
+        """What this node keeps of long limits, for whoever stores it."""
+        return self._owner.keeper
+
     # The driver's side
 
     def next_deadline(self) -> float | None:
@@ -277,6 +293,8 @@ class RateLimiter(LimitReservations):
                 for part in answers.parts:
                     self._hear(sender, answers.epoch, part, now)
             return []
+        if document in (KEEP_DOCUMENT, KEPT_DOCUMENT, RECALL_DOCUMENT, RECALLED_DOCUMENT):
+            return self._receive_keeping(document, payload, sender, now)
         if document == CALL_DOCUMENT:
             call = Call.decode(payload)
             _check_sender(call.actor, sender)
@@ -291,6 +309,28 @@ class RateLimiter(LimitReservations):
             self._owner.receive_farewell(sender, farewell, now)
             return []
         raise DecodeError(f"no volatile document {document!r}", reason=RejectReason.TYPE)
+
+    def _receive_keeping(
+        self, document: str, payload: bytes, sender: str, now: float
+    ) -> list[RateMessage]:
+        """Take what is said of ceilings; return what to answer."""
+        owner = self._owner
+        if document == KEEP_DOCUMENT:
+            keep = Keep.decode(payload)
+            _check_sender(keep.actor, sender)
+            return owner.keeper.receive_keep(sender, keep, second=self._windows.read(now))
+        if document == KEPT_DOCUMENT:
+            kept = Kept.decode(payload)
+            _check_sender(kept.actor, sender)
+            return self._answer(owner.receive_kept(sender, kept, now), now)
+        if document == RECALL_DOCUMENT:
+            recall = Recall.decode(payload)
+            _check_sender(recall.actor, sender)
+            return owner.keeper.receive_recall(sender, recall)
+        recalled = Recalled.decode(payload)
+        _check_sender(recalled.actor, sender)
+        second = self._windows.read(now)
+        return owner.keeper.receive_recalled(sender, recalled, second=second, now=now)
 
     def _receive_questions(
         self, sender: str, questions: Questions, now: float

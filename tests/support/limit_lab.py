@@ -1,7 +1,8 @@
 """A cluster of limiters under every fault at once, and the law that none of them may break.
 
-What a seed cannot show: a machine that is a cluster of its own is never restarted, for nobody
-else holds its counts and nothing is stored.
+Machines have disks: what a node kept for owners of long windows is there when it starts again. What
+a seed cannot show: a machine that is a cluster of its own is never restarted, for nobody else holds
+its counts of a second, and those are not stored.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from meshlib.ratelimit.config import RateLimitConfig
 from meshlib.ratelimit.limiter import RateLimiter
 from meshlib.ratelimit.settings import LimitSettings
 from meshlib.replication import Replica
+from meshlib.state import Limit
 from meshlib.state.documents import Documents
 from meshlib.state.stores import AppStore
 
 __all__ = ["LawBrokenError", "LimitLab", "QuietLab", "StrictLab"]
 
 EPOCH_S = 1_700_000_000.0
-KEYS = {"one": 1, "five": 5, "many": 60}
+KEYS = {"one": 1, "five": 5, "many": 60, "long": 40}
+PERIOD_S = 5
+"""The length of the windows of `long`; those of the others last a second."""
 
 
 class LawBrokenError(AssertionError):
@@ -47,6 +51,7 @@ class Machine:
         self.wall_offset_s = rng.choice((0.0, 0.0, rng.uniform(-1, 1)))
         self.incarnation = 0
         self.limiter: RateLimiter | None = None
+        self.disk: list[bytes] = []
         self.known: set[str] = set()
         self.side = 0
         self.armed_at: float | None = None
@@ -68,7 +73,9 @@ class LimitLab:
         self.duration_s = duration_s
         self.settings = make_settings()
         for key, limit in KEYS.items():
-            self.settings.set(key, limit)
+            if key != "long":
+                self.settings.set(key, limit)
+        self.settings.set_rule("long", pattern="long", limits=Limit(KEYS["long"], per=PERIOD_S))
         names = [f"m{number}" for number in range(count or rng.choice((1, 2, 3, 3, 4, 5, 7)))]
         self.machines = {name: Machine(name, rng) for name in names}
         self.loss = rng.choice((0.0, 0.05, 0.25)) if faults else 0.0
@@ -126,6 +133,8 @@ class LimitLab:
             config=RateLimitConfig(partition_mode="static"),
             now=self.local(machine),
         )
+        for page in machine.disk:
+            machine.limiter.keeper.restore(page, second=int(self.wall(machine)))
         machine.known = set()
         self.tell(name, list(self.machines))
         for other in self.machines.values():
@@ -134,7 +143,9 @@ class LimitLab:
     def kill(self, name: str) -> None:
         machine = self.machines[name]
         if len(self.machines) == 1:
-            return  # nobody else keeps its counts, and nothing is stored
+            return  # nobody else keeps its counts
+        if machine.limiter is not None:
+            machine.disk = list(machine.limiter.keeper.pages())
         machine.limiter = None
         for other in self.machines:
             self.at(self.now + self.rng.uniform(0.2, 3.0), self.notice, other, name)
@@ -250,7 +261,7 @@ class LimitLab:
             raise AssertionError("a storm of timers")
         for ticket in limiter.decided():
             self.answered += 1
-            self.count(ticket.key, ticket.cost, ticket.decision)
+            self.count(ticket.key.partition("\0")[0], ticket.cost, ticket.decision)
         limiter._check()
         if deadline is not None:
             at = max(self.now + 1e-6, (deadline - machine.origin_s) / machine.rate + 1e-7)

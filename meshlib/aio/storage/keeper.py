@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from meshlib.aio.storage.counts import SUFFIX, read_counts, write_counts
 from meshlib.aio.storage.places import SnapshotRefusedError
 from meshlib.aio.storage.snapshots import SavedState, SnapshotFile
 from meshlib.aio.transport import QuietLog
@@ -26,6 +27,9 @@ _logger = logging.getLogger(__name__)
 
 TOUCH_S = 60.0
 """How old the file may say it is while nothing changes."""
+
+PAGES_PER_TURN = 4
+"""Pages of counts that are made in one turn of the event loop: under a millisecond each."""
 
 PAUSE_RATIO = 3.0
 """A save that takes long is made less often: at most a quarter of the time goes into it."""
@@ -52,6 +56,9 @@ class SnapshotKeeper:
         self._refused: SnapshotRefusedError | None = None  # what lies at the path, and must not go
         self._aside: tuple[Path, str] | None = None
         self._log = QuietLog(_logger)
+        self._counts_path = file.path.with_name(file.path.name + SUFFIX)
+        self._counts_saved = 0
+        self._counts_s = 0.0
 
     async def restore(self) -> bool:
         """Give the node the state that is kept, before it joins. O(size), on a thread.
@@ -77,11 +84,30 @@ class SnapshotKeeper:
             self._refused = error
             await self._set_aside()
             return False
+        await self._restore_counts()
         try:
             await file.probe()
         except OSError as error:
             self._tell_failure(str(error))
         return saved is not None
+
+    async def _restore_counts(self) -> None:
+        """Give the limiter what it kept of long limits; what cannot be read is told of."""
+        config, keeper = self._node.config, self._node.limiter.keeper
+
+        def fill() -> None:
+            pages = read_counts(
+                self._counts_path, cluster_name=config.cluster_name, node_name=config.name
+            )
+            for page in pages:
+                keeper.restore(page, second=int(self._wall_clock()))
+
+        try:
+            await self._file.on_thread(fill)
+        except (ConfigError, RemoteError) as error:
+            _logger.warning("the counts of limits are not restored: %s", error)
+            self._node.note_problem("storage counts", f"the counts of limits are lost: {error}")
+        self._counts_saved = keeper.revision
 
     def _check_owner(self, saved: SavedState) -> None:
         """Refuse what another node wrote, or one of another cluster."""
@@ -135,7 +161,8 @@ class SnapshotKeeper:
         """Save at intervals until cancelled."""
         file = self._file
         while True:
-            await asyncio.sleep(max(file.interval_s, PAUSE_RATIO * file.counters.save_s))
+            took_s = file.counters.save_s + self._counts_s
+            await asyncio.sleep(max(file.interval_s, PAUSE_RATIO * took_s))
             await self.save()
 
     async def save(self) -> None:
@@ -163,11 +190,32 @@ class SnapshotKeeper:
                 await file.touch(self._contact_at_s)
             elif node.has_problem("storage"):
                 await file.probe()
+            await self._save_counts()
         except OSError as error:
             self._tell_failure(str(error))
         else:
             node.note_problem("storage", "")
         await self._look_aside()
+
+    async def _save_counts(self) -> None:
+        """Save what is kept of long limits, when there is more than the last time."""
+        keeper, config = self._node.limiter.keeper, self._node.config
+        revision = keeper.revision
+        if revision == self._counts_saved:
+            return
+        began_at = time.monotonic()
+        pages: list[bytes] = []
+        for page in keeper.pages():
+            pages.append(page)
+            if len(pages) % PAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
+        await self._file.on_thread(
+            lambda: write_counts(
+                self._counts_path, pages, cluster_name=config.cluster_name, node_name=config.name
+            )
+        )
+        self._counts_saved, self._counts_s = revision, time.monotonic() - began_at
+        self._node.note_problem("storage counts", "")
 
     async def _look_aside(self) -> None:
         """Tell of a file that was set aside until somebody has taken it away."""

@@ -10,10 +10,12 @@ from typing import Final
 from attrs import define, field
 
 from meshlib.identity import ActorId
+from meshlib.ratelimit.leases.demand import DemandMeter
 from meshlib.ratelimit.leases.meters import Meter, meter_for
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
 from meshlib.ratelimit.leases.votes import HeldCount
 from meshlib.ratelimit.leases.windows import window_of
+from meshlib.reading import COUNT_MAX
 from meshlib.state import Algorithm, Limit
 
 __all__ = ["Asker", "OwnedKey"]
@@ -49,6 +51,10 @@ class OwnedKey:
         debt: units admitted on credit for which no window had room yet.
         askers: by node.
         meter: what is used where the limit does not count in windows.
+        demand: what is asked for, where others keep how much may be granted; else None.
+        ceiling: up to so many units may be used before a majority keeps a higher ceiling.
+        debt_ceiling: the same of the debt.
+        ceiling_number: of which window that is.
     """
 
     number: int
@@ -56,6 +62,15 @@ class OwnedKey:
     debt: int = 0
     askers: dict[str, Asker] = field(factory=dict)
     meter: Meter | None = None
+    demand: DemandMeter | None = None
+    ceiling: int = COUNT_MAX
+    debt_ceiling: int = COUNT_MAX
+    ceiling_number: int = -1
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether others keep up to what may be granted of it."""
+        return self.demand is not None
 
     def enter(self, number: int, *, limit: Limit, now: float) -> None:
         """Go on to a second: a window begins with what it has to repay. Never goes back."""
@@ -69,9 +84,40 @@ class OwnedKey:
             debt = max(0, self.debt - (passed - 1) * limit.capacity)
             self.used = min(limit.capacity, debt)
             self.debt = debt - self.used
+            if self.is_kept:
+                # Whoever knows the window before knows this of the new one too.
+                self.ceiling, self.debt_ceiling = self.used, self.debt
+                self.ceiling_number = window_of(number, limit)
         old = [name for name, a in self.askers.items() if now - a.asked_at > ASKER_KEPT_S]
         for name in old:
             del self.askers[name]
+
+    def needed(
+        self, name: str, *, actor: ActorId, part: QuestionPart, limit: Limit, node_count: int
+    ) -> tuple[int, int]:
+        """Return what would be used and owed by the answer to a question, without a lease.
+
+        O(costs). The arguments are those of `decide`.
+        """
+        known = self.askers.get(name)
+        counted, costs, used, debt = part.credit_answered, part.costs, self.used, self.debt
+        is_known = known is not None and known.actor == actor
+        if known is not None and is_known:
+            counted = max(counted, known.credit_total)
+        credit = max(0, part.credit_total - counted)
+        taken = min(max(0, limit.capacity - used), credit)
+        used += taken
+        debt = max(debt, min(_most_debt(limit, node_count), debt + credit - taken))
+        if known is not None and is_known and part.number <= known.number:
+            costs = ()
+        elif part.returned_units and part.returned_number == window_of(self.number, limit):
+            used -= min(used, part.returned_units)
+        left = max(0, limit.capacity - used)
+        for cost in costs:
+            if cost <= left:
+                left -= cost
+                used += cost
+        return used, debt
 
     def decide(
         self,
@@ -146,8 +192,7 @@ class OwnedKey:
 
     def _charge(self, credit: int, limit: Limit, node_count: int, now: float) -> None:
         """Take credit out of the window as far as there is room, and leave the rest to others."""
-        # Nodes owe a credit each at most; what is settled beyond a limit may be as much again.
-        most = 2 * limit.capacity + node_count
+        most = _most_debt(limit, node_count)
         taken = min(max(0, limit.capacity - self.used), credit)
         self.used += taken
         self.debt = max(self.debt, min(most, self.debt + credit - taken))
@@ -175,6 +220,7 @@ class OwnedKey:
             lease = min(part.ahead, left // (2 * node_count))
             if not lease and part.ahead and left and not part.costs:
                 lease = 1  # for a call that does not wait: it asks for what it may need next
+        lease = max(0, min(lease, self.ceiling - (limit.capacity - left)))
         left -= lease
         self.used = max(self.used, limit.capacity - left)
         if limit.is_window:
@@ -208,3 +254,11 @@ class OwnedKey:
             wanted = max((c for c, f in zip(part.costs, fits, strict=True) if not f), default=0)
         missing = self.used + min(self.debt, limit.capacity) + wanted - limit.capacity
         return self.meter.wait_s(missing, limit, now) if wanted and missing > 0 else 0.0
+
+
+def _most_debt(limit: Limit, node_count: int) -> int:
+    """Return the most that may be owed.
+
+    Nodes owe a credit each at most; what is settled beyond a limit may be as much again.
+    """
+    return 2 * limit.capacity + node_count

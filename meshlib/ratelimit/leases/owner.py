@@ -1,7 +1,6 @@
-"""One node as the owner of keys: what it has granted, and to whom.
+"""One node as the owner of keys: the votes it decides by, and what it hands on.
 
-Rule: units are granted through this file alone, with a mandate, in windows that the mandate
-covers and that no other owner can have granted in.
+Rule: a question is decided on with a mandate, or waits for one; granting.py says what is granted.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from meshlib.identity import ActorId
 from meshlib.invariants import require
@@ -24,8 +23,7 @@ from meshlib.ratelimit.leases.calls import (
     Farewell,
     encode_vote,
 )
-from meshlib.ratelimit.leases.mandate import Mandate
-from meshlib.ratelimit.leases.meters import held_s
+from meshlib.ratelimit.leases.granting import SKEW_WINDOWS, KeyGranter, Settled
 from meshlib.ratelimit.leases.owned import OwnedKey
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
 from meshlib.ratelimit.leases.views import View
@@ -40,23 +38,8 @@ __all__ = ["KeyOwner", "Settled"]
 CALL_RETRY_S: Final = (0.025, 0.1)
 """The first and the longest pause between two calls for votes while a majority is missing."""
 
-SKEW_WINDOWS: Final = 2
-"""A former owner's clock that is further ahead than this is followed, and not waited for."""
 
-SWEPT_PER_KEY: Final = 2
-"""Old keys that are looked at, and forgotten, for each new one."""
-
-
-@frozen(slots=True)
-class Settled:
-    """An answer to a question that had to wait for a majority."""
-
-    name: str
-    actor: ActorId
-    part: AnswerPart
-
-
-class KeyOwner:
+class KeyOwner(KeyGranter):
     """The owner's side of the limiter, for all keys of one node.
 
     Args:
@@ -78,14 +61,10 @@ class KeyOwner:
         mandate_s: float,
         view: View,
     ) -> None:
-        self.keys: OrderedDict[str, OwnedKey] = OrderedDict()
-        self.mandate = Mandate(name, mandate_s=mandate_s)
+        super().__init__(
+            name, actor=actor, limit_of=limit_of, windows=windows, mandate_s=mandate_s, view=view
+        )
         self.voter = Voter(actor, mandate_s=mandate_s)
-        self.view = view
-        self._name = name
-        self._actor = actor
-        self._limit_of = limit_of
-        self._windows = windows
         self._mandate_s = mandate_s
         self._has_quorum = True
         self._is_ready = True
@@ -110,12 +89,14 @@ class KeyOwner:
     def set_view(self, view: View, *, has_quorum: bool, is_ready: bool, now: float) -> None:
         """Take the members as they are now. O(keys) when they changed."""
         self._has_quorum, self._is_ready = has_quorum, is_ready
+        self.keeper.set_view(view, is_ready=is_ready, now=now)
         if view.view_id == self.view.view_id:
             self.view.member_count = view.member_count
             return
         self.view = view
         self.mandate.pass_view(view)
         self._part(view, now)
+        self._forget_kept()
         if self.mandate.is_valid(now):
             # What others promised to this node's former view would hold all up until it ran out.
             self._want_call(now)
@@ -126,7 +107,7 @@ class KeyOwner:
         lost = [key for key in self.keys if view.owner(key) != self._name]
         for key in lost:
             owned = self.keys.pop(key)
-            if former is not None and len(self._parting) < RATE_KEYS_MAX:
+            if former is not None and not owned.is_kept and len(self._parting) < RATE_KEYS_MAX:
                 self._parting[key] = owned.count(former.view_id, key)
         for key in [key for key in self._parting if view.owner(key) == self._name]:
             del self._parting[key]
@@ -157,7 +138,7 @@ class KeyOwner:
             answer = self._decide(name, actor, part, now)
             if self.mandate.valid_until - now < self._mandate_s / 2:
                 self._want_call(now)
-            if answer is not None or self._is_old(name, actor, part):
+            if answer is not None or self._is_old(name, actor, part) or part.key in self.ceilings:
                 return answer
         self._keep(name, actor, part, now)
         self._want_call(now)
@@ -174,61 +155,6 @@ class KeyOwner:
             pending.popitem(last=False)
         pending[name, part.key] = (actor, part, now)
 
-    def _state(self, key: str, limit: Limit, now: float) -> OwnedKey | None:
-        """Return a key in its current window; None while nothing may be granted of it."""
-        former = self.mandate.view
-        if former is None or former.owner(key) != self._name:
-            return None  # the majority's word is still for a view in which it is another's
-        number = self._windows.read(now)
-        owned = self.keys.get(key)
-        if owned is None:
-            if self.mandate.closed_until(key) >= number or not self._make_room(number, now):
-                return None
-            owned = self.keys[key] = OwnedKey(number)
-        else:
-            self.keys.move_to_end(key)
-        owned.enter(number, limit=limit, now=now)
-        return None if owned.number > self.mandate.number_max else owned
-
-    def _make_room(self, number: int, now: float) -> bool:
-        """Forget a few keys that hold nothing that matters any more."""
-        for _ in range(SWEPT_PER_KEY):
-            if not self.keys:
-                return True
-            key, owned = next(iter(self.keys.items()))
-            limit = self._limit_of(key)
-            if limit is not None:
-                owned.enter(number, limit=limit, now=now)
-            is_empty = limit is not None and not (owned.used or owned.debt or owned.askers)
-            if owned.number < number or (is_empty and owned.number == number):
-                del self.keys[key]
-            else:
-                self.keys.move_to_end(key)
-        return len(self.keys) < RATE_KEYS_MAX
-
-    def _decide(
-        self, name: str, actor: ActorId, part: QuestionPart, now: float
-    ) -> AnswerPart | None:
-        limit = self._limit_of(part.key)
-        if limit is None:
-            return None
-        owned = self._state(part.key, limit, now)
-        if owned is None:
-            return None
-        return owned.decide(
-            name,
-            actor=actor,
-            part=part,
-            limit=limit,
-            node_count=len(self.view.names),
-            window_left_s=self._left_s(limit, now),
-            now=now,
-        )
-
-    def _left_s(self, limit: Limit, now: float) -> float:
-        """Return how long what is granted holds: to the end of the window, or a little while."""
-        return self._windows.left_of(limit, now) if limit.is_window else held_s(limit)
-
     # A majority
 
     def _want_call(self, now: float) -> None:
@@ -238,9 +164,13 @@ class KeyOwner:
 
     def next_deadline(self) -> float:
         """Return when `tick` is due, in monotonic seconds; infinity when it is not."""
-        if self._has_left or not (self._has_quorum and self._is_ready):
+        if self._has_left:
             return math.inf
-        return self._call_due_at
+        due_at = min(self.keeper.next_deadline(), self.ceilings.next_deadline())
+        return min(due_at, self._call_due_at) if self._may_call() else due_at
+
+    def _may_call(self) -> bool:
+        return self._has_quorum and self._is_ready
 
     def _needs_votes(self, now: float) -> bool:
         is_low = self.mandate.valid_until - now < self._mandate_s / 2
@@ -252,9 +182,16 @@ class KeyOwner:
         )
 
     def tick(self, now: float) -> tuple[list[RateMessage], list[Settled]]:
-        """Call for votes when that is due."""
+        """Call for votes, and have ceilings kept, when that is due."""
         if now < self.next_deadline():
             return [], []
+        messages = self.keeper.tick(now) + self.ceilings.tick(self.view, now)
+        if now < self._call_due_at or not self._may_call():
+            return messages, []
+        called, settled = self._call(now)
+        return messages + called, settled
+
+    def _call(self, now: float) -> tuple[list[RateMessage], list[Settled]]:
         self._call_due_at = math.inf
         self._drop_pending(now)
         if not self._needs_votes(now):
@@ -328,6 +265,7 @@ class KeyOwner:
         is_beginning = self.mandate.receive(name, vote, view=self.view, number=number, now=now)
         if is_beginning and not self.mandate.is_continuous:
             self.keys.clear()
+            self._forget_kept()
         if is_beginning or vote.counts:
             self._take_over(now)
         if not self.mandate.is_valid(now):
@@ -347,8 +285,9 @@ class KeyOwner:
                 del self._pending[name, key]
                 continue
             answer = self._decide(name, actor, part, now)
-            if answer is not None:
+            if answer is not None or key in self.ceilings:
                 del self._pending[name, key]
+            if answer is not None:
                 settled.append(Settled(name, actor, answer))
         if settled:
             self._is_used = True
@@ -398,6 +337,8 @@ class KeyOwner:
         after = View(others, member_count=len(others))
         by_owner: dict[str, list[HeldCount]] = {name: [] for name in others}
         for key, owned in self.keys.items():
+            if owned.is_kept:
+                continue  # a majority keeps what the next owner goes on from
             by_owner[after.owner(key)].append(owned.count(former.view_id, key))
         return [
             RateMessage((name,), FAREWELL_DOCUMENT, Farewell(self._actor, parts).encode())
@@ -413,6 +354,8 @@ class KeyOwner:
             "pending": self._pending,
             "parting": self._parting,
             "farewells": self._farewells,
+            "keeper": self.keeper,
+            "ceilings": self.ceilings,
         }
 
     def _check(self) -> None:
@@ -422,3 +365,7 @@ class KeyOwner:
         for key, owned in self.keys.items():
             require(self, owned.used >= 0, f"less than nothing of {key!r} is used")
             require(self, owned.debt >= 0, f"less than nothing is owed for {key!r}")
+            is_within = not owned.is_kept or owned.used <= owned.ceiling
+            require(self, is_within, f"more of {key!r} is used than is kept")
+        self.keeper._check()  # noqa: SLF001 - invariants reach inside on purpose
+        self.ceilings._check()  # noqa: SLF001

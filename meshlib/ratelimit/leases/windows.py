@@ -14,7 +14,7 @@ from typing import Final
 
 from meshlib.state import Limit
 
-__all__ = ["PERIOD_S", "WindowClock", "window_end", "window_of"]
+__all__ = ["PERIOD_S", "WindowClock", "window_end", "window_of", "window_start"]
 
 PERIOD_S: Final = 1.0
 """Length of a window: the specification's second."""
@@ -42,6 +42,13 @@ def window_end(number: int, limit: Limit) -> int:
     if isinstance(limit.per, str):
         return _month_start(_month_of(number) + 1)
     return (number // limit.per + 1) * limit.per
+
+
+def window_start(window: int, limit: Limit) -> int:
+    """Return the first second of a window by its number; 0 for what counts in no windows. O(1)."""
+    if not limit.is_window:
+        return 0
+    return _month_start(window) if isinstance(limit.per, str) else window * limit.per
 
 
 def _month_of(number: int) -> int:

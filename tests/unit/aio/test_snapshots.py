@@ -23,6 +23,7 @@ from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
 from meshlib.identity import actor_id
 from meshlib.node import MeshConfig
+from meshlib.ratelimit.leases.keeps import Ceiling
 from meshlib.replication import PAGE_VERSION, Replica, ReplicaState
 from meshlib.routing import TreeInsert, TreeRemove
 from meshlib.sync import MeshSyncManager
@@ -382,6 +383,33 @@ async def test_a_node_that_was_cut_off_has_what_was_saved_last(keeping: Keeping)
 
     async with keeping.new("one") as again:
         assert b"value" == again.node.sync.app.get("key")
+
+
+async def test_what_is_kept_of_long_limits_is_there_again(keeping: Keeping) -> None:
+    """A stop saves it, and the next start has it before it decides on anything."""
+    ceiling = Ceiling("ann", 0, 1 << 40, 7, 0)
+    one = keeping.new("one")
+    async with one:
+        assert one.node.limiter.keeper.keep(ceiling, second=10)
+
+    async with keeping.new("one") as again:
+        assert ceiling == again.node.limiter.keeper.get("ann")
+        assert "" == "".join(again.health().problems)
+
+
+async def test_counts_that_cannot_be_read_keep_no_node_from_starting(keeping: Keeping) -> None:
+    """It says so in its health until new ones are saved."""
+    async with keeping.new("one"):
+        pass
+    (keeping.folder / "one.db.counts").write_bytes(b"?")
+
+    async with keeping.new("one") as again:
+        assert any("counts of limits" in problem for problem in again.health().problems)
+        assert again.node.limiter.keeper.keep(Ceiling("ann", 0, 1 << 40, 7, 0), second=10)
+        await again.wait_until(
+            lambda: not any("counts" in problem for problem in again.health().problems),
+            timeout_s=10,
+        )
 
 
 async def test_a_whole_cluster_that_was_cut_off_loses_nothing_that_was_saved(

@@ -1,0 +1,373 @@
+"""Rate limits: decisions a second, what is admitted of what is due, and what the nodes say.
+
+    pip install -e '.[bench]'
+    python benchmarks/bench_ratelimit.py [--quick] [--table decisions|cost|accuracy|owner]
+
+Caveats first. Clusters are production nodes under a virtual clock: frames take 0.5 ms and an
+exponential 1 ms more on average, and are lost as the row says; sockets, TLS and the event loop are
+not in it. Processor time is what the thread took in the nodes' own calls, on this machine and with
+whatever else it does. What is due is what one perfect counter would admit of the same arrivals, in
+windows aligned to the same clock; by packing order a row may pass 1. One seed, so that a run repeats
+exactly, but for the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import math
+import platform
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ratelimit_world import Arrival, LimitWorld, one_rule
+
+from meshlib.node import MeshConfig, MeshNode
+from meshlib.ratelimit import RateLimitConfig
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+AZURE = HERE / "data" / "azure_conversation.csv.gz"
+
+Row = dict[str, Any]
+
+MARK_ADMITTED_US: Final = 0.8
+MARK_REFUSED_US: Final = 0.9
+LIMITADOR_US: Final = (0.6, 0.65)
+"""limitador in memory, in Rust: measured on another machine of the same kind, for comparison."""
+
+
+# Decisions on one core
+
+
+def _node(limit: int) -> MeshNode:
+    node = MeshNode(
+        MeshConfig(name="one", address="one:1"),
+        rng=random.Random(1),
+        wall_clock=time.time,
+        now=time.monotonic(),
+    )
+    node.join((), now=time.monotonic())
+    one_rule(node.limiter, limit)
+    return node
+
+
+def _per_call_us(node: MeshNode, keys: list[str], count: int, *, is_admitted: bool) -> float:
+    limiter, monotonic = node.limiter, time.monotonic
+    acquire = limiter.acquire
+    for key in keys:
+        acquire(key, now=monotonic())
+    best = math.inf
+    size = len(keys)
+    for _ in range(5):
+        wrong = 0
+        begin = time.thread_time()
+        for number in range(count):
+            decision = acquire(keys[number % size], now=monotonic())
+            if decision[0] is not is_admitted:
+                wrong += 1
+        took = time.thread_time() - begin
+        assert wrong <= 0.05 * count, (wrong, count)
+        best = min(best, took / count * 1e6)
+    return best
+
+
+def decisions(is_quick: bool) -> Iterator[Row]:
+    """Make full decisions on one node, admitted and refused, over few keys and many."""
+    count = 20_000 if is_quick else 200_000
+    for size in (1, 1000) if is_quick else (1, 1000, 100_000):
+        keys = [f"user:{number}" for number in range(size)]
+        admitted = _per_call_us(_node(10**9), keys, count, is_admitted=True)
+        # Of one unit a second each: that of the loop's first round, and maybe of the next window.
+        refused = None
+        if size * 20 <= count:
+            refused = _per_call_us(_node(1), keys, count, is_admitted=False)
+        yield {
+            "keys": size,
+            "admitted_us": round(admitted, 2),
+            "refused_us": None if refused is None else round(refused, 2),
+            "admitted_per_s": round(1e6 / admitted),
+            "limitador_us": f"{LIMITADOR_US[0]} / {LIMITADOR_US[1]}",
+        }
+
+
+# What the nodes say to each other, and what it costs
+
+
+def _spread(keys: int, rate: float, nodes: int, seconds: float, seed: int = 3) -> list[Arrival]:
+    rng = random.Random(seed)
+    found: list[Arrival] = []
+    at_s = 0.0
+    while (at_s := at_s + rng.expovariate(rate)) < seconds:
+        found.append((at_s, rng.randrange(nodes), f"user:{rng.randrange(keys)}", 1))
+    return found
+
+
+def _cost(keys: int, rate: float, *, is_confirmed: bool, delay_s: float, seconds: float) -> Row:
+    nodes = 8
+    idle = LimitWorld(nodes, limit=10)
+    idle.run(seconds)
+    world = LimitWorld(nodes, limit=10, rate_limit=RateLimitConfig(batch_delay_s=delay_s))
+    arrivals = _spread(keys, rate, nodes, seconds + 2.0)
+    world.offer(arrivals, is_confirmed=is_confirmed)
+    world.run(2.0)  # the first uses of keys are over
+    world.reset()
+    world.waited_s.clear()
+    world.run(seconds)
+    wanted = sorted(world.waited_s)
+    per_node = nodes * seconds
+    return {
+        "keys": keys,
+        "per_s": round(rate),
+        "call": "confirmed" if is_confirmed else "never waiting",
+        "batch_ms": round(delay_s * 1e3),
+        "asking_%": round(100 * world.asking_s / per_node, 2),
+        "other_%": round(100 * (world.other_s - idle.other_s) / per_node, 2),
+        "other_us": round(1e6 * (world.other_s - idle.other_s) / max(1, world.decisions), 1),
+        "kB_per_s": round((world.sent.bytes - idle.sent.bytes) / per_node / 1e3, 1),
+        "frames_per_s": round((world.sent.frames - idle.sent.frames) / per_node),
+        "p50_ms": round(1e3 * wanted[len(wanted) // 2], 2),
+        "p99_ms": round(1e3 * wanted[int(0.99 * len(wanted))], 2),
+    }
+
+
+def cost(is_quick: bool) -> Iterator[Row]:
+    """Measure what decisions cost beside themselves: processor time and bytes of a node."""
+    seconds = 0.5 if is_quick else 4.0
+    for keys, rate in ((10_000, 8000.0), (100_000, 20_000.0)):
+        for is_confirmed, delay_s in ((False, 0.0), (False, 0.01), (True, 0.01), (True, 0.0)):
+            yield _cost(keys, rate, is_confirmed=is_confirmed, delay_s=delay_s, seconds=seconds)
+
+
+def owner(is_quick: bool) -> Iterator[Row]:
+    """Count the questions at the owner of one key that many nodes ask for."""
+    for nodes in (8, 32) if is_quick else (8, 32, 128):
+        seconds = 1.0 if is_quick else 3.0
+        world = LimitWorld(nodes, limit=20_000)
+        counted: Counter[str] = Counter()
+        for node in world.nodes.values():
+            _count_questions(node, counted)
+        rng = random.Random(5)
+        arrivals = [
+            (rng.random() * (seconds + 1), rng.randrange(nodes), "one", 1)
+            for _ in range(int(40_000 * (seconds + 1)))
+        ]
+        world.offer(arrivals, is_confirmed=False)
+        world.run(1.0)
+        counted.clear()
+        world.run(seconds)
+        yield {"nodes": nodes, "questions_per_s": round(counted["one"] / seconds)}
+
+
+def _count_questions(node: MeshNode, counted: Counter[str]) -> None:
+    key_owner = node.limiter._owner  # noqa: SLF001
+    ask = key_owner.ask
+
+    def counting(name: str, actor: Any, part: Any, now: float) -> Any:
+        counted[part.key] += 1
+        return ask(name, actor, part, now)
+
+    key_owner.ask = counting  # type: ignore[method-assign]
+
+
+# What is admitted of what is due
+
+
+def _poisson(rate: float, seconds: float, rng: random.Random, most: int) -> list[tuple[float, int]]:
+    mean = (1 + most) / 2
+    found = []
+    at_s = 0.0
+    while (at_s := at_s + rng.expovariate(rate / mean)) < seconds:
+        found.append((at_s, rng.randint(1, most)))
+    return found
+
+
+Shape = Callable[[float, int, random.Random], int | None]
+
+
+def _zipf(_at_s: float, nodes: int, rng: random.Random) -> int:
+    return rng.choices(range(nodes), [1 / (place + 1) for place in range(nodes)])[0]
+
+
+SHAPES: Final[dict[str, Shape]] = {
+    "even": lambda _at, nodes, rng: rng.randrange(nodes),
+    "80 % on one": lambda _at, nodes, rng: 0 if rng.random() < 0.8 else rng.randrange(nodes),
+    "zipf": _zipf,
+    "a step": lambda at, nodes, rng: rng.randrange(nodes) if at > 3 or rng.random() < 0.2 else None,
+    "moving": lambda at, nodes, _rng: int(at / 0.7) % nodes,
+    "on/off 0.2 s": lambda at, n, rng: rng.randrange(n) if int(at / 0.2) % 2 == 0 else None,
+    "on/off 2 s": lambda at, n, rng: rng.randrange(n) if int(at / 2) % 2 == 0 else None,
+}
+
+
+def _arrivals(
+    shape: str, *, limit: int, times: float, nodes: int, seconds: int, most: int = 1
+) -> list[Arrival]:
+    rng = random.Random(f"{shape}/{limit}/{times}/{nodes}")
+    if shape == "all at once":
+        each = max(1, round(limit * times / nodes))
+        return [
+            (second + 0.37, node, "one", 1)
+            for second in range(seconds)
+            for _ in range(each)
+            for node in range(nodes)
+        ]
+    drawn = _poisson(limit * times, seconds, rng, most)
+    placed = ((at_s, SHAPES[shape](at_s, nodes, rng), cost) for at_s, cost in drawn)
+    return [(at_s, node, "one", units) for at_s, node, units in placed if node is not None]
+
+
+def _azure(nodes: int, seconds: int, *, is_tokens: bool) -> list[Arrival]:
+    found: list[Arrival] = []
+    with gzip.open(AZURE, "rt", newline="") as file:
+        begin = None
+        for number, row in enumerate(csv.DictReader(file)):
+            at = datetime.fromisoformat(row["TIMESTAMP"][:26])
+            begin = begin or at
+            if (at_s := (at - begin).total_seconds()) >= seconds:
+                break
+            tokens = int(row["ContextTokens"]) + int(row["GeneratedTokens"])
+            found.append((at_s, number % nodes, "one", tokens if is_tokens else 1))
+    return found
+
+
+def _measure(arrivals: list[Arrival], *, limit: int, nodes: int, seconds: int, loss: float) -> Row:
+    perfect: Counter[int] = Counter()
+    for at_s, _, _, units in arrivals:
+        if perfect[int(at_s)] + units <= limit:
+            perfect[int(at_s)] += units
+    due = sum(perfect.values())
+    row: Row = {}
+    for is_confirmed in (True, False):
+        world = LimitWorld(nodes, limit=limit, loss=loss)
+        world.run(math.ceil(world.now) - world.now)
+        world.begin_s = world.now
+        world.offer(arrivals, is_confirmed=is_confirmed)
+        world.run(seconds + 0.99)
+        by_second: Counter[int] = Counter()
+        for (_, second), units in world.admitted.items():
+            by_second[second] += units
+        call = "confirmed" if is_confirmed else "never"
+        row[f"{call}_ratio"] = round(sum(world.admitted.values()) / due, 3)
+        if is_confirmed:
+            row["window_max"] = round(max(world.granted.values(), default=0) / limit, 3)
+        else:
+            row["never_worst"] = round(max(by_second.values(), default=0) / limit, 2)
+    return row
+
+
+def accuracy(is_quick: bool) -> Iterator[Row]:
+    """Compare what is admitted with what one perfect counter admits of the same arrivals."""
+    seconds = 4 if is_quick else 8
+
+    def case(
+        shape: str, nodes: int, limit: int, times: float, loss: float = 0.0, most: int = 1
+    ) -> Row:
+        arrivals = _arrivals(
+            shape, limit=limit, times=times, nodes=nodes, seconds=seconds, most=most
+        )
+        about = {"shape": shape, "nodes": nodes, "limit": limit, "times": times, "loss": loss}
+        return {**about, **_measure(arrivals, limit=limit, nodes=nodes, seconds=seconds, loss=loss)}
+
+    for nodes in (3, 8) if is_quick else (1, 3, 8, 32):
+        for limit in (5, 300) if is_quick else (1, 5, 20, 300):
+            for times in (1.0, 3.0) if is_quick else (0.5, 1.0, 3.0, 10.0):
+                yield case("even", nodes, limit, times)
+    for shape in [*list(SHAPES)[1:], "all at once"]:
+        for nodes in (3,) if is_quick else (3, 8, 32):
+            yield case(shape, nodes, 300, 3.0)
+    for loss in (0.1, 0.25):
+        for nodes in (3,) if is_quick else (3, 8):
+            yield case("even", nodes, 300, 3.0, loss)
+    for times in (1.0, 3.0, 10.0):
+        yield {**case("even", 8, 20_000, times, most=2000), "shape": "tokens, 1 to 2,000"}
+    seconds = 20 if is_quick else 240
+    for is_tokens in (False, True):
+        for times in (1 / 1.5, 3.0):
+            arrivals = _azure(3, seconds, is_tokens=is_tokens)
+            limit = max(1, int(sum(a[3] for a in arrivals) / seconds / times))
+            arrivals = [(*a[:3], min(a[3], limit)) for a in arrivals]
+            what = "azure, tokens" if is_tokens else "azure, requests"
+            about = {"shape": what, "nodes": 3, "limit": limit, "times": round(times, 2), "loss": 0}
+            yield {**about, **_measure(arrivals, limit=limit, nodes=3, seconds=seconds, loss=0.0)}
+
+
+# Tables and marks
+
+TABLES: Final = {"decisions": decisions, "cost": cost, "owner": owner, "accuracy": accuracy}
+
+
+def marks(tables: dict[str, list[Row]]) -> Iterator[tuple[str, str, bool]]:
+    """Go through what was to be reached: (what, what came of it, whether it was)."""
+    for row in tables.get("decisions", []):
+        for kind, mark in (("admitted", MARK_ADMITTED_US), ("refused", MARK_REFUSED_US)):
+            took = row[f"{kind}_us"]
+            if took is not None:
+                yield f"{row['keys']:,} keys, {kind}: {mark} us", f"{took}", took <= mark
+    for row in tables.get("cost", []):
+        what = f"{row['keys']:,} keys, {row['call']}, batch {row['batch_ms']} ms"
+        if row["keys"] == 10_000:
+            yield f"{what}: 10.2 % of a core", f"{row['other_%']} %", row["other_%"] <= 10.2
+            yield f"{what}: 110 kB/s", f"{row['kB_per_s']}", row["kB_per_s"] <= 110
+        elif row["call"] == "never waiting" or row["batch_ms"]:
+            yield f"{what}: 10 % of a core", f"{row['other_%']} %", row["other_%"] <= 10
+            yield f"{what}: 100 kB/s", f"{row['kB_per_s']}", row["kB_per_s"] <= 100
+    for row in tables.get("owner", []):
+        asked = row["questions_per_s"]
+        yield f"{row['nodes']} nodes: 2,000 questions a second", f"{asked:,}", asked <= 2000
+    for row in tables.get("accuracy", []):
+        what = f"{row['shape']}, {row['nodes']} nodes, {row['limit']}/s, {row['times']} times"
+        due = 0.99 if row["loss"] else 0.995
+        ratio, most = row["confirmed_ratio"], row["window_max"]
+        yield (
+            f"{what}, {row['loss']:.0%} lost: {due} to 1.002, no window above",
+            (f"{ratio}, {most}"),
+            due <= ratio <= 1.002 and most <= 1,
+        )
+
+
+def show(name: str, rows: list[Row]) -> None:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [columns, *([str(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    print(f"\n{name}\n")
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="little of each, to see that it runs")
+    parser.add_argument("--table", choices=TABLES, action="append", help="only this one")
+    parser.add_argument("--results", type=Path, default=RESULTS / "bench_ratelimit.json")
+    arguments = parser.parse_args()
+    path: Path = arguments.results
+    is_quick: bool = arguments.quick
+    tables: dict[str, list[Row]] = {}
+    if path.exists() and not is_quick:
+        tables = json.loads(path.read_text())["tables"]
+    print(__doc__)
+    for name in arguments.table or list(TABLES):
+        tables[name] = []
+        for row in TABLES[name](is_quick):
+            print(json.dumps(row), flush=True)
+            tables[name].append(row)
+        if not is_quick:
+            about = {"python": platform.python_version(), "machine": platform.machine()}
+            path.write_text(json.dumps({**about, "tables": tables}, indent=1) + "\n")
+    for name, rows in tables.items():
+        show(name, rows)
+    print()
+    for what, value, is_met in marks(tables):
+        print(f"{'met   ' if is_met else 'MISSED'}  {what}: {value}")
+
+
+if __name__ == "__main__":
+    main()
