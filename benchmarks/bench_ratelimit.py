@@ -7,8 +7,8 @@ Caveats first. Clusters are production nodes under a virtual clock: frames take 
 exponential 1 ms more on average, and are lost as the row says; sockets, TLS and the event loop are
 not in it. Processor time is what the thread took in the nodes' own calls, on this machine and with
 whatever else it does. What is due is what one perfect counter would admit of the same arrivals, in
-windows aligned to the same clock; by packing order a row may pass 1. One seed, so that a run repeats
-exactly, but for the times.
+windows aligned to the same clock; by packing order a row may pass 1. One seed, so that a run
+repeats exactly, but for the times.
 """
 
 from __future__ import annotations
