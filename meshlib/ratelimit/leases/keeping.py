@@ -74,7 +74,7 @@ class Keeper:
         self._name = name
         self._actor = actor
         self._view = view
-        self._ceilings: SortedDict[str, Ceiling] = SortedDict()
+        self._ceilings: Any = SortedDict()  # of ceilings, by key
         self._swept_to = ""
         self._told: dict[str, _Told] = {}
         self._may_give_up_at = math.inf

@@ -19,6 +19,17 @@ from meshlib.ratelimit.leases.calls import (
     decode_vote,
     encode_vote,
 )
+from meshlib.ratelimit.leases.keeps import (
+    KEEP_DOCUMENT,
+    KEPT_DOCUMENT,
+    RECALL_DOCUMENT,
+    RECALLED_DOCUMENT,
+    Ceiling,
+    Keep,
+    Kept,
+    Recall,
+    Recalled,
+)
 from meshlib.ratelimit.leases.questions import (
     ANSWER_DOCUMENT,
     QUESTION_DOCUMENT,
@@ -32,6 +43,7 @@ from meshlib.ratelimit.leases.votes import HeldCount, Vote
 ACTOR = actor_id("m1", 1)
 COUNT = HeldCount(7, "k", 5, 3, 1)
 QUESTION = QuestionPart("k", 1, 0, (1, 2), 3, 4, 2, 5, 0)
+CEILING = Ceiling("k", 5, 10, 3, 1)
 ANSWER = AnswerPart("k", 1, 0, 9, 0.5, (True, False), 3, 0.25, 10, 7)
 
 GOOD = {
@@ -40,6 +52,10 @@ GOOD = {
     CALL_DOCUMENT: Call(ACTOR, 1, 7, 2, 9).encode(),
     VOTE_DOCUMENT: encode_vote(Vote(ACTOR, 1, 7, 1, 0, 2, -1, -1, (COUNT,))),
     FAREWELL_DOCUMENT: Farewell(ACTOR, (COUNT,)).encode(),
+    KEEP_DOCUMENT: Keep(ACTOR, 3, (CEILING,)).encode(),
+    KEPT_DOCUMENT: Kept(ACTOR, actor_id("m0", 1), 3, True, (CEILING,)).encode(),
+    RECALL_DOCUMENT: Recall(ACTOR, "").encode(),
+    RECALLED_DOCUMENT: Recalled(ACTOR, actor_id("m0", 1), "j", True, False, (CEILING,)).encode(),
 }
 
 BAD_QUESTIONS = {
@@ -67,16 +83,21 @@ def test_what_is_written_is_read_again() -> None:
     assert 9 == Call.decode(GOOD[CALL_DOCUMENT]).number_max
     assert (COUNT,) == decode_vote(GOOD[VOTE_DOCUMENT]).counts
     assert (COUNT,) == Farewell.decode(GOOD[FAREWELL_DOCUMENT]).counts
+    assert (CEILING,) == Keep.decode(GOOD[KEEP_DOCUMENT]).ceilings
+    assert (CEILING,) == Kept.decode(GOOD[KEPT_DOCUMENT]).before
+    assert "" == Recall.decode(GOOD[RECALL_DOCUMENT]).after
+    assert (CEILING,) == Recalled.decode(GOOD[RECALLED_DOCUMENT]).ceilings
 
 
 @pytest.mark.parametrize("what", BAD_QUESTIONS)
 def test_a_bad_question_is_refused(what: str) -> None:
     """With an error of the peer's kind, and nothing is owned for it."""
     limiter = limiter_of()
+    before = set(limiter._owner.keys)
     payload = pack(BAD_QUESTIONS[what])
     with pytest.raises(RemoteError):
         limiter.receive_volatile(QUESTION_DOCUMENT, payload, sender="m1", now=5000.0)
-    assert 0 == len(limiter._owner.keys)
+    assert before == set(limiter._owner.keys)
 
 
 @pytest.mark.parametrize("document", GOOD)
