@@ -1,7 +1,7 @@
 """Limits over production nodes under a virtual clock: what `bench_ratelimit.py` measures in.
 
-Frames, timers and members are those of `gossip_world.py`; limits are given to the nodes directly,
-as one rule for all keys, so that no figure has the spreading of a hundred thousand limits in it.
+Frames, timers and members are those of `gossip_world.py`, but that all join by one node. One rule
+gives the keys of all users their limit.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, Final
 
 from gossip_world import EPOCH_S, World
 
 from meshlib.node import MeshConfig, MeshNode
-from meshlib.ratelimit import RateLimitConfig, RateLimiter
+from meshlib.ratelimit import LimitSettings, RateLimitConfig
+from meshlib.state import Limit
 
 __all__ = ["REST_S", "Arrival", "LimitWorld", "one_rule"]
 
@@ -26,22 +26,10 @@ Arrival = tuple[float, int, str, int]
 """When after the rest, at which node, which key, how many units."""
 
 
-def one_rule(limiter: RateLimiter, limit: int) -> None:
-    """Let every key of a node have one limit, in units a second."""
-    settings: Any = limiter._limits  # noqa: SLF001
-
-    class OneRule:
-        def limit(self, _key: str) -> int:
-            return limit
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(settings, name)
-
-    rule: Any = OneRule()
-    if hasattr(settings, "terms"):
-        terms = type(settings.terms("global"))
-        rule.terms = lambda _key: terms(limit)
-    limiter._limits = rule  # noqa: SLF001
+def one_rule(limits: LimitSettings, limit: int) -> None:
+    """Let every key of a user have one limit, in units a second, and the key `one` too."""
+    limits.set_rule("users", pattern="user:*", limits=Limit(limit))
+    limits.set("one", limit)
 
 
 class _Bytes:
@@ -79,7 +67,6 @@ class LimitWorld(World):
         self.rate_limit = rate_limit or RateLimitConfig()
         self.limit = limit
         self.sent = _Bytes()
-        self.asking_s = self.other_s = 0.0
         self.decisions = 0
         self.admitted: Counter[tuple[str, int]] = Counter()
         self.granted: Counter[tuple[str, int]] = Counter()
@@ -99,21 +86,31 @@ class LimitWorld(World):
             wall_clock=lambda: EPOCH_S + self.now,
             now=self.now,
         )
-        one_rule(node.limiter, self.limit)
         self.nodes[name] = node
+
+    def _let_in(self) -> None:
+        """Have all join by the first, which begins alone: who is not ready owns no key."""
+        first, *others = self.nodes
+        self.nodes[first].join((), now=self.now)
+        for name in others:
+            self.nodes[name].join((self.nodes[first].address,), now=self.now)
+        one_rule(self.nodes[first].sync.limits, self.limit)
+        for name in self.nodes:
+            self._drain(name)
 
     def reset(self) -> None:
         """Measure from here on."""
         self.sent.frames = self.sent.bytes = 0
-        self.asking_s = self.other_s = 0.0
         self.decisions = 0
 
-    # What a node does, with the processor time that it takes
+    # What a node does
 
-    def _timed(self, work: Callable[..., None], *arguments: Any) -> None:
-        begin = time.thread_time()
-        work(*arguments)
-        self.other_s += time.thread_time() - begin
+    def measure(self, duration_s: float) -> float:
+        """Let time pass; return the processor time that it took, with that of this world."""
+        self.reset()
+        begin = time.process_time()
+        self.run(duration_s)
+        return time.process_time() - begin
 
     def _drain(self, name: str) -> None:
         super()._drain(name)
@@ -122,12 +119,6 @@ class LimitWorld(World):
             if entry is not None:
                 self._note_decision(ticket.key, ticket.cost, ticket.decision)
                 self.waited_s.append(self.now - entry[1])
-
-    def _fire(self, name: str, deadline: float) -> None:
-        self._timed(super()._fire, name, deadline)
-
-    def _receive(self, target: str, source: str, data: bytes, rounds: int = 0) -> None:
-        self._timed(super()._receive, target, source, data, rounds)
 
     def _note_decision(self, key: str, cost: int, decision: Any) -> None:
         if decision.allowed:
@@ -138,13 +129,11 @@ class LimitWorld(World):
     def request(self, name: str, key: str, cost: int, is_confirmed: bool) -> None:
         """Ask for units on a node."""
         limiter = self.nodes[name].limiter
-        begin = time.thread_time()
         if is_confirmed:
             ticket = limiter.ask(key, cost=cost, now=self.now)
             decision = ticket.decision
         else:
             ticket, decision = None, limiter.acquire(key, cost=cost, now=self.now)
-        self.asking_s += time.thread_time() - begin
         self.decisions += 1
         if decision is not None:
             self._note_decision(key, cost, decision)
@@ -154,7 +143,7 @@ class LimitWorld(World):
         deadline = self.nodes[name].next_deadline()
         armed = self._armed.get(name)
         if deadline is not None and (armed is None or deadline < armed):
-            self._timed(self._drain, name)
+            self._drain(name)
 
     def offer(self, arrivals: list[Arrival], *, is_confirmed: bool) -> None:
         """Let requests come; their times count from now on."""

@@ -35,8 +35,8 @@ from meshlib.ratelimit.leases.calls import (
     decode_vote,
 )
 from meshlib.ratelimit.leases.holder import HeldKey, Ticket
-from meshlib.ratelimit.leases.keeping import Keeper
-from meshlib.ratelimit.leases.keeps import (
+from meshlib.ratelimit.leases.kept.keeper import Keeper
+from meshlib.ratelimit.leases.kept.messages import (
     KEEP_DOCUMENT,
     KEPT_DOCUMENT,
     RECALL_DOCUMENT,

@@ -2,6 +2,7 @@
 
 snapshots.py  the file
 keeper.py     keeps a running node's state in it, and begins with what is there
+counts.py     what it keeps of long rate limits, in a file beside that
 places.py     whose that file is, and where one that is not to be used goes
 """
 

@@ -8,8 +8,6 @@ deciding.py   what a node admits: from what it holds, on credit, or alone
 holder.py     one key on one node: what it holds, who waits, what it has asked
 owner.py      the keys that a node owns, and when it may decide
 granting.py   what an owner grants of them
-ceilings.py   up to what it may grant in long windows, which a majority keeps
-keeping.py    what this node keeps for owners, after a restart too
 owned.py      one key at its owner: what it has granted
 votes.py      who votes for whom, and what a vote says
 mandate.py    the majority that lets an owner decide
@@ -17,7 +15,7 @@ views.py      the members as one node sees them, and the owners that follow
 windows.py    numbers of windows, which only grow
 meters.py     what is used where there are no windows
 questions.py  questions and answers, as bytes
-keeps.py      what owners have kept, as bytes
+kept/         what outlives an owner, because a majority keeps it
 calls.py      calls for votes, votes and farewells, as bytes
 wire.py       what these messages have in common
 demand.py     how much one node is asked for

@@ -16,10 +16,10 @@ from attrs import frozen
 
 from meshlib.identity import ActorId
 from meshlib.limits import RATE_KEYS_MAX, RATE_PENDING_MAX
-from meshlib.ratelimit.leases.ceilings import Ceilings, Raise
 from meshlib.ratelimit.leases.demand import DemandMeter
-from meshlib.ratelimit.leases.keeping import Keeper
-from meshlib.ratelimit.leases.keeps import Ceiling, Kept
+from meshlib.ratelimit.leases.kept.keeper import Keeper
+from meshlib.ratelimit.leases.kept.messages import Ceiling, Kept
+from meshlib.ratelimit.leases.kept.raising import Ceilings, Raise
 from meshlib.ratelimit.leases.mandate import Mandate
 from meshlib.ratelimit.leases.meters import STEPS, held_s
 from meshlib.ratelimit.leases.owned import ASKER_KEPT_S, OwnedKey

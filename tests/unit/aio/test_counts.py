@@ -10,8 +10,8 @@ from meshlib import ConfigError
 from meshlib.aio.storage.counts import read_counts, write_counts
 from meshlib.identity import actor_id
 from meshlib.limits import RATE_KEYS_PER_MESSAGE_MAX
-from meshlib.ratelimit.leases.keeping import Keeper
-from meshlib.ratelimit.leases.keeps import Ceiling
+from meshlib.ratelimit.leases.kept.keeper import Keeper
+from meshlib.ratelimit.leases.kept.messages import Ceiling
 from meshlib.ratelimit.leases.views import View
 
 

@@ -23,7 +23,7 @@ from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
 from meshlib.identity import actor_id
 from meshlib.node import MeshConfig
-from meshlib.ratelimit.leases.keeps import Ceiling
+from meshlib.ratelimit.leases.kept.messages import Ceiling
 from meshlib.replication import PAGE_VERSION, Replica, ReplicaState
 from meshlib.routing import TreeInsert, TreeRemove
 from meshlib.sync import MeshSyncManager

@@ -9,9 +9,9 @@ from support.limiters import RateCluster
 
 from meshlib.identity import actor_id
 from meshlib.ratelimit.config import PartitionMode, RateLimitConfig
-from meshlib.ratelimit.leases.ceilings import Ceilings, Raise
-from meshlib.ratelimit.leases.keeping import Keeper
-from meshlib.ratelimit.leases.keeps import KEEP_DOCUMENT, KEPT_DOCUMENT, Ceiling, Kept
+from meshlib.ratelimit.leases.kept.keeper import Keeper
+from meshlib.ratelimit.leases.kept.messages import KEEP_DOCUMENT, KEPT_DOCUMENT, Ceiling, Kept
+from meshlib.ratelimit.leases.kept.raising import Ceilings, Raise
 from meshlib.ratelimit.leases.views import View
 from meshlib.state import Limit
 

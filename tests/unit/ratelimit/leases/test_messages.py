@@ -19,7 +19,7 @@ from meshlib.ratelimit.leases.calls import (
     decode_vote,
     encode_vote,
 )
-from meshlib.ratelimit.leases.keeps import (
+from meshlib.ratelimit.leases.kept.messages import (
     KEEP_DOCUMENT,
     KEPT_DOCUMENT,
     RECALL_DOCUMENT,

@@ -16,7 +16,7 @@ from sortedcontainers import SortedDict
 from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.limits import RATE_CEILINGS_MAX, RATE_KEYS_PER_MESSAGE_MAX
-from meshlib.ratelimit.leases.keeps import (
+from meshlib.ratelimit.leases.kept.messages import (
     KEPT_DOCUMENT,
     RECALL_DOCUMENT,
     RECALLED_DOCUMENT,

@@ -17,8 +17,8 @@ from attrs import define, field
 from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.limits import RATE_PENDING_MAX
-from meshlib.ratelimit.leases.keeping import Keeper
-from meshlib.ratelimit.leases.keeps import KEEP_DOCUMENT, Ceiling, Keep, Kept
+from meshlib.ratelimit.leases.kept.keeper import Keeper
+from meshlib.ratelimit.leases.kept.messages import KEEP_DOCUMENT, Ceiling, Keep, Kept
 from meshlib.ratelimit.leases.views import View
 from meshlib.ratelimit.leases.wire import batches
 from meshlib.ratelimit.records import RateMessage
