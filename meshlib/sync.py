@@ -577,9 +577,8 @@ class MeshSyncManager:
         return ()
 
     def _follow_app(self, change: Change) -> Iterable[StateChange]:
-        keys = _keys_with_values(change)
-        self.app.note_changes(keys)
-        self.limits.note_changes(keys)
+        self.app.note_changes(_keys_with_values(change))
+        self.limits.note_changes(_changed_keys(change))
         return ()
 
     def _follow_tree(self, change: Change) -> Iterable[StateChange]:

@@ -128,6 +128,7 @@ class LimitReservations(LimitLines):
     def _settle_part(
         self, tracked: HeldKey, unused: int, window: int, ends_at: float, now: float
     ) -> None:
+        tracked.last_at = now
         if unused < 0:
             self._overuse(tracked, min(-unused, tracked.limit), now)
         elif unused and window >= 0:

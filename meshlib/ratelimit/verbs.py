@@ -166,7 +166,8 @@ class LimitVerbs(LeaseDecider):
         now = self._enter(now)
         seen = []
         for tracked in self._plan_for(key, cost, now):
-            self._open(tracked, cost, now)
+            self._look_up(tracked, cost, now)
+            tracked.last_at = now
             if tracked.limit:
                 self._question(tracked, now, is_for_statistics=True)
                 seen.append(self._seen_here(tracked, cost, now))
@@ -190,7 +191,8 @@ class LimitVerbs(LeaseDecider):
         expires_at = now + self._wait_s(timeout_s, now)
         group = TicketGroup(Ticket(key, cost, expires_at))
         for tracked in self._plan_for(key, cost, now):
-            self._open(tracked, cost, now)
+            self._look_up(tracked, cost, now)
+            tracked.last_at = now
             part = Ticket(key, cost, expires_at, group=group, is_look=True)
             group.parts.append((tracked, part))
             if not tracked.limit:
@@ -218,8 +220,9 @@ class LimitVerbs(LeaseDecider):
         now = self._enter(now)
         plan = self._plan_for(key, cost, now)
         for tracked in plan:
-            self._open(tracked, cost, now)
+            self._look_up(tracked, cost, now)
         for tracked in plan:
+            tracked.last_at = now
             if tracked.limit:
                 self._give_units_back(tracked, cost, None, now)
 
@@ -240,6 +243,7 @@ class LimitVerbs(LeaseDecider):
             self._look(tracked, now)
             if tracked.limit:
                 tracked.forget_admitted()
+                tracked.last_at = now
                 tracked.spent_until = -math.inf
                 tracked.owe(RESET_UNITS, tracked.window_now(now))
                 self._question(tracked, now, is_for_statistics=True)

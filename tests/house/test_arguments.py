@@ -282,15 +282,15 @@ RIGHT: dict[str, Any] = {
     "salt": "s", "session": "s", "session_ttl_s": 5.0, "record": True, "now": 0.0,
     "decision": NOBODY, "target": NOBODY, "prefill_tokens": 5, "request_id": "r",
     "pattern": "user:*", "limits": "60/minute", "costs": {"global": 1}, "estimate": 1,
-    "requests": [("global", 1)],
+    "requests": [("global", 1)], "count": 5,
     "lease_s": 5.0, "actual": 1, "reservation": "r",
 }  # fmt: skip
 """What is right for each argument of a verb, by its name."""
 
 TAKEN: dict[str, tuple[Any, ...]] = {
     "cost": (int,), "estimate": (int,), "lease_s": NUMBER, "actual": (int,),
-    "costs": (dict,), "requests": (), "queue_max": (int,), "peer_count": (int, None),
-    "load": NUMBER,
+    "costs": (dict,), "requests": (), "count": (int,), "queue_max": (int,),
+    "peer_count": (int, None), "load": NUMBER,
     "ttl_s": (*NUMBER, None), "value": (bytes,), "limit_per_second": (int,), "health": (bool,),
     "timeout_s": (*NUMBER, None), "operations": (dict,), "stores": (), "operation": (),
     "condition": (), "kind": (), "receipt": (), "function": (), "tokens": (*NUMBER, None),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from hypothesis import settings
@@ -186,11 +185,144 @@ class OneNode(RuleBasedStateMachine):
     @invariant()
     def what_is_left_is_the_same(self) -> None:
         """Of each key; and the limiter's own invariants hold."""
-        assert not math.isnan(self.now)
+        self.enter()  # what was given back may repay what is owed
         for key, model in self.models.items():
             assert model.remaining == self.limiter.peek(key, now=self.now).remaining, key
         self.limiter._check()
 
 
 TestOneNode = OneNode.TestCase
-TestOneNode.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestOneNode.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
+
+
+CLUSTER_LIMITS = {"minute:*": ["10/minute"], "both:*": ["6/10s", "12/minute"]}
+CLUSTER_KEYS = ["minute:a", "minute:b", "both:a", "both:b"]
+NODES = ["node1", "node2", "node3"]
+
+cluster_keys = st.sampled_from(CLUSTER_KEYS)
+nodes = st.sampled_from(NODES)
+
+
+class ThreeNodes(RuleBasedStateMachine):
+    """Confirmed calls at any of three nodes, one at a time, and nothing is leased in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = RateCluster(3)
+        for pattern, limits in CLUSTER_LIMITS.items():
+            self.cluster.settings.set_rule(pattern, pattern=pattern, limits=limits)
+        self.models = {
+            key: KeyModel(
+                [
+                    Counter(Limit.parse(text))
+                    for text in CLUSTER_LIMITS[f"{key.partition(':')[0]}:*"]
+                ]
+            )
+            for key in CLUSTER_KEYS
+        }
+        self.reserved: list[tuple[str, Reservation, list[int]]] = []
+        self.let_pass(0.1)
+
+    @property
+    def now(self) -> float:
+        return self.cluster.time.now
+
+    @property
+    def wall(self) -> float:
+        return WALL_START + self.now
+
+    def let_pass(self, seconds: float) -> None:
+        """Deliver what is under way; each call begins a tenth after a whole half second."""
+        until = round(self.now + seconds, 9)
+        while self.now < until:
+            self.cluster.time.now = min(until, round(self.now + 0.01, 9))
+            self.cluster.step()
+        for model in self.models.values():
+            model.enter(self.wall)
+
+    def answered(self, ticket: Ticket) -> Ticket:
+        self.let_pass(0.5)
+        assert ticket.decision is not None
+        assert ticket.decision.confirmed
+        return ticket
+
+    @rule(halves=st.integers(1, 30))
+    def time_goes_on(self, halves: int) -> None:
+        """Up to a quarter of a minute."""
+        self.let_pass(halves / 2)
+
+    @rule(node=nodes, key=cluster_keys, cost=costs)
+    def acquire(self, node: str, key: str, cost: int) -> None:
+        """Exactly what one counter would decide."""
+        expected = self.models[key].take(cost, self.wall)
+        ticket = self.answered(self.cluster.limiters[node].ask(key, cost=cost, now=self.now))
+
+        assert expected == bool(ticket.decision)
+
+    @rule(node=nodes, wanted=st.dictionaries(cluster_keys, costs, min_size=2, max_size=3))
+    def acquire_many(self, node: str, wanted: dict[str, int]) -> None:
+        """All of it, or nothing is counted anywhere."""
+        expected = all(self.models[key].fits(cost) for key, cost in wanted.items())
+        if expected:
+            for key, cost in wanted.items():
+                self.models[key].take(cost, self.wall)
+        ticket = self.answered(self.cluster.limiters[node].ask_many(wanted, now=self.now))
+
+        assert expected == bool(ticket.decision)
+
+    @rule(node=nodes, key=cluster_keys)
+    def peek(self, node: str, key: str) -> None:
+        """What is left is what the counter has left."""
+        remaining = self.models[key].remaining
+        ticket = self.answered(self.cluster.limiters[node].ask_peek(key, now=self.now))
+
+        assert ticket.decision is not None
+        assert remaining == ticket.decision.remaining
+
+    @rule(node=nodes, key=cluster_keys, cost=costs)
+    def refund(self, node: str, key: str, cost: int) -> None:
+        """At any node."""
+        for counter in self.models[key].counters:
+            counter.add(-cost, self.wall)
+        self.cluster.limiters[node].refund(key, cost=cost, now=self.now)
+        self.let_pass(0.5)
+
+    @rule(node=nodes, key=cluster_keys, estimate=costs)
+    def reserve(self, node: str, key: str, estimate: int) -> None:
+        """It counts as what it is estimated at."""
+        model = self.models[key]
+        windows = [counter.window for counter in model.counters]
+        expected = model.take(estimate, self.wall)
+        limiter = self.cluster.limiters[node]
+        ticket = self.answered(limiter.ask_reservation(key, estimate=estimate, now=self.now))
+
+        assert ticket.reservation is not None
+        assert expected == bool(ticket.reservation)
+        if expected:
+            self.reserved.append((node, ticket.reservation, windows))
+
+    @precondition(lambda self: self.reserved)
+    @rule(data=st.data(), actual=st.integers(0, 20))
+    def settle(self, data: Any, actual: int) -> None:
+        """At the node that reserved it."""
+        place = data.draw(st.integers(0, len(self.reserved) - 1))
+        node, reservation, windows = self.reserved.pop(place)
+        unused = reservation.estimate - actual
+        for counter, window in zip(self.models[reservation.key].counters, windows, strict=True):
+            counter.nodes = len(NODES)
+            if unused < 0:
+                counter.overuse(-unused, self.wall)
+            elif counter.window == window:
+                counter.add(-unused, self.wall)
+        self.cluster.limiters[node].settle(reservation, actual=actual, now=self.now)
+        self.let_pass(0.5)
+
+    @invariant()
+    def the_limiters_are_sound(self) -> None:
+        """By their own invariants."""
+        for limiter in self.cluster.limiters.values():
+            limiter._check()
+
+
+TestThreeNodes = ThreeNodes.TestCase
+TestThreeNodes.settings = settings(max_examples=5, stateful_step_count=20, deadline=None)

@@ -42,9 +42,6 @@ class Counter:
         else:
             self.log = [(at, units) for at, units in self.log if at > now - limit.period_s + 1e-6]
             self.used = sum(units for _, units in self.log)
-        paid = min(self.room, self.debt)
-        self.debt -= paid
-        self.add(paid, now)
 
     @property
     def room(self) -> int:
@@ -67,9 +64,12 @@ class Counter:
     def overuse(self, units: int, now: float) -> None:
         """Count units whether there is room or not; what there is none for is owed."""
         units = min(units, self.limit.capacity)
+        most = 2 * self.limit.capacity + self.nodes
+        if self.limit.algorithm is not Algorithm.WINDOW:
+            self.add(max(0, min(units, self.limit.capacity + most - self.used)), now)
+            return
         fits = min(units, self.room)
         self.add(fits, now)
-        most = 2 * self.limit.capacity + self.nodes
         self.debt = max(self.debt, min(most, self.debt + units - fits))
 
     def reset(self) -> None:

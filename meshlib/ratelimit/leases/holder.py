@@ -212,7 +212,10 @@ class HeldKey:
 
     def put_back(self, cost: int, number: int, now: float) -> bool:
         """Hold units again that were admitted here in a window; tell whether that can be."""
-        if self.terms is None or not self.terms.is_window or self.admitted.get(number, 0) < cost:
+        admitted = self.admitted.get(number, 0)
+        if self.terms is None or not self.terms.is_window or admitted < cost:
+            if admitted:
+                self.admitted[number] = max(0, admitted - cost)  # no more is taken back twice
             return False
         if number != self.held_number or now >= self.held_until:
             if number != self.used_number or now >= self.used_until or number < self.held_number:
@@ -334,18 +337,22 @@ class HeldKey:
         self.retry_at = now + (answer.spent_s or answer.window_left_s)
         if self.refunds and self.refunds_number is None:
             self.refunds_number = answer.window
-        if answer.spent_s and not self._is_sliding:
+        if not answer.spent_s:
+            self.spent_until = -math.inf  # something was given back
+        elif not self._is_sliding:
             # Between the earliest and the latest that it can be over: a little early is asked.
             spent_until = (sent_at + now) / 2 + answer.spent_s
             if self.terms is not None and self.terms.per != 1:
                 # What others give back, or an operator resets, is heard of before it ends.
                 spent_until = min(spent_until, now + SPENT_S + node_count * AHEAD_PER_NODE_S)
             self.spent_until = max(self.spent_until, spent_until)
-        surplus = 0
+        asked = list(zip(under_way.tickets, answer.fits, strict=False))
+        # What was granted to those who were told meanwhile that nobody answered is held.
+        surplus = sum(t.cost * fits for t, fits in asked if t.decision is not None)
+        self._hold(answer, surplus, ends_at)
         decided = []
-        for ticket, fits in zip(under_way.tickets, answer.fits, strict=False):
+        for ticket, fits in asked:
             if ticket.decision is not None:
-                surplus += ticket.cost * fits  # it was told that nobody answered
                 continue
             if fits:
                 self.admit(ticket.cost, answer.window)
@@ -353,7 +360,6 @@ class HeldKey:
             else:
                 ticket.decision = self.refused(now, ticket.cost)
             decided.append(ticket)
-        self._hold(answer, surplus, ends_at)
         for ticket in under_way.lookers:
             if ticket.decision is None:
                 ticket.decision = self.seen(ticket.cost, now)

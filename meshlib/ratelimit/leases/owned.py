@@ -173,13 +173,9 @@ class OwnedKey:
         if self.meter is None:
             self.meter = meter_for(limit)
             self.meter.read(limit, now)
-            self.meter.add(self.used, limit, now)  # handed on by the last owner
+            self.meter.add(self.used + self.debt, limit, now)  # handed on by the last owner
+            self.debt = 0
         self.used = self.meter.read(limit, now)
-        paid = min(max(0, limit.capacity - self.used), self.debt)
-        if paid:
-            self.used += paid
-            self.debt -= paid
-            self.meter.add(paid, limit, now)
 
     def _take_back(self, part: QuestionPart, limit: Limit, now: float) -> None:
         if part.returned_units and part.returned_number == window_of(self.number, limit):
@@ -193,11 +189,15 @@ class OwnedKey:
     def _charge(self, credit: int, limit: Limit, node_count: int, now: float) -> None:
         """Take credit out of the window as far as there is room, and leave the rest to others."""
         most = _most_debt(limit, node_count)
+        if self.meter is not None:
+            # It comes back by time, what there is no room for with the rest.
+            taken = max(0, min(credit, limit.capacity + most - self.used))
+            self.used += taken
+            self.meter.add(taken, limit, now)
+            return
         taken = min(max(0, limit.capacity - self.used), credit)
         self.used += taken
         self.debt = max(self.debt, min(most, self.debt + credit - taken))
-        if self.meter is not None:
-            self.meter.add(taken, limit, now)
 
     def _grant(
         self,
@@ -252,7 +252,7 @@ class OwnedKey:
             wanted = 0 if self.used < limit.capacity else 1
         else:
             wanted = max((c for c, f in zip(part.costs, fits, strict=True) if not f), default=0)
-        missing = self.used + min(self.debt, limit.capacity) + wanted - limit.capacity
+        missing = self.used + wanted - limit.capacity
         return self.meter.wait_s(missing, limit, now) if wanted and missing > 0 else 0.0
 
 

@@ -138,22 +138,28 @@ def test_what_is_given_back_may_be_used_again(alone: RateCluster) -> None:
     assert (4, 10) == (some, left(alone, A))
 
 
+@pytest.mark.parametrize("key", ["k:a", "k:b", "k:e"])
+@pytest.mark.parametrize("limit", ["10/minute", "10/31d", "10/month"])
 def test_what_is_given_back_elsewhere_may_be_used_again(
-    rate_cluster: type[RateCluster],
+    rate_cluster: type[RateCluster], key: str, limit: str
 ) -> None:
-    """The owner takes it from any node, in the window that runs."""
+    """The owner takes it from any node, in the window that runs; and resets it for any."""
     cluster = rate_cluster(3)
-    cluster.settings.set_rule("k", pattern="k:*", limits=["10/minute"])
-    now = cluster.time.now
-    cluster.limiters["node1"].ask(A, cost=10, now=now)
-    run(cluster, now + 0.5)
-    cluster.limiters["node2"].refund(A, cost=3, now=cluster.time.now)
-    run(cluster, now + 1.0)
-    seen = cluster.limiters["node3"].ask_peek(A, now=cluster.time.now)
-    run(cluster, now + 1.2)
+    cluster.settings.set_rule("k", pattern="k:*", limits=limit)
 
-    assert seen.decision is not None
-    assert 3 == seen.decision.remaining
+    def seen(name: str) -> int:
+        run(cluster, cluster.time.now + 0.3)
+        ticket = cluster.limiters[name].ask_peek(key, now=cluster.time.now)
+        run(cluster, cluster.time.now + 0.1)
+        return -1 if ticket.decision is None else ticket.decision.remaining
+
+    cluster.limiters["node1"].ask(key, cost=10, now=cluster.time.now)
+    used = seen("node3")
+    cluster.limiters["node2"].refund(key, cost=3, now=cluster.time.now)
+    refunded = seen("node3")
+    cluster.limiters["node3"].reset(key, now=cluster.time.now)
+
+    assert (0, 3, 10) == (used, refunded, seen("node2"))
 
 
 def test_a_reset_begins_anew(alone: RateCluster) -> None:
