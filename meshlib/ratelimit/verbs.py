@@ -63,14 +63,20 @@ class LimitVerbs(LeaseDecider):
         if self.guard is not None:
             self.guard()
         now = self.read_time(now)
-        plan = self._plan_for(key, cost, now)
+        # What is nearly always so is looked at first: this is called for each request.
+        plan = self._plans.get(key) if type(key) is str and now < self._plans_look_at else None
+        if plan is None or type(cost) is not int or cost < 1:
+            plan = self._plan_for(key, cost, now)
         if len(plan) > 1:
             return self._acquire_all(dict.fromkeys(plan, cost), now)[0]
         tracked = plan[0]
         self._open(tracked, cost, now)
         if not tracked.limit:
             return UNLIMITED
-        decision = self._decide_now(tracked, cost, now)
+        decision = self._decide_here(tracked, cost, now)
+        if decision is not None:
+            return decision
+        decision = self._decide_as_owner(tracked, cost, now)
         return self._decide_on_credit(tracked, cost, now) if decision is None else decision
 
     def acquire_many(self, costs: Mapping[str, int], *, now: float) -> Decision:
@@ -253,8 +259,10 @@ class LimitVerbs(LeaseDecider):
     def _decide_now(self, tracked: HeldKey, cost: int, now: float) -> Decision | None:
         """Decide by what is known or owned here; None where only credit is left."""
         decision = self._decide_here(tracked, cost, now)
-        if decision is not None:
-            return decision
+        return self._decide_as_owner(tracked, cost, now) if decision is None else decision
+
+    def _decide_as_owner(self, tracked: HeldKey, cost: int, now: float) -> Decision | None:
+        """Ask this node itself, where it may decide on the key at once."""
         is_alone = len(self._view.names) == 1
         if tracked.owner == self._name and (is_alone or self._owner.mandate.is_valid(now)):
             ticket = self._enqueue(tracked, cost, now)

@@ -428,6 +428,8 @@ class LeaseAsker:
             tracked.terms = terms
             tracked.limit = 0 if terms is None else terms.capacity
             tracked.policy = "" if terms is None else str(terms)
+            tracked.is_window = terms is None or terms.is_window
+            tracked.longest_s = math.inf if terms is None else terms.longest_s
             tracked.spent_until = -math.inf
 
     def _hurry(self) -> None:

@@ -136,8 +136,10 @@ class HeldKey:
     """Units for the whole cluster in a window, or at once; 0 while the key is unlimited."""
     terms: Limit | None = None
     """The limit itself; None while the key is unlimited."""
+    is_window: bool = True
+    longest_s: float = math.inf
     policy: str = ""
-    """The limit as text."""
+    """Of the limit: whether it counts in windows, the longest wait, and its text."""
     limits_tag: object = None
     """The state of the settings when the limit was read; None before."""
     look_at: float = -math.inf
@@ -213,7 +215,7 @@ class HeldKey:
     def put_back(self, cost: int, number: int, now: float) -> bool:
         """Hold units again that were admitted here in a window; tell whether that can be."""
         admitted = self.admitted.get(number, 0)
-        if self.terms is None or not self.terms.is_window or admitted < cost:
+        if not self.is_window or admitted < cost:
             if admitted:
                 self.admitted[number] = max(0, admitted - cost)  # no more is taken back twice
             return False
@@ -233,7 +235,7 @@ class HeldKey:
 
     def window_now(self, now: float) -> int | None:
         """Return the number of the running window, as far as the owner has told it; else None."""
-        if self.terms is not None and not self.terms.is_window:
+        if not self.is_window:
             return 0
         if now < self.used_until:
             return self.used_number
@@ -294,8 +296,7 @@ class HeldKey:
             # Part of a request may be held here and the rest not: the owner decides on the whole.
             # It does not give more than there is either, when more is refunded than was used.
             returned, self.held = returned + self.held, 0
-        is_window = self.terms is None or self.terms.is_window
-        if not is_giving_back and is_window and not (is_for_statistics and not tickets):
+        if not is_giving_back and self.is_window and not (is_for_statistics and not tickets):
             ahead = max(self.ahead(node_count, round_trip_s), int(not is_waiting_call))
         part = QuestionPart(
             self.key,
@@ -372,7 +373,7 @@ class HeldKey:
 
     def _hold(self, answer: AnswerPart, surplus: int, ends_at: float) -> None:
         units = answer.lease + surplus
-        if self.terms is not None and not self.terms.is_window:
+        if not self.is_window:
             if units:
                 self.owe(units, answer.window)
             self.held_number = answer.window
@@ -384,46 +385,59 @@ class HeldKey:
         self.low = (answer.lease + 1) // 2
 
     def granted(self, number: int, now: float) -> Decision:
-        """Return the decision on a request that passes by an owner's grant."""
-        reset_s = self.reset_s(now)
+        """Return the decision on a request that passes by an owner's grant. O(1), often made."""
         return Decision(
-            True, self.limit, self.remaining(now), 0.0, reset_s, self.policy, True, number
+            True,
+            self.limit,
+            self.left + self.held if now < self.held_until else self.left,
+            0.0,
+            self.reset_s(now),
+            self.policy,
+            True,
+            number,
         )
 
     def refused(self, now: float, cost: int) -> Decision:
-        """Return the decision on a request that an owner has no room for."""
+        """Return the decision on a request that an owner has no room for. O(1), likewise."""
         self.refused_count += 1
-        return self._no(self.retry_s(cost, now), now)
+        return self._no(cost, now)
 
     def seen(self, cost: int, now: float) -> Decision:
         """Return what the decision on a request would be, by what the owner has just said."""
         if self.remaining(now) >= cost:
             return self.granted(self.used_number, now)
-        return self._no(self.retry_s(cost, now), now)
+        return self._no(cost, now)
 
-    def _no(self, wait_s: float, now: float) -> Decision:
+    def _no(self, cost: int, now: float) -> Decision:
         return Decision(
-            False, self.limit, self.remaining(now), wait_s, self.reset_s(now), self.policy, True, -1
+            False,
+            self.limit,
+            self.left + self.held if now < self.held_until else self.left,
+            self.retry_s(cost, now),
+            self.reset_s(now),
+            self.policy,
+            True,
+            -1,
         )
 
     def retry_s(self, cost: int, now: float) -> float:
         """Return in how many seconds a request passes, by what the owner has said last."""
+        at = self.retry_at
         terms = self.terms
-        wait_s = max(0.0, self.retry_at - now)
-        if terms is None:
-            return wait_s
-        if terms.algorithm is Algorithm.GCRA:
-            missing = max(1, cost - self.left)
-            wait_s = max(0.0, self.retry_at + (missing - 1) * terms.period_s / terms.rate - now)
-        return min(wait_s, terms.longest_s)
+        if not self.is_window and terms is not None and terms.algorithm is Algorithm.GCRA:
+            at += (max(1, cost - self.left) - 1) * terms.period_s / terms.rate
+        wait_s = at - now if at > now else 0.0
+        return wait_s if wait_s < self.longest_s else self.longest_s  # noqa: FURB136 - faster
 
     def reset_s(self, now: float) -> float:
         """Return in how many seconds nothing of the limit is used any more, if nobody comes."""
+        if self.is_window:
+            until = self.used_until
+            if self.held_until > until:
+                until = self.held_until
+            return until - now if until > now else 0.0
         terms = self.terms
-        if terms is None:
-            return 0.0
-        if terms.is_window:
-            return max(0.0, max(self.used_until, self.held_until) - now)
+        assert terms is not None
         used = self.limit - self.left
         if terms.algorithm is Algorithm.GCRA:
             return used * terms.period_s / terms.rate
