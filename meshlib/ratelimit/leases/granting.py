@@ -124,10 +124,15 @@ class KeyGranter:
         return len(self.keys) < RATE_KEYS_MAX
 
     def _is_needless(self, key: str, owned: OwnedKey, number: int, now: float) -> bool:
-        if owned.is_kept:
-            # Others keep what was counted: asked for again, it is read again.
-            return all(now - asker.asked_at > ASKER_KEPT_S for asker in owned.askers.values())
         limit = self._limit_of(key)
+        if owned.is_kept:
+            if any(now - asker.asked_at <= ASKER_KEPT_S for asker in owned.askers.values()):
+                return False
+            if limit is not None:
+                owned.enter(number, limit=limit, now=now)
+            # Others keep what was counted, and up to a step more: that is lost to make room only.
+            is_unused = limit is None or not (owned.used or owned.debt)
+            return is_unused or len(self.keys) >= RATE_KEYS_MAX
         if limit is not None:
             owned.enter(number, limit=limit, now=now)
         is_empty = limit is not None and not (owned.used or owned.debt or owned.askers)

@@ -105,9 +105,13 @@ class OwnedKey:
         if known is not None and is_known:
             counted = max(counted, known.credit_total)
         credit = max(0, part.credit_total - counted)
-        taken = min(max(0, limit.capacity - used), credit)
-        used += taken
-        debt = max(debt, min(_most_debt(limit, node_count), debt + credit - taken))
+        most = _most_debt(limit, node_count)
+        room = max(0, limit.capacity - used)
+        if self.meter is not None:
+            used += max(0, min(credit, limit.capacity + most - used))
+        else:
+            used += min(room, credit)
+            debt = max(debt, min(most, debt + max(0, credit - room)))
         if known is not None and is_known and part.number <= known.number:
             costs = ()
         elif part.returned_units and part.returned_number == window_of(self.number, limit):
