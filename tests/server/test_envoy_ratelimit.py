@@ -14,7 +14,6 @@ from support.envoys import Caller, plugged, rate_limit_request
 
 from meshlib import Decision, MemoryNetwork, MeshRuntime
 from meshlib.errors import ConfigError
-from meshlib_server.adapters.envoy import counting as counting_module
 from meshlib_server.adapters.envoy.counting import Counting, Question
 from meshlib_server.adapters.envoy.protocol import RateLimitResponse
 from meshlib_server.plugs import EnvoySettings, OnFailure, load_plugs
@@ -37,6 +36,8 @@ descriptors:
   - key: trial
     shadow_mode: true
     rate_limit: {unit: second, requests_per_unit: 1}
+  - key: slow
+    rate_limit: {unit: hour, requests_per_unit: 4}
   - key: soft
     quota_mode: true
     rate_limit: {unit: second, requests_per_unit: 1}
@@ -130,13 +131,18 @@ def test_hits_are_counted_as_many_as_they_are(rules: Path) -> None:
     run(case())
 
 
-def test_one_spent_limit_refuses_the_request_and_burns_nothing_of_the_others(rules: Path) -> None:
-    """All descriptors have room or none is counted, whatever their order."""
+@pytest.mark.parametrize("is_known", [True, False])
+def test_one_spent_limit_refuses_the_request_and_burns_nothing_of_the_others(
+    rules: Path, is_known: bool
+) -> None:
+    """All descriptors have room or none is counted, whether or not that was to be expected."""
 
     async def case() -> None:
         async with plugged(rules, wall_clock=still) as node:
             team = rate_limit_request("llm", {"team": "t"})
-            assert ["OK", "OK", "OVER_LIMIT"] == await node.caller.codes(team, 3)
+            assert ["OK", "OK"] == await node.caller.codes(team, 2)
+            if is_known:
+                assert ["OVER_LIMIT"] == await node.caller.codes(team, 1)
             both = rate_limit_request("llm", {"api_key": "z"}, {"team": "t"})
             for _ in range(5):
                 assert ["OK", "OVER_LIMIT"] == names(await node.caller.ask(both))
@@ -215,7 +221,8 @@ def test_a_changed_file_is_in_force_and_a_broken_one_is_not(rules: Path) -> None
                 rules.write_text, RULES.replace("requests_per_unit: 2}", "requests_per_unit: 4}")
             )
             node.plug.reload()
-            assert ["OK", "OK", "OVER_LIMIT"] == await node.caller.codes(request, 3)
+            assert ["OK"] * 4 + ["OVER_LIMIT"] == await node.caller.codes(request, 5)
+            assert ["envoy 4/second"] == [rule.name for rule in node.mesh.limits.rules()]
             await asyncio.to_thread(rules.write_text, "domain: llm\ndescriptors: [{}]")
             with pytest.raises(ConfigError):
                 node.plug.reload()
@@ -318,8 +325,18 @@ def test_two_nodes_keep_one_limit(rules: Path) -> None:
     run(case())
 
 
+class NothingSet:
+    """Limits of which none is set."""
+
+    def is_set(self, key: str) -> bool:
+        """Tell that it is not."""
+        return False
+
+
 class Timed:
     """Stands for a node, and notes how long each question may take."""
+
+    limits = NothingSet()
 
     def __init__(self) -> None:
         self.timeouts: list[float | None] = []
@@ -336,7 +353,7 @@ def test_each_question_has_what_is_left_of_the_caller_s_time() -> None:
     async def case() -> None:
         mesh = Timed()
         counting = Counting(cast("MeshRuntime", mesh))
-        questions = [Question(key="k", cost=1, limit=None)]
+        questions = [Question(key="k", cost=1)]
         await counting.decide(questions)
         await counting.decide(questions, deadline=time.monotonic() + 7)
         await counting.decide(questions, deadline=time.monotonic() - 7)
@@ -349,18 +366,45 @@ def test_each_question_has_what_is_left_of_the_caller_s_time() -> None:
     run(case())
 
 
-def test_the_keys_of_rules_are_bounded(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flood of values leaves no more limits behind than are kept, and none is wrong for it."""
-    monkeypatch.setattr(counting_module, "KEYS_MAX", 2)
+def test_no_key_is_written_however_many_there_are(rules: Path) -> None:
+    """A flood of values leaves one rule behind, for the limit that they have in common."""
 
     async def case() -> None:
         async with plugged(rules, wall_clock=still) as node:
-            for at in range(9):
+            for at in range(50):
                 request = rate_limit_request("llm", {"api_key": f"k{at}"})
                 assert ["OK"] == await node.caller.codes(request, 1)
-            assert len(node.mesh.limits.keys()) == 2
-            again = rate_limit_request("llm", {"api_key": "k0"})
-            assert ["OK", "OK", "OVER_LIMIT"] == await node.caller.codes(again, 3)
+            assert [] == node.mesh.limits.keys()
+            assert ["envoy 3/second"] == [rule.name for rule in node.mesh.limits.rules()]
+
+    run(case())
+
+
+def test_a_rule_that_another_node_took_back_is_written_again(rules: Path) -> None:
+    """Its own file has it no more; this node's has, and keeps it."""
+
+    async def case() -> None:
+        async with plugged(rules, wall_clock=still) as node:
+            request = rate_limit_request("llm", {"api_key": "a"})
+            assert ["OK"] == await node.caller.codes(request, 1)
+            node.mesh.limits.remove_rule("envoy 3/second")
+            assert ["OK"] == await node.caller.codes(request, 1)
+            assert node.mesh.limits.rule("envoy 3/second") is not None
+
+    run(case())
+
+
+def test_longer_units_are_limits_of_that_long(rules: Path) -> None:
+    """The status says the unit, and when it is over."""
+
+    async def case() -> None:
+        async with plugged(rules, wall_clock=still) as node:
+            slow = rate_limit_request("llm", {"slow": "a"})
+            assert ["OK"] * 4 + ["OVER_LIMIT"] == await node.caller.codes(slow, 5)
+            status = (await node.caller.ask(slow)).statuses[0]
+            assert RateLimitResponse.RateLimit.HOUR == status.current_limit.unit
+            assert 4 == status.current_limit.requests_per_unit
+            assert 1 < status.duration_until_reset.seconds <= 3600
 
     run(case())
 

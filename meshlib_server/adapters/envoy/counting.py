@@ -1,15 +1,14 @@
 """What is asked of the node's limits: several counters at once, for one request.
 
-Rule: this file alone knows by which verbs of the library a rule is kept. A rule's limit is written
-for a key when the key is first met, so that every node knows it and any may own it; who writes
-another one by the API has the last word until the rule changes.
+Rule: this file alone knows by which verbs of the library a rule is kept. For each limit that rules
+have, such as `300/second`, one rule of the library is written, whose pattern is all keys that begin
+with it: so no key is written, however many there are, and every node knows the limit of any.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from attrs import define, field, frozen
@@ -17,11 +16,14 @@ from attrs import define, field, frozen
 from meshlib import Decision, MeshRuntime, UnknownKeyError
 from meshlib.errors import InvalidValueError
 
-__all__ = ["KEYS_MAX", "Counting", "Question", "Verdict"]
+__all__ = ["RULE_NAME_PREFIX", "UNLIMITED", "Counting", "Question", "Verdict"]
 
-KEYS_MAX: Final = 10_000
-"""Keys of rules that are kept by each node: beyond them, the limit of the one that was unused for
-longest is taken back, and written again when it is met again."""
+RULE_NAME_PREFIX: Final = "envoy "
+"""What comes before a limit in the name of its rule."""
+
+
+UNLIMITED: Final = 2**32 - 1
+"""What envoyproxy/ratelimit says is left of a limit that is none."""
 
 
 @frozen(kw_only=True)
@@ -31,14 +33,21 @@ class Question:
     Args:
         key: the rate-limit key.
         cost: units, 0 or more; 0 looks and counts nothing.
-        limit: units a second by the rule, 0 lets none pass; None: whatever is set for the key.
+        policy: the rule's limit, such as `300/minute`; empty: whatever is set for the key.
+        per_unit: units of it; 0 lets none pass.
         is_enforced: whether its refusal refuses the request.
     """
 
     key: str
     cost: int
-    limit: int | None
+    policy: str = ""
+    per_unit: int = 0
     is_enforced: bool = True
+
+    @property
+    def is_never(self) -> bool:
+        """Whether it could not pass, whoever asks."""
+        return bool(self.policy) and self.cost > self.per_unit
 
 
 @frozen(kw_only=True)
@@ -47,9 +56,9 @@ class Verdict:
 
     Args:
         is_allowed: whether it has room for the request.
-        limit: units a second; 0 without any.
-        remaining: units left in the window, as far as is known here.
-        reset_after_s: seconds until the window ends.
+        limit: units in each period.
+        remaining: units left, as far as is known here.
+        reset_after_s: seconds until the period ends, or until the request would pass.
     """
 
     is_allowed: bool
@@ -59,43 +68,23 @@ class Verdict:
 
 
 @define
-class _Known:
-    """What was last heard of a key.
-
-    Args:
-        said: the limit that this node wrote for it; None: none.
-        limit: the one in force.
-        remaining: what was left of it.
-        window: the second in which that was so.
-    """
-
-    said: int | None = None
-    limit: int = 0
-    remaining: int = 0
-    window: int = -1
-
-
-@define
 class Counting:
     """Asks the limits of a node.
 
     Args:
         mesh: the node.
-        wall_clock: seconds since 1970: only to tell when a window ends.
     """
 
     mesh: MeshRuntime
-    wall_clock: Callable[[], float] = time.time
-    _known: OrderedDict[str, _Known] = field(factory=OrderedDict)
+    _written: set[str] = field(factory=set)
 
     async def decide(
         self, questions: Sequence[Question], *, deadline: float | None = None
     ) -> list[Verdict]:
-        """Ask for all counters of a request. One round trip for each that is not held here.
+        """Ask for all counters of a request: all that are enforced have room, or none is used.
 
-        Those that are enforced are asked one after the other, those first that are known to be
-        spent, and none once one has refused. So a request that a spent limit refuses burns
-        nothing of the others; one that is refused by the second question has used the first.
+        Those that are not enforced are counted once the others have room. What is held here costs
+        nothing, else a round trip to the owners.
 
         Args:
             questions: the counters.
@@ -107,93 +96,121 @@ class Counting:
         Raises:
             MeshError: a limit cannot be asked now: the node has ended, or is not ready.
         """
-        verdicts: list[Verdict | None] = [None] * len(questions)
-        order = sorted(
-            range(len(questions)),
-            key=lambda at: (not questions[at].is_enforced, not self._is_spent(questions[at])),
-        )
-        is_refused = False
-        for at in order:
-            question = questions[at]
-            if is_refused:
-                verdict = self._seen(question)
+        keys = [self._counted_under(question) for question in questions]
+        costs: dict[str, int] = {}
+        for question, key in zip(questions, keys, strict=True):
+            if question.is_enforced and question.cost:
+                costs[key] = costs.get(key, 0) + question.cost
+        is_refused = any(one.is_never and one.is_enforced for one in questions)
+        decision: Decision | None = None
+        if costs and not is_refused:
+            decision = await self._acquire(costs, questions, deadline)
+            is_refused = decision is None or not decision.allowed
+        verdicts = []
+        for question, key in zip(questions, keys, strict=True):
+            if len(costs) == 1 and key in costs and decision is not None:
+                verdicts.append(_told(decision))
+            elif question.is_enforced or is_refused or question.is_never:
+                verdicts.append(self._seen(question, key, is_refused=is_refused))
             else:
-                verdict = await self._ask(question, deadline)
-            verdicts[at] = verdict
-            is_refused |= question.is_enforced and not verdict.is_allowed
-        return [verdict for verdict in verdicts if verdict is not None]
+                one = await self._acquire({key: question.cost}, questions, deadline)
+                found = self._seen(question, key, is_refused=True) if one is None else _told(one)
+                verdicts.append(found)
+        return _with_one_refused(questions, verdicts) if is_refused else verdicts
 
-    async def _ask(self, question: Question, deadline: float | None) -> Verdict:
-        if question.limit == 0 or question.cost == 0:
-            return self._seen(question)
-        known = self._keep(question)
+    def retire(self, policies: Collection[str]) -> None:
+        """Take back the rules of limits that no rule has any more; whoever has one writes it.
+
+        Args:
+            policies: the limits that stay.
+        """
+        for policy in self._written.difference(policies):
+            self._written.discard(policy)
+            if self.mesh.limits.rule(RULE_NAME_PREFIX + policy) is not None:
+                self.mesh.limits.remove_rule(RULE_NAME_PREFIX + policy)
+
+    def _counted_under(self, question: Question) -> str:
+        """Return the key that is asked for: what is set for a key goes before a file's rule."""
+        if not question.policy or not question.per_unit or self.mesh.limits.is_set(question.key):
+            return question.key
+        if question.policy not in self._written:
+            self._write(question.policy)
+            self._written.add(question.policy)
+        return f"{question.policy}:{question.key}"
+
+    def _write(self, policy: str) -> None:
+        """Have a limit in force everywhere for the keys that begin with it."""
+        if self.mesh.limits.rule(RULE_NAME_PREFIX + policy) is None:
+            self.mesh.limits.set_rule(
+                RULE_NAME_PREFIX + policy, pattern=f"{policy}:*", limits=policy
+            )
+
+    async def _acquire(
+        self, costs: dict[str, int], questions: Sequence[Question], deadline: float | None
+    ) -> Decision | None:
+        """Count a request; None when it costs more than a limit that is set, and never passes."""
         timeout_s = None if deadline is None else max(0.001, deadline - time.monotonic())
         try:
-            decision = await self._acquire(question, timeout_s)
-        except InvalidValueError:  # more than the limit: it could never pass
-            return self._seen(question, is_allowed=False)
-        known.limit, known.remaining = decision.limit, decision.remaining
-        known.window = int(self.wall_clock())
-        return self._told(known, decision)
-
-    async def _acquire(self, question: Question, timeout_s: float | None) -> Decision:
-        key, cost = question.key, question.cost
-        try:
-            return await self.mesh.acquire_confirmed(key, cost=cost, timeout_s=timeout_s)
+            return await self._ask(costs, timeout_s)
+        except InvalidValueError:
+            return None
         except UnknownKeyError:
-            if question.limit is None:
-                raise
-            # Another node, which had not met the key for longer, has taken its limit back.
-            self.mesh.limits.set(key, question.limit)
-            return await self.mesh.acquire_confirmed(key, cost=cost, timeout_s=timeout_s)
+            # Another node, whose file has it no more, has taken the rule back.
+            for policy in {one.policy for one in questions if one.policy and one.per_unit}:
+                self._write(policy)
+            return await self._ask(costs, timeout_s)
 
-    def _keep(self, question: Question) -> _Known:
-        """Have the rule's limit in force for the key."""
-        key, limit = question.key, question.limit
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = _Known()
-            while len(self._known) > KEYS_MAX:
-                self._forget(*self._known.popitem(last=False))
-        else:
-            self._known.move_to_end(key)
-        if limit is not None and known.said != limit:
-            if self.mesh.limits.configured(key) != limit:
-                self.mesh.limits.set(key, limit)
-            known.said = limit
-        return known
+    async def _ask(self, costs: dict[str, int], timeout_s: float | None) -> Decision:
+        if len(costs) > 1:
+            return await self.mesh.acquire_many_confirmed(costs, timeout_s=timeout_s)
+        ((key, cost),) = costs.items()
+        return await self.mesh.acquire_confirmed(key, cost=cost, timeout_s=timeout_s)
 
-    def _forget(self, key: str, known: _Known) -> None:
-        if known.said is not None and self.mesh.limits.configured(key) == known.said:
-            self.mesh.limits.remove(key)
-
-    def _is_spent(self, question: Question) -> bool:
-        if question.limit == 0:
-            return True
-        known = self._known.get(question.key)
-        is_now = known is not None and known.window == int(self.wall_clock())
-        return known is not None and is_now and known.remaining < max(1, question.cost)
-
-    def _seen(self, question: Question, *, is_allowed: bool | None = None) -> Verdict:
-        """Say what is known of a counter without asking for it."""
-        known = self._known.get(question.key)
-        limit = question.limit
-        if limit is None:
-            limit = known.limit if known is not None else 0
-        now = self.wall_clock()
-        is_now = known is not None and known.window == int(now)
+    def _seen(self, question: Question, key: str, *, is_refused: bool) -> Verdict:
+        """Say what is known of a counter without using it."""
+        if question.policy and not question.per_unit:
+            return Verdict(is_allowed=False, limit=0, remaining=0, reset_after_s=0.0)
+        cost = 1 if question.is_never or not is_refused else max(1, question.cost)
+        try:
+            seen = self.mesh.peek(key, cost=cost)
+        except InvalidValueError:
+            seen = self.mesh.peek(key)
+            return Verdict(
+                is_allowed=False,
+                limit=seen.limit,
+                remaining=seen.remaining,
+                reset_after_s=seen.reset_after_s,
+            )
+        is_allowed = not question.is_never and (seen.allowed or not is_refused)
         return Verdict(
-            is_allowed=not self._is_spent(question) if is_allowed is None else is_allowed,
-            limit=limit,
-            remaining=known.remaining if known is not None and is_now else limit,
-            reset_after_s=1 - now % 1,
+            is_allowed=is_allowed,
+            limit=seen.limit,
+            remaining=max(0, seen.remaining) if seen.limit else UNLIMITED,
+            reset_after_s=seen.retry_after_s or seen.reset_after_s,
         )
 
-    def _told(self, known: _Known, decision: Decision) -> Verdict:
-        reset_after_s = decision.retry_after_s or 1 - self.wall_clock() % 1
-        return Verdict(
-            is_allowed=decision.allowed,
-            limit=known.limit,
-            remaining=max(0, known.remaining),
-            reset_after_s=reset_after_s,
-        )
+
+def _told(decision: Decision) -> Verdict:
+    is_unlimited = not decision.limit
+    return Verdict(
+        is_allowed=decision.allowed,
+        limit=decision.limit,
+        remaining=UNLIMITED if is_unlimited else max(0, decision.remaining),
+        reset_after_s=decision.retry_after_s or decision.reset_after_s,
+    )
+
+
+def _with_one_refused(questions: Sequence[Question], verdicts: list[Verdict]) -> list[Verdict]:
+    """Say of the tightest that it has refused, where the owners' refusal is not known of here."""
+    enforced = [at for at, question in enumerate(questions) if question.is_enforced]
+    if any(not verdicts[at].is_allowed for at in enforced):
+        return verdicts
+    at = min(enforced, key=lambda at: verdicts[at].remaining - questions[at].cost)
+    known = verdicts[at]
+    verdicts[at] = Verdict(
+        is_allowed=False,
+        limit=known.limit,
+        remaining=known.remaining,
+        reset_after_s=known.reset_after_s,
+    )
+    return verdicts

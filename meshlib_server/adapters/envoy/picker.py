@@ -124,14 +124,19 @@ class Picker:
         found = self.rules.find(DOMAIN, entries)
         if found is None:
             key = counter_key(DOMAIN, entries)
-            if not self._service.mesh.limits.configured(key):
+            if not self._service.mesh.limits.is_set(key):
                 return None
-            question = Question(key=key, cost=1, limit=None)
+            question = Question(key=key, cost=1)
         else:
             rule, key = found
             if rule.per_unit is None:
                 return None
-            limit, is_enforced = rule.per_unit, rule.is_enforced
-            question = Question(key=key, cost=1, limit=limit, is_enforced=is_enforced)
+            question = Question(
+                key=key,
+                cost=1,
+                policy=rule.policy,
+                per_unit=rule.per_unit,
+                is_enforced=rule.is_enforced,
+            )
         (verdict,) = await self._counting.decide([question])
         return verdict if question.is_enforced and not verdict.is_allowed else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from typing import Any, Final, NoReturn
 import grpc
 from attrs import frozen
 
-from meshlib import MeshError
-from meshlib_server.adapters.envoy.counting import Counting, Question, Verdict
+from meshlib import MeshError, StateError
+from meshlib_server.adapters.envoy.counting import UNLIMITED, Counting, Question, Verdict
 from meshlib_server.adapters.envoy.protocol import RateLimitRequest, RateLimitResponse
 from meshlib_server.adapters.envoy.rules import UNITS, Rule, RuleBook, counter_key
 from meshlib_server.plugs import EnvoySettings, OnFailure
@@ -25,9 +26,6 @@ DESCRIPTORS_MAX: Final = 64
 
 ENTRIES_MAX: Final = 64
 """In one descriptor."""
-
-UNLIMITED: Final = 2**32 - 1
-"""What envoyproxy/ratelimit says is left of a limit that is none."""
 
 ANSWER_PART: Final = 0.8
 """Of the time that the caller still waits: what the cluster has to decide in."""
@@ -44,17 +42,20 @@ class _Matched:
     rule: Rule
     key: str
     cost: int
-    is_set: bool = False
-    """Whether the limit is what is set for the key, and not the rule's."""
 
     def question(self) -> Question:
         """Return what is asked of the limits."""
         return Question(
             key=self.key,
             cost=self.cost,
-            limit=None if self.is_set else self.rule.per_unit,
+            policy=self.rule.policy,
+            per_unit=self.rule.per_unit or 0,
             is_enforced=self.rule.is_enforced,
         )
+
+
+_AS_SET: Final = Rule(per_unit=None)
+"""Stands for a rule where the limit is what is set for the key."""
 
 
 class RateLimitService:
@@ -73,6 +74,13 @@ class RateLimitService:
         self._service = service
         self._settings = settings
         self._counting = None if service.running is None else Counting(service.running)
+
+    def replace_rules(self, rules: RuleBook) -> None:
+        """Have other rules in force."""
+        self.rules = rules
+        if self._counting is not None:
+            with contextlib.suppress(StateError):  # the node has not started, or has ended
+                self._counting.retire(rules.policies())
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return what a gRPC server is given."""
@@ -126,10 +134,7 @@ class RateLimitService:
         if found is not None:
             return _Matched(*found, cost)
         key = counter_key(request.domain, entries)
-        limit = self._service.mesh.limits.configured(key)
-        if not limit:
-            return None
-        return _Matched(Rule(per_unit=limit), key, cost, is_set=True)
+        return _Matched(_AS_SET, key, cost) if self._service.mesh.limits.is_set(key) else None
 
     @staticmethod
     def _overridden(
@@ -143,7 +148,7 @@ class RateLimitService:
         unit = _Unit.Name(limit.unit).lower()
         if unit not in UNITS:
             raise Unavailable(f"a limit for each {unit} is not kept here")
-        key = f"{counter_key(domain, entries)}@{limit.requests_per_unit}/{unit}"
+        key = f"{counter_key(domain, entries)}@override"
         return _Matched(Rule(per_unit=limit.requests_per_unit, unit=unit), key, cost)
 
     async def _decide(
@@ -152,7 +157,7 @@ class RateLimitService:
         asked = [
             at
             for at, one in enumerate(matched)
-            if one is not None and one.rule.per_unit is not None
+            if one is not None and (one.rule.per_unit is not None or one.rule is _AS_SET)
         ]
         verdicts: list[Verdict | None] = [None] * len(matched)
         if not asked:
@@ -196,7 +201,8 @@ class RateLimitService:
                 status.limit_remaining = UNLIMITED
                 continue
             status.current_limit.requests_per_unit = min(verdict.limit, UNLIMITED)
-            status.current_limit.unit = _Unit.Value(one.rule.unit.upper())
+            if one.rule is not _AS_SET:  # of a limit that is set, no unit is told
+                status.current_limit.unit = _Unit.Value(one.rule.unit.upper())
             status.current_limit.name = one.rule.name
             status.limit_remaining = min(max(0, verdict.remaining), UNLIMITED)
             status.duration_until_reset.FromNanoseconds(int(verdict.reset_after_s * 1e9))

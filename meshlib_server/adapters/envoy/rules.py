@@ -7,7 +7,7 @@ so that nobody believes in a limit that is not kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +18,13 @@ from meshlib_server.structure import read_yaml
 
 __all__ = ["UNITS", "Rule", "RuleBook", "counter_key", "load_rules"]
 
-UNITS: Final[Mapping[str, int]] = {"second": 1}
-"""The units that the node's limits have, with their seconds."""
+UNITS: Final = ("second", "minute", "hour", "day", "week", "month")
+"""The units that limits have."""
 
 PER_UNIT_MAX: Final = 2**32 - 1
 
-KEY_BYTES_MAX: Final = 1000
-"""Of a counter's key, which the store keeps with a prefix before it, within its own bound."""
+KEY_BYTES_MAX: Final = 960
+"""Of a counter's key: a rate-limit key is at most 1,000 bytes, and its limit stands before it."""
 
 _ROOT_KEYS: Final = {"domain", "descriptors"}
 _DESCRIPTOR_KEYS: Final = {
@@ -42,7 +42,7 @@ class Rule:
 
     Args:
         per_unit: requests in each unit; 0 lets none pass. None: unlimited.
-        unit: `second`, or another of `UNITS`.
+        unit: one of `UNITS`.
         name: by which other rules may replace this one; empty for none.
         replaces: the names of the rules that do not count beside this one.
         is_shadow: whether it is counted and never enforced.
@@ -55,6 +55,11 @@ class Rule:
     replaces: tuple[str, ...] = ()
     is_shadow: bool = False
     is_quota: bool = False
+
+    @property
+    def policy(self) -> str:
+        """The limit as text, such as `300/minute`; empty when unlimited."""
+        return "" if self.per_unit is None else f"{self.per_unit}/{self.unit}"
 
     @property
     def is_enforced(self) -> bool:
@@ -70,6 +75,13 @@ class _Level:
     prefixes: dict[str, list[_Descriptor]] = field(factory=dict)
     """By key, the longest prefix first."""
     any_value: dict[str, _Descriptor] = field(factory=dict)
+
+    def policies(self) -> Iterator[str]:
+        """Yield the limits of all rules here and below."""
+        listed = [one for several in self.prefixes.values() for one in several]
+        for one in (*self.exact.values(), *self.any_value.values(), *listed):
+            yield "" if one.rule is None else one.rule.policy
+            yield from one.below.policies()
 
     def find(self, key: str, value: str) -> _Descriptor | None:
         """Return the most specific match of an entry: its value, a prefix of it, its key."""
@@ -99,6 +111,10 @@ class RuleBook:
     """
 
     domains: Mapping[str, Any] = field(factory=dict)
+
+    def policies(self) -> set[str]:
+        """Return the limits that rules have, as text. O(rules)."""
+        return {policy for level in self.domains.values() for policy in level.policies()} - {""}
 
     def find(self, domain: str, entries: Sequence[tuple[str, str]]) -> tuple[Rule, str] | None:
         """Return the rule of a descriptor and the key that it is counted under. O(entries).
@@ -133,7 +149,7 @@ def counter_key(domain: str, entries: Iterable[tuple[str, str]]) -> str:
     """Return the rate-limit key of a descriptor: `llm/api_key=alice`.
 
     The characters `%`, `/`, `=` and `@`, blanks and control characters in a name are written as
-    `%` and two digits, so that no value can be read as another entry. A key over 1,000 bytes ends
+    `%` and two digits, so that no value can be read as another entry. A key over 960 bytes ends
     in a hash of the whole instead.
     """
     parts = [_encoded(domain), *(f"{_encoded(key)}={_encoded(value)}" for key, value in entries)]

@@ -59,8 +59,10 @@ class EnvoyPlug:
             ConfigError: as at the start. The rules stay as they were.
         """
         self._rules = self._read()
-        for one in self._served or ():
-            one.rules = self._rules
+        if self._served is not None:
+            limits, picker = self._served
+            limits.replace_rules(self._rules)
+            picker.rules = self._rules
 
     def _read(self) -> RuleBook:
         return RuleBook() if self._settings.rules is None else load_rules(self._settings.rules)
