@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshlib_server.adapters.envoy.openai import Prompt, Usage, UsageReader, read_prompt
+from meshlib_server.adapters.openai import Prompt, Usage, UsageReader, read_prompt
 
 
 def text_of(**body: Any) -> str:

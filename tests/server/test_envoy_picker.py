@@ -15,7 +15,7 @@ from support.transports import poll_until
 
 from meshlib_server.adapters.envoy import picker as picker_module
 from meshlib_server.adapters.envoy.choosing import endpoint_of
-from meshlib_server.adapters.envoy.openai import BODY_BYTES_MAX
+from meshlib_server.adapters.openai import BODY_BYTES_MAX
 from meshlib_server.plugs import OnFailure
 
 TEXT = "a prompt that is long enough to be worth a place in a cache. " * 20

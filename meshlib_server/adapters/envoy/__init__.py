@@ -7,7 +7,6 @@ counting.py   what is asked of the node's limits, and how a refused request burn
 picker.py     `envoy.service.ext_proc.v3`: the endpoint picker
 exchange.py   one request of it and its response, message by message
 choosing.py   which endpoints a request may go to, in order
-openai.py     what is read in OpenAI bodies
 protocol.py   the generated messages, by their names
 rules.py      rule files in the format of envoyproxy/ratelimit
 """

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from meshlib import MeshRuntime, RouteDecision, WorkerState
-from meshlib_server.adapters.envoy.openai import Prompt
+from meshlib_server.adapters.openai import Prompt
 
 __all__ = ["Choice", "choose", "endpoint_of", "redecide"]
 

@@ -16,12 +16,6 @@ from attrs import define, frozen
 
 from meshlib import LocalError, MeshRuntime
 from meshlib_server.adapters.envoy.choosing import Choice, redecide
-from meshlib_server.adapters.envoy.openai import (
-    BODY_BYTES_MAX,
-    Prompt,
-    UsageReader,
-    read_prompt,
-)
 from meshlib_server.adapters.envoy.protocol import (
     BodyResponse,
     CommonResponse,
@@ -29,6 +23,12 @@ from meshlib_server.adapters.envoy.protocol import (
     ImmediateResponse,
     ProcessingResponse,
     TrailersResponse,
+)
+from meshlib_server.adapters.openai import (
+    BODY_BYTES_MAX,
+    Prompt,
+    UsageReader,
+    read_prompt,
 )
 
 __all__ = ["Answer", "Exchange", "Picking", "Refusal"]

@@ -15,9 +15,9 @@ from meshlib import MeshError, MeshRuntime
 from meshlib_server.adapters.envoy.choosing import choose
 from meshlib_server.adapters.envoy.counting import Counting, Question, Verdict
 from meshlib_server.adapters.envoy.exchange import Answer, Exchange, Refusal
-from meshlib_server.adapters.envoy.openai import Prompt
 from meshlib_server.adapters.envoy.protocol import ProcessingRequest, ProcessingResponse
 from meshlib_server.adapters.envoy.rules import RuleBook, counter_key
+from meshlib_server.adapters.openai import Prompt
 from meshlib_server.plugs import EnvoySettings, OnFailure
 from meshlib_server.problems import Unavailable
 from meshlib_server.service import Service

@@ -1,0 +1,162 @@
+"""LiteLLM's calls under the limits of a cluster, as far as no LiteLLM is needed to see it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import httpx2
+import pytest
+
+from meshlib import MemoryNetwork, MeshConfig, MeshRuntime
+from meshlib_server.adapters.litellm import (
+    DeploymentRouting,
+    Metering,
+    ModelTerms,
+    OverLimit,
+    Term,
+    terms_of,
+)
+from meshlib_server.app import build_app
+from meshlib_server.auth import Secrets, TokenSet
+from meshlib_server.client import AsyncMeshClient, UnreachableError
+from meshlib_server.service import Service
+
+OPEN = Secrets(operators=TokenSet([]), peers=TokenSet([]), peer_token=None)
+CALLER = SimpleNamespace(
+    api_key="k1", rpm_limit=2, tpm_limit=100, user_id="u1", user_rpm_limit=None,
+    user_tpm_limit=50, team_id=None, team_rpm_limit=7, team_tpm_limit=7,
+)  # fmt: skip
+
+
+def still() -> float:
+    """Return a wall clock that stands, so that no minute ends within a test."""
+    return 1_800_000_000.25
+
+
+@asynccontextmanager
+async def client_of_a_node() -> AsyncIterator[tuple[MeshRuntime, AsyncMeshClient]]:
+    """Run a node, and yield a client of its API."""
+    transport = MemoryNetwork().transport("n1:1")
+    mesh = MeshRuntime(MeshConfig(name="n1"), transport=transport, wall_clock=still)
+    async with mesh:
+        await mesh.wait_ready(5)
+        app = build_app(Service(mesh, shut_down=lambda: None), secrets=OPEN)
+        client = AsyncMeshClient("http://127.0.0.1:8000")
+        await client._client.aclose()
+        client._client = httpx2.AsyncClient(
+            base_url="http://127.0.0.1:8000", transport=httpx2.ASGITransport(app=app)
+        )
+        async with client:
+            yield mesh, client
+
+
+def run(case: Callable[[MeshRuntime, AsyncMeshClient], Awaitable[None]]) -> None:
+    """Run a test against a node."""
+
+    async def whole() -> None:
+        async with client_of_a_node() as (mesh, client):
+            await case(mesh, client)
+
+    asyncio.run(whole())
+
+
+def test_a_call_is_under_the_limits_of_its_key_user_team_and_model() -> None:
+    """As far as each has one, and a name."""
+    found = terms_of(CALLER, "m", {"m": ModelTerms(rpm=9), "other": ModelTerms(rpm=1)})
+
+    assert [
+        Term("2/minute", "2/minute:litellm:requests:key:k1", False),
+        Term("100/minute", "100/minute:litellm:tokens:key:k1", True),
+        Term("50/minute", "50/minute:litellm:tokens:user:u1", True),
+        Term("9/minute", "9/minute:litellm:requests:model:m", False),
+    ] == found
+
+
+def used(mesh: MeshRuntime, key: str) -> int:
+    """Return how much of a limit is used."""
+    return mesh.rate_limit_stats(key).current_count
+
+
+def test_a_call_that_is_refused_counts_nowhere() -> None:
+    """Its requests are given back when its tokens have no room, and its tokens likewise."""
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        metering = Metering(client, is_open=False)
+        terms = terms_of(CALLER, "m", {})
+        await metering.begin("a", terms, estimate=40)
+        with pytest.raises(OverLimit) as caught:
+            await metering.begin("b", terms, estimate=40)
+        assert caught.value.term.policy == "50/minute"
+        assert 0 < caught.value.retry_after_s <= 60
+        assert 1 == used(mesh, "2/minute:litellm:requests:key:k1")
+        assert 40 == used(mesh, "100/minute:litellm:tokens:key:k1")
+
+    run(case)
+
+
+def test_a_call_is_settled_once_by_what_it_used() -> None:
+    """What was reserved and not used is there for the next one."""
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        metering = Metering(client, is_open=False)
+        terms = [Term("100/minute", "100/minute:litellm:tokens:key:k1", True)]
+        await metering.begin("a", terms, estimate=1_000_000)
+        with pytest.raises(OverLimit):
+            await metering.begin("b", terms, estimate=1)
+        await metering.end("a", tokens=30)
+        await metering.end("a", tokens=30)
+        assert 30 == used(mesh, "100/minute:litellm:tokens:key:k1")
+        await metering.begin("c", terms, estimate=70)
+        await metering.end("c", tokens=0)
+        assert 30 == used(mesh, "100/minute:litellm:tokens:key:k1")
+
+    run(case)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_node_that_is_not_there_lets_calls_pass_or_refuses_them(is_open: bool) -> None:
+    """As set; a limit of nothing is refused without asking."""
+
+    async def case() -> None:
+        async with AsyncMeshClient("http://127.0.0.1:1", timeout_s=0.5) as client:
+            metering = Metering(client, is_open=is_open)
+            terms = [Term("2/minute", "k", False)]
+            if is_open:
+                await metering.begin("a", terms, estimate=1)
+            else:
+                with pytest.raises(UnreachableError):
+                    await metering.begin("a", terms, estimate=1)
+            with pytest.raises(OverLimit):
+                await metering.begin("a", [Term("0/minute", "k", False)], estimate=1)
+            await metering.end("a", tokens=1)
+            routing = DeploymentRouting(client, rng=random.Random(1))
+            deployments = [{"model_info": {"id": name}} for name in "ab"]
+            assert await routing.choose("m", "text", deployments, call_id="a") in deployments
+
+    asyncio.run(case())
+
+
+def test_a_conversation_stays_with_its_deployment() -> None:
+    """Each deployment is a worker, and counts as busy until the call has ended."""
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        mesh.sync.sync_policy_state("m", policy_type="cache_aware", config="{}")
+        routing = DeploymentRouting(client)
+        deployments = [{"model_info": {"id": name}, "litellm_params": {}} for name in "abcd"]
+        text = "a prompt that is long enough to be worth a place in a cache. " * 20
+        first = await routing.choose("m", text, deployments, call_id="1")
+        await routing.end("1")
+        await routing.end("1")
+        for number in range(3):
+            again = await routing.choose("m", text + str(number), deployments, call_id="2")
+            assert again is first
+        # Of three attempts of one call the last is under way.
+        assert {first["model_info"]["id"]: 1} == dict(mesh.sync.load.counts)
+        await routing.end("2")
+        assert {} == dict(mesh.sync.load.counts)
+
+    run(case)
