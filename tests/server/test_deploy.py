@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,32 @@ def test_the_image_is_made_of_files_that_there_are() -> None:
 
     assert copied == let_through
     assert all((root / name).exists() for name in copied)
+
+
+def check_of(tool: str, *arguments: str) -> tuple[int, str]:
+    """Run a tool of this environment, and return its exit code and what it said."""
+    path = Path(sys.executable).parent / tool
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_hadolint_finds_nothing_wrong_with_the_image() -> None:
+    """The linter of Dockerfiles, with all of its rules."""
+    assert check_of("hadolint", str(DEPLOY / "Dockerfile")) == (0, "")
+
+
+@pytest.mark.slow
+def test_every_object_of_kubernetes_is_of_its_schema() -> None:
+    """Strictly: a field that Kubernetes does not know is none."""
+    code, said = check_of(
+        "kubernetes-validate", "--strict", str(DEPLOY / "kubernetes" / "meshlib.yaml")
+    )
+
+    assert 0 == code, said
+    assert len(list(yaml.safe_load_all((DEPLOY / "kubernetes" / "meshlib.yaml").read_text()))) == (
+        said.count(" passed for resource ")
+    )
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
