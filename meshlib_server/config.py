@@ -26,6 +26,7 @@ from meshlib.routing import POLICIES, PolicyTypes, parse_config
 from meshlib.state import ConfiguredDefaults, check_identifier
 from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
+from meshlib_server.lag import EventLoop
 from meshlib_server.logs import LogFormat, LogLevel
 from meshlib_server.plugs import EnvoySettings
 from meshlib_server.structure import StructureError, read_yaml, structure
@@ -148,6 +149,7 @@ class MeshSettings:
         gossip: the timing of the gossip, where it is to differ from the profile's.
         storage: where the state is kept on disk.
         log: what is logged, and how.
+        event_loop: `auto`, `asyncio` or `uvloop`.
         rate_limit: how long owners decide, and what a node does that is cut off.
         startup: what is decided before the node is ready.
         envoy: the port for Envoys.
@@ -168,6 +170,7 @@ class MeshSettings:
     http: HttpSettings = field(factory=HttpSettings)
     storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()
+    event_loop: EventLoop = EventLoop.AUTO
     gossip_profile: GossipProfile = field(default=GossipProfile.LAN, converter=_profile)
     gossip: GossipConfig = field(factory=GossipConfig)
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)

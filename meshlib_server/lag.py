@@ -1,7 +1,9 @@
-"""How long the event loop is held, measured exactly and at no cost worth telling.
+"""The event loop, and how long it is held: measured exactly, at no cost worth telling.
 
 Between two looks at the sockets a loop does what has become due, and whatever comes meanwhile
 waits for it: this is the lag that probes and requests see. It is measured where the loop looks.
+uvloop lets nobody see where it looks, so there a timer says how late it was: a turn that held the
+loop for long makes it late by as much, less up to the time between two of its rings.
 
 A full collection looks at all that is alive: a tree of some hundred thousand texts makes that take
 longer than the loop may be held, each time for nothing. What was alive after one that took long is
@@ -14,17 +16,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
+import importlib.util
 import selectors
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self
 
 from attrs import define
 
+from meshlib.errors import ConfigError
 from meshlib_server.logs import quiet_warning
 
-__all__ = ["HELD_S", "PAUSE_S", "Freezer", "LoopLag", "new_watched_loop"]
+__all__ = ["HELD_S", "PAUSE_S", "EventLoop", "Freezer", "LoopLag", "new_watched_loop"]
 
 HELD_S: Final = 0.02
 """Nothing may hold the loop for longer than this."""
@@ -37,13 +43,23 @@ _TOLD_S = 0.5
 """What is worth a line: so long a stall makes peers wonder."""
 
 
+class EventLoop(StrEnum):
+    """Which event loop the server runs on."""
+
+    AUTO = "auto"
+    """uvloop where it is installed, else asyncio's own."""
+
+    ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"
+
+
 @define(kw_only=True)
 class LoopLag:
     """What was measured since the start. Counts only grow.
 
     Args:
-        turns: turns of the loop.
-        busy_s: how long they took together, in seconds.
+        turns: turns of the loop; 0 on uvloop, which does not tell.
+        busy_s: how long they took together, in seconds; likewise.
         held_count: turns that took longer than `HELD_S`.
         held_max_s: how long the longest took.
     """
@@ -57,6 +73,10 @@ class LoopLag:
         """Count one turn."""
         self.turns += 1
         self.busy_s += turn_s
+        self.note_held(turn_s)
+
+    def note_held(self, turn_s: float) -> None:
+        """Count a turn that took too long, if it did."""
         if turn_s > HELD_S:
             self.held_count += 1
             self.held_max_s = max(self.held_max_s, turn_s)
@@ -81,13 +101,48 @@ class _WatchingSelector(selectors.DefaultSelector):
         return found
 
 
-def new_watched_loop(lag: LoopLag) -> asyncio.AbstractEventLoop:
-    """Make an event loop whose turns are counted.
+class _Bell:
+    """Rings again and again, and takes down how late it was.
 
     Args:
-        lag: where they are.
+        lag: where that is counted.
+        loop: whose timer it is.
     """
-    return asyncio.SelectorEventLoop(_WatchingSelector(lag))
+
+    def __init__(self, lag: LoopLag, loop: asyncio.AbstractEventLoop) -> None:
+        self._lag = lag
+        self._loop = loop
+        self._wind()
+
+    def _wind(self) -> None:
+        self._due_at = self._loop.time() + HELD_S
+        self._loop.call_at(self._due_at, self._ring)
+
+    def _ring(self) -> None:
+        self._lag.note_held(self._loop.time() - self._due_at)
+        self._wind()
+
+
+def new_watched_loop(
+    lag: LoopLag, *, kind: EventLoop = EventLoop.ASYNCIO
+) -> asyncio.AbstractEventLoop:
+    """Make an event loop that counts how long it is held.
+
+    Args:
+        lag: where that is counted.
+        kind: which loop.
+
+    Raises:
+        ConfigError: uvloop is wanted, and is not installed.
+    """
+    is_there = kind is not EventLoop.ASYNCIO and importlib.util.find_spec("uvloop") is not None
+    if kind is EventLoop.UVLOOP and not is_there:
+        raise ConfigError("mesh.event_loop: uvloop is not installed: pip install uvloop")
+    if not is_there:
+        return asyncio.SelectorEventLoop(_WatchingSelector(lag))
+    loop: asyncio.AbstractEventLoop = importlib.import_module("uvloop").new_event_loop()
+    _Bell(lag, loop)
+    return loop
 
 
 class Freezer:

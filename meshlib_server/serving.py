@@ -106,11 +106,11 @@ def run(
         def read_secrets() -> Secrets:
             return load_secrets(settings.mesh.auth, environment=environment, flagged=flagged)
 
-        sources = Sources(log=writer)
+        sources, kind = Sources(log=writer), settings.mesh.event_loop
         with (
             _prepare(settings, read_secrets, is_insecure=is_insecure) as prepared,
             Freezer(),
-            asyncio.Runner(loop_factory=lambda: new_watched_loop(sources.lag)) as runner,
+            asyncio.Runner(loop_factory=lambda: new_watched_loop(sources.lag, kind=kind)) as runner,
         ):
             return runner.run(_serve(prepared, sources))
 
