@@ -163,7 +163,7 @@ def plot(tables: dict[str, list[Row]]) -> None:
 
     rows = tables.get("policies", [])
     rates = sorted({row["rate"] for row in rows})
-    figure, panels = plt.subplots(1, max(1, len(rates)), figsize=(10, 4.2), sharey=True)
+    figure, panels = plt.subplots(1, max(1, len(rates)), figsize=(11, 4.2))
     for axes, rate in zip(panels if len(rates) > 1 else [panels], rates, strict=True):
         shown = sorted(
             (row for row in rows if row["rate"] == rate), key=lambda row: -row["ttft_mean_ms"]
@@ -176,6 +176,7 @@ def plot(tables: dict[str, list[Row]]) -> None:
             axes.text(row["ttft_p95_ms"], place, f" {row['ttft_mean_ms']:,.0f}", va="center",
                       fontsize=8)  # fmt: skip
         axes.set_yticks(places, names, fontsize=8)
+        axes.margins(x=0.12)
         axes.set_title(f"{rate:g} times the trace's rate", fontsize=10)
         axes.set_xlabel("ms to the first token; hit rate in brackets")
         axes.legend(fontsize=8)
