@@ -74,8 +74,10 @@ class ShortEntry:
     """A log entry as it is pushed, without what its readers are likely to have.
 
     Args:
-        actor: as of the entry, and so are
-        first, last, document.
+        actor: whose entry it is.
+        first: the entry's first number.
+        last: its last one.
+        document: the document that it changes.
         rest: the delta without its holes.
         digest: the hash of the whole delta.
         holes: what was left out, in order; at least one.
