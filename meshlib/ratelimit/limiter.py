@@ -188,7 +188,7 @@ class RateLimiter(LimitReservations):
             self.guard()
         check_count("count", count, least=1)
         uses = [
-            KeyUse(*tracked.key.partition("\0")[::2], tracked.admitted_count, tracked.refused_count)
+            _use(tracked)
             for tracked in self._tracked.values()
             if tracked.admitted_count or tracked.refused_count
         ]
@@ -418,6 +418,11 @@ class RateLimiter(LimitReservations):
             require(self, tracked.under_way is not None, f"no question is under way for {key!r}")
         self._owner._check()  # noqa: SLF001
         self._check_lines()
+
+
+def _use(tracked: HeldKey) -> KeyUse:
+    key, _, mark = tracked.key.partition("\0")
+    return KeyUse(key, mark, tracked.admitted_count, tracked.refused_count)
 
 
 def _check_sender(actor: ActorId, sender: str) -> None:

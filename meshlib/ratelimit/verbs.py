@@ -67,7 +67,7 @@ class LimitVerbs(LeaseDecider):
         plan = self._plans.get(key) if type(key) is str and now < self._plans_look_at else None
         if plan is None or type(cost) is not int or cost < 1:
             plan = self._plan_for(key, cost, now)
-        if len(plan) > 1:
+        if len(plan) != 1:
             return self._acquire_all(dict.fromkeys(plan, cost), now)[0]
         tracked = plan[0]
         self._open(tracked, cost, now)
@@ -120,7 +120,7 @@ class LimitVerbs(LeaseDecider):
         now = self._enter(now)
         wait_s = self._wait_s(timeout_s, now)
         plan = self._plan_for(key, cost, now)
-        if len(plan) > 1:
+        if len(plan) != 1:
             return self._ask_all(key, dict.fromkeys(plan, cost), wait_s, now).ticket
         self._open(plan[0], cost, now)
         return self._ask_one(plan[0], cost, wait_s, now)

@@ -36,12 +36,14 @@ class Meter(Protocol):
 
     def read(self, limit: Limit, now: float) -> int:
         """Return the units that are used now, rounded up."""
+        ...
 
     def add(self, units: int, limit: Limit, now: float) -> None:
         """Use units, or give them back when they are negative. After `read` at the same time."""
 
     def wait_s(self, units: int, limit: Limit, now: float) -> float:
         """Return in how many seconds so many units will have come back, if nobody else comes."""
+        ...
 
 
 class _Bucket:
