@@ -32,6 +32,7 @@ _SHORT: Final[dict[str, str]] = {
     "s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day",
     "w": "week",
 }  # fmt: skip
+_SECONDS: Final = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 _NAMES: Final = {seconds: name for name, seconds in _UNITS.items()}
 
 _TEXT_CHARACTERS_MAX: Final = 200
@@ -168,12 +169,20 @@ class Limit:
 
     def __str__(self) -> str:
         """The text that `parse` reads back."""
-        per = self.per
-        unit = per if isinstance(per, str) else _NAMES.get(per, f"{per}s")
+        unit = _written(self.per)
         text = f"{self.rate}/{unit}"
         if self.burst is not None:
             text += f"; burst={self.burst}"
         return text if self.algorithm is not Algorithm.SLIDING else f"{text}; algorithm=sliding"
+
+
+def _written(per: int | str) -> str:
+    if isinstance(per, str):
+        return per
+    if per in _NAMES:
+        return _NAMES[per]
+    unit = next(unit for unit in ("d", "h", "min", "s") if per % _SECONDS[unit] == 0)
+    return f"{per // _SECONDS[unit]}{unit}"
 
 
 def parse(text: str) -> Limit:

@@ -27,6 +27,7 @@ from meshlib_server.client.answers import (
     RoutedTo,
     ServerEvent,
     StoreCounts,
+    UsedLimit,
     WorkerView,
 )
 from meshlib_server.client.errors import ApiError, ClientError, UnreachableError
@@ -50,5 +51,6 @@ __all__ = [
     "ServerEvent",
     "StoreCounts",
     "UnreachableError",
+    "UsedLimit",
     "WorkerView",
 ]

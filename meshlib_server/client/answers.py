@@ -23,6 +23,7 @@ __all__ = [
     "RoutedTo",
     "ServerEvent",
     "StoreCounts",
+    "UsedLimit",
     "WorkerView",
     "read_answer",
     "read_answers",
@@ -156,12 +157,31 @@ class GlobalLimit:
 
 
 @frozen(kw_only=True)
+class UsedLimit:
+    """How much is used of one limit of a rule; `policy` is the limit, such as `100/minute`."""
+
+    policy: str
+    limit: int
+    used_count: int
+    remaining: int
+    reset_after_s: float
+
+
+def _used_limits(rows: Any) -> tuple[UsedLimit, ...]:
+    return tuple(row if isinstance(row, UsedLimit) else read_answer(UsedLimit, row) for row in rows)
+
+
+@frozen(kw_only=True)
 class LimitUsage:
-    """How much of a limit is used; `remaining` is -1 when there is no limit."""
+    """How much of a limit is used; `remaining` is -1 when there is no limit.
+
+    Of a key under a rule it is the limit of which the least is left, and `limits` are all of them.
+    """
 
     limit_per_second: int
     current_count: int
     remaining: int
+    limits: tuple[UsedLimit, ...] = field(default=(), converter=_used_limits)
 
 
 @frozen(kw_only=True)

@@ -311,6 +311,10 @@ def _limits_get(target: _Target, *, key: str) -> None:
     if target.is_json:
         _print_json({"key": key, **_plain(usage)})
         return
+    for used in usage.limits:
+        click.echo(f"{printable(key)}: {used.used_count:,} used of {printable(used.policy)}")
+    if usage.limits:
+        return
     of = f"of {usage.limit_per_second:,}" if usage.limit_per_second else "without a limit"
     click.echo(f"{printable(key)}: {usage.current_count:,} in this window, {of}")
 

@@ -127,6 +127,28 @@ def test_a_refusal_is_an_answer_and_no_error(node: Node, name: str) -> None:
     assert all(decision.retry_after_s > 0 for decision in refused)
 
 
+def test_tokens_are_limited_reserved_and_settled(node: Node, name: str) -> None:
+    """By a rule for each key of a pattern."""
+    key = f"{name}:a"
+    with MeshClient(node.address, token=TOKEN) as client:
+        rule = client.put_limit_rule(name, pattern=f"{name}:*", limits=["1000/31d"])
+        reserved = client.reserve(key, estimate=600)
+        client.settle(reserved.reservation_id, actual=100)
+        refused = client.acquire_many({key: 901})
+        client.refund(key, cost=50)
+        left = client.peek(key).remaining
+        used = client.limit_usage(key).limits
+        client.reset_limit(key)
+        whole = client.peek(key).remaining
+        rules = client.limit_rules()
+        client.delete_limit_rule(name)
+
+    assert rule in rules
+    assert ("1000/31d",) == rule.limits
+    assert (True, False, 950, 1000) == (reserved.allowed, refused.allowed, left, whole)
+    assert [("1000/31d", 50)] == [(limit.policy, limit.used_count) for limit in used]
+
+
 def test_events_begin_with_an_overview(node: Node) -> None:
     """And another follows each second, if that is asked for."""
     with MeshClient(node.address, token=TOKEN) as client:

@@ -51,8 +51,8 @@ def test_each_key_of_a_pattern_has_its_limit_in_the_whole_cluster(
     assert 429 == refused.status_code
     assert refused.json().keys() == DECISION
     assert 0 < refused.json()["retry_after_s"] <= 31 * 86_400
-    assert '"4/2678400s";q=4;w=2678400' == refused.headers["ratelimit-policy"]
-    assert refused.headers["ratelimit"].startswith('"4/2678400s";r=0;t=')
+    assert '"4/31d";q=4;w=2678400' == refused.headers["ratelimit-policy"]
+    assert refused.headers["ratelimit"].startswith('"4/31d";r=0;t=')
     assert ("4", "0") == (
         refused.headers["x-ratelimit-limit"],
         refused.headers["x-ratelimit-remaining"],
@@ -152,7 +152,7 @@ def test_the_statistics_of_a_rule_tell_of_each_of_its_limits(node: Node, name: s
     assert {"limit_per_second": 3, "current_count": 3, "remaining": 0} == {
         name: stats[name] for name in ("limit_per_second", "current_count", "remaining")
     }
-    assert [("5/2678400s", 3, 2), ("3/hour; burst=3", 3, 0)] == [
+    assert [("5/31d", 3, 2), ("3/hour; burst=3", 3, 0)] == [
         (usage["policy"], usage["used_count"], usage["remaining"]) for usage in stats["limits"]
     ]
     assert {"key": f"{name}:a", "mark": "3600g", "admitted_count": 3, "refused_count": 2} in keys

@@ -73,6 +73,26 @@ def test_limits_are_set_and_shown(node: Node, name: str) -> None:
     assert f"{name}: 0 in this window, of 1,000\n" == run(node, "limits", "get", name).stdout
 
 
+def test_rules_are_set_listed_shown_and_removed(node: Node, name: str) -> None:
+    """With all limits of a key of the pattern."""
+    pattern = f"{name}:{{key}}"
+    limits = ["1000/31d", "5000/month"]
+    set_at = run(node, "limits", "rule", name, *limits, "--pattern", pattern)
+    node.request("POST", "/mesh/rate-limit/acquire", {"key": f"{name}:a", "cost": 7})
+    shown = run(node, "limits", "get", f"{name}:a").stdout
+    listed = run(node, "limits", "list").stdout
+    removed = run(node, "limits", "remove", name)
+
+    assert f"updated: {name}\n" == set_at.stdout
+    assert f"{name}: {pattern}: 1000/31d, 5000/month" in listed.splitlines()
+    assert [
+        f"{name}:a: 7 used of 1000/31d",
+        f"{name}:a: 7 used of 5000/month",
+    ] == shown.splitlines()
+    assert f"deleted: {name}\n" == removed.stdout
+    assert 1 == run(node, "limits", "remove", name).exit_code
+
+
 def test_route_names_the_worker_and_why(node: Node, name: str) -> None:
     """And ends with 4 where there is none."""
     none = run(node, "route", name, "a prompt")

@@ -31,6 +31,16 @@ def test_a_limit_is_read_from_text_and_written_as_text(text: str, limit: Limit) 
     assert limit == parse(text) == Limit.parse(str(limit))
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [("7/2678400s", "7/31d"), ("7/7200s", "7/2h"), ("7/600s", "7/10min"), ("7/3601s", "7/3601s"),
+     ("7/60s", "7/minute"), ("7/604800s", "7/week")],
+)  # fmt: skip
+def test_a_period_is_written_in_the_longest_unit_that_fits(given: str, written: str) -> None:
+    """So that a person can read it."""
+    assert written == str(parse(given))
+
+
 def test_a_burst_makes_a_bucket_of_it() -> None:
     """As many as the burst at once; without one, as many as the rate, by windows."""
     assert (Algorithm.GCRA, 20) == (
