@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -192,7 +193,14 @@ class OneNode(RuleBasedStateMachine):
 
 
 TestOneNode = OneNode.TestCase
-TestOneNode.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
+TestOneNode.settings = settings(max_examples=6, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+class TestOneNodeAtLength(OneNode.TestCase):  # type: ignore[valid-type, misc]
+    """The same, with more of it."""
+
+    settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 
 
 CLUSTER_LIMITS = {"minute:*": ["10/minute"], "both:*": ["6/10s", "12/minute"]}
@@ -326,3 +334,10 @@ class ThreeNodes(RuleBasedStateMachine):
 
 TestThreeNodes = ThreeNodes.TestCase
 TestThreeNodes.settings = settings(max_examples=5, stateful_step_count=20, deadline=None)
+
+
+@pytest.mark.slow
+class TestThreeNodesAtLength(ThreeNodes.TestCase):  # type: ignore[valid-type, misc]
+    """The same, with more of it."""
+
+    settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
