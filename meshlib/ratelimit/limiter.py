@@ -233,7 +233,7 @@ class RateLimiter(LimitReservations):
                 due, tracked, token = item
                 self._handle(due, tracked, token, now)
             if now >= self._outgoing_due_at:
-                messages += self._questions()
+                messages += self._questions(now)
             deadline = self.next_deadline()
             if deadline is None or deadline > now:
                 break
@@ -394,9 +394,9 @@ class RateLimiter(LimitReservations):
         self._hurry()
 
     def leave(self, *, now: float) -> list[RateMessage]:
-        """Stop deciding as an owner, and return what hands on what was counted."""
-        self._now = self.read_time(now)
-        return self._owner.leave()
+        """Stop deciding as an owner; return what hands on what was counted, and tells of credit."""
+        self._now = now = self.read_time(now)
+        return [*self._questions(now), *self._owner.leave()]
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show what it keeps, for a person and for tests: views of live state. O(1)."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from meshlib.errors import DecodeError, InvalidTypeError, LocalError, MeshError
 from meshlib.identity import ActorId
-from meshlib.limits import EVENTS_QUEUED_MAX
+from meshlib.limits import EVENTS_QUEUED_MAX, RATE_KEYS_MAX
 from meshlib.ratelimit.config import RateLimitConfig
 from meshlib.ratelimit.leases.holder import HeldKey, Ticket, TicketGroup
 from meshlib.ratelimit.leases.owner import KeyOwner, Settled
@@ -51,6 +51,9 @@ ROUND_TRIPS_TO_RETRY: Final = 1.5
 
 EVEN_ATTEMPTS: Final = 8
 """Attempts before the pauses grow: of ten frames three may be lost, or else nobody is there."""
+
+CREDIT_DELAY_S: Final = 0.1
+"""How long credit of a key that is asked for seldom waits to be told, with that of other keys."""
 
 CREDIT_RETRY_S: Final = 1.0
 """The pause between two attempts for nobody but to tell of credit."""
@@ -116,6 +119,10 @@ class LeaseAsker:
         """The limits of each key that was asked for; made anew when the settings have changed."""
         self._plans_tag: object = None
         self._plans_look_at = -math.inf
+        self._terms: dict[str, Limit | None] = {}
+        """The limits of keys that this node owns, as they were when it looked last."""
+        self._terms_tag: object = None
+        self._terms_look_at = -math.inf
         self._asking: dict[str, HeldKey] = {}
         self._outgoing: dict[str, list[HeldKey]] = {}
         self._outgoing_due_at = math.inf
@@ -168,6 +175,7 @@ class LeaseAsker:
     ) -> None:
         """Ask the owner, unless a question is under way."""
         if tracked.under_way is not None:
+            self._hasten(tracked, now)
             return
         self._follow_view(tracked, now)
         under_way = tracked.begin(
@@ -187,11 +195,24 @@ class LeaseAsker:
             if answer is not None:
                 self._learn(tracked, answer, now)
                 return
+            delay_s = 0.0
         else:
-            self._send_later(tracked, now + self.config.batch_delay_s)
+            # Nobody waits for it, and nobody is likely to ask again before it is told.
+            is_credit_alone = not is_waiting_call and not is_for_statistics and not returned
+            is_to_wait = is_credit_alone and tracked.is_rare
+            delay_s = CREDIT_DELAY_S if is_to_wait else self.config.batch_delay_s
+            self._send_later(tracked, now + delay_s)
         self._asking[tracked.key] = tracked
-        self._timers.set(now + under_way.pause_s, Due.RETRY, tracked, under_way)
+        self._timers.set(now + delay_s + under_way.pause_s, Due.RETRY, tracked, under_way)
         self._hurry()
+
+    def _hasten(self, tracked: HeldKey, now: float) -> None:
+        """Send what waits for other credit to be told sooner: somebody asks again."""
+        under_way = tracked.under_way
+        due_at = now + self.config.batch_delay_s
+        if under_way is not None and not under_way.is_sent and due_at < self._outgoing_due_at:
+            self._outgoing_due_at = due_at
+            self._hurry()
 
     def _send_later(self, tracked: HeldKey, due_at: float) -> None:
         self._outgoing.setdefault(tracked.owner, []).append(tracked)
@@ -294,7 +315,7 @@ class LeaseAsker:
         returned, tracked.held = tracked.held, 0
         self._question(tracked, now, returned=returned)
 
-    def _questions(self) -> list[RateMessage]:
+    def _questions(self, now: float) -> list[RateMessage]:
         """Return the questions that wait to be sent, one message for the keys of one owner."""
         messages = []
         for owner, keys in self._outgoing.items():
@@ -302,6 +323,8 @@ class LeaseAsker:
             for tracked in keys:
                 under_way = tracked.under_way
                 if under_way is not None and tracked.owner == owner:
+                    if not under_way.is_sent:
+                        under_way.send(now, credit_total=tracked.credit_total)
                     parts[tracked.key] = under_way.part
             for some in batches(list(parts.values())):
                 payload = Questions(self._actor, some).encode()
@@ -340,13 +363,19 @@ class LeaseAsker:
 
     def _limit_of(self, key: str) -> Limit | None:
         """Return a key's limit; None while it is unlimited, not set, or not readable."""
-        tracked = self._tracked.get(key)
-        if tracked is not None and tracked.limits_tag == self._limits.tag():
-            return tracked.terms
+        if self._now >= self._terms_look_at or len(self._terms) >= RATE_KEYS_MAX:
+            self._terms_look_at = self._now + LOOK_S
+            tag = self._limits.tag()
+            if tag != self._terms_tag or len(self._terms) >= RATE_KEYS_MAX:
+                self._terms, self._terms_tag = {}, tag
+        if key in self._terms:
+            return self._terms[key]
         try:
-            return self._limits.slot_limit(key)
+            limit = self._limits.slot_limit(key)
         except MeshError:
             return None  # nothing is granted of it, as on any node that had just started
+        self._terms[key] = limit
+        return limit
 
     def _track(self, key: str, now: float) -> HeldKey:
         if type(key) is not str:
@@ -388,6 +417,7 @@ class LeaseAsker:
     def _limit_written(self, key: str) -> None:
         """Let the next decision of a key read its limit again."""
         self._plans.clear()
+        self._terms.clear()
         tracked = self._tracked.get(key)
         if tracked is not None:
             tracked.look_at = -math.inf

@@ -6,6 +6,7 @@ Rule: whatever is admitted on credit is counted here, and nowhere else.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from meshlib.errors import InvalidFieldError, InvalidTypeError, LocalError
 from meshlib.ratelimit.config import PartitionMode
@@ -15,6 +16,10 @@ from meshlib.ratelimit.leases.windows import PERIOD_S
 from meshlib.ratelimit.records import Decision
 
 __all__ = ["LeaseDecider"]
+
+
+RARE_S: Final = 1.0
+"""Of a key that nobody has asked for so long, credit is told later, with that of others."""
 
 
 class LeaseDecider(LeaseAsker):
@@ -61,6 +66,7 @@ class LeaseDecider(LeaseAsker):
             self._look_up(tracked, cost, now)
         if tracked.limit:
             tracked.meter.note(cost, now)
+            tracked.is_rare = now - tracked.last_at > RARE_S
             tracked.last_at = now
 
     def _look_up(self, tracked: HeldKey, cost: int, now: float) -> None:

@@ -30,6 +30,10 @@ class DemandMeter:
         self._current += cost
         self.cost += (cost - self.cost) * COST_WEIGHT
 
+    def is_busy(self) -> bool:
+        """Tell whether there were two requests within a slot, so that a third may follow soon."""
+        return max(self._current, self._before) >= 2 * self.cost
+
     def rate(self) -> float:
         """Return the units a second, as of the last request."""
         return max(self._current, self._before) / SLOT_S

@@ -94,6 +94,7 @@ class _UnderWay:
         lookers: who waits to hear what is left.
         first_attempt: the number of the first of them.
         pause_s: until it is sent again.
+        is_sent: whether it has left this node, or its owner is here.
     """
 
     part: QuestionPart
@@ -104,6 +105,7 @@ class _UnderWay:
     lookers: tuple[Ticket, ...]
     first_attempt: int = 0
     pause_s: float = 0.0
+    is_sent: bool = False
 
     def attempt(self, number: int) -> tuple[float, int]:
         """Return when an attempt was sent, and the credit that it told of.
@@ -112,6 +114,15 @@ class _UnderWay:
         """
         place = number - self.first_attempt
         return self.first if place < 0 else self.sent[min(place, len(self.sent) - 1)]
+
+    def send(self, now: float, *, credit_total: int) -> None:
+        """Take note that the first attempt is sent only now, and tells of the credit until now."""
+        self.is_sent = True
+        if self.part.attempt == 0:
+            if credit_total != self.part.credit_total:
+                self.part = evolve(self.part, credit_total=credit_total)
+            self.first = (now, credit_total)
+            self.sent[0] = self.first
 
     def again(self, now: float, *, credit_total: int) -> QuestionPart:
         """Make the next attempt: it asks for the same, and tells of the credit so far."""
@@ -181,6 +192,8 @@ class HeldKey:
     is_cut_off: bool = False
     """Whether a request waited in vain, and no answer has come since."""
     last_at: float = -math.inf
+    is_rare: bool = True
+    """Whether nobody had asked for a while before the last request."""
     watched_until: float = -math.inf
     refunds: int = 0
     """Units to give back to the owner, as far as its window is still that of `refunds_number`."""
@@ -297,7 +310,9 @@ class HeldKey:
             # It does not give more than there is either, when more is refunded than was used.
             returned, self.held = returned + self.held, 0
         if not is_giving_back and self.is_window and not (is_for_statistics and not tickets):
-            ahead = max(self.ahead(node_count, round_trip_s), int(not is_waiting_call))
+            ahead = self.ahead(node_count, round_trip_s)
+            if not ahead and not is_waiting_call and self.meter.is_busy():
+                ahead = 1  # asked for seldom, it would only be given back
         part = QuestionPart(
             self.key,
             self.number,

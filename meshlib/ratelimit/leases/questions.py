@@ -165,22 +165,24 @@ class Answers:
 
     def encode(self) -> bytes:
         """Write the answers."""
-        rows = [
-            (
+        # Most keys have windows of a second, and so the same one: it is said once.
+        window = (self.parts[0].window, self.parts[0].window_left_s) if self.parts else (0, 0)
+        rows = []
+        for part in self.parts:
+            row: tuple[Any, ...] = (
                 part.key,
                 part.number,
                 part.attempt,
-                part.window,
-                part.window_left_s,
                 part.fits,
                 part.lease,
-                part.spent_s,
+                part.spent_s or 0,
                 part.remaining,
                 part.used,
             )
-            for part in self.parts
-        ]
-        data: bytes = pack((FORMAT_VERSION, self.actor, self.asker, self.epoch, rows))
+            if (part.window, part.window_left_s) != window:
+                row = (*row, part.window, part.window_left_s)
+            rows.append(row)
+        data: bytes = pack((FORMAT_VERSION, self.actor, self.asker, self.epoch, window, rows))
         return data
 
     @classmethod
@@ -190,29 +192,33 @@ class Answers:
         Raises:
             RemoteError: not what they should be.
         """
-        actor, asker, epoch, rows = read_body(data, 5)
+        actor, asker, epoch, window, rows = read_body(data, 6)
+        window = tuple(read_rows(window, "a window", count=2))
         return cls(
             read_actor(actor),
             read_actor(asker),
             read_integer(epoch, "an epoch"),
-            read_parts(rows, _read_answer),
+            read_parts(rows, lambda row: _read_answer(row, window)),
         )
 
 
-def _read_answer(row: Any) -> AnswerPart:
-    items = read_rows(row, "an answer", count=10)
-    fits = read_rows(items[5], "what fits")
+def _read_answer(row: Any, window: tuple[Any, ...]) -> AnswerPart:
+    """Read one answer; one without a window of its own is of the message's."""
+    items = read_rows(row, "an answer", count_max=10)
+    require(len(items) in (8, 10), "an answer must have 8 or 10 items")
+    number, left_s = items[8:] or window
+    fits = read_rows(items[3], "what fits")
     if len(fits) > RATE_COSTS_MAX:
         raise LimitExceeded("costs in an answer", size=len(fits), limit=RATE_COSTS_MAX)
     return AnswerPart(
         read_key(items[0]),
         read_integer(items[1], "a number"),
         read_integer(items[2], "an attempt"),
-        read_integer(items[3], "a window"),
-        read_seconds(items[4]),
+        read_integer(number, "a window"),
+        read_seconds(left_s),
         tuple(read_bool(fit, "what fits") for fit in fits),
-        read_integer(items[6], "a lease"),
-        read_seconds(items[7]),
-        read_integer(items[8], "what remains"),
-        read_integer(items[9], "what is used"),
+        read_integer(items[4], "a lease"),
+        read_seconds(items[5]),
+        read_integer(items[6], "what remains"),
+        read_integer(items[7], "what is used"),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.limit_lab import KEYS, LawBrokenError, LimitLab, StrictLab
+from support.limit_lab import KEYS, LawBrokenError, LimitLab, QuietLab, StrictLab
 
 from meshlib.identity import actor_id
 from meshlib.ratelimit.leases.asking import LeaseAsker
@@ -158,6 +158,98 @@ def test_a_deliberate_bug_breaks_the_law(monkeypatch: pytest.MonkeyPatch, bug: A
         return False
 
     assert is_found()
+
+
+SHOWN_BY = {
+    count_a_lease_twice: (1, 7),
+    forget_what_others_granted: (7, 11),
+    take_a_late_return_again: (1, 9),
+    take_a_window_for_the_next: (14, 31),
+    take_any_answer: (21, 23),
+}
+"""Seeds that show each, of the many that do: the search for others is for long runs."""
+
+
+@pytest.mark.parametrize("bug", SHOWN_BY, ids=lambda bug: bug.__name__)
+def test_a_deliberate_bug_is_shown_by_few_seeds(monkeypatch: pytest.MonkeyPatch, bug: Any) -> None:
+    """One of them is enough; without the bug the first 24 of all break no law, see above."""
+    bug(monkeypatch.setattr)
+
+    def is_shown(seed: int) -> bool:
+        try:
+            LimitLab(seed).run()
+        except LawBrokenError:
+            return True
+        return False
+
+    assert any(is_shown(seed) for seed in SHOWN_BY[bug])
+
+
+def set_a_clock_back() -> StrictLab:
+    """Whoever asks uses up two windows; then the owner's clock is two seconds behind."""
+    lab = StrictLab(3, limit=KEYS["many"])
+    lab.run_for(4.0)
+    some = next(iter(lab.machines.values())).limiter
+    assert some is not None
+    owner = some._view.owner("many")
+    asker = next(name for name in lab.machines if name != owner)
+
+    def set_back() -> None:
+        lab.machines[owner].wall_offset_s = -2.0
+
+    for second in (4, 5, 6, 7):
+        lab.offer(second + 0.3, asker, cost=60)
+    lab.at(5.5, set_back)
+    lab.run_for(4.5)
+    return lab
+
+
+def test_a_clock_that_is_set_back_names_no_window_again() -> None:
+    """The windows go on by one a second."""
+    lab = set_a_clock_back()
+
+    assert [60] * 4 == list(lab.granted.values())
+
+
+def test_a_clock_that_is_followed_back_breaks_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that was used up is there again."""
+    follow_a_clock_that_jumps(monkeypatch.setattr)
+
+    with pytest.raises(LawBrokenError, match="120 of 60"):
+        set_a_clock_back()
+
+
+def tell_no_credit(patch: Patch) -> None:
+    """What is admitted on credit is never told, and counts as answered."""
+    begin = HeldKey.begin
+
+    def broken(self: Any, now: float, **settings: Any) -> Any:
+        self.credit_total = self.credit_answered
+        return begin(self, now, **settings)
+
+    patch(HeldKey, "begin", broken)
+
+
+def on_credit(seconds: int) -> int:
+    """Ask three nodes for four times a limit of six without waiting; return what they admit."""
+    lab = QuietLab(3, limit=6)
+    lab.run_for(4.0)
+    for number in range(seconds * 24):
+        lab.offer(4.0 + number / 24, f"m{number % 3}", is_waiting=False)
+    lab.run_for(seconds + 0.5)
+    return sum(lab.admitted.values())
+
+
+def test_credit_is_bounded_over_any_time() -> None:
+    """By the limit, and one credit a node: an equal part of the limit."""
+    assert on_credit(8) <= 8 * 6 + 3 * 2
+
+
+def test_credit_that_is_not_told_breaks_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node admits more and more that no owner has heard of."""
+    tell_no_credit(monkeypatch.setattr)
+
+    assert on_credit(8) > 8 * 6 + 3 * 2
 
 
 def restart_within_a_window() -> StrictLab:
