@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
 from meshlib.errors import (
+    ClockAheadError,
     LocalError,
     MemberInReachError,
     NotReadyError,
@@ -58,6 +59,7 @@ class Code(StrEnum):
     NOT_ENABLED = "not_enabled"
     LEAVING = "leaving"
     NO_WORKER = "no_worker"
+    CLOCK_AHEAD = "clock_ahead"
     UNAVAILABLE = "unavailable"
 
 
@@ -158,7 +160,8 @@ async def _local_error(request: Request, error: Exception) -> Response:
     if isinstance(error, MemberInReachError):
         return problem(409, str(error))
     if isinstance(error, StateError):
-        return problem(503, str(error), code=Code.LEAVING)
+        code = Code.CLOCK_AHEAD if isinstance(error, ClockAheadError) else Code.LEAVING
+        return problem(503, str(error), code=code)
     return problem(400, str(error))
 
 

@@ -15,6 +15,7 @@ from starlette.types import Scope as AsgiScope
 from meshlib_server.describing import Operation, Scope, operation_of
 from meshlib_server.metrics.requests import PATH
 from meshlib_server.problems import BadRequest, Forbidden
+from meshlib_server.service import service_of
 
 __all__ = ["GRANTED", "Handler", "operations_of", "resource"]
 
@@ -83,6 +84,8 @@ class _Resource:
             raise Forbidden(f"this needs a token of the scope {wanted}, not {granted}")
         request = Request(scope, receive, send)
         _check_parameters(request, operation)
+        if operation.is_write:
+            await service_of(request).await_clock()
         response = await handler(request)
         await response(scope, receive, send)
 

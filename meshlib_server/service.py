@@ -94,6 +94,18 @@ class Service:
         """
         self.node.startup.check_absence(what)
 
+    async def await_clock(self) -> None:
+        """Wait until it is known how this node's clock stands, or that nobody says so.
+
+        A node that has just started and was told of others knows it after a round trip; where no
+        seed answers it waits for a second. What it wrote meanwhile with a clock that is far ahead
+        would be invisible for so long, and then replace what is newer.
+        """
+        mesh = self._mesh
+        if mesh is not None and mesh.is_running and mesh.node.is_comparing_clocks:
+            node = mesh.node
+            await mesh.wait_until(lambda: not node.is_comparing_clocks)
+
     def status_body(self) -> bytes:
         """Return the answer to `GET /status`, as JSON. O(1) while nothing changes.
 

@@ -10,6 +10,7 @@ reports.py        what is told: events and counters
 config.py         GossipConfig
 events.py         the events
 tables.py         tables of members that differ
+clock_offsets.py  how far the wall clocks of members are from this one's
 speech.py         in which format this node speaks to whom
 acquaintances.py  whom this node has met; the one place where a member is forgotten
 upkeep.py         what a node does for itself now and then
@@ -18,6 +19,7 @@ members/          who is there: joining, leaving, probing, and the news of it
 entries/          how replicated entries travel: pushed, repaired, or as whole states
 """
 
+from meshlib.gossip.clock_offsets import ClockOffset
 from meshlib.gossip.config import GossipConfig, GossipProfile
 from meshlib.gossip.engine import Engine
 from meshlib.gossip.entries.beginning import NodeState, SyncProgress
@@ -43,7 +45,6 @@ from meshlib.gossip.events import (
     StateDiverged,
     StateRestored,
 )
-from meshlib.gossip.members.clock_offsets import ClockOffset
 from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.dialects import (
     DIALECTS,

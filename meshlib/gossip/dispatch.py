@@ -124,7 +124,7 @@ class Dispatch:
             IndirectPingRequest: parts.detector.on_indirect_request,
             IndirectPingFailed: roster.on_indirect_failed,
             JoinRequest: admission.on_join_request,
-            JoinResponse: admission.on_join_response,
+            JoinResponse: self._on_join_response,
             ConflictNotice: parts.own.on_conflict_notice,
             MemberUpdates: roster.on_updates,
             EntriesMessage: self._on_entries,
@@ -186,10 +186,17 @@ class Dispatch:
 
     # What concerns two parts
 
+    def _on_join_response(self, message: JoinResponse, header: FrameHeader, now: float) -> None:
+        """Take a page of a peer's table: with the last one it is known whom there is."""
+        self._parts.admission.on_join_response(message, header, now)
+        if message.until is None:
+            self._parts.beginning.note_entered()
+
     def _on_ping_response(self, message: PingResponse, header: FrameHeader, now: float) -> None:
-        """Take an answer: it may refute a claim to a name, and it may end a probe."""
+        """Take an answer: to a claim to a name, a probe, or how this node's clock stands."""
         self._parts.admission.on_ping_response(message, header, now)
         self._parts.detector.on_ping_response(message, header, now)
+        self._parts.beginning.check_goal(now)
 
     def _on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
         """Take entries: with them this node may hold all that it waited for."""

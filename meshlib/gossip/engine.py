@@ -14,11 +14,11 @@ import random
 from collections.abc import Iterable, Mapping
 
 from meshlib.errors import RejectReason, RemoteError, VersionMismatch
+from meshlib.gossip.clock_offsets import ClockOffset
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch, without_repeats
 from meshlib.gossip.entries.beginning import NodeState, SyncProgress
 from meshlib.gossip.events import Event, FormatChanged, PacketRejected
-from meshlib.gossip.members.clock_offsets import ClockOffset
 from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.frames import decode_frame
 from meshlib.gossip.messages.kinds import VolatileMessage
@@ -141,6 +141,14 @@ class Engine:
     def round_trips_s(self) -> Mapping[str, float]:
         """Return how long members take to answer a probe, in seconds, by name. O(1)."""
         return self._parts.offsets.round_trips_s()
+
+    def is_comparing_clocks(self, now: float) -> bool:
+        """Tell whether peers that were met are about to say how this node's clock stands."""
+        return self._parts.beginning.is_comparing_clocks(now)
+
+    def is_about_to_compare(self, now: float) -> bool:
+        """Tell the same, or whether seeds were just asked who may say it."""
+        return self._parts.beginning.is_about_to_compare(now)
 
     @property
     def has_joined(self) -> bool:
@@ -309,6 +317,7 @@ class Engine:
         met = parts.acquaintances.just_met()
         if met:
             parts.anti_entropy.greet(met, parts.timers.now)
+            parts.detector.compare_clocks(met, parts.timers.now)
         parts.dissemination.publish()
         header = parts.beginning.header()
         if not len(parts.outbox):

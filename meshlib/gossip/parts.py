@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping
 
 from meshlib.gossip.acquaintances import Acquaintances
+from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.anti_entropy import AntiEntropy
 from meshlib.gossip.entries.beginning import Beginning
@@ -18,7 +19,6 @@ from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.entries.state_transfer import StateTransfer
 from meshlib.gossip.members.admission import Admission
 from meshlib.gossip.members.claims import NameClaims
-from meshlib.gossip.members.clock_offsets import ClockOffsets
 from meshlib.gossip.members.dialler import Dialler
 from meshlib.gossip.members.failure_detector import FailureDetector
 from meshlib.gossip.members.links import LostAddresses, Refusals
@@ -117,7 +117,7 @@ class Parts:
     def _make_finders(self, config: GossipConfig, rng: random.Random) -> None:
         """Make those who look for others, ask about them, and spread news of them."""
         view, timers, outbox = self.view, self.timers, self.outbox
-        self.offsets = ClockOffsets(view=view, clock=self.replica.clock)
+        self.offsets = ClockOffsets(view=view, electorate=self.electorate, clock=self.replica.clock)
         self.detector = FailureDetector(
             config, rng=rng, view=view, timers=timers, outbox=outbox, events=self.events,
             counters=self.counters, offsets=self.offsets,
@@ -140,8 +140,8 @@ class Parts:
             events=events, counters=counters,
         )  # fmt: skip
         self.beginning = Beginning(
-            config, cluster=cluster, replica=replica, view=view, timers=timers, events=events,
-            now=now,
+            config, cluster=cluster, replica=replica, view=view, offsets=self.offsets,
+            timers=timers, events=events, now=now,
         )  # fmt: skip
         self.transfer = StateTransfer(
             config, rng=rng, replica=replica, dissemination=self.dissemination, view=view,

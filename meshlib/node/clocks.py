@@ -6,6 +6,8 @@ Rules this file owns:
   writes: the others would not see them for so long, and then they would replace newer ones. A
   majority is more than half of all members, those out of reach included: of two nodes neither
   refuses, for nobody knows which of them is wrong.
+- A node that joins takes none while its peers' first answers are on their way, which is a round
+  trip: it does not know yet whether its clock is right.
 - One that is so far behind says it: what others write waits here until it is plausible, and a node
   that joins waits with it.
 - A node's own stamps go on from the latest it has made or seen, so what counts for "ahead" is the
@@ -18,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from meshlib.clock import HybridClock
-from meshlib.errors import ClockAheadError
+from meshlib.errors import ClockAheadError, NotReadyError
 from meshlib.gossip import ClockOffset
 from meshlib.membership import PartitionView
 
@@ -26,6 +28,9 @@ __all__ = ["ClockJudge"]
 
 TOLD_S: Final = 1.0
 """How far two clocks may be apart before it is told, in seconds. Time services keep far below."""
+
+RETRY_AFTER_S: Final = 1.0
+"""When a caller should write again who was refused for want of a comparison, in seconds."""
 
 NAMED_MAX: Final = 5
 """Members whose clocks differ that are named; of the others it is said how many there are."""
@@ -38,10 +43,11 @@ class ClockJudge:
         clock: stamps this node's writes.
         offsets: returns what is known of the peers in reach, at a time.
         partition: returns whom there is.
+        is_comparing: tells whether peers are about to say how this node's clock stands, at a time.
         now: returns the latest monotonic time that is known.
     """
 
-    __slots__ = ("_clock", "_now", "_offsets", "_partition", "_told")
+    __slots__ = ("_clock", "_is_comparing", "_now", "_offsets", "_partition", "_told")
 
     def __init__(
         self,
@@ -49,23 +55,33 @@ class ClockJudge:
         *,
         offsets: Callable[[float], list[ClockOffset]],
         partition: Callable[[], PartitionView],
+        is_comparing: Callable[[float], bool],
         now: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._offsets = offsets
         self._partition = partition
+        self._is_comparing = is_comparing
         self._now = now
         self._told: dict[str, float] = {}
 
     def check_write(self) -> None:
-        """Refuse a write that a majority would not believe yet. O(members).
+        """Refuse a write that a majority would not believe yet, or may not. O(members).
 
         Raises:
-            ClockAheadError: this node's clock is too far ahead of a majority's. State unchanged.
+            ClockAheadError: this node's clock is too far ahead of a majority's.
+            NotReadyError: the peers' first answers are on their way. State unchanged by either.
         """
+        if self._is_comparing(self._now()):
+            what, story = "how this node's clock stands", "the peers it has just met are asked"
+            raise NotReadyError(what=what, story=(story,), retry_after_s=RETRY_AFTER_S)
         ahead_s = self.ahead_s()
         if ahead_s > self._clock.skew_max_s:
             raise ClockAheadError(ahead_s=ahead_s, skew_max_s=self._clock.skew_max_s)
+
+    def is_ahead(self) -> bool:
+        """Tell whether what is written here would be believed too late. O(members)."""
+        return self.ahead_s() > self._clock.skew_max_s
 
     def ahead_s(self) -> float:
         """Return by how much this node's next stamp is surely ahead of a majority's clocks.
@@ -103,7 +119,7 @@ class ClockJudge:
         """Say which clocks differ, one line each, alike while they stay alike. O(members)."""
         lines: list[str] = []
         skew_max_s = self._clock.skew_max_s
-        if self.ahead_s() > skew_max_s:
+        if self.is_ahead():
             lines.append(
                 f"this node's clock is over {skew_max_s:g} s ahead of most others: it takes no "
                 "writes until that is over"

@@ -120,6 +120,7 @@ class MeshNode(RoutingVerbs):
             clock,
             offsets=self._engine.clock_offsets,
             partition=self._partition,
+            is_comparing=self._engine.is_comparing_clocks,
             now=lambda: self._time.latest_s,
         )
         self.replica.on_write = self._wake
@@ -550,9 +551,10 @@ class MeshNode(RoutingVerbs):
             self._collect_defaults()
         self._settle()
 
-    def _is_clock_ahead(self) -> bool:
-        """Tell whether what is written here would be believed too late. O(members)."""
-        return self._clocks.ahead_s() > self.config.clock_skew_max_s
+    @property
+    def is_comparing_clocks(self) -> bool:
+        """Whether this node has just asked others how its clock stands: writes had better wait."""
+        return self._engine.is_about_to_compare(self._time.latest_s)
 
     def clock_offsets(self) -> list[ClockOffset]:
         """Return how far the wall clocks of the members in reach are from this one's. O(members).
@@ -570,7 +572,7 @@ class MeshNode(RoutingVerbs):
 
     def _remove_overdue(self) -> None:
         """Remove workers that are long gone, where it is this node's turn."""
-        is_our_turn = self.is_ready and self._partition().has_quorum and not self._is_clock_ahead()
+        is_our_turn = self.is_ready and self._partition().has_quorum and not self._clocks.is_ahead()
         if is_our_turn and self.name == min(self._engine.reachable_names()):
             with unguarded(self.replica):
                 for worker_id in self.leases.overdue():
@@ -630,7 +632,7 @@ class MeshNode(RoutingVerbs):
         if changes:
             self._follow(changes)
         self._update_limiter()
-        if self.sync.defaults.is_stale and self.is_ready and not self._is_clock_ahead():
+        if self.sync.defaults.is_stale and self.is_ready and not self._clocks.is_ahead():
             with unguarded(self.replica):
                 self.sync.defaults.keep()
             self._settle()

@@ -24,6 +24,7 @@ from meshlib.errors import (
     InvalidTypeError,
     InvalidValueError,
     LimitError,
+    NotReadyError,
     UnknownKeyError,
 )
 from meshlib.identity import check_name
@@ -341,7 +342,7 @@ class TreeSync:
         if not text:
             return
         if held < len(text):
-            with suppress(ClockAheadError, DocumentTypeError, LimitError):
+            with suppress(ClockAheadError, NotReadyError, DocumentTypeError, LimitError):
                 if not held:
                     # Who holds something is in the tree, so there is room for both.
                     self._check_room(model_id, {tenant})
@@ -355,7 +356,7 @@ class TreeSync:
         if last is None or now_ms - (last >> _ACCESS_BITS) < refresh_s * 1000:
             return
 
-        with suppress(ClockAheadError, LimitError):
+        with suppress(ClockAheadError, NotReadyError, LimitError):
             self._insert(model_id, text, tenant, characters_max)
 
     def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:

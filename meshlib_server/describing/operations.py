@@ -56,6 +56,7 @@ class Operation:
         media_type: of the answers that are no errors.
         is_mesh: whether it needs a node: it is 503 where the mesh is not enabled.
         is_capped: whether it counts towards what one address may ask.
+        is_write: whether it writes what every node is to have.
     """
 
     summary: str
@@ -67,6 +68,7 @@ class Operation:
     media_type: str = JSON
     is_mesh: bool = True
     is_capped: bool = True
+    is_write: bool = False
 
 
 def described(
@@ -80,6 +82,7 @@ def described(
     media_type: str = JSON,
     is_mesh: bool = True,
     is_capped: bool = True,
+    is_write: bool = False,
 ) -> Callable[[HandlerT], HandlerT]:
     """Describe a handler. The arguments are those of `Operation`."""
     operation = Operation(
@@ -92,6 +95,7 @@ def described(
         media_type=media_type,
         is_mesh=is_mesh,
         is_capped=is_capped,
+        is_write=is_write,
     )
 
     def describe(handler: HandlerT) -> HandlerT:

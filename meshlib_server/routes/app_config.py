@@ -69,6 +69,7 @@ async def _keys(request: Request) -> Response:
 @described(
     "Write a key; its value is bytes, in hex.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_ConfigBody,
     answers={200: Shape({"status": Literal["updated"], "key": str})},
 )
@@ -84,6 +85,7 @@ async def _post(request: Request) -> Response:
 @described(
     "Write and remove several keys: all of them, or none.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_ChangesBody,
     answers={200: Shape({"status": Literal["updated"], "put": int, "deleted": int})},
     errors=(404,),
@@ -124,6 +126,7 @@ async def _get(request: Request) -> Response:
 @described(
     "Remove a key.",
     scope=Scope.OPERATE,
+    is_write=True,
     answers={200: Shape({"status": Literal["deleted"], "key": str})},
     errors=(404,),
 )

@@ -89,6 +89,7 @@ def _utc(wall_s: float) -> str:
 @described(
     "Forget a member that is gone for good.",
     scope=Scope.ADMIN,
+    is_write=True,
     answers={200: Shape({"status": Literal["forgotten"], "name": str})},
     errors=(404, 409),
 )

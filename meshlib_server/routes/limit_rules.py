@@ -68,6 +68,7 @@ async def _get(request: Request) -> Response:
 @described(
     "Set the limits of all keys of a pattern, such as `tokens:{key}`; all of them hold at once.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_RuleBody,
     answers={200: Shape({"status": Literal["updated"], **_FIELDS})},
 )
@@ -85,6 +86,7 @@ async def _put(request: Request) -> Response:
 @described(
     "Remove a rule; that of a file is in force again.",
     scope=Scope.OPERATE,
+    is_write=True,
     answers={200: Shape({"status": Literal["deleted"], "name": str})},
     errors=(404,),
 )

@@ -72,6 +72,7 @@ async def _get(request: Request) -> Response:
 @described(
     "Write a policy.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_PolicyBody,
     answers={200: Shape({"status": Literal["updated"], **_FIELDS}, optional={"default_of": str})},
 )
@@ -86,6 +87,7 @@ async def _put(request: Request) -> Response:
 @described(
     "Remove a policy; the default of a file is in force again.",
     scope=Scope.OPERATE,
+    is_write=True,
     answers={200: Shape({"status": Literal["deleted"], "model_id": str})},
     errors=(404,),
 )

@@ -47,6 +47,7 @@ _KEYS = Shape(
 @described(
     "Set the global limit; 0 switches it off.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_LimitBody,
     answers={
         200: Shape(

@@ -123,6 +123,7 @@ def _as_json(operation: TreeOperation) -> dict[str, Any]:
 @described(
     "Change a model's prefix tree: all of the operations are applied, or none.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_OperationsBody,
     answers={200: Shape({"status": Literal["updated"], "model_id": str, "applied": int})},
 )

@@ -103,6 +103,7 @@ async def _list(request: Request) -> Response:
 @described(
     "Write and remove several workers: all of them, or none.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_ChangesBody,
     answers={200: Shape({"status": Literal["updated"], "put": int, "deleted": int})},
     errors=(404,),
@@ -133,6 +134,7 @@ async def _get(request: Request) -> Response:
 @described(
     "Write a worker.",
     scope=Scope.OPERATE,
+    is_write=True,
     body=_WorkerBody,
     answers={200: Shape({"status": Literal["updated"], **_FIELDS}, optional={"ttl_s": float})},
 )
@@ -154,6 +156,7 @@ async def _put(request: Request) -> Response:
 @described(
     "Remove a worker, and all it had cached.",
     scope=Scope.OPERATE,
+    is_write=True,
     answers={200: _done(Literal["deleted"])},
     errors=(404,),
 )
@@ -178,6 +181,7 @@ async def _heartbeat(request: Request) -> Response:
 @described(
     "Forget what a worker had cached: it has restarted.",
     scope=Scope.OPERATE,
+    is_write=True,
     answers={200: _done(Literal["cleared"])},
     errors=(404,),
 )

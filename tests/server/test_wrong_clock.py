@@ -13,12 +13,29 @@ import httpx2
 from attrs import define
 
 from meshlib import MemoryNetwork, MeshConfig, MeshRuntime
-from meshlib_server.app import build_app
+from meshlib_server.app import build_app, http_routes
 from meshlib_server.auth import Secrets, TokenSet
+from meshlib_server.describing import Scope
+from meshlib_server.resources import operations_of
 from meshlib_server.service import Service
 
 OPEN = Secrets(operators=TokenSet([]), peers=TokenSet([]), peer_token=None)
 NAMES = ("a", "b", "c")
+
+DECISIONS = {
+    "post /rate-limit/acquire",
+    "post /rate-limit/refund",
+    "post /rate-limit/reserve",
+    "post /rate-limit/reset",
+    "post /rate-limit/settle",
+    "post /route/{model_id}",
+    "post /route/{model_id}/complete",
+    "post /route/{model_id}/first_token",
+    "post /route/{model_id}/renew",
+    "post /shutdown",
+    "post /workers/{worker_id}/heartbeat",
+}
+"""What writes nothing that has a time: counts, loads, leases, and the end of a node."""
 
 
 @define
@@ -140,3 +157,16 @@ def test_each_side_of_two_clocks_that_differ_says_so() -> None:
             assert answer.status_code == 200
 
     asyncio.run(scenario())
+
+
+def test_whatever_changes_something_waits_for_the_clock_unless_it_only_decides() -> None:
+    """A write of a node whose clock is not compared yet may replace what is newer."""
+    at_once = {
+        f"{method} {path.removeprefix('/mesh')}"
+        for path, methods in operations_of(http_routes()).items()
+        for method, operation in methods.items()
+        if operation.scope in (Scope.OPERATE, Scope.ADMIN) and not operation.is_write
+        if path.startswith("/mesh/")
+    }
+
+    assert DECISIONS == at_once

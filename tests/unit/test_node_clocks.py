@@ -7,8 +7,9 @@ from functools import partial
 import pytest
 from support.mini_network import MiniNetwork
 
-from meshlib.errors import ClockAheadError
+from meshlib.errors import ClockAheadError, NotReadyError
 from meshlib.gossip import ClockOffset, NodeState
+from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.node import HealthStatus, MeshNode
 
 RIGHT_S = 1.7e9
@@ -234,3 +235,82 @@ def test_round_trips_are_measured_by_member() -> None:
 
     assert {"n1", "n2"} == set(trips)
     assert all(0.002 <= trip_s <= 0.006 for trip_s in trips.values())
+
+
+def write_until_ready(clocks: Clocks, node: MeshNode) -> list[str]:
+    """Try to write after each millisecond until a node is ready; return what came of each."""
+    outcomes: list[str] = []
+    while not node.is_ready:
+        clocks.network.run(0.001)
+        try:
+            node.sync.set_config(f"key{len(outcomes)}", b"value")
+            outcomes.append("taken")
+        except (ClockAheadError, NotReadyError) as error:
+            outcomes.append(type(error).__name__)
+    return outcomes
+
+
+def test_a_node_that_joins_with_a_clock_far_ahead_never_writes_once_it_met_others(
+    clocks: Clocks,
+) -> None:
+    """It waits for their first answers, is refused from then on, and is ready all the same."""
+    nodes = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = 90.0
+    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    while not late.has_joined:
+        clocks.network.run(0.0005)
+    outcomes = write_until_ready(clocks, late)
+    assert {"NotReadyError", "ClockAheadError"} == set(outcomes)
+    assert outcomes == sorted(outcomes, reverse=True)
+    assert [] == nodes[0].sync.config_keys()
+
+
+def test_a_node_whose_clock_is_right_waits_for_a_round_trip(clocks: Clocks) -> None:
+    """Writes are refused for some milliseconds before it is ready, and none after."""
+    clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    before, was_comparing = clocks.network.now, late.is_comparing_clocks
+    write_until_ready(clocks, late)
+    assert clocks.network.now - before < 0.05
+    assert (True, False) == (was_comparing, late.is_comparing_clocks)
+    late.sync.set_config("key", b"value")
+
+
+def test_who_does_not_say_how_its_clock_stands_is_awaited_for_a_while(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers of both are lost: the node takes writes and is ready two seconds later."""
+    clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    monkeypatch.setattr(ClockOffsets, "answer", lambda *_args, **_now: None)
+    monkeypatch.setattr(ClockOffsets, "observe", lambda *_args, **_now: None)
+    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    outcomes = write_until_ready(clocks, late)
+    assert "NotReadyError" in outcomes
+    assert late.is_ready
+    late.sync.set_config("key", b"value")
+
+
+def test_a_ready_node_takes_writes_while_others_join(clocks: Clocks) -> None:
+    """Of one that comes and makes them three it is not asked how its clock stands."""
+    first, second = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    clocks.start("n2")
+    for number in range(50):
+        clocks.network.run(0.001)
+        for node in (first, second):
+            node.sync.set_config(f"{node.name}-{number}", b"value")
+    clocks.network.run(1.0)
+    assert 100 == len(first.sync.config_keys())
+
+
+def test_a_seed_that_does_not_answer_is_awaited_for_a_second(clocks: Clocks) -> None:
+    """Writes are taken meanwhile by the library, and wait in the service."""
+    node = clocks.network.start("n1", wall_clock=partial(clocks.read, "n1"))
+    was_comparing = node.is_comparing_clocks
+    node.sync.set_config("key", b"value")
+    clocks.network.run(1.1)
+    assert not node.is_ready
+    assert (True, False) == (was_comparing, node.is_comparing_clocks)

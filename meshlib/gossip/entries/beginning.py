@@ -14,6 +14,9 @@ Rules this file owns:
 - A peer that was reached and does not let this node in shows that there is a cluster: as long as it
   says so this node does not begin alone beside it, and is ready no longer if it has. A rollout that
   skips a release, or has the wrong token, stops there and splits nothing.
+- Who has what a ready peer has, and was met by others, is not ready before their answers have shown
+  how its clock stands beside a majority's, if they come: a ready node is written to at once, and
+  what is stamped far ahead would replace what is newer.
 - Nobody begins with fewer than `bootstrap_expect` members in reach, or while a ready one is.
 - A node that comes back after a long absence is not ready to its peers before it has taken their
   state, whatever it is to itself: what it has may have been removed meanwhile.
@@ -31,6 +34,7 @@ from typing import Any
 
 from attrs import define, frozen
 
+from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import Began, Rejoined
 from meshlib.gossip.messages.frames import FrameHeader
@@ -51,6 +55,9 @@ peer may be gone, and what only it had with it."""
 DENIED_S = 60.0
 """How long a peer's word counts that it does not let this node in, in seconds: it is dialled, and
 says so, far more often."""
+
+CONTACT_S = 1.0
+"""How long a seed that is there takes at most, as a rule, until its first answer, in seconds."""
 
 LOOK_S = 0.25
 """How often a node that is not ready looks whether it may begin."""
@@ -114,6 +121,7 @@ class Beginning:
         cluster: the cluster's name, for the header of frames.
         replica: what this node holds.
         view: this node among its members.
+        offsets: how the members' clocks stand.
         timers: let it look again.
         events: hears how it began.
         now: monotonic seconds.
@@ -126,6 +134,7 @@ class Beginning:
         cluster: str,
         replica: Replica,
         view: MembershipView,
+        offsets: ClockOffsets,
         timers: TimerQueue,
         events: EventQueue,
         now: float,
@@ -134,15 +143,17 @@ class Beginning:
         self._cluster = cluster
         self._replica = replica
         self._view = view
+        self._offsets = offsets
         self._timers = timers
         self._events = events
         self._heard: dict[str, _Heard] = {}
         self._goal: Mapping[ActorId, int] | None = None
         self._goal_set_at = now
-        self._since = now
+        self._since = self._joined_at = now
         self._is_armed = False
         self._denied_at: float | None = None
         self._is_started = False
+        self._has_entered = False
         self._has_others = False
         self._is_alone = False
         self._is_ready_told = False
@@ -245,6 +256,30 @@ class Beginning:
             return None
         return heard.is_ready, heard.is_leaving
 
+    def is_comparing_clocks(self, now: float) -> bool:
+        """Tell whether this node waits for its peers' clocks before it is ready. O(members).
+
+        Whoever met it first may not have told it yet how many they are.
+        """
+        if self.is_ready or not self.has_met:
+            return False
+        return self._is_entering(now) or self._offsets.is_awaited(now)
+
+    def is_about_to_compare(self, now: float) -> bool:
+        """Tell whether it does, or has just asked seeds to let it in. O(members) at most."""
+        if self.is_ready:
+            return False
+        return self._is_entering(now) or self._offsets.is_awaited(now)
+
+    def _is_entering(self, now: float) -> bool:
+        """Tell whether seeds were asked a moment ago, and none has told yet whom there is."""
+        is_asking = self._is_started and self._has_others and not self._has_entered
+        return is_asking and now - self._joined_at < CONTACT_S
+
+    def note_entered(self) -> None:
+        """Take note that a peer has told whom there is."""
+        self._has_entered = True
+
     # What happens to it
 
     def start(self, seeds: Iterable[str], now: float, *, may_find_more: bool) -> None:
@@ -261,7 +296,7 @@ class Beginning:
         if self._is_started:
             return
         self._is_started = True
-        self._since = now
+        self._since = self._joined_at = now
         is_own_cluster = not others and not may_find_more
         if is_own_cluster and self._config.bootstrap_expect <= 1:
             self._begin(now, is_final=False)
@@ -344,7 +379,10 @@ class Beginning:
     def on_equal(self, header: FrameHeader, now: float) -> None:
         """Take note that a peer's vector is this node's own."""
         if self._is_worth_having(header):
-            self._catch_up(now)
+            if self.is_comparing_clocks(now):
+                self._goal, self._goal_set_at = dict(self._replica.version_vector), now
+            else:
+                self._catch_up(now)
 
     def _is_worth_having(self, header: FrameHeader) -> bool:
         """Tell whether this node waits for what the sender of a frame has."""
@@ -363,7 +401,9 @@ class Beginning:
 
     def check_goal(self, now: float) -> None:
         """Become ready once the goal has been reached. O(actors) while there is one."""
-        if self._goal is not None and self._replica.reaches(self._goal):
+        if self._goal is None or self.is_comparing_clocks(now):
+            return
+        if self._replica.reaches(self._goal):
             self._catch_up(now)
 
     def _catch_up(self, now: float) -> None:
@@ -381,6 +421,7 @@ class Beginning:
     def on_begin_timer(self, _timer: Timer, now: float) -> None:
         """Begin if it is this node's turn, and look again later if it is not."""
         self._is_armed = False
+        self.check_goal(now)  # some may not have answered in time
         if self._view.is_draining or self._view.is_leaving or not self.wants_goal:
             return
         if self._may_begin(now):
@@ -494,6 +535,7 @@ class Beginning:
             "is_started": self._is_started,
             "has_met": self.has_met,
             "has_others": self._has_others,
+            "has_entered": self._has_entered,
             "stored_at_ms": self.stored_at_ms,
             "since": self._since,
             "goal": self._goal,

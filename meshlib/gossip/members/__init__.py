@@ -7,6 +7,5 @@ failure_detector.py  probes, indirect probes, suspicion
 news.py              how news spreads
 claims.py            who may have a name
 dialler.py           whom a node dials without knowing whether anybody is there
-clock_offsets.py     how far the wall clocks of members are from this one's
 links.py             addresses that could not be reached
 """

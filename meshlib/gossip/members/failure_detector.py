@@ -15,15 +15,15 @@ Source: SWIM (DSN 2002); Lifeguard (2017): local health, nacks, buddy, dynamic s
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from attrs import evolve, frozen
 
+from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.events import LocalPause
-from meshlib.gossip.members.clock_offsets import ClockOffsets
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
     IndirectPingFailed,
@@ -216,6 +216,19 @@ class FailureDetector:
         if self._probed.get(probe.target) == probe.sequence:
             del self._probed[probe.target]
 
+    def compare_clocks(self, names: Iterable[str], now: float) -> None:
+        """Ask members that were just met how their clocks stand, where too few have said so.
+
+        Such a question accuses nobody who does not answer it. O(names).
+        """
+        for name in names:
+            member = self._view.members.get(name)
+            if member is not None and self.offsets.to_ask(name):
+                sequence = self._next_sequence()
+                self.offsets.ask(name, sequence, now)
+                ping = PingRequest(sequence, name, self._view.record)
+                self._outbox.send(member.address, ping)
+
     def on_ping(self, message: PingRequest, header: FrameHeader, _now: float) -> None:
         """Answer a probe that means this node and not another one at this address."""
         if message.target == self._view.name:
@@ -233,6 +246,7 @@ class FailureDetector:
             return
         probe = self._probes.get(sequence)
         if probe is None:
+            self.offsets.answer(sender, sequence, message.wall_ms, now=now)
             return
         if sender == probe.target:
             self.offsets.observe(

@@ -238,6 +238,7 @@ class Roster:
             if before is None or not before.is_reachable or before.actor != member.actor:
                 self._speech.learn(member)
                 self._acquaintances.meet(member.name)
+                self._detector.offsets.meet(member.name, now)
             return
         if status is MemberStatus.DOWN:
             self._events.emit(MemberDown(member=member))

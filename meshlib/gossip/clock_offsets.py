@@ -8,6 +8,8 @@ Rules this file owns:
   set, and counts from then on.
 - With each measurement it is kept where this node's wall clock stood beside its monotonic one. So a
   large step of its own wall clock is seen with the next look, before anybody was asked again.
+- A node that begins asks everybody whom it meets, and until enough have answered to be a majority
+  it is awaited how its own clock stands. Who does not answer is awaited no longer than `ASK_S`.
 - Wall clocks never decide who is alive: nothing here does anything but tell.
 
 Source: the clock filter of NTP (RFC 5905, "Network Time Protocol Version 4", 2010), in small.
@@ -26,6 +28,7 @@ from meshlib.clock import HybridClock
 from meshlib.errors import LocalError
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import require
+from meshlib.membership import Electorate
 from meshlib.reading import STAMP_MS_MAX
 
 __all__ = ["ClockOffset", "ClockOffsets"]
@@ -40,6 +43,13 @@ over what quartz drifts (0.0001), so that a measurement is replaced within minut
 STEP_MIN_S: Final = 2.0
 """A smaller step of this node's own clock is seen when the next measurement is made: the monotonic
 time that it is compared with may be of the last timer, up to a second ago."""
+
+ASK_S: Final = 2.0
+"""How long a member's answer is awaited that was asked as it was met, in seconds: a few round trips
+of the slowest network. The probes of later measure whoever did not answer."""
+
+NOT_ASKED: Final = -1
+"""In the place of a question's number."""
 
 RESOLUTION_S: Final = 0.001
 """What is told is told in milliseconds."""
@@ -92,16 +102,20 @@ class ClockOffsets:
 
     Args:
         view: knows the members.
+        electorate: knows how many a majority is.
         clock: reads this node's wall clock; it may raise a `LocalError`.
     """
 
-    __slots__ = ("_clock", "_measured", "_trips", "_view")
+    __slots__ = ("_asked", "_clock", "_electorate", "_measured", "_trips", "_view")
 
-    def __init__(self, *, view: MembershipView, clock: HybridClock) -> None:
+    def __init__(self, *, view: MembershipView, electorate: Electorate, clock: HybridClock) -> None:
         self._view = view
+        self._electorate = electorate
         self._clock = clock
         self._measured: dict[str, _Measured] = {}
         self._trips: dict[str, float] = {}
+        self._asked: dict[str, tuple[int, float]] = {}
+        """The question's number and time, by the name of who has not answered it yet."""
 
     def told_ms(self) -> int:
         """Return what this node tells of its wall clock: milliseconds, or 0 for nothing. O(1)."""
@@ -110,6 +124,50 @@ class ClockOffsets:
         except LocalError:
             return 0  # the clock is broken, which every write says; there is nothing to tell
         return told_ms if 0 < told_ms <= STAMP_MS_MAX else 0
+
+    def meet(self, name: str, now: float) -> None:
+        """Await the answer of a member that is about to be asked, if too few are measured. O(1)."""
+        if 2 * len(self._measured) <= len(self._view.members):
+            self._asked[name] = (NOT_ASKED, now)
+
+    def to_ask(self, name: str) -> bool:
+        """Tell whether a member is to be asked. O(1)."""
+        return self._asked.get(name, (0, 0.0))[0] == NOT_ASKED
+
+    def ask(self, name: str, sequence: int, now: float) -> None:
+        """Take note that such a member is asked under a number that no other question has. O(1)."""
+        self._asked[name] = (sequence, now)
+
+    def answer(self, name: str, sequence: int, told_ms: int, *, now: float) -> None:
+        """Take a member's answer, if it is one to such a question. O(1)."""
+        asked = self._asked.get(name)
+        if asked is not None and asked[0] == sequence:
+            del self._asked[name]
+            self.observe(name, told_ms, sent=asked[1], now=now)
+
+    def is_awaited(self, now: float) -> bool:
+        """Tell whether answers that are awaited may show how a majority's clocks stand.
+
+        O(members) while somebody was asked and has not answered, else O(1).
+        """
+        if not self._asked:
+            return False
+        measured_count, needed = self._measured_count(), self._majority()
+        if measured_count >= needed:
+            return False
+        awaited_count = sum(
+            peer.name in self._asked
+            and peer.name not in self._measured
+            and now - self._asked[peer.name][1] < ASK_S
+            for peer in self._view.peers()
+        )
+        return measured_count + awaited_count >= needed
+
+    def _measured_count(self) -> int:
+        return sum(peer.name in self._measured for peer in self._view.peers())
+
+    def _majority(self) -> int:
+        return self._electorate.judge().known_count // 2 + 1
 
     def observe(
         self, name: str, told_ms: int, *, sent: float, now: float, is_direct: bool = True
@@ -178,12 +236,14 @@ class ClockOffsets:
         """Drop what is kept about a start of a member that is over. O(1)."""
         self._measured.pop(name, None)
         self._trips.pop(name, None)
+        self._asked.pop(name, None)
 
     def diagnostics(self) -> Mapping[str, Any]:
-        """Show what was measured."""
+        """Show what was measured, and who was asked and has not answered."""
         return {
             "measured": MappingProxyType(self._measured),
             "round_trips_s": MappingProxyType(self._trips),
+            "asked": MappingProxyType(self._asked),
         }
 
     def _check(self) -> None:
@@ -191,5 +251,6 @@ class ClockOffsets:
         members = self._view.members
         require(self, all(name in members for name in self._measured), "who is gone is measured")
         require(self, all(name in members for name in self._trips), "who is gone is measured")
+        require(self, all(name in members for name in self._asked), "who is gone is asked")
         is_right = all(known.error_s >= RESOLUTION_S for known in self._measured.values())
         require(self, is_right, "a measurement is surer than it can be")
