@@ -54,6 +54,7 @@ from meshlib.gossip.messages.dialects import (
     MessageLayout,
     register_dialect,
 )
+from meshlib.gossip.messages.fields import record_from_wire, record_to_wire
 from meshlib.gossip.messages.frames import FORMAT_VERSION, decode_frame
 from meshlib.gossip.outbox import Packet
 from meshlib.gossip.reports import Counters
@@ -95,5 +96,7 @@ __all__ = [
     "StateRestored",
     "SyncProgress",
     "decode_frame",
+    "record_from_wire",
+    "record_to_wire",
     "register_dialect",
 ]

@@ -112,6 +112,11 @@ class Engine:
         """Return the addresses of seeds where nobody was ever met. O(members)."""
         return self._parts.told.unmet()
 
+    def counted_members(self) -> tuple[MemberRecord, ...]:
+        """Return who counts beside this node, to be kept for its next start. O(n)."""
+        counted = self._parts.electorate.counted()
+        return tuple(member for member in counted if member.name != self.record.name)
+
     def since(self, name: str) -> float:
         """Return since when (monotonic seconds) a known member is in its status. O(1)."""
         return self._parts.view.members.since(name)
@@ -201,7 +206,14 @@ class Engine:
         self._parts.admission.join(given, now)
         self._parts.beginning.start(given, now, may_find_more=may_find_more)
 
-    def restore(self, state: ReplicaState, *, age_s: float, now: float) -> None:
+    def restore(
+        self,
+        state: ReplicaState,
+        *,
+        age_s: float,
+        now: float,
+        members: Iterable[MemberRecord] = (),
+    ) -> None:
         """Begin with a state that was kept on disk; before `join`, and once.
 
         One that is older than half the time after which this node is forgotten is taken as
@@ -212,6 +224,7 @@ class Engine:
             state: what a replica exported.
             age_s: how long ago, in seconds of the wall clock.
             now: monotonic seconds.
+            members: what `counted_members` returned then: they are out of reach until heard of.
 
         Raises:
             StateError: something was written or received already. State unchanged.
@@ -219,6 +232,10 @@ class Engine:
         """
         self._enter(now)
         self._parts.replica.import_state(state)
+        others = [member for member in members if member.name != self.record.name]
+        if others:
+            self._parts.roster.recall(others, now)
+            self._parts.beginning.note_others()
         self._parts.beginning.note_stored(age_s)
         if age_s > self._config.forget_after_s / 2:
             self._parts.upkeep.rejoin(now, contact_at=now - age_s)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from operator import attrgetter
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 from sortedcontainers import SortedDict
 
-from meshlib.identity import ActorId, NodeId
+from meshlib.identity import ActorId, NodeId, actor_id
 from meshlib.invariants import require
 from meshlib.limits import FORMAT_MAX, FORMATS, MEMBERS_MAX
 
@@ -127,6 +127,7 @@ class MemberTable:
         "_peaked",
         "_reachable",
         "_reachable_revision",
+        "_recalled",
         "_revision",
         "_since",
     )
@@ -137,6 +138,7 @@ class MemberTable:
         self._forgotten: OrderedDict[str, MemberRecord] = OrderedDict()
         self._peak_count = 0
         self._peaked: set[str] = set()
+        self._recalled: dict[str, int] = {}
         self._members_max = members_max
         self._revision = 0
         self._reachable: tuple[MemberRecord, ...] = ()
@@ -289,6 +291,37 @@ class MemberTable:
             if count:
                 self._newest_counts[key] = count
 
+    def recall(self, members: Iterable[MemberRecord], *, now: float) -> list[MemberRecord]:
+        """Take in those who counted before this node began again. O(members).
+
+        They are Down until they are heard of, in an incarnation below the one that they had then:
+        whatever anybody knows of them is newer. They count for the peak, as they did.
+
+        Args:
+            members: as they were then; a name that is known already, or has no room, is left out.
+            now: monotonic seconds.
+
+        Returns:
+            the records now kept.
+        """
+        recalled = []
+        for member in members:
+            earlier = member.incarnation - 1
+            if member.name in self or self.is_full or earlier < 0:
+                continue
+            actor = actor_id(member.name, earlier)
+            ghost = evolve(member, status=MemberStatus.DOWN, incarnation=earlier, actor=actor)
+            recalled.append(self._store(ghost, now, is_new_status=True))
+            self._recalled[member.name] = earlier
+            self._peaked.add(member.name)
+        self._peak_count = max(self._peak_count, len(self._peaked))
+        return recalled
+
+    def recalled(self) -> list[MemberRecord]:
+        """Return those of them of whom nothing was heard yet. O(members recalled)."""
+        known = ((self.get(name), incarnation) for name, incarnation in self._recalled.items())
+        return [m for m, incarnation in known if m is not None and m.incarnation == incarnation]
+
     def forget(self, name: str) -> MemberRecord | None:
         """Drop a member and remember its incarnation, so that old news cannot bring it back.
 
@@ -299,6 +332,7 @@ class MemberTable:
         if record is None:
             return None
         del self._since[name]
+        self._recalled.pop(name, None)
         self._note(record, None)
         self._forgotten[name] = record
         self._lower_peak(name)

@@ -10,6 +10,8 @@ Rules this file owns:
   not.
 - Whom a node was told of and has never met counts as absent: see `told.py`. So a few that begin
   beside others whom they do not reach are no majority, however many others there may be besides.
+- So does who counted before this node began again, and was kept with its state: see
+  `MemberTable.recall`. Those who restart together behind a cut are no majority without the others.
 - A majority is one of no fewer than it takes to begin (`bootstrap_expect`).
 - Whoever is left out counts again when it comes back.
 - So two nodes that count the same members never both have a majority and nobody in common. Those
@@ -248,6 +250,10 @@ class Electorate:
     def _has_alive_majority(self) -> bool:
         alive_count = sum(member.status is MemberStatus.ALIVE for member in self._members)
         return 2 * alive_count > self.judge().quorum_of
+
+    def counted(self) -> list[MemberRecord]:
+        """Return the members that count, sorted by name. O(members)."""
+        return [member for member in self._members if self._counts(member)]
 
     def _counts(self, member: MemberRecord) -> bool:
         if member.is_reachable or member.status is MemberStatus.LEAVING:

@@ -116,7 +116,10 @@ class ToldAddresses:
         """
         unmet = self.unmet()
         if unmet:
-            return sum(ToldSeed(address) not in written_off for address in unmet)
+            count = sum(ToldSeed(address) not in written_off for address in unmet)
+            # Who is remembered from before a restart may be one of them, under another name.
+            recalled = (member.address for member in self._members.recalled())
+            return max(0, count - sum(address not in self._met for address in recalled))
         return int(self._is_open and not self._has_known_others)
 
     def diagnostics(self) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ config.py     MeshConfig: who a node is, and its settings
 health.py     how the cluster looks from it
 routing.py    the verbs of routing that it has
 clocks.py     what it says and does about wall clocks that differ
+departed.py   whose names are those of nodes that are gone for long
 volatile.py   what limits, leases and loads say to those of other nodes
 """
 

@@ -33,7 +33,8 @@ from meshlib.invariants import Diagnostics, Inspectable, check_parts
 from meshlib.membership import MemberRecord, MemberStatus, PartitionView, ToldSeed, TopologyManager
 from meshlib.node.clocks import ClockJudge
 from meshlib.node.config import MeshConfig, check_own_address
-from meshlib.node.health import LONG_GONE_S, Health, ProblemAges, judge_health
+from meshlib.node.departed import gone_for_long
+from meshlib.node.health import Health, ProblemAges, judge_health
 from meshlib.node.routing import RoutingVerbs
 from meshlib.node.volatile import VolatileTraffic, unguarded
 from meshlib.ratelimit import Decision, RateLimiter, Reservation
@@ -274,6 +275,10 @@ class MeshNode(RoutingVerbs):
             if member.is_reachable or member not in self._written_off
         )
 
+    def counted_members(self) -> tuple[MemberRecord, ...]:
+        """Return who counts beside this node, to be kept with its state. O(n)."""
+        return self._engine.counted_members()
+
     def forget(self, name: str) -> WriteReceipt:
         """Say of a member that is gone that it does not come back; it counts for nothing then.
 
@@ -491,9 +496,11 @@ class MeshNode(RoutingVerbs):
         """Take a reading of the driver's clock and do nothing else; see `MonotonicTime`."""
         self._time.advance(now)
 
-    def restore(self, state: ReplicaState, *, age_s: float, now: float) -> None:
+    def restore(
+        self, state: ReplicaState, *, age_s: float, now: float, members: Iterable[MemberRecord] = ()
+    ) -> None:
         """Begin with a state that was kept on disk, before `join`. See `Engine.restore`."""
-        self._engine.restore(state, age_s=age_s, now=self._time.advance(now))
+        self._engine.restore(state, age_s=age_s, now=self._time.advance(now), members=members)
         self._settle()
         self.sync.note_all()
         self._written_off.follow()
@@ -651,30 +658,16 @@ class MeshNode(RoutingVerbs):
                 self._written_off.follow()
 
     def _collect_defaults(self) -> None:
-        """Remove what the files of nodes say that are gone for long, where it is our turn.
-
-        Who is alone does not know who else there is, but for those that it was told to forget.
-        """
+        """Remove what the files of nodes say that are gone for long, where it is our turn."""
         said_by = self.sync.defaults.said_by()
-        reachable = self._engine.reachable_names()
-        if not said_by or not self.is_ready or self.name != min(reachable):
+        if not said_by or not self.is_ready or self.name != min(self._engine.reachable_names()):
             return
         if not self._partition().has_quorum:
             return
-        members = {member.name: member for member in self._engine.members()}
-        for name in said_by:
-            member = members.get(name)
-            is_gone = len(reachable) > 1 if member is None else self._is_gone(member)
-            if is_gone:
-                with unguarded(self.replica):
-                    self.sync.defaults.remove(name)
-
-    def _is_gone(self, member: MemberRecord) -> bool:
-        """Tell whether a member was forgotten, or is out of reach for long. O(1)."""
-        if member.is_reachable:
-            return False
-        out_of_reach_s = self._time.latest_s - self._engine.since(member.name)
-        return member in self._written_off or out_of_reach_s > LONG_GONE_S
+        now = self._time.latest_s
+        for name in gone_for_long(said_by, self._engine, written_off=self._written_off, now=now):
+            with unguarded(self.replica):
+                self.sync.defaults.remove(name)
 
     def _update_limiter(self) -> None:
         """Tell the limiter of the members, when they or what this node knows have changed."""

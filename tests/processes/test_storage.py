@@ -286,3 +286,35 @@ def test_two_processes_do_not_share_a_file(own_launcher: Launcher, tmp_path: Pat
 
     assert 3 == second.started.wait(30)
     assert "in use by another" in second.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_side_that_restarts_alone_remembers_the_other(
+    own_launcher: Launcher, tmp_path: Path
+) -> None:
+    """Two are killed and one of them comes back, to which nobody was ever named."""
+    first = kept(own_launcher, tmp_path, "a")
+    second = kept(own_launcher, tmp_path, "b", peers=[first.port])
+    third = kept(own_launcher, tmp_path, "c", peers=[first.port])
+    nodes = [first, second, third]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        eventually(lambda node=node: len(node.statuses()) == 3, "they have met")  # type: ignore[misc]
+    first.request("POST", "/mesh/rate-limit", {"limit_per_second": 30})
+    save(first, tmp_path / "a.db")
+    for node in nodes:
+        node.kill()
+    first.start()
+    eventually(first.is_ready, "it goes on alone")
+    health, alone = first.get("/mesh/health"), first.statuses()
+    asked = [first.client.post("/mesh/rate-limit/acquire", json={"key": "global"}) for _ in "12"]
+    second.start()
+    eventually(lambda: first.statuses()["b"] == "Alive", "they have met again")
+    eventually(lambda: first.get("/mesh/health")["status"] == "degraded", "two are a majority")
+    eventually(lambda: first.get("/mesh/health")["state"] == "ready", "it is one of them")
+
+    assert {"a": "Alive", "b": "Down", "c": "Down"} == alone
+    assert ("partitioned", "isolated") == (health["status"], health["state"])
+    assert [200, 200] == [answer.status_code for answer in asked]
+    assert not any(answer.json()["confirmed"] for answer in asked)

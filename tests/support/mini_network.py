@@ -9,6 +9,7 @@ from typing import Any
 
 from meshlib.gossip import Event, GossipConfig, LinkEnd
 from meshlib.limits import FORMATS
+from meshlib.membership import MemberRecord
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.ratelimit import RateLimitConfig
 from meshlib.replication import ReplicaState, ReplicationConfig
@@ -49,6 +50,7 @@ class MiniNetwork:
         wall_offset_s: float = 1.7e9,
         state: ReplicaState | None = None,
         age_s: float = 0.0,
+        members: tuple[MemberRecord, ...] = (),
         may_find_more: bool = False,
         formats: tuple[int, int] = FORMATS,
         defaults: ConfiguredDefaults | None = None,
@@ -75,7 +77,7 @@ class MiniNetwork:
         self.nodes[where] = node
         self.events.setdefault(where, [])
         if state is not None:
-            node.restore(state, age_s=age_s, now=self.now)
+            node.restore(state, age_s=age_s, now=self.now, members=members)
         node.replica.open("app", type_tag="lww_map")
         where_from = [seed + PORT for seed in seeds]
         node.join(where_from, now=self.now, may_find_more=may_find_more)

@@ -186,3 +186,140 @@ def test_a_seed_is_asked_who_it_is_only_until_that_is_known() -> None:
 
     assert () == network.nodes["n1"].diagnostics()["told"]["unmet"]
     assert ["n0" + PORT] == list(network.nodes["n1"].diagnostics()["told"]["met"])
+
+
+def restart(network: MiniNetwork, *names: str, seeds: tuple[str, ...] = ("n0",)) -> None:
+    """End nodes without a word, and start them with what they had kept."""
+    kept = {name: network.nodes[name] for name in names}
+    for name in names:
+        network.kill(name)
+    for name, node in kept.items():
+        state, members = node.export_state(), node.counted_members()
+        network.start(name, seeds=seeds, config=SOON, state=state, members=members)
+
+
+def five(network: MiniNetwork) -> tuple[str, ...]:
+    """Start five nodes that know each other by one seed."""
+    names = ("n0", "n1", "n2", "n3", "n4")
+    start(network, *names, seeds=("n0",))
+    network.run(8.0)
+    return names
+
+
+def test_a_side_that_restarts_as_a_whole_behind_a_cut_has_no_majority() -> None:
+    """It remembers the others; once they have met, all of them are whole."""
+    network = MiniNetwork()
+    names = five(network)
+    sides = names[:2], names[2:]
+    for left in sides[0]:
+        for right in sides[1]:
+            network.cut_both(left, right)
+    network.run(20.0)
+    restart(network, *sides[0])
+    network.run(20.0)
+    apart = [whole(network, name) for name in names]
+    network.cuts.clear()
+    network.run(20.0)
+
+    assert [False, False, True, True, True] == apart
+    assert [True] * 5 == [whole(network, name) for name in names]
+    assert all(not node.health().problems for node in network.nodes.values())
+
+
+def test_a_whole_cluster_that_restarts_at_once_is_whole_again() -> None:
+    """Whoever is remembered is met; nobody is suspected on the way, and each counts once."""
+    network = MiniNetwork()
+    names = five(network)
+    restart(network, *names)
+    network.run(8.0)
+
+    assert [5] * 5 == [network.nodes[name].health().partition.quorum_of for name in names]
+    assert all(whole(network, name) for name in names)
+    kinds = {type(event).__name__ for name in names for event in network.events[name]}
+    assert not kinds & {"MemberDown", "MemberSuspected"}
+
+
+def test_a_node_without_seeds_finds_those_that_it_remembers() -> None:
+    """They are dialled, as is everybody who is out of reach."""
+    network = MiniNetwork()
+    start(network, "n0", seeds=())
+    start(network, "n1", seeds=("n0",))
+    network.run(5.0)
+    restart(network, "n0", seeds=())
+    network.run(30.0)
+
+    assert network.view("n0") == {"n0": "Alive", "n1": "Alive"}
+
+
+def test_who_is_remembered_and_does_not_come_back_is_written_off_by_name() -> None:
+    """Until then it is awaited, as if it had gone while the node ran."""
+    network = MiniNetwork()
+    names = ("n0", "n1", "n2")
+    start(network, *names, seeds=("n0",))
+    network.run(8.0)
+    network.is_refusing = False
+    network.kill("n1")
+    network.kill("n2")
+    restart(network, "n0")
+    network.run(5.0)
+    node = network.nodes["n0"]
+    before = node.health().partition
+    node.forget("n1")
+    node.forget("n2")
+    after = node.health().partition
+
+    assert (False, 3, ("n1", "n2")) == (before.has_quorum, before.quorum_of, before.unreachable)
+    assert (True, 1) == (after.has_quorum, after.quorum_of)
+    with pytest.raises(UnknownKeyError):
+        node.forget("nobody")
+
+
+def test_who_left_while_a_node_was_down_is_not_awaited_by_it() -> None:
+    """Who is met knows how they went."""
+    network = MiniNetwork()
+    five(network)
+    state, members = network.nodes["n4"].export_state(), network.nodes["n4"].counted_members()
+    network.kill("n4")
+    network.run(3.0)
+    for name in ("n1", "n2", "n3"):
+        network.nodes[name].leave(now=network.now)
+        network.pump(name)
+        network.run(0.1)
+        network.kill(name)
+    network.run(5.0)
+    network.start("n4", seeds=("n0",), config=SOON, state=state, members=members)
+    network.run(5.0)
+
+    assert ("n0", "n1", "n2", "n3") == tuple(member.name for member in members)
+    assert 2 == network.nodes["n4"].health().partition.quorum_of
+    assert whole(network, "n0", "n4")
+
+
+def test_who_was_replaced_by_others_is_not_awaited() -> None:
+    """As many are in reach as were known."""
+    network = MiniNetwork()
+    start(network, "n0", "n1", "n2", seeds=("n0",))
+    network.run(8.0)
+    network.kill("n2")
+    network.run(3.0)
+    restart(network, "n0", seeds=("n1",))
+    start(network, "n3", seeds=("n1",))
+    network.run(8.0)
+
+    assert 3 == network.nodes["n0"].health().partition.quorum_of
+
+
+def test_a_seed_under_another_name_and_who_is_remembered_there_count_once() -> None:
+    """Of three of which one does not come back, two are a majority."""
+    network = MiniNetwork()
+    names = ("n0", "n1", "n2")
+    aliases = tuple(f"alias-{name}" for name in names)
+    network.other_names = dict(zip(aliases, names, strict=True))
+    start(network, *names, seeds=aliases)
+    network.run(8.0)
+    network.kill("n2")
+    restart(network, "n0", "n1", seeds=aliases)
+    network.run(8.0)
+
+    assert [3, 3] == [network.nodes[name].health().partition.quorum_of for name in names[:2]]
+    assert whole(network, "n0", "n1")

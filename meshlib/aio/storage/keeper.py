@@ -19,6 +19,7 @@ from meshlib.aio.storage.places import SnapshotRefusedError
 from meshlib.aio.storage.snapshots import SavedState, SnapshotFile
 from meshlib.aio.transport import QuietLog
 from meshlib.errors import ConfigError, RejectReason, RemoteError
+from meshlib.membership import MemberRecord
 from meshlib.node import MeshNode
 
 __all__ = ["SnapshotKeeper"]
@@ -51,7 +52,8 @@ class SnapshotKeeper:
         self._node = node
         self._wall_clock = wall_clock
         self._contact_at_s = wall_clock()
-        self._saved: tuple[int, int] | None = None  # the hash of the vector, and the version
+        self._saved: tuple[int, int, tuple[MemberRecord, ...]] | None = None
+        """The hash of the vector, the version, and who counted."""
         self._has_met = False
         self._refused: SnapshotRefusedError | None = None  # what lies at the path, and must not go
         self._aside: tuple[Path, str] | None = None
@@ -124,7 +126,9 @@ class SnapshotKeeper:
     def _fill(self, saved: SavedState) -> None:
         age_s = max(0.0, self._wall_clock() - saved.saved_at_s)
         try:
-            self._node.restore(saved.state, age_s=age_s, now=time.monotonic())
+            self._node.restore(
+                saved.state, age_s=age_s, now=time.monotonic(), members=saved.members
+            )
         except RemoteError as error:
             if error.reason is RejectReason.CLOCK:
                 # The file is well: it is for whoever runs this machine to set its clock.
@@ -176,16 +180,18 @@ class SnapshotKeeper:
         self._note_contact()
         try:
             # As long as a member is of an earlier release this node may have to go back to it.
-            version = node.page_version
-            if replica.has_open_writes or (replica.vector_hash(), version) != self._saved:
+            version, members = node.page_version, node.counted_members()
+            now_here = (replica.vector_hash(), version, members)
+            if replica.has_open_writes or now_here != self._saved:
                 saved_hash = await file.save(
                     replica,
                     cluster_name=node.config.cluster_name,
                     node_name=node.name,
                     wall_s=self._contact_at_s,
                     version=version,
+                    members=members,
                 )
-                self._saved = saved_hash, version
+                self._saved = saved_hash, version, members
             elif self._contact_at_s - file.counters.saved_at_s >= TOUCH_S:
                 await file.touch(self._contact_at_s)
             elif node.has_problem("storage"):

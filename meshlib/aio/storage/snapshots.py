@@ -26,6 +26,7 @@ from meshlib.aio.storage.places import PathLock, SnapshotRefusedError, set_aside
 from meshlib.arguments import check_number, check_path
 from meshlib.codec import pack
 from meshlib.errors import ConfigError, RemoteError
+from meshlib.gossip import record_from_wire, record_to_wire
 from meshlib.hashing import hash64, hash64_hex
 from meshlib.identity import ActorId
 from meshlib.limits import (
@@ -33,7 +34,9 @@ from meshlib.limits import (
     CLUSTER_NAME_BYTES_MAX,
     DOCUMENT_NAME_BYTES_MAX,
     FRAME_BYTES_MAX,
+    MEMBERS_MAX,
 )
+from meshlib.membership import MemberRecord
 from meshlib.reading import (
     read_actor,
     read_bytes,
@@ -57,6 +60,9 @@ APPLICATION_ID: Final = 0x6D65_7368
 VECTOR_BYTES_MAX: Final = 4 * 1024 * 1024
 """A vector of `limits.ACTORS_MAX` writers: 65,536 times 16 + 9 bytes and their heads."""
 
+MEMBERS_BYTES_MAX: Final = 8 * 1024 * 1024
+"""`limits.MEMBERS_MAX` records of up to 1.3 kB each, and their heads."""
+
 BATCH_BYTES: Final = 256 * 1024
 """Pages made and written at a time, before it is seen whether the save was given up."""
 
@@ -77,6 +83,7 @@ class SavedState:
         cluster_name: the cluster that it was of.
         node_name: the node that wrote it.
         version: of the file and of the pages in it.
+        members: who counted beside it.
     """
 
     state: ReplicaState
@@ -84,6 +91,7 @@ class SavedState:
     cluster_name: str
     node_name: str
     version: int = PAGE_VERSION
+    members: tuple[MemberRecord, ...] = ()
 
 
 @define(slots=True, kw_only=True)
@@ -212,6 +220,25 @@ def _decode_vector(data: object) -> tuple[ActorId, dict[ActorId, int]]:
     return read_actor(actor), vector
 
 
+def _encode_members(members: Sequence[MemberRecord]) -> bytes:
+    rows = pack(tuple(record_to_wire(member) for member in members))
+    data: bytes = pack((hash64(rows), rows))
+    return data
+
+
+def _decode_members(data: object) -> tuple[MemberRecord, ...]:
+    """Read who counted; an earlier release kept nothing of them."""
+    if data is None:
+        return ()
+    packed = read_bytes(data, "the members", bytes_max=MEMBERS_BYTES_MAX)
+    tree = read_tree(packed, bytes_max=MEMBERS_BYTES_MAX)
+    digest, content = read_rows(tree, "the members", count=2)
+    rows = read_bytes(content, "the members", bytes_max=MEMBERS_BYTES_MAX)
+    require(digest == hash64(rows), "the members are not those that were written")
+    tree = read_tree(rows, bytes_max=MEMBERS_BYTES_MAX)
+    return tuple(map(record_from_wire, read_rows(tree, "the members", count_max=MEMBERS_MAX)))
+
+
 def _read(path: Path, newest: int) -> SavedState | None:
     """Read and check a whole file; None when there is none."""
     if not path.parent.is_dir():
@@ -259,6 +286,7 @@ def _read_database(database: sqlite3.Connection, newest: int) -> SavedState:
         cluster_name=cluster,
         node_name=node,
         version=version,
+        members=_decode_members(facts.get("members")),
     )
 
 
@@ -346,6 +374,7 @@ class SnapshotFile:
         node_name: str,
         wall_s: float,
         version: int = PAGE_VERSION,
+        members: Sequence[MemberRecord] = (),
     ) -> int:
         """Write the state of a replica as it is now. O(size), all but a copy of it on a thread.
 
@@ -355,6 +384,7 @@ class SnapshotFile:
             node_name: likewise.
             wall_s: when the node was last in contact, in seconds since 1970.
             version: of the file, one that whoever may have to read it knows.
+            members: who counts beside the node.
 
         Returns:
             the hash of the vector that the state is of.
@@ -367,7 +397,12 @@ class SnapshotFile:
             try:
                 vector_hash, size = await self._save(
                     replica,
-                    {"cluster": cluster_name, "node": node_name, "saved_at_s": wall_s},
+                    {
+                        "cluster": cluster_name,
+                        "node": node_name,
+                        "saved_at_s": wall_s,
+                        "members": _encode_members(members),
+                    },
                     version,
                 )
             except (OSError, sqlite3.Error) as error:

@@ -302,6 +302,10 @@ class Beginning:
             self._begin(now, is_final=False)
         self._arm(now)
 
+    def note_others(self) -> None:
+        """Take note that there were others before a restart: who meets none of them is isolated."""
+        self._has_others = True
+
     def restart(self, now: float, *, contact_at: float) -> None:
         """Take note that this node comes back as a new writer.
 

@@ -9,7 +9,7 @@ Rules this file owns:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -246,7 +246,16 @@ class Roster:
         else:
             self._events.emit(MemberLeft(member=member))
             wait_s = self._config.leave_forget_s
-        self._timers.set(now + wait_s, Timer(TimerKind.FORGET, member.name, member.incarnation))
+        self._set_forget_timer(member, now + wait_s)
+
+    def recall(self, members: Iterable[MemberRecord], now: float) -> None:
+        """Take in those who counted before this node began again: they are Down until heard of."""
+        for member in self._view.members.recall(members, now=now):
+            self._set_forget_timer(member, now + self._config.forget_after_s)
+        self._tables.note_change(now)
+
+    def _set_forget_timer(self, member: MemberRecord, at: float) -> None:
+        self._timers.set(at, Timer(TimerKind.FORGET, member.name, member.incarnation))
 
     def on_forget_timer(self, timer: Timer, now: float) -> None:
         """Forget a member that has been gone for long, unless it counts and no majority is here.

@@ -202,7 +202,7 @@ class Incidents:
             twin = self._cluster.add_host(f"{host.label}t", name=host.name)
             twin.is_twin = True
             if rng.random() < 0.5 and host.node is not None:
-                twin.snapshot = (now, host.node.page_version, host.node.export_state())
+                twin.snapshot = host.make_snapshot(now)
             self._cluster.start(now, twin)
             self._later(now + incident.duration_s, self._crash_now, twin)
 

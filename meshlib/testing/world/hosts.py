@@ -51,7 +51,7 @@ class Host:
     inbox_bytes: int = 0
     armed_at: float | None = None
     seeds: tuple[str, ...] = ()
-    snapshot: tuple[float, int, Any] | None = None
+    snapshot: tuple[float, int, Any, Any] | None = None
     is_leaving: bool = False
     is_twin: bool = False
     is_gone: bool = False
@@ -101,7 +101,12 @@ class Host:
 
     def keep_snapshot(self, now: float) -> None:
         """Write the node's state to this machine's disk."""
-        self.snapshot = (now, self.node.page_version, self.node.export_state())
+        self.snapshot = self.make_snapshot(now)
+
+    def make_snapshot(self, now: float) -> tuple[float, int, Any, Any]:
+        """Return what the node would write: when, in which version, its state and its members."""
+        node = self.node
+        return now, node.page_version, node.export_state(), node.counted_members()
 
     def stop(self) -> None:
         """End the process at once; what it did not write down is gone."""

@@ -109,12 +109,13 @@ def restore(host: Host, now: float) -> bool:
     """
     if host.snapshot is None:
         return False
-    kept_at, page_version, state = host.snapshot
+    kept_at, page_version, state, members = host.snapshot
     host.snapshot = None
     if page_version > host.node.page_newest:
         return False
     try:
-        host.node.restore(state, age_s=now - kept_at, now=host.monotonic(now))
+        at = host.monotonic(now)
+        host.node.restore(state, age_s=now - kept_at, now=at, members=members)
     except RemoteError as error:
         if error.reason is not RejectReason.CLOCK:
             raise

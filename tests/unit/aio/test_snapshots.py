@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
@@ -22,6 +23,7 @@ from meshlib.crdt import registry
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
 from meshlib.identity import actor_id
+from meshlib.membership import MemberRecord
 from meshlib.node import MeshConfig
 from meshlib.ratelimit.leases.kept.messages import Ceiling
 from meshlib.replication import PAGE_VERSION, Replica, ReplicaState
@@ -80,6 +82,11 @@ async def new_file(tmp_path: Path, anyio_backend: str) -> AsyncIterator[NewFile]
     yield new
     for file in made:
         file.close()
+
+
+def member(name: str) -> MemberRecord:
+    """Return a member's record."""
+    return MemberRecord(name=name, incarnation=7, address=f"{name}:1", actor=actor_id(name, 7))
 
 
 async def save(file: SnapshotFile, replica: Replica, wall_s: float = 1000.0) -> int:
@@ -256,6 +263,27 @@ async def test_a_file_that_was_tampered_with_is_refused(
 
     with pytest.raises(ConfigError, match=says):
         await new_file().load()
+
+
+async def test_members_that_are_not_those_that_were_written_are_refused(new_file: NewFile) -> None:
+    """Their row has a digest of its own; a file of an earlier release has no such row."""
+    file, replica = new_file(), new_replica()
+    put(replica, "key", 1)
+    others = tuple(member(f"n{number}") for number in range(3))
+    await file.save(replica, cluster_name="mesh", node_name="node", wall_s=1.0, members=others)
+    saved = await new_file().load()
+    assert saved is not None
+    assert others == saved.members
+    with contextlib.closing(sqlite3.connect(file.path, isolation_level=None)) as database:
+        (blob,) = database.execute("SELECT value FROM facts WHERE name = 'members'").fetchone()
+        for changed in (blob[:-1] + bytes([blob[-1] ^ 1]), b"", blob[:-1], 7):
+            database.execute("UPDATE facts SET value = ? WHERE name = 'members'", (changed,))
+            with pytest.raises(ConfigError, match="cannot be read"):
+                await new_file().load()
+        database.execute("DELETE FROM facts WHERE name = 'members'")
+    saved = await new_file().load()
+    assert saved is not None
+    assert () == saved.members
 
 
 async def test_a_file_that_is_no_database_is_refused_and_kept(
@@ -566,6 +594,29 @@ async def test_a_save_that_fails_is_told_and_tried_again(
     await one.wait_until(lambda: file.counters.saves > saves, timeout_s=10)
 
     assert "disk full" in caplog.text
+
+
+async def test_who_counts_is_kept_and_remembered_by_the_next_start(keeping: Keeping) -> None:
+    """A member that comes has the file written, though nothing else has changed."""
+    one, two = keeping.new("one"), keeping.new("two", "one")
+    await one.start()
+    file = snapshots_of(one)
+    await one.wait_until(lambda: file.counters.saves > 0, timeout_s=10)
+    await two.start()
+    await two.wait_ready(10)
+    saves = file.counters.saves
+    await one.wait_until(lambda: file.counters.saves > saves, timeout_s=10)
+    await one.abort()
+    await two.abort()
+
+    again = keeping.new("one")
+    await again.start()
+    partition = again.health().partition
+    assert (("two",), 2, False) == (
+        partition.unreachable,
+        partition.quorum_of,
+        partition.has_quorum,
+    )
 
 
 async def test_an_idle_node_does_not_write_its_state_again(keeping: Keeping) -> None:
