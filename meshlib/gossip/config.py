@@ -74,7 +74,7 @@ class GossipConfig:
             the whole limit, twice as much in all. More nodes than two need a majority anyway.
         leave_forget_s: how long a member that left is still shown as Leaving.
         transfer_timeout_s: how long a page of a state transfer may be awaited before it is
-            asked for again; after three tries the transfer is given up.
+            asked for again; after some tries the transfer is given up.
         bootstrap_after_s: after how long without a ready peer one of the nodes that are not ready
             begins; the others take its state. 0: never, but for a node that has no seeds.
         bootstrap_expect: how many nodes must be in reach for one of them to begin, itself

@@ -24,8 +24,11 @@ from meshlib.replication import TransferPage, TransferPages
 __all__ = ["OutgoingState", "SentPage"]
 
 RESEND_S = 0.2
-"""How long a page is not sent again, in seconds, when it was sent once; twice as long after each
-time: who asks again may only have a slow link."""
+"""How long a page is not sent again, in seconds, beside what it takes on a slow link, when it was
+sent once; twice as long after each time: who asks again may only have a slower one."""
+
+SLOW_BYTES_PER_S = 50_000
+"""The slowest link on which no page is sent twice that was not lost."""
 
 QUEUED_S_MAX = 0.2
 """How much longer than the quickest a page may take before less is put on its way, in seconds: well
@@ -47,12 +50,14 @@ class SentPage:
         size: in bytes, its head aside.
         at: when it was sent last, in monotonic seconds.
         wait_s: how long after that it is not sent again, whoever asks for it.
+        is_repeated: whether it was sent more than once.
     """
 
     message: TransferPageMessage
     size: int
     at: float
-    wait_s: float = RESEND_S
+    wait_s: float
+    is_repeated: bool = False
 
 
 @define(slots=True)
@@ -104,6 +109,7 @@ class OutgoingState:
         else:
             known.at = now
             known.wait_s *= 2
+            known.is_repeated = True
         self.cursor += 1
         self.way_bytes += known.size
         return known
@@ -120,7 +126,8 @@ class OutgoingState:
             self.pages.vector if self.is_whole else None,
         )
         self.made_count += 1
-        return SentPage(message, PAGE_COST_BYTES + len(message.state), now)
+        size = PAGE_COST_BYTES + len(message.state)
+        return SentPage(message, size, now, RESEND_S + size / SLOW_BYTES_PER_S)
 
     def note_arrived(self, index: int, now: float) -> bool:
         """Count what came before a page as arrived, and learn how much the way holds.
@@ -137,7 +144,7 @@ class OutgoingState:
             page = self.sent.pop(each)
             if each < self.cursor:
                 self.way_bytes -= page.size
-            if page.wait_s > RESEND_S:
+            if page.is_repeated:
                 continue  # nobody knows which of them came
             took_s = now - page.at
             self.quickest_s = min(self.quickest_s, took_s)

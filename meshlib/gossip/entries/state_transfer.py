@@ -43,8 +43,13 @@ from meshlib.replication import Replica, TransferPage
 
 __all__ = ["StateTransfer"]
 
-TRANSFER_TRIES_MAX = 3
-"""How often a page is asked for again before a transfer is given up."""
+HALVINGS = 3
+"""A page is asked for again after this many times half the timeout, then after twice as long each
+time, up to the timeout."""
+
+TRIES_MAX = 6
+"""How often it is asked for again before a transfer is given up: the page may be on a slow link,
+and is not sent twice for being asked for twice."""
 
 STEP_BYTES = TRANSFER_PAGE_BYTES_MAX // 2
 """After how many bytes no further page is made in the same step."""
@@ -63,6 +68,7 @@ class _Incoming:
     session: int
     peer: str
     is_repair: bool = False
+    request: TransferRequest | None = None
     next_index: int = 0
     tries: int = 0
     ask_again_at: float = 0.0
@@ -173,16 +179,15 @@ class StateTransfer:
         if index:
             self._outbox.send_to_member(incoming.peer, TransferNext(session, index))
         else:
-            # Under a number of its own: pages that answer an earlier offer lack what came since.
-            incoming.session = session = self._rng.getrandbits(48)
-            incoming.early.clear()
-            incoming.early_bytes = 0
-            self._replica.begin_transfer()
-            offer = compact(self._replica.transfer_offer())
-            request = TransferRequest(session, offer, incoming.is_repair)
-            self._outbox.send_to_member(incoming.peer, request)
-        timeout_s = self._config.transfer_timeout_s
-        incoming.ask_again_at = now + timeout_s / 2 ** (TRANSFER_TRIES_MAX - incoming.tries)
+            if incoming.request is None:
+                self._replica.begin_transfer()
+                offer = compact(self._replica.transfer_offer())
+                incoming.request = TransferRequest(session, offer, incoming.is_repair)
+            # The same again: under another number the first page, which may be on a slow link,
+            # would come for nothing, and then the next one, for ever.
+            self._outbox.send_to_member(incoming.peer, incoming.request)
+        halvings = max(0, HALVINGS - incoming.tries)
+        incoming.ask_again_at = now + self._config.transfer_timeout_s / 2**halvings
 
     def on_transfer_request(
         self, message: TransferRequest, header: FrameHeader, now: float
@@ -217,7 +222,7 @@ class StateTransfer:
 
     def _send_more(self, outgoing: OutgoingState, name: str, now: float) -> None:
         """Send pages while there is room for them; in one step no more than a large one."""
-        wait_s = (TRANSFER_TRIES_MAX + 1) * self._config.transfer_timeout_s
+        wait_s = (TRIES_MAX + 1) * self._config.transfer_timeout_s
         outgoing.given_up_at = now + wait_s
         step_bytes = 0
         while outgoing.has_room and step_bytes < STEP_BYTES:
@@ -364,7 +369,7 @@ class StateTransfer:
         if now >= incoming.ask_again_at:
             incoming.tries += 1
             member = self._view.members.get(name)
-            if incoming.tries > TRANSFER_TRIES_MAX or member is None or not member.is_reachable:
+            if incoming.tries > TRIES_MAX or member is None or not member.is_reachable:
                 self._incoming = None
                 return
             self._ask_for_page(incoming, now)
@@ -409,7 +414,7 @@ class StateTransfer:
         members, incoming = self._view.members, self._incoming
         if incoming is not None:
             require(self, incoming.peer in members, "a state comes from who is gone")
-            is_within = 0 <= incoming.tries <= TRANSFER_TRIES_MAX and incoming.next_index >= 0
+            is_within = 0 <= incoming.tries <= TRIES_MAX and incoming.next_index >= 0
             require(self, is_within, "a page was asked for too often")
             early_bytes = sum(len(message.state) for message, _ in incoming.early.values())
             is_counted = early_bytes == incoming.early_bytes <= TRANSFER_WINDOW_BYTES_MAX
