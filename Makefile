@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test slow network demo lint types docs package laws long coverage constraints clean
+.PHONY: help test slow network demo lint types docs package laws fuzz long coverage constraints clean
 
 help:
 	@echo "make test    install into $(VENV) and run the tests"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs    the pages of docs/ and the API reference, built strictly into site/"
 	@echo "make package   the wheel and the source archive, built into dist/ and checked"
 	@echo "make laws    2,000 examples of each law on each type, machines of 500 x 50, every mutant"
+	@echo "make fuzz    every decoder and the HTTP layer, two minutes each, by atheris; Linux"
 	@echo "make long    the long campaigns of the tests"
 	@echo "make coverage    what the tests of make test reach, room by room"
 	@echo "make constraints    constraints.txt anew: the newest releases that fit together"
@@ -71,6 +72,14 @@ package:
 	$(VENV)-package/bin/python -m build --outdir dist .
 	$(VENV)-package/bin/twine check --strict dist/*
 	rm -rf $(VENV)-package
+
+# Two minutes for each decoder and for the HTTP layer: a quarter of an hour. Linux.
+$(VENV)/.fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tools/fuzz.py $(FUZZ_FLAGS)
 
 laws: $(VENV)/.installed
 	MESHLIB_LAWS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist worksteal tests/laws tests/stateful/test_crdt_machines.py
