@@ -19,7 +19,9 @@ from meshlib.routing import (
     SESSION_TTL_S,
     CacheAwarePolicy,
     Departures,
+    HashedTreeDocument,
     PolicyTypes,
+    PrefixSync,
     RouteDecision,
     SharedLoad,
     TreeDocument,
@@ -28,9 +30,9 @@ from meshlib.routing import (
     TreeOperation,
     TreeRemove,
     TreeState,
-    TreeSync,
     WorkerAges,
     model_of,
+    tree_sync,
 )
 from meshlib.state import (
     APP_DOCUMENT,
@@ -78,6 +80,7 @@ class MeshSyncManager:
         members: returns the records of all members.
         name: of this node.
         defaults: what this node's file says; by default nothing.
+        prefix_sync: what is replicated of prompts; on all nodes the same.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class MeshSyncManager:
         members: Callable[[], Sequence[MemberView]] = tuple,
         name: str = "",
         defaults: ConfiguredDefaults | None = None,
+        prefix_sync: PrefixSync = PrefixSync.TEXT,
     ) -> None:
         documents = Documents(replica)
         self.members: MembershipStore[MemberView] = MembershipStore(members)
@@ -98,7 +102,7 @@ class MeshSyncManager:
         self._policy_checks = ReadChecks(self._is_understood, all_keys=self.policies.keys)
         self.policy_types.on_registered = lambda: self._policy_checks.note(None)
         self.limits = LimitSettings(self.app, defaults=self.defaults)
-        self.trees = TreeSync(documents)
+        self.trees = tree_sync(documents, prefix_sync)
         self._tables: dict[str, WorkerStore | PolicyStore | AppStore] = {
             WORKERS_DOCUMENT: self.workers,
             POLICIES_DOCUMENT: self.policies,
@@ -593,7 +597,7 @@ class MeshSyncManager:
 
     def _note_removals(self, model_id: str, change: Change) -> None:
         """End what is in flight at workers that a peer has cleared. O(tenants of the change)."""
-        if change.is_local or not isinstance(change.delta, TreeDocument):
+        if change.is_local or not isinstance(change.delta, TreeDocument | HashedTreeDocument):
             return
         self._clear_load(model_id, change.delta.cache.removed_tenants())
 

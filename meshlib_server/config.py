@@ -22,7 +22,7 @@ from meshlib.aio import SrvSeeds, split_address
 from meshlib.errors import ConfigError, LocalError
 from meshlib.gossip import GossipConfig, GossipProfile
 from meshlib.ratelimit import GLOBAL_KEY, LimitRule, LimitSettings, RateLimitConfig
-from meshlib.routing import POLICIES, PolicyTypes, parse_config
+from meshlib.routing import POLICIES, PolicyTypes, PrefixSync, parse_config
 from meshlib.state import ConfiguredDefaults, check_identifier
 from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
@@ -121,6 +121,10 @@ class DiscoverySettings:
     refresh_s: float = 30.0
 
 
+def _prefix_sync(name: str) -> PrefixSync:
+    return PrefixSync.named(name)
+
+
 def _profile(name: str) -> GossipProfile:
     return GossipProfile.named(name)
 
@@ -141,6 +145,8 @@ class MeshSettings:
         region: where the node is, for the sparse topology.
         zone: its availability zone within the region.
         full_mesh_threshold: up to how many nodes each is connected to each.
+        prefix_sync: what is replicated of prompts: their `text`, or a `hash` of each 256 characters
+            and what is before them.
         auth: where the tokens are kept.
         tls: the certificates of this node and of its peers.
         http: what callers are granted, and how the server ends.
@@ -165,6 +171,7 @@ class MeshSettings:
     region: str = ""
     zone: str = ""
     full_mesh_threshold: int = 10
+    prefix_sync: PrefixSync = field(default=PrefixSync.TEXT, converter=_prefix_sync)
     auth: AuthSettings = AuthSettings()
     tls: TlsSettings = field(factory=TlsSettings)
     http: HttpSettings = field(factory=HttpSettings)

@@ -243,6 +243,7 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
         region=mesh.region,
         zone=mesh.zone,
         full_mesh_threshold=mesh.full_mesh_threshold,
+        prefix_sync=mesh.prefix_sync,
         gossip=mesh.gossip,
         rate_limit=mesh.rate_limit,
         startup=mesh.startup,

@@ -13,6 +13,7 @@ from meshlib.identity import check_address, check_name
 from meshlib.limits import CLUSTER_NAME_BYTES_MAX, FORMATS
 from meshlib.ratelimit import RateLimitConfig
 from meshlib.replication import ReplicationConfig
+from meshlib.routing import PrefixSync
 from meshlib.startup import StartupConfig
 from meshlib.state import ConfiguredDefaults
 
@@ -41,6 +42,8 @@ class MeshConfig:
         rate_limit: the limiter's settings.
         startup: what is decided before this node is ready.
         defaults: what is in force on all nodes for what nobody has written.
+        prefix_sync: what is replicated of prompts, on all nodes the same: their `text`, or a `hash`
+            of each 256 characters and what is before them, so that no prompt leaves this node.
         clock_skew_max_s: how far ahead of this node's wall clock a write may be stamped; over 0.
         formats: the oldest and the newest format of frames and pages that it speaks, of those
             that this process knows. Leave it: it is for trying how two releases live together.
@@ -62,6 +65,7 @@ class MeshConfig:
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     startup: StartupConfig = field(factory=StartupConfig)
     defaults: ConfiguredDefaults = field(factory=ConfiguredDefaults)
+    prefix_sync: str = "text"
     clock_skew_max_s: float = 60.0
     formats: tuple[int, int] = FORMATS
 
@@ -89,6 +93,7 @@ class MeshConfig:
             check_own_address(self.address, port_min=0)
         if not isinstance(self.formats, tuple) or [type(n) for n in self.formats] != [int, int]:
             raise InvalidTypeError("formats must be a tuple of two integers")
+        PrefixSync.named(self.prefix_sync)
         oldest, newest = self.formats
         if not newest - 1 <= oldest <= newest or not {oldest, newest} <= DIALECTS.keys():
             raise ConfigError(

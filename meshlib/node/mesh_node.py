@@ -47,7 +47,7 @@ from meshlib.replication import (
     StabilityTracker,
     WriteReceipt,
 )
-from meshlib.routing import WorkerLeases
+from meshlib.routing import PrefixSync, WorkerLeases
 from meshlib.startup import UNKNOWN_YET, Startup
 from meshlib.state import (
     WORKERS_DOCUMENT,
@@ -131,6 +131,7 @@ class MeshNode(RoutingVerbs):
             members=self._engine.members,
             name=config.name,
             defaults=config.defaults,
+            prefix_sync=PrefixSync.named(config.prefix_sync),
         )
         self.limiter = RateLimiter(
             config.name,

@@ -125,6 +125,8 @@ class LocalReplica:
     @property
     def document_count(self) -> int:
         """How many documents there are. O(1)."""
+        if self.guard is not None:
+            self.guard()
         return len(self._served.documents)
 
     def incomplete_documents(self) -> list[str]:

@@ -17,7 +17,7 @@ leases.py         workers with a time to live
 trees.py          one replicated routing tree for each model
 records.py        what a tree is made of, and what a router is answered
 requests/         what becomes of a request, said at another router
-prompts/          what stands in a tree for a prompt, and for a session
+prompts/          what stands in a tree for a prompt, and for a session; trees without text
 """
 
 from meshlib.routing.ages import WorkerAges
@@ -30,6 +30,12 @@ from meshlib.routing.policies import POLICIES
 from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
 from meshlib.routing.policy_types import PolicyTypes
 from meshlib.routing.prompts import SESSION_TTL_S
+from meshlib.routing.prompts.hashed_trees import (
+    HashedTreeDocument,
+    HashedTreeSync,
+    PrefixSync,
+    tree_sync,
+)
 from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import (
     RouteDecision,
@@ -65,8 +71,11 @@ __all__ = [
     "CacheAwarePolicy",
     "Departures",
     "ExpectedTimeConfig",
+    "HashedTreeDocument",
+    "HashedTreeSync",
     "Policy",
     "PolicyTypes",
+    "PrefixSync",
     "Question",
     "RequestWord",
     "RouteDecision",
@@ -88,4 +97,5 @@ __all__ = [
     "parse_config",
     "router_of",
     "say",
+    "tree_sync",
 ]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 import attrs
@@ -41,7 +41,16 @@ from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeOperation, TreeRemove, TreeState
 from meshlib.state import Documents, ReadChecks, check_identifier, check_text
 
-__all__ = ["TREE_PREFIX", "TreeDocument", "TreeSync", "model_of", "tree_document"]
+__all__ = [
+    "TREE_PREFIX",
+    "TreeDocument",
+    "TreeSync",
+    "access_now",
+    "clipped",
+    "model_of",
+    "tree_document",
+    "used_ms",
+]
 
 TREE_PREFIX: Final = "tree:"
 """What comes before a model's id in the name of its tree's document."""
@@ -115,6 +124,11 @@ class TreeSync:
     """
 
     __slots__ = ("_checks", "_document_count", "_documents")
+
+    _document_type: ClassVar[type[Record]] = TreeDocument
+    """What the documents are: a record of a cache and of changes."""
+
+    _document_tag: ClassVar[str] = TREE_TAG
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
@@ -257,7 +271,7 @@ class TreeSync:
         if not uses:
             return None
         access, tenant = max(uses)
-        used_s = (access >> _ACCESS_BITS) / 1000.0
+        used_s = used_ms(access) / 1000.0
         return tenant, self._documents.replica.clock.wall_s() - used_s
 
     def apply(
@@ -306,10 +320,12 @@ class TreeSync:
             count = replica.document_count + 1
             if count > DOCUMENTS_MAX:
                 raise LimitError("documents", size=count, limit=DOCUMENTS_MAX) from None
-            held = TreeDocument()
-        if not isinstance(held, TreeDocument):
-            raise DocumentTypeError(tree_document(model_id), held=type_tag(held), wanted=TREE_TAG)
-        size = held.cache.tenant_count(tenants)
+            held = self._document_type()
+        if not isinstance(held, self._document_type):
+            wanted = self._document_tag
+            raise DocumentTypeError(tree_document(model_id), held=type_tag(held), wanted=wanted)
+        document: Any = held
+        size = document.cache.tenant_count(tenants)
         if size > TENANTS_MAX:
             raise LimitError("tenants", size=size, limit=TENANTS_MAX)
 
@@ -338,7 +354,7 @@ class TreeSync:
             characters_max: characters that the tree may hold.
             refresh_s: how old the recorded last use may become, in seconds.
         """
-        text = _clip(text, characters_max)
+        text = clipped(text, characters_max)
         if not text:
             return
         if held < len(text):
@@ -353,7 +369,7 @@ class TreeSync:
         last = None if document is None else document.cache.access(text, tenant=tenant)
         now_ms = int(self._documents.replica.clock.wall_s() * 1000)
         # A text that is held only as the beginning of a longer one lives as long as that.
-        if last is None or now_ms - (last >> _ACCESS_BITS) < refresh_s * 1000:
+        if last is None or now_ms - used_ms(last) < refresh_s * 1000:
             return
 
         with suppress(ClockAheadError, NotReadyError, LimitError):
@@ -369,7 +385,7 @@ class TreeSync:
         def insert(state: TreeDocument, context: WriteContext) -> TreeDocument:
             cache = state.cache
             count = len(cache)
-            access = _access(state, context, tenant)
+            access = access_now(state.cache, context, tenant)
             delta = cache.insert_here(text, tenant=tenant, access=access)
             if len(cache) == count:
                 return _delta(delta, _NOTHING_COUNTED)
@@ -386,17 +402,17 @@ class TreeSync:
         replica = self._documents.replica
         try:
             self._check_room(model_id, {tenant})
-            replica.open(tree_document(model_id), type_tag=TREE_TAG)
+            replica.open(tree_document(model_id), type_tag=self._document_tag)
         except (DocumentTypeError, LimitError):
             # Nothing of this tenant is here, and nothing could be.
             sequence = replica.version_vector.get(replica.actor, 0)
             return WriteReceipt(replica.actor, sequence, is_new=False)
 
-        def remove(state: TreeDocument, context: WriteContext) -> TreeDocument:
+        def remove(state: Any, context: WriteContext) -> Any:
             delta = state.cache.remove_tenant(tenant, epoch=_epoch(context))
             if not state.cache.entry_count(tenant):
-                return TreeDocument(cache=delta)
-            return TreeDocument(cache=delta, changes=state.changes.increment(by=context.actor))
+                return type(state)(cache=delta)
+            return type(state)(cache=delta, changes=state.changes.increment(by=context.actor))
 
         return self._write(model_id, remove)
 
@@ -409,10 +425,18 @@ class TreeSync:
             len(text) - cache.match(text).matched
         ):
             return
-        if cache.size - size_max > characters_max // 8 + len(text):
-            # Far over, after a smaller size was set for example: all at once.
+        # Far over, after a smaller size was set for example: all at once.
+        self._bring_down(model_id, size_max, at_once=characters_max // 8 + len(text))
+
+    def _bring_down(self, model_id: str, size_max: int, *, at_once: int) -> None:
+        """Drop what was used least recently, everywhere, until so much is left.
+
+        One tenant's oldest after the other, or all in one write where it is more than `at_once`.
+        """
+        cache = self._find(model_id).cache
+        if cache.size - size_max > at_once:
             self._write(
-                model_id, lambda state, _: TreeDocument(cache=state.cache.evict_to(size_max))
+                model_id, lambda state, _: type(state)(cache=state.cache.evict_to(size_max))
             )
             return
         while cache.size > size_max:
@@ -422,23 +446,22 @@ class TreeSync:
             tenant, floor = oldest
             self._write(model_id, _evictor(tenant, floor))
 
-    def _find(self, model_id: str) -> TreeDocument | None:
+    def _find(self, model_id: str) -> Any:
+        """Return a model's document, of `_document_type`; None where it is another, or none."""
         try:
             document = self._documents.replica.get(tree_document(model_id))
         except UnknownKeyError:
             return None
-        return document if isinstance(document, TreeDocument) else None
+        return document if isinstance(document, self._document_type) else None
 
     def _is_readable(self, model_id: str) -> bool:
         try:
             document = self._documents.replica.get(tree_document(model_id))
         except UnknownKeyError:
             return True
-        return isinstance(document, TreeDocument)
+        return isinstance(document, self._document_type)
 
-    def _write(
-        self, model_id: str, mutate: Callable[[TreeDocument, WriteContext], TreeDocument]
-    ) -> WriteReceipt:
+    def _write(self, model_id: str, mutate: Callable[[Any, WriteContext], Any]) -> WriteReceipt:
         return self._documents.write(tree_document(model_id), mutate)
 
 
@@ -449,19 +472,25 @@ def _delta(cache: PrefixCacheState, changes: GCounter) -> TreeDocument:
     return delta
 
 
-def _evictor(tenant: str, floor: int) -> Callable[[TreeDocument, WriteContext], TreeDocument]:
-    def evict(state: TreeDocument, _context: WriteContext) -> TreeDocument:
-        return TreeDocument(cache=state.cache.evict(tenant, floor=floor))
+def _evictor(tenant: str, floor: int) -> Callable[[Any, WriteContext], Any]:
+    def evict(state: Any, _context: WriteContext) -> Any:
+        return type(state)(cache=state.cache.evict(tenant, floor=floor))
 
     return evict
 
 
-def _access(state: TreeDocument, context: WriteContext, tenant: str) -> int:
+def access_now(cache: Any, context: WriteContext, tenant: str) -> int:
     """Return an access for now: later than all before, and above what was evicted."""
     stamp = context.stamp()
     order = min(stamp.logical, (1 << _ACCESS_BITS) - 1)
     now = (stamp.wall_ms << _ACCESS_BITS) | order
-    return max(now, state.cache.generation(tenant).floor + 1)
+    floor: int = cache.generation(tenant).floor
+    return max(now, floor + 1)
+
+
+def used_ms(access: int) -> int:
+    """Return when something was used, in milliseconds since 1970."""
+    return access >> _ACCESS_BITS
 
 
 def _epoch(context: WriteContext) -> int:
@@ -497,7 +526,7 @@ def _check_size(text: str, characters_max: int) -> None:
         raise LimitError("text bytes", size=size, limit=_TEXT_BYTES_MAX)
 
 
-def _clip(text: str, characters_max: int) -> str:
+def clipped(text: str, characters_max: int) -> str:
     """Return the beginning of a text that fits a tree and an entry of the log."""
     clipped = text[: min(characters_max, TEXT_CHARACTERS_MAX)]
     if len(clipped) * 4 <= _TEXT_BYTES_MAX or clipped.isascii():

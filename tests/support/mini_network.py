@@ -13,6 +13,7 @@ from meshlib.membership import MemberRecord
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.ratelimit import RateLimitConfig
 from meshlib.replication import ReplicaState, ReplicationConfig
+from meshlib.routing import PrefixSync
 from meshlib.state import ConfiguredDefaults
 
 PORT = ":1"
@@ -56,6 +57,7 @@ class MiniNetwork:
         defaults: ConfiguredDefaults | None = None,
         rate_limit: RateLimitConfig | None = None,
         wall_clock: Callable[[], float] | None = None,
+        prefix_sync: PrefixSync = PrefixSync.TEXT,
     ) -> MeshNode:
         """Start a node and let it join."""
         where = address or name
@@ -69,6 +71,7 @@ class MiniNetwork:
                 formats=formats,
                 defaults=defaults or ConfiguredDefaults(),
                 rate_limit=rate_limit or RateLimitConfig(),
+                prefix_sync=prefix_sync,
             ),
             rng=random.Random(f"{name} {where} {self.now}"),
             wall_clock=wall_clock or (lambda: self.now + wall_offset_s),

@@ -46,7 +46,7 @@ from meshlib.crdt import (
     type_tag,
 )
 from meshlib.identity import ActorId
-from meshlib.routing import TreeDocument
+from meshlib.routing import HashedTreeDocument, TreeDocument
 
 GOLDEN = json.loads(Path(__file__).with_name("crdt_v1.json").read_text())
 
@@ -171,6 +171,14 @@ def tree_document() -> Any:
     )
 
 
+def hashed_tree_document() -> Any:
+    return after(
+        HashedTreeDocument(),
+        lambda _: HashedTreeDocument(cache=hashed_prefix_cache()),
+        lambda tree: HashedTreeDocument(changes=tree.changes.increment(5, by=ALICE)),
+    )
+
+
 STATES: dict[str, Callable[[], Any]] = {
     "g_counter": g_counter,
     "pn_counter": lambda: PNCounter().increment(2, by=ALICE) | PNCounter().decrement(9, by=BOB),
@@ -219,6 +227,7 @@ STATES: dict[str, Callable[[], Any]] = {
     "prefix_cache_hash": hashed_prefix_cache,
     "record:golden": record,
     "record:tree": tree_document,
+    "record:tree_hash": hashed_tree_document,
 }
 
 

@@ -1,6 +1,7 @@
 """What stands in a tree for a prompt, and for a session.
 
 keys.py      how a prompt is written there, behind what its cached prefix depends on
+hashed_trees.py  trees without text: hashes of blocks
 sessions.py  which worker a session was with
 """
 

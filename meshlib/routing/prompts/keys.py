@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MARK", "prompt_key"]
+__all__ = ["MARK", "SESSION_MARK", "prompt_key"]
 
 MARK: Final = "\x1f"
 """What a key begins with that is not just a text."""
+
+SESSION_MARK: Final = f"{MARK}session:"
+"""What the key of a session begins with."""
 
 
 def prompt_key(text: str, *, salt: str = "") -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from meshlib.arguments import check_number
 from meshlib.errors import InvalidValueError
 from meshlib.hashing import hash128
-from meshlib.routing.prompts.keys import MARK, prompt_key
+from meshlib.routing.prompts.keys import SESSION_MARK, prompt_key
 from meshlib.routing.trees import TreeSync
 from meshlib.state import check_identifier
 
@@ -53,7 +53,7 @@ def check_session(session: str, ttl_s: float) -> None:
 
 def session_key(session: str, *, salt: str = "") -> str:
     """Return what stands for a session in a tree; equal names of two salts are two. O(length)."""
-    return f"{MARK}session:{hash128(prompt_key(session, salt=salt).encode()).hex()}"
+    return f"{SESSION_MARK}{hash128(prompt_key(session, salt=salt).encode()).hex()}"
 
 
 def session_holder(trees: TreeSync, model_id: str, key: str, *, ttl_s: float) -> str | None:

@@ -1,0 +1,206 @@
+"""Routing trees without text: who holds which blocks, by chain hashes.
+
+Rule: no prompt text leaves a node in this mode. What stands for a prompt are the hashes of its
+blocks of 256 characters, each with all that is before it; a session, whose key is a hash already,
+is one block. Everything else, such as removals and epochs, is as of the trees of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import StrEnum
+from typing import ClassVar, Final
+
+import attrs
+
+from meshlib.crdt import GCounter, HashedPrefixCacheState, Record, lattice
+from meshlib.errors import ClockAheadError, ConfigError, DocumentTypeError, LimitError
+from meshlib.limits import BLOCKS_MAX
+from meshlib.prefix import BLOCK_CHARACTERS, Chain, text_chain
+from meshlib.replication import WriteContext, WriteReceipt
+from meshlib.routing.prompts.keys import SESSION_MARK
+from meshlib.routing.records import TreeInsert, TreeMatch, TreeState
+from meshlib.routing.trees import TreeSync, access_now, clipped, tree_document, used_ms
+from meshlib.state import Documents, check_identifier, check_text
+
+__all__ = ["HashedTreeDocument", "HashedTreeSync", "PrefixSync", "tree_sync"]
+
+HASHED_TREE_TAG: Final = "record:tree_hash"
+
+
+@lattice(name="tree_hash")
+class HashedTreeDocument(Record):
+    """What is replicated of one model's tree where no text is to travel."""
+
+    cache: HashedPrefixCacheState = attrs.field(factory=HashedPrefixCacheState)
+    """Which worker has which blocks cached."""
+
+    changes: GCounter = attrs.field(factory=GCounter)
+    """How many operations changed it, by writer."""
+
+
+class PrefixSync(StrEnum):
+    """What is replicated of prompts; all nodes of a cluster alike."""
+
+    TEXT = "text"
+    """Their text: a match may have any length."""
+
+    HASH = "hash"
+    """Hashes of blocks of 256 characters: no text leaves a node."""
+
+    @classmethod
+    def named(cls, name: str) -> PrefixSync:
+        """Return the one of a name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(cls)
+            raise ConfigError(f"prefix_sync must be one of {known}, got {name!r}") from None
+
+
+def tree_sync(documents: Documents, prefix_sync: PrefixSync) -> TreeSync:
+    """Return the trees of all models, of the kind that is wanted."""
+    return (HashedTreeSync if prefix_sync is PrefixSync.HASH else TreeSync)(documents)
+
+
+def _chain(text: str) -> Chain:
+    """Return the blocks that stand for a text; what does not fill one is left out."""
+    if text.startswith(SESSION_MARK):
+        return text_chain(text, block_characters=len(text))
+    return text_chain(text)
+
+
+class HashedTreeSync(TreeSync):
+    """The trees of all models by the hashes of blocks; otherwise as `TreeSync`.
+
+    A match ends at the end of a block, and of a text shorter than one nothing is known. Sizes are
+    256 characters a block of each worker: what workers share counts for each of them.
+    """
+
+    __slots__ = ()
+
+    _document_type: ClassVar[type[Record]] = HashedTreeDocument
+    _document_tag: ClassVar[str] = HASHED_TREE_TAG
+
+    def characters(self, model_id: str) -> int:
+        """Return how many characters stand behind the blocks of a model's tree. O(1)."""
+        return super().characters(model_id) * BLOCK_CHARACTERS
+
+    def state(self, model_id: str) -> TreeState | None:
+        """Return a model's tree as far as it can be told: its version, and no operations. O(1)."""
+        version = self.version(model_id)
+        return (
+            None
+            if version is None
+            else TreeState(model_id=model_id, operations=(), version=version)
+        )
+
+    def slices(self, model_id: str) -> Iterator[tuple[TreeInsert, ...]]:
+        """Yield no insertions: nobody knows the texts."""
+        del model_id
+        yield ()
+
+    def match(self, model_id: str, text: str) -> TreeMatch:
+        """Find the longest prefix of a text; as `MeshSyncManager.match_tree`."""
+        check_identifier("model_id", model_id)
+        check_text("text", text)
+        document = self._find(model_id)
+        if document is None:
+            return TreeMatch(tenants=(), matched=0, input_length=len(text))
+        tenants, blocks = document.cache.match(_chain(text))
+        matched = blocks * BLOCK_CHARACTERS
+        return TreeMatch(tenants=tenants, matched=matched, input_length=len(text))
+
+    def held(self, model_id: str, text: str) -> dict[str, int]:
+        """Return how many characters of a text each tenant has, whole blocks. O(text)."""
+        document = self._find(model_id)
+        if document is None:
+            return {}
+        each = document.cache.match_each(_chain(text))
+        return {tenant: blocks * BLOCK_CHARACTERS for tenant, blocks in each.items()}
+
+    def held_by(self, model_id: str, text: str, tenant: str) -> int:
+        """Return how many characters of a text one tenant has, whole blocks. O(text)."""
+        document = self._find(model_id)
+        if document is None:
+            return 0
+        blocks: int = document.cache.match_tenant(_chain(text), tenant=tenant)
+        return blocks * BLOCK_CHARACTERS
+
+    def last_user(self, model_id: str, text: str) -> tuple[str, float] | None:
+        """Return the tenant that used the last block of a text last; as of `TreeSync`."""
+        document, chain = self._find(model_id), _chain(text)
+        if document is None or not chain:
+            return None
+        each = document.cache.match_each(chain)
+        uses = [
+            (document.cache.access(chain[-1], tenant=tenant), tenant)
+            for tenant, blocks in each.items()
+            if blocks == len(chain)
+        ]
+        if not uses:
+            return None
+        access, tenant = max(uses)
+        return tenant, self._documents.replica.clock.wall_s() - used_ms(access) / 1000.0
+
+    def place(
+        self,
+        model_id: str,
+        text: str,
+        *,
+        tenant: str,
+        held: int,
+        characters_max: int,
+        refresh_s: float,
+    ) -> None:
+        """Record that a worker was given a text; as of `TreeSync`."""
+        text = clipped(text, characters_max)
+        chain = _chain(text)
+        if not chain:
+            return
+        document = self._find(model_id)
+        last = None if document is None else document.cache.access(chain[-1], tenant=tenant)
+        if last is not None and held >= len(chain) * BLOCK_CHARACTERS:
+            now_ms = int(self._documents.replica.clock.wall_s() * 1000)
+            if now_ms - used_ms(last) < refresh_s * 1000:
+                return
+        with suppress(ClockAheadError, DocumentTypeError, LimitError):
+            if not held:
+                self._check_room(model_id, {tenant})
+            self._insert(model_id, text, tenant, characters_max)
+
+    def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
+        chain = _chain(text)
+        document = self._find(model_id)
+        if document is None:
+            self._documents.replica.open(tree_document(model_id), type_tag=HASHED_TREE_TAG)
+        else:
+            self._make_room_for(model_id, chain, tenant, characters_max)
+
+        def insert(state: HashedTreeDocument, context: WriteContext) -> HashedTreeDocument:
+            cache = state.cache
+            is_new = any(cache.access(block, tenant=tenant) is None for block in chain)
+            access = access_now(cache, context, tenant)
+            delta = cache.insert_blocks(chain, tenant=tenant, access=access)
+            if not is_new or delta.is_bottom():
+                return HashedTreeDocument(cache=delta)
+            counted = state.changes.increment(by=context.actor)
+            return HashedTreeDocument(cache=delta, changes=counted)
+
+        return self._write(model_id, insert)
+
+    def _make_room_for(self, model_id: str, chain: Chain, tenant: str, characters_max: int) -> None:
+        """Drop the blocks used least recently, everywhere, until these have room."""
+        cache = self._find(model_id).cache
+        blocks_max = min(characters_max // BLOCK_CHARACTERS, BLOCKS_MAX)
+        if cache.size + len(chain) <= blocks_max:
+            return
+        added = sum(cache.access(block, tenant=tenant) is None for block in chain)
+        if cache.size + added > blocks_max:
+            at_once = blocks_max // 8 + added
+            self._bring_down(model_id, max(0, blocks_max - added), at_once=at_once)

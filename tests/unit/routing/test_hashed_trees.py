@@ -1,0 +1,202 @@
+"""Trees of hashes: the same decisions as of text, block by block, and no text in any frame."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.mini_network import MiniNetwork
+from support.world import World
+
+from meshlib.errors import ConfigError
+from meshlib.node import MeshConfig
+from meshlib.replication import Replica
+from meshlib.routing import PrefixSync, TreeInsert, TreeRemove
+from meshlib.sync import MeshSyncManager
+
+BLOCK = 256
+SHARED = "".join(random.Random(1).choices("abcdefgh ", k=10 * BLOCK))
+
+
+def manager(replica: Replica, prefix_sync: PrefixSync = PrefixSync.HASH) -> MeshSyncManager:
+    sync = MeshSyncManager(replica, prefix_sync=prefix_sync)
+    for name in ("w1", "w2", "w3"):
+        sync.sync_worker_state(name, model_id="m", url=f"http://{name}", health=True, load=0.0)
+    return sync
+
+
+@pytest.fixture
+def hashed(world: World) -> MeshSyncManager:
+    return manager(world.replica("a"))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_prompt_goes_where_its_blocks_are(hashed: MeshSyncManager) -> None:
+    """A match is whole blocks; what is behind them does not matter."""
+    first = hashed.route("m", SHARED + "one")
+    again = hashed.route("m", SHARED + "another")
+    assert again.worker_id == first.worker_id
+    assert (10 * BLOCK, "prefix_match") == (again.matched, again.reason)
+    assert hashed.match_tree("m", SHARED[: 3 * BLOCK + 7]).matched == 3 * BLOCK
+
+
+def test_a_short_prompt_is_routed_and_leaves_nothing(hashed: MeshSyncManager) -> None:
+    """It fills no block."""
+    assert hashed.route("m", "short").worker_id is not None
+    assert hashed.trees.entry_count("m") == 0
+    assert hashed.match_tree("m", "short").matched == 0
+
+
+def test_a_known_prompt_is_no_write(hashed: MeshSyncManager) -> None:
+    """Until its last use is recorded again."""
+    hashed.route("m", SHARED)
+    version = hashed.trees.version("m")
+    hashed.trees._documents.replica.flush()
+    hashed.route("m", SHARED)
+    assert not hashed.trees._documents.replica.has_open_writes
+    assert hashed.trees.version("m") == version
+
+
+def test_a_session_stays_with_its_worker(hashed: MeshSyncManager) -> None:
+    """Its key is a hash and shorter than a block."""
+    chosen = {hashed.route("m", f"{n} unrelated", session="s").worker_id for n in range(10)}
+    assert len(chosen) == 1
+
+
+def test_salts_share_nothing(hashed: MeshSyncManager) -> None:
+    """As with text."""
+    hashed.route("m", SHARED, salt="one")
+    assert hashed.select("m", SHARED, salt="two").matched == 0
+    assert hashed.select("m", SHARED, salt="one").matched > 8 * BLOCK
+
+
+def test_a_removed_worker_holds_nothing(hashed: MeshSyncManager) -> None:
+    """Also what another node was placing meanwhile."""
+    hashed.sync_tree_operation("m", TreeInsert(SHARED, "w1"))
+    hashed.sync_tree_operation("m", TreeRemove("w1"))
+    assert hashed.match_tree("m", SHARED).tenants == ()
+
+
+def test_the_state_tells_its_version_and_no_texts(hashed: MeshSyncManager) -> None:
+    """Nobody knows them."""
+    hashed.sync_tree_operation("m", TreeInsert(SHARED, "w1"))
+    state = hashed.get_tree_state("m")
+    assert state is not None
+    assert ((), 1) == (state.operations, state.version)
+    assert [()] == list(hashed.trees.slices("m"))
+
+
+def test_a_tree_keeps_to_its_size(hashed: MeshSyncManager) -> None:
+    """The blocks used longest ago go first."""
+    hashed.sync_policy_state(
+        "m", policy_type="cache_aware", config=f'{{"max_tree_size": {8 * BLOCK}}}'
+    )
+    rng = random.Random(2)
+    texts = ["".join(rng.choices("abc", k=3 * BLOCK)) for _ in range(9)]
+    for text in texts:
+        hashed.route("m", text)
+        assert hashed.trees.characters("m") <= 8 * BLOCK
+    assert hashed.match_tree("m", texts[-1]).matched == 3 * BLOCK
+    assert hashed.match_tree("m", texts[0]).matched == 0
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 10), st.integers(0, 2), st.booleans()), max_size=20
+)
+
+
+@given(STEPS)
+@settings(max_examples=25)
+def test_policies_decide_as_with_text(steps: list[tuple[int, int, int, bool]]) -> None:
+    """Where prompts are whole blocks, both modes hold and choose the same."""
+    world = World()
+    managers = [manager(world.replica(f"n{n}"), kind) for n, kind in enumerate(PrefixSync)]
+    for beginning, blocks, end, is_removal in steps:
+        world.wall_s += 1.0
+        parts = chr(97 + beginning) * (blocks * BLOCK) + chr(65 + end) * BLOCK
+        if is_removal:
+            for each in managers:
+                each.sync_tree_operation("m", TreeRemove("w1"))
+            continue
+        decisions = [each.route("m", parts) for each in managers]
+        assert len({(one.worker_id, one.matched, one.reason) for one in decisions}) == 1
+        assert len({str(each.trees.held("m", parts)) for each in managers}) == 1
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    """With the kinds that there are."""
+    with pytest.raises(ConfigError, match="text, hash"):
+        MeshConfig(name="a", prefix_sync="tokens")
+
+
+def test_nodes_of_both_kinds_say_so(world: World) -> None:
+    """Neither reads the other's trees; it is a line among the problems."""
+    a, b = world.replica("a"), world.replica("b")
+    text, hashes = manager(a, PrefixSync.TEXT), manager(b)
+    hashes.sync_tree_operation("m", TreeInsert(SHARED, "w1"))
+    a.receive(b.flush())
+    text.note_all()
+    assert ["'m'"] == text.trees.unreadable()
+    assert text.route("m", SHARED).worker_id is not None
+
+
+# Frames
+
+
+@pytest.fixture
+def network() -> Iterator[MiniNetwork]:
+    made = MiniNetwork()
+    yield made
+    for node in made.nodes.values():
+        node._check()
+
+
+def said(network: MiniNetwork, prefix_sync: PrefixSync) -> list[bytes]:
+    """Run a cluster that routes prompts; return every frame, and every page that would be kept."""
+    frames: list[bytes] = []
+    network.is_lost = lambda frame: bool(frames.append(frame))  # type: ignore[func-returns-value]
+    for name in ("n0", "n1", "n2"):
+        network.start(name, prefix_sync=prefix_sync)
+    network.run(2.0)
+    first: Any = network.nodes["n0"].sync
+    for name in ("w1", "w2"):
+        first.sync_worker_state(name, model_id="m", url=f"http://{name}", health=True, load=0.0)
+    network.pump("n0")
+    network.run(0.5)
+    rng = random.Random(3)
+    for number in range(40):
+        node = network.nodes[f"n{number % 3}"]
+        middle = "".join(rng.choices("abcdefgh ", k=600))
+        prompt = f"SECRET{number % 4} " * 60 + middle + "SECRET"
+        node.sync.route("m", prompt, salt="SECRET salt", session=f"SECRET session {number % 5}")
+        network.pump(f"n{number % 3}")
+        network.run(0.1)
+    network.start("late", prefix_sync=prefix_sync)
+    network.run(5.0)
+    trees = {node.replica.get("tree:m").digest() for node in network.nodes.values()}
+    assert len(trees) == 1
+    assert first.trees.entry_count("m") > 0
+    replica = network.nodes["n1"].replica
+    pages = [*replica.export_state().pages, *replica.transfer_pages({})]
+    return frames + [page.state for page in pages]
+
+
+def test_no_prompt_text_is_in_any_frame_or_file(network: MiniNetwork) -> None:
+    """Prompts, salts and sessions stay where they were asked; transfers are read as well."""
+    everything = said(network, PrefixSync.HASH)
+    assert len(everything) > 100
+    assert not any(b"SECRET" in each for each in everything)
+
+
+def test_with_text_it_would_be_seen(network: MiniNetwork) -> None:
+    """What the test before looks for is there where it may be."""
+    everything = said(network, PrefixSync.TEXT)
+    assert any(b"SECRET" in each for each in everything)
