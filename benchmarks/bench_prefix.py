@@ -37,6 +37,7 @@ from typing import Any
 from prefix_beside import KV_INDEX, beside
 from prefix_beside import SIZES as BESIDE_SIZES
 from prefix_contenders import WORKERS, Contender, Tree, available, worker
+from prefix_routed import ROUTED_SIZES, routed
 from prefix_upkeep import MEMORY, collector, memory_per_character, upkeep
 
 from meshlib.crdt import HashedPrefixCacheState, PrefixCacheState, encode
@@ -207,6 +208,10 @@ def report(results: dict[str, Any]) -> None:
     for label, figures in results["replicated"].items():
         print(f"  {label:40}" + "".join(f"{figure:>12,.2f}" for figure in figures))
 
+    print(f"\n{'a routed request, 70 % known':58}" + "".join(f"{n:>10,}" for n in ROUTED_SIZES))
+    for label, figures in results["routed"].items():
+        print(f"  {label:56}" + "".join(f"{figure:>10.3f}" for figure in figures))
+
     report_beside(results["beside"])
     print("\nmemory, bytes a distinct character (at most)")
     for label, figure in results["distinct"].items():
@@ -293,6 +298,7 @@ def collect(kinds: list[type[Contender]], *, quick: bool) -> dict[str, Any]:
             kind.label: [memory(kind, size, held(kind, size)) for size in SIZES] for kind in kinds
         },
         "maintenance": columns([maintenance(size, count(Tree)) for size in SIZES]),
+        "routed": routed(quick=quick),
         "replicated": columns([replicated(size, count(Tree)) for size in SIZES]),
     }
 

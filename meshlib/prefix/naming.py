@@ -54,7 +54,13 @@ class TextNames:
 
     def note(self, node: int) -> None:
         """Take in a node at which an entry ends. O(1)."""
-        self._put(node)
+        slots = self._slots
+        slot = self._nodes.hashes[node] & len(slots) - 1
+        if slots[slot]:
+            self._put(node)
+        else:
+            slots[slot] = node
+            self._count += 1
         if self._former:
             self._move()
         elif self._count > len(self._slots) // 4 and len(self._slots) < _SLOTS_MAX:
@@ -111,10 +117,11 @@ class TextNames:
 
         O(nodes below, on one way).
         """
-        hashes, below = self._nodes.hashes, self._nodes.below
+        hashes, below, slots = self._nodes.hashes, self._nodes.below, self._slots
+        mask = len(slots) - 1
         while node != ROOT:
             name = hashes[node]
-            if name and self.find(name) == node:
+            if name and (slots[name & mask] == node or self.find(name) == node):
                 return name
             hanging = below[node]
             if hanging is None:

@@ -287,8 +287,11 @@ class TreeReads(ABC, Generic[KeyT]):
             the bytes; the name, 0 without one; and how many bytes the two share, 0 likewise.
         """
         data, (node, at, _, below, common, _) = self._seek(key)
-        name = self._naming().below(below or node) if at + common else 0
-        return data, name, at + common if name else 0
+        size = at + common
+        if not size:
+            return data, 0, 0
+        name = (self._text_names or self._naming()).below(below or node)
+        return data, name, size if name else 0
 
     def data_named(self, name: int) -> bytes | None:
         """Return the bytes of a key by its name; None where it is not found. O(d + bytes).

@@ -1,0 +1,101 @@
+"""What a routed request costs: bytes to each peer, and CPU at its node and at a peer.
+
+70 % of each prompt is one of 20 beginnings, and 8 workers take them. Figures are without HTTP and
+without sockets: the decision, the placement, the flush, the message; and at the peer reading the
+message, joining it and telling what is new. CPU time of the thread, medians over flushes.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import time
+
+from meshlib.clock import HybridClock
+from meshlib.gossip import DIALECTS
+from meshlib.gossip.messages.kinds import EntriesMessage
+from meshlib.identity import actor_id
+from meshlib.limits import FORMAT_NEWEST
+from meshlib.replication import LogEntry, Replica
+from meshlib.routing import PrefixSync
+from meshlib.sync import MeshSyncManager
+
+__all__ = ["ROUTED_SIZES", "routed"]
+
+ROUTED_SIZES = (2000, 8000, 20_000)
+ALPHABET = "abcdefghijklmnopqrstuvwxyz      etaoin"
+SHARED_PART = 0.7
+WORKERS = 8
+
+
+def node(name: str, prefix_sync: PrefixSync) -> tuple[Replica, MeshSyncManager]:
+    actor = actor_id(name, 1)
+    replica = Replica(actor=actor, clock=HybridClock(actor, wall_clock=time.time))
+    return replica, MeshSyncManager(replica, prefix_sync=prefix_sync)
+
+
+def prompts(count: int, size: int) -> list[str]:
+    rng, shared = random.Random(1), int(size * SHARED_PART)
+    beginnings = ["".join(rng.choices(ALPHABET, k=shared)) for _ in range(20)]
+    return [
+        rng.choice(beginnings) + "".join(rng.choices(ALPHABET, k=size - shared))
+        for _ in range(count)
+    ]
+
+
+def run(texts: list[str], at_once: int, prefix_sync: PrefixSync) -> dict[str, float]:
+    """Route prompts, some with each flush, and bring them to a peer."""
+    dialect = DIALECTS[FORMAT_NEWEST]
+    (replica, sync), (other, _) = node("a", prefix_sync), node("b", prefix_sync)
+    for number in range(WORKERS):
+        name = f"w{number}"
+        sync.sync_worker_state(name, model_id="m", url=f"http://{name}", health=True, load=0.0)
+    other.receive(replica.flush())
+    sent, here, there = list[float](), list[float](), list[float]()
+    clock = time.thread_time_ns
+    for start in range(0, len(texts), at_once):
+        begin = clock()
+        for text in texts[start : start + at_once]:
+            sync.route("m", text)
+        entries = replica.flush()
+        message = EntriesMessage(tuple(map(replica.shortest, entries)), is_pushed=True)
+        data = dialect.encode_message(message)
+        replica.changes()
+        middle = clock()
+        for entry in dialect.decode_message(data).entries:  # type: ignore[union-attr]
+            whole = entry if isinstance(entry, LogEntry) else other.whole(entry)
+            assert whole is not None
+            other.receive([whole])
+        other.changes()
+        here.append((middle - begin) / 1000 / at_once)
+        there.append((clock() - middle) / 1000 / at_once)
+        sent.append(len(data) / at_once)
+    assert replica.content_digest() == other.content_digest()
+    characters = len(texts[0])
+    return {
+        "bytes a character, to each peer": statistics.mean(sent) / characters,
+        "CPU at its node, us": statistics.median(here),
+        "CPU at a peer, us": statistics.median(there),
+    }
+
+
+def routed(*, quick: bool) -> dict[str, list[float]]:
+    """Return each figure by the sizes of `ROUTED_SIZES`."""
+    rows: dict[str, list[float]] = {}
+    for prefix_sync in PrefixSync:
+        for at_once in (1, 4):
+            for size in ROUTED_SIZES:
+                texts = prompts(100 if quick else 1600, size)
+                gc.collect()
+                gc.disable()
+                for name, figure in run(texts, at_once, prefix_sync).items():
+                    label = f"{prefix_sync}, {at_once} a flush: {name}"
+                    rows.setdefault(label, []).append(figure)
+                gc.enable()
+    return rows
+
+
+if __name__ == "__main__":
+    for label, figures in routed(quick=False).items():
+        print(f"{label:58}" + "".join(f"{figure:>10.3f}" for figure in figures))
