@@ -26,6 +26,7 @@ model_list:
   - model_name: chat
     litellm_params: {model: openai/chat, api_key: none, mock_response: hello}
 general_settings:
+  master_key: sk-master-key-of-this-test
   custom_auth: hook.authenticate
 """
 HOOK = f"""
@@ -66,25 +67,27 @@ def proxies(litellm: str, folder: Path, ports: list[int], node: Node | None) -> 
     environment = {**inherited, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     if node is not None:
         environment |= {"MESH_ADDRESS": f"http://{node.address}", "MESH_TOKEN": TOKEN}
-    started = []
+    started: dict[int, subprocess.Popen[bytes]] = {}
+
+    def is_live(port: int) -> bool:
+        assert started[port].poll() is None, (folder / f"{port}.log").read_text()
+        return _is_live(port)
+
     try:
         for port in ports:
             where = ["--host", "127.0.0.1", "--port", str(port)]
             with (folder / f"{port}.log").open("wb") as log:
-                started.append(
-                    subprocess.Popen(
-                        [litellm, "--config", "config.yaml", *where],
-                        cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-                        stdout=log, stderr=log,
-                    )
+                started[port] = subprocess.Popen(
+                    [litellm, "--config", "config.yaml", *where],
+                    cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 )  # fmt: skip
         for port in ports:
-            eventually(partial(_is_live, port), f"{port} is live", deadline_s=START_S)
+            eventually(partial(is_live, port), f"{port} is live", deadline_s=START_S)
         yield
     finally:
-        for process in started:
+        for process in started.values():
             process.terminate()
-        for process in started:
+        for process in started.values():
             process.wait(30)
 
 
