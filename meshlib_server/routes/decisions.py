@@ -55,22 +55,23 @@ def as_json(decision: Decision) -> dict[str, Any]:
 
 
 def rate_limit_headers(decision: Decision) -> dict[str, str]:
-    """Return the headers of a decision; none when it was unlimited. O(1).
+    """Return the headers of a decision; none when it was admitted without a limit. O(1).
 
     For a router's own answers too: whoever is refused learns how long to wait, whoever is not how
     much is left.
     """
+    wait = {} if decision else retry_after(decision.retry_after_s)
     if not decision.policy:
-        return {}
+        return wait  # no limit, or none that is known yet: there is nothing to tell of it
     reset_s = math.ceil(decision.reset_after_s)
-    headers = {
+    return {
         "RateLimit-Policy": _policy(decision.policy),
         "RateLimit": f'"{decision.policy}";r={decision.remaining};t={reset_s}',
         "X-RateLimit-Limit": str(decision.limit),
         "X-RateLimit-Remaining": str(decision.remaining),
         "X-RateLimit-Reset": str(reset_s),
+        **wait,
     }
-    return headers if decision else {**headers, **retry_after(decision.retry_after_s)}
 
 
 @lru_cache(maxsize=1024)
