@@ -369,7 +369,7 @@ def test_an_acknowledged_write_that_is_dropped(
 
 def test_a_cached_text_that_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for the prefix trees."""
-    monkeypatch.setattr(PrefixCacheState, "insert", lambda self, *_, **__: type(self)())
+    monkeypatch.setattr(PrefixCacheState, "insert_here", lambda self, *_, **__: type(self)())
 
     assert broken_by_running().rule == "lost write"
 

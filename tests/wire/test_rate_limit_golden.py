@@ -11,6 +11,7 @@ import pytest
 
 from meshlib.identity import actor_id
 from meshlib.ratelimit.leases.calls import Call, Farewell, decode_vote, encode_vote
+from meshlib.ratelimit.leases.kept.messages import Ceiling, Keep, Kept, Recall, Recalled
 from meshlib.ratelimit.leases.questions import AnswerPart, Answers, QuestionPart, Questions
 from meshlib.ratelimit.leases.votes import HeldCount, Vote
 from meshlib.ratelimit.leases.wire import FORMAT_VERSION
@@ -20,6 +21,7 @@ SECTION = f"rate limit {FORMAT_VERSION}"
 ALICE, BOB = actor_id("alice", 7), actor_id("bob", 1 << 40)
 
 COUNT = HeldCount((1 << 64) - 1, "user:ann", 1_750_000_000, 300, 12)
+CEILING = Ceiling("user:ann", 29_166_666, 1_750_000_019, 300, 12)
 MESSAGES: dict[str, Any] = {
     "questions": Questions(
         ALICE,
@@ -39,6 +41,10 @@ MESSAGES: dict[str, Any] = {
     "vote": Vote(ALICE, 9, (1 << 64) - 1, 2, 5, 3, -1, -1),
     "vote that hands on": Vote(ALICE, 9, 1, 2, 5, 3, 1_750_000_000, 1_750_000_002, (COUNT,)),
     "farewell": Farewell(BOB, (COUNT,)),
+    "keep": Keep(ALICE, 12, (CEILING,)),
+    "kept": Kept(BOB, ALICE, 12, is_whole=True, before=(CEILING,)),
+    "recall": Recall(ALICE, "user:ann"),
+    "recalled": Recalled(BOB, ALICE, "user:ann", is_whole=False, is_last=True, ceilings=(CEILING,)),
 }
 DECODE: dict[type, Callable[[bytes], Any]] = {
     Questions: Questions.decode,
@@ -46,6 +52,10 @@ DECODE: dict[type, Callable[[bytes], Any]] = {
     Call: Call.decode,
     Vote: decode_vote,
     Farewell: Farewell.decode,
+    Keep: Keep.decode,
+    Kept: Kept.decode,
+    Recall: Recall.decode,
+    Recalled: Recalled.decode,
 }
 
 WRITTEN: dict[str, dict[str, str]] = json.loads(PATH.read_text()) if PATH.exists() else {}

@@ -22,7 +22,7 @@ __all__ = [
     "read_seconds",
 ]
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """1 were the reports and answers of shares, which are no longer spoken."""
 
 HASH_MAX: Final = (1 << 64) - 1

@@ -39,6 +39,7 @@ from meshlib.ratelimit.leases.questions import (
     Questions,
 )
 from meshlib.ratelimit.leases.votes import HeldCount, Vote
+from meshlib.ratelimit.leases.wire import FORMAT_VERSION
 
 ACTOR = actor_id("m1", 1)
 COUNT = HeldCount(7, "k", 5, 3, 1)
@@ -59,12 +60,12 @@ GOOD = {
 }
 
 BAD_QUESTIONS = {
-    "too many items": (2, ACTOR, [], 1),
-    "a cost of nothing": (2, ACTOR, [("k", 1, 0, (0,), 0, 0, 0, 0, 0)]),
-    "a negative lease": (2, ACTOR, [("k", 1, 0, (), -1, 0, 0, 0, 0)]),
-    "an empty key": (2, ACTOR, [("", 1, 0, (), 0, 0, 0, 0, 0)]),
-    "more answered than taken": (2, ACTOR, [("k", 1, 0, (), 0, 1, 2, 0, 0)]),
-    "a bool for a number": (2, ACTOR, [("k", True, 0, (), 0, 0, 0, 0, 0)]),
+    "too many items": (FORMAT_VERSION, ACTOR, [], 1),
+    "a cost of nothing": (FORMAT_VERSION, ACTOR, [("k", 1, 0, (0,), 0, 0, 0, 0, 0)]),
+    "a negative lease": (FORMAT_VERSION, ACTOR, [("k", 1, 0, (), -1, 0, 0, 0, 0)]),
+    "an empty key": (FORMAT_VERSION, ACTOR, [("", 1, 0, (), 0, 0, 0, 0, 0)]),
+    "more answered than taken": (FORMAT_VERSION, ACTOR, [("k", 1, 0, (), 0, 1, 2, 0, 0)]),
+    "a bool for a number": (FORMAT_VERSION, ACTOR, [("k", True, 0, (), 0, 0, 0, 0, 0)]),
     "a short actor": (2, b"x", []),
 }
 
@@ -119,10 +120,10 @@ def test_who_speaks_for_another_is_refused(document: str) -> None:
 def test_another_version_is_refused_as_that() -> None:
     """Before anything else of it is read."""
     with pytest.raises(VersionMismatch):
-        Questions.decode(pack((3, "new")))
+        Questions.decode(pack((FORMAT_VERSION + 1, "new")))
 
 
 def test_a_message_of_too_many_keys_is_refused() -> None:
     """A frame could hold many more, and each costs memory."""
     with pytest.raises(LimitExceeded):
-        Questions.decode(pack((2, ACTOR, [()] * 257)))
+        Questions.decode(pack((FORMAT_VERSION, ACTOR, [()] * 257)))
