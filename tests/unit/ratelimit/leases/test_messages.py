@@ -66,7 +66,7 @@ BAD_QUESTIONS = {
     "an empty key": (FORMAT_VERSION, ACTOR, [("", 1, 0, (), 0, 0, 0, 0, 0)]),
     "more answered than taken": (FORMAT_VERSION, ACTOR, [("k", 1, 0, (), 0, 1, 2, 0, 0)]),
     "a bool for a number": (FORMAT_VERSION, ACTOR, [("k", True, 0, (), 0, 0, 0, 0, 0)]),
-    "a short actor": (2, b"x", []),
+    "a short actor": (FORMAT_VERSION, b"x", []),
 }
 
 
