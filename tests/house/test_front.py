@@ -656,6 +656,7 @@ def test_a_users_file_has_no_error_and_no_any_in_strict_mode() -> None:
     assert (0, True) == (result.returncode, "0 errors" in result.stdout), result.stdout
 
 
+@pytest.mark.slow
 def test_a_wrong_write_is_seen_by_the_type_checker(tmp_path: Path) -> None:
     """An element of another type, and a result that is no delta."""
     wrong = USER_CODE.read_text().replace(

@@ -154,6 +154,7 @@ limits: [{limit_per_second: 50}]
 """
 
 
+@pytest.mark.slow
 def test_a_file_does_not_beat_an_operator_while_its_nodes_peers_are_away(
     own_launcher: Launcher,
 ) -> None:

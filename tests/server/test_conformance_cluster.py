@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.servers import Eventually, Launcher, Node
 
 
@@ -86,6 +87,7 @@ def test_health_of_a_whole_cluster(cluster: list[Node]) -> None:
     ] == [node.get("/mesh/health") for node in cluster]
 
 
+@pytest.mark.slow
 def test_a_member_that_is_gone_can_be_forgotten(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:

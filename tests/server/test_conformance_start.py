@@ -113,6 +113,7 @@ def test_advertising_every_interface_is_exit_code_3(address: str) -> None:
     assert f"mesh.advertise_addr: {address} is no address to dial" == line
 
 
+@pytest.mark.slow
 def test_a_name_taken_by_a_live_node_is_exit_code_3(own_launcher: Launcher) -> None:
     """With the name and where the other one is."""
     node = own_launcher.node("taken")

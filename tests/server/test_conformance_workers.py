@@ -201,6 +201,7 @@ def test_a_lease_that_cannot_be_is_400(node: Node, name: str, ttl_s: object) -> 
     assert "ttl_s" in node.request("PUT", f"/mesh/workers/{name}", body, status=400)["error"]
 
 
+@pytest.mark.slow
 def test_workers_of_a_node_that_was_killed_are_no_longer_chosen(
     own_launcher: Launcher, eventually: Eventually
 ) -> None:

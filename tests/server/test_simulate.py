@@ -136,6 +136,7 @@ def test_what_makes_no_sense_is_refused(arguments: str, message: str) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", IN_README)
 def test_a_command_of_the_readme_runs(
     arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -278,6 +278,7 @@ def test_what_a_node_said_before_its_restart_does_not_beat_its_file() -> None:
     assert (False, ["B"]) == (node.is_ready, in_force(network))
 
 
+@pytest.mark.slow
 def test_a_node_that_was_out_of_reach_says_it_again_in_its_old_place() -> None:
     """Its start is no later than it was: the file of who started after it stays in force."""
     network = MiniNetwork()

@@ -236,6 +236,7 @@ def test_a_down_member_is_forgotten_after_its_time(trio: MiniNetwork) -> None:
     assert trio.view("n0") == {"n0": "Alive", "n1": "Alive"}
 
 
+@pytest.mark.slow
 def test_thirty_nodes_agree_over_a_sparse_graph(network: MiniNetwork) -> None:
     """Above the threshold a write still reaches everybody, and so does a death."""
     names = [f"n{index}" for index in range(30)]

@@ -20,7 +20,9 @@ from meshlib.ratelimit.limiter import RateLimiter
 Patch = Callable[[Any, str, Any], None]
 
 
-@pytest.mark.parametrize("first", range(0, 24, 8))
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(first, marks=pytest.mark.slow) for first in (8, 16))]
+)
 def test_no_window_is_granted_more_than_the_limit(first: int) -> None:
     """Under loss, repetition, lateness, kills, cuts, restarts, skew, and views that differ.
 

@@ -87,7 +87,7 @@ def test_random_bursts_fill_no_second_beyond_the_limit() -> None:
     assert ratio >= 0.995
 
 
-@pytest.mark.parametrize("nodes", [8, 32])
+@pytest.mark.parametrize("nodes", [8, pytest.param(32, marks=pytest.mark.slow)])
 def test_demand_equal_to_the_limit_passes(nodes: int) -> None:
     """300 a second of 300."""
     load = Load(poisson(300, nodes=nodes), limit=300, nodes=nodes)
@@ -118,7 +118,10 @@ def test_tokens_are_packed_as_by_one_counter(times: int, due: float) -> None:
     assert ratio >= due
 
 
-@pytest.mark.parametrize(("nodes", "limit"), [(3, 6), (3, 300), (8, 16), (8, 300), (32, 300)])
+@pytest.mark.parametrize(
+    ("nodes", "limit"),
+    [(3, 6), (3, 300), (8, 16), (8, 300), pytest.param(32, 300, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("times", [1, 3, 10])
 def test_the_call_that_never_waits_keeps_to_the_limit_in_the_long_run(
     nodes: int, limit: int, times: int
