@@ -1,8 +1,9 @@
 """Leaving without taking along what nobody else has.
 
 Rule this file owns: a node that leaves waits until ready members that stay have confirmed, since
-it said so, everything that it held then, or until nobody is left in reach who could take it. Two
-that leave at once do not count on each other. How long it waits at most is for the driver to say.
+it said so, everything that it held then and all that it has written itself since, or until nobody
+is left in reach who could take it. Two that leave at once do not count on each other. How long it
+waits at most is for the driver to say.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Handover:
         self._timers = timers
         self._events = events
         self._owed: dict[ActorId, int] = {}
+        self._own_sequence = 0
         self._since = 0.0
         self._is_told = False
         self._is_noted = False
@@ -77,8 +79,17 @@ class Handover:
 
     def _note_owed(self) -> None:
         """Take note of what is to be left behind, once a node that comes back has come back."""
-        self._is_noted = not self._replica.is_rejoining
-        self._owed = dict(self._replica.version_vector)
+        replica = self._replica
+        self._is_noted = not replica.is_rejoining
+        self._owed = dict(replica.version_vector)
+        self._own_sequence = self._owed.get(replica.actor, 0)
+
+    def _note_own_writes(self) -> None:
+        """Take note of what this node has written since, such as what it mends. O(1)."""
+        replica = self._replica
+        sequence = replica.version_vector.get(replica.actor, 0)
+        if sequence > self._own_sequence:
+            self._own_sequence = self._owed[replica.actor] = sequence
 
     def is_done(self) -> bool:
         """Tell whether this node may go. O(members * what is not confirmed yet)."""
@@ -87,7 +98,7 @@ class Handover:
 
     @property
     def _is_confirmed(self) -> bool:
-        return self._is_noted and not self._owed
+        return self._is_noted and not self._owed and not self._replica.has_open_writes
 
     def on_handover_timer(self, _timer: Timer, now: float) -> None:
         """Ask again who has what is to be left behind; tell once that the leave takes long."""
@@ -108,6 +119,7 @@ class Handover:
         beginning = self._beginning
         if not self._is_noted:
             self._note_owed()
+        self._note_own_writes()
         waiting: list[str] = []
         for member in self._view.peers():
             heard = beginning.heard_since(member.name, self._since)

@@ -58,6 +58,23 @@ def test_a_node_whose_peers_have_all_goes_after_one_round_trip(trio: MiniNetwork
     assert (at_once, node.has_handed_over, node.state) == (False, True, NodeState.DRAINING)
 
 
+def test_what_a_node_writes_while_it_leaves_is_handed_over_too(trio: MiniNetwork) -> None:
+    """What it mends itself, or took at the last moment, is nowhere else."""
+    trio.put("n0", "key", 1)
+    trio.run(1.0)
+    node = drain(trio, "n0")
+    trio.is_lost = lambda frame: b"late" in frame
+    trio.put("n0", "late", 2)
+    at_once = node.has_handed_over
+    trio.run(2.0)
+    while_lost = node.has_handed_over
+    trio.is_lost = lambda _frame: False
+    trio.run_until(lambda: node.has_handed_over)
+
+    assert (at_once, while_lost) == (False, False)
+    assert trio.content("n1").get("late") == trio.content("n2").get("late") == 2
+
+
 def test_the_only_holder_waits_for_a_newcomer_that_is_not_ready(network: MiniNetwork) -> None:
     """It says so, and goes once all is there and the other is ready."""
     hold_all(network, "n0")
