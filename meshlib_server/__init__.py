@@ -21,6 +21,7 @@ logs.py        one line for each thing, as JSON or as text
 lag.py         how long the event loop is held, and by the garbage collector no longer than it may
 describing/    what the API is, said once; the OpenAPI document
 dashboard/     what a node shows to somebody who looks on
+middleware/    rate limits in front of an application of one's own
 client/        a client of the API, for programs and for the command line
 metrics/       what a process counts, as Prometheus reads it
 tracing.py     a span for each request, for who traces

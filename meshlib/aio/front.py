@@ -128,12 +128,17 @@ class MeshFront:
 
     def _ask(self, key: str, *, cost: int, timeout_s: float | None) -> Ticket:
         """Ask whether a request may pass; as `RateLimiter.ask`, which does not wait either."""
-        early = self._entered().startup.decide(key, cost=cost)
-        if early is not None:
-            return Ticket(key, cost, monotonic(), early)
-        return self._limited(
-            lambda node, now: node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=now)
-        )
+        node = self._entered()
+        if not node.is_ready:
+            early = node.startup.decide(key, cost=cost)
+            if early is not None:
+                return Ticket(key, cost, monotonic(), early)
+        try:
+            return node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=monotonic())
+        except ForeignClockError:
+            # As for `acquire`.
+            node.note_time(monotonic())
+            return node.limiter.ask(key, cost=cost, timeout_s=timeout_s, now=monotonic())
 
     def acquire_many(self, costs: Mapping[str, int]) -> Decision:
         """Decide whether a request may pass the limits of several keys: all or nothing.

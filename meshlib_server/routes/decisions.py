@@ -1,13 +1,10 @@
 """`/rate-limit/acquire` and the other verbs of rate limits: what routers ask for each request.
 
-Decisions have the headers of the IETF's draft (draft-ietf-httpapi-ratelimit-headers: `RateLimit`,
-`RateLimit-Policy`, as structured fields), and the older `X-RateLimit-*`.
+Decisions have the headers of `meshlib_server.middleware`.
 """
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from attrs import frozen
@@ -18,10 +15,11 @@ from starlette.routing import BaseRoute
 from meshlib.codec import check_key
 from meshlib.errors import LocalError, UnknownKeyError
 from meshlib.limits import RATE_KEYS_AT_ONCE_MAX
-from meshlib.ratelimit import Decision, Limit
+from meshlib.ratelimit import Decision
 from meshlib_server.bodies import read_record
 from meshlib_server.describing import Scope, Shape, described
-from meshlib_server.problems import BadRequest, Code, problem_body, retry_after
+from meshlib_server.middleware.headers import rate_limit_headers
+from meshlib_server.problems import BadRequest, Code, problem_body
 from meshlib_server.resources import resource
 from meshlib_server.service import mesh_of
 from meshlib_server.structure import AtMost
@@ -52,32 +50,6 @@ def as_json(decision: Decision) -> dict[str, Any]:
         "policy": decision.policy,
         "confirmed": decision.confirmed,
     }
-
-
-def rate_limit_headers(decision: Decision) -> dict[str, str]:
-    """Return the headers of a decision; none when it was admitted without a limit. O(1).
-
-    For a router's own answers too: whoever is refused learns how long to wait, whoever is not how
-    much is left.
-    """
-    wait = {} if decision else retry_after(decision.retry_after_s)
-    if not decision.policy:
-        return wait  # no limit, or none that is known yet: there is nothing to tell of it
-    reset_s = math.ceil(decision.reset_after_s)
-    return {
-        "RateLimit-Policy": _policy(decision.policy),
-        "RateLimit": f'"{decision.policy}";r={decision.remaining};t={reset_s}',
-        "X-RateLimit-Limit": str(decision.limit),
-        "X-RateLimit-Remaining": str(decision.remaining),
-        "X-RateLimit-Reset": str(reset_s),
-        **wait,
-    }
-
-
-@lru_cache(maxsize=1024)
-def _policy(text: str) -> str:
-    limit = Limit.parse(text)
-    return f'"{text}";q={limit.rate};w={math.ceil(limit.period_s)}'
 
 
 def as_response(decision: Decision, **fields: Any) -> Response:
