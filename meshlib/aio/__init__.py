@@ -15,6 +15,7 @@ memory.py     a network within one process
 tcp.py, links.py, listener.py, framing.py
 frames over TCP: the transport, its dialling side, its accepting side, lengths and the hello
 websocket/    frames over WebSockets, as the server carries them; with the extra of that name
+nats/         frames over NATS, where one network is outgrown; with the extra of that name
 settings.py   checks of settings, and of the wall clock that a program passes
 """
 
@@ -56,6 +57,7 @@ from meshlib.aio.transport import (
 )
 
 if TYPE_CHECKING:
+    from meshlib.aio.nats import NatsConfig, NatsCredentials, NatsTransport
     from meshlib.aio.websocket import (
         CLOSE_TIMEOUT_S,
         GOING_AWAY,
@@ -94,6 +96,9 @@ __all__ = [
     "MemoryNetwork",
     "MemoryTransport",
     "MeshRuntime",
+    "NatsConfig",
+    "NatsCredentials",
+    "NatsTransport",
     "NodeDriver",
     "OutgoingLinks",
     "PeerRefusedError",
@@ -121,27 +126,32 @@ __all__ = [
     "split_address",
 ]
 
-_OF_WEBSOCKETS: Final = frozenset(
-    {
-        "CLOSE_TIMEOUT_S",
-        "GOING_AWAY",
-        "GOSSIP_PATH",
-        "MESSAGE_TOO_BIG",
-        "POLICY_VIOLATION",
-        "TRY_AGAIN_LATER",
-        "UNSUPPORTED_DATA",
-        "DialledTls",
-        "WebSocketDialler",
-        "WebSocketTransport",
-    }
-)
-"""Names that are imported on their first use: they need an extra."""
+_OF_WEBSOCKETS: Final = "meshlib.aio.websocket"
+_OF_NATS: Final = "meshlib.aio.nats"
+
+_BY_EXTRA: Final = {
+    "CLOSE_TIMEOUT_S": _OF_WEBSOCKETS,
+    "GOING_AWAY": _OF_WEBSOCKETS,
+    "GOSSIP_PATH": _OF_WEBSOCKETS,
+    "MESSAGE_TOO_BIG": _OF_WEBSOCKETS,
+    "POLICY_VIOLATION": _OF_WEBSOCKETS,
+    "TRY_AGAIN_LATER": _OF_WEBSOCKETS,
+    "UNSUPPORTED_DATA": _OF_WEBSOCKETS,
+    "DialledTls": _OF_WEBSOCKETS,
+    "NatsConfig": _OF_NATS,
+    "NatsCredentials": _OF_NATS,
+    "NatsTransport": _OF_NATS,
+    "WebSocketDialler": _OF_WEBSOCKETS,
+    "WebSocketTransport": _OF_WEBSOCKETS,
+}
+"""Names that are imported on their first use, each with its room: they need an extra."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `meshlib.aio.websocket` on its first use."""
-    if name not in _OF_WEBSOCKETS:
+    """Import a name of a room with an extra on its first use."""
+    room = _BY_EXTRA.get(name)
+    if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("meshlib.aio.websocket"), name)
+    return getattr(importlib.import_module(room), name)

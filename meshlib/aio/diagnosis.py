@@ -28,6 +28,8 @@ _ADVICE = {
     LinkFault.WRONG_VERSION: "it speaks another version",
     LinkFault.TLS: "the TLS handshake failed",
     LinkFault.CLOSED: "it closes the connection without a word: is it a node, is the token right?",
+    LinkFault.ABSENT: "no node takes frames there",
+    LinkFault.CARRIER: "what carries the frames cannot be reached",
     LinkFault.OTHER: "it cannot be reached",
 }
 

@@ -92,6 +92,9 @@ class DrivenNode(Protocol):
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         """Learn that a link is busy, or free again."""
 
+    def excuse_all(self, now: float) -> None:
+        """Hold nobody's silence until now against them."""
+
 
 @define(slots=True, kw_only=True)
 class DriverCounters:
@@ -150,6 +153,8 @@ class NodeDriver:
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._is_carrier_up = True
+        self._is_excused = True
         self._log = QuietLog(_logger)
 
     def attach(self, node: DrivenNode) -> None:
@@ -185,6 +190,8 @@ class NodeDriver:
     def connection_lost(self, address: str, failure: LinkFailure | None = None) -> None:
         """Queue the report of a broken link."""
         self.attempts.failed(address, failure)
+        if failure is not None and failure.fault is LinkFault.CARRIER:
+            return  # nothing is known of the peer
         end = LinkEnd.BROKEN if failure is None else _ENDS.get(failure.fault, LinkEnd.BROKEN)
         self._reports.append((address, None, end))
         self._wake.set()
@@ -193,6 +200,12 @@ class NodeDriver:
         """Queue the report of a link's state."""
         (self.busy_links.add if is_busy else self.busy_links.discard)(address)
         self._reports.append((address, is_busy, LinkEnd.BROKEN))
+        self._wake.set()
+
+    def carrier_changed(self, *, is_up: bool) -> None:
+        """Note that nobody can be heard for now, or that everybody can again."""
+        self._is_carrier_up = is_up
+        self._is_excused = False
         self._wake.set()
 
     # The task
@@ -224,6 +237,10 @@ class NodeDriver:
         self._take_frames(node)
         # What those have set is due in the next step.
         if deadline is not None and (now := self._clock()) >= deadline:
+            if not (self._is_carrier_up and self._is_excused):
+                # First, for what is due would end what could not be answered.
+                node.excuse_all(now)
+                self._is_excused = self._is_carrier_up
             node.handle_timer(now)
         packets, events = node.packets_to_send(), node.events()
         for event in events:

@@ -111,6 +111,13 @@ class LinkFault(StrEnum):
     CLOSED = "closed"
     """It was made, and the peer closed it without a reason."""
 
+    ABSENT = "absent"
+    """No node takes frames there just now, by the word of what carries them: its process has ended,
+    or lives and cannot reach what carries them."""
+
+    CARRIER = "carrier lost"
+    """What carries the frames of all links cannot be reached: it says nothing of the peer."""
+
     OTHER = "other"
     """Whatever the system says."""
 
@@ -214,6 +221,13 @@ class Receiver(Protocol):
 
         Frames are still taken while a link is busy; who holds back what can be joined, or sent
         later, wastes less of it.
+        """
+
+    def carrier_changed(self, *, is_up: bool) -> None:
+        """Hear that what carries the frames of all links is gone, or that it is back.
+
+        Only a transport that has such a thing calls it. Until it is back, silence says nothing of
+        anybody: see `Engine.excuse_all`.
         """
 
 

@@ -390,6 +390,17 @@ class Engine:
         for name in self._parts.dissemination.on_link_state(address, is_busy=is_busy):
             self._parts.anti_entropy.begin(name, now)
 
+    def excuse_all(self, now: float) -> None:
+        """Hold nobody's silence until now against them: what carries all frames was gone.
+
+        Probes under way are dropped, and suspicions start anew. O(suspicions log timers).
+
+        Args:
+            now: monotonic seconds.
+        """
+        self._enter(now)
+        self._parts.roster.excuse_all(now)
+
     # Inside
 
     def _enter(self, now: float) -> None:

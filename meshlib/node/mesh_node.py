@@ -628,6 +628,10 @@ class MeshNode(RoutingVerbs):
         """Learn that a link has more to carry than it takes, or is free again."""
         self._engine.link_state(address, is_busy=is_busy, now=self._time.advance(now))
 
+    def excuse_all(self, now: float) -> None:
+        """Hold nobody's silence until now against them. See `Engine.excuse_all`."""
+        self._engine.excuse_all(self._time.advance(now))
+
     # Inside
 
     def _wake(self) -> None:

@@ -62,6 +62,9 @@ class Heard:
     def link_busy(self, address: str, *, is_busy: bool) -> None:
         return
 
+    def carrier_changed(self, *, is_up: bool) -> None:
+        raise AssertionError("it has no carrier")
+
 
 async def test_a_refused_token_is_told_as_that() -> None:
     """A peer that answers 401 asks for another one."""

@@ -19,6 +19,7 @@ class Recorder:
         self.lost: list[str] = []
         self.failures: list[LinkFailure | None] = []
         self.busy: list[tuple[str, bool]] = []
+        self.carrier: list[bool] = []
         self.room = asyncio.Event()
         self.room.set()
 
@@ -36,6 +37,9 @@ class Recorder:
 
     def link_busy(self, address: str, *, is_busy: bool) -> None:
         self.busy.append((address, is_busy))
+
+    def carrier_changed(self, *, is_up: bool) -> None:
+        self.carrier.append(is_up)
 
 
 async def poll_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

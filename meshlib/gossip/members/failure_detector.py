@@ -417,15 +417,19 @@ class FailureDetector:
     def on_pause(self, late_s: float, now: float) -> None:
         """Accuse nobody after this process was stopped: begin everything anew."""
         self._counters.local_pauses += 1
+        self.health.adjust(1)
+        self.excuse_all(now)
+        self._events.emit(LocalPause(late_s=late_s))
+
+    def excuse_all(self, now: float) -> None:
+        """Hold nobody's silence until now against them: drop probes, begin suspicions anew."""
         self._probes.clear()
         self._probed.clear()
         self._relays.clear()
-        self.health.adjust(1)
         for name, suspicion in self._suspicions.items():
             suspicion.started = now
             suspicion.token = self._next_sequence()
             self._arm(name, suspicion)
-        self._events.emit(LocalPause(late_s=late_s))
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show who is probed and suspected, for whom others are probed, and how well this is."""

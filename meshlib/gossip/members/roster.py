@@ -215,6 +215,10 @@ class Roster:
         self._claims.clear()
         self._detector.on_pause(late_s, now)
 
+    def excuse_all(self, now: float) -> None:
+        """Accuse nobody of a silence that is not theirs."""
+        self._detector.excuse_all(now)
+
     # What a change means
 
     def _tell(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from support.real_nats import RealNats, real_nats
 from support.transports import Eventually, NewTcp, Recorder, poll_until
 
-from meshlib.aio import MemoryNetwork, MemoryTransport, TcpTransport, Transport, WebSocketTransport
+from meshlib.aio import (
+    MemoryNetwork,
+    MemoryTransport,
+    NatsTransport,
+    TcpTransport,
+    Transport,
+    WebSocketTransport,
+)
 
 
 @pytest.fixture
@@ -41,20 +49,30 @@ async def new_tcp(anyio_backend: str) -> AsyncIterator[NewTcp]:
         await transport.close(drain_s=0)
 
 
-@pytest.fixture(params=["tcp", "memory", "websocket"])
+@pytest.fixture(scope="session")
+def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNats]:
+    """One server of NATS for all tests that leave it running."""
+    with real_nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(params=["tcp", "memory", "websocket", "nats"])
 async def new_transport(
     request: pytest.FixtureRequest, anyio_backend: str
 ) -> AsyncIterator[Callable[[], Transport]]:
     """Make transports of one kind that can reach each other; all are closed at the end."""
-    made: list[TcpTransport | MemoryTransport | WebSocketTransport] = []
+    made: list[TcpTransport | MemoryTransport | WebSocketTransport | NatsTransport] = []
     network = MemoryNetwork()
 
     def new() -> Transport:
-        transport: TcpTransport | MemoryTransport | WebSocketTransport
+        transport: TcpTransport | MemoryTransport | WebSocketTransport | NatsTransport
         if request.param == "tcp":
             transport = TcpTransport("127.0.0.1:0")
         elif request.param == "websocket":
             transport = WebSocketTransport("127.0.0.1:0")
+        elif request.param == "nats":
+            server = request.getfixturevalue("shared_nats")
+            transport = NatsTransport(f"node-{len(made)}:7000", servers=[server.url])
         else:
             transport = network.transport(f"node-{len(made)}:7000")
         made.append(transport)

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 from support.transports import Eventually
 
-from meshlib.aio import NodeDriver, TransportCounters
+from meshlib.aio import LinkFailure, LinkFault, NodeDriver, TransportCounters
 from meshlib.errors import RejectReason
 from meshlib.gossip import Event, LinkEnd, LocalPause, MemberDown, Packet, PacketRejected
 from meshlib.identity import actor_id
@@ -63,6 +63,9 @@ class FakeNode:
 
     def link_state(self, address: str, *, is_busy: bool, now: float) -> None:
         self.calls.append(("busy" if is_busy else "free", address))
+
+    def excuse_all(self, now: float) -> None:
+        self.calls.append(("excuse", now))
 
 
 class FakeTransport:
@@ -189,6 +192,28 @@ async def test_what_a_local_verb_made_is_sent_at_the_next_turn(
     await eventually(lambda: rig.transport.sent)
 
     assert steps + 1 == rig.driver.counters.steps
+
+
+async def test_nobody_is_accused_while_what_carries_the_frames_is_gone(rig: Rig) -> None:
+    """Before each timer; and once more when it is back, for what was begun meanwhile."""
+    for is_up in (False, None, True, None):
+        if is_up is not None:
+            rig.driver.carrier_changed(is_up=is_up)
+        rig.node.deadline = rig.now
+        rig.driver.step()
+
+    excused, due = ("excuse", 100.0), ("timer", 100.0)
+    assert [excused, due, excused, due, excused, due, due] == rig.node.calls
+
+
+async def test_a_link_that_ends_with_what_carries_it_says_nothing_of_its_peer(rig: Rig) -> None:
+    """The node hears nothing of it, and a seed's report does."""
+    rig.driver.attempts.watch(["peer:1"])
+
+    rig.driver.connection_lost("peer:1", LinkFailure(LinkFault.CARRIER))
+    rig.driver.step()
+
+    assert ([], 1) == (rig.node.calls, rig.driver.attempts.by_address()["peer:1"].failure_count)
 
 
 async def test_frames_that_wait_are_heard_before_the_timer(rig: Rig) -> None:
