@@ -122,7 +122,7 @@ def test_tokens_are_packed_as_by_one_counter(times: int, due: float) -> None:
     ("nodes", "limit"),
     [(3, 6), (3, 300), (8, 16), (8, 300), pytest.param(32, 300, marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("times", [1, 3, 10])
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow), 10])
 def test_the_call_that_never_waits_keeps_to_the_limit_in_the_long_run(
     nodes: int, limit: int, times: int
 ) -> None:
