@@ -9,7 +9,8 @@ help:
 	@echo "make test    install into $(VENV) and run the tests"
 	@echo "make slow    the tests that take seconds each; CI runs them too"
 	@echo "make network five processes on links that are cut and lossy; Linux, as root"
-	@echo "make demo    three nodes as three processes, through the documented workflows"
+	@echo "make demo    three nodes as three processes, through the documented workflows;"
+	@echo "             TRANSPORT=nats: over a nats-server that it starts"
 	@echo "make lint    ruff, format and lint"
 	@echo "make types   mypy strict and pyright"
 	@echo "make docs    the pages of docs/ and the API reference, built strictly into site/"
@@ -45,7 +46,7 @@ network: $(VENV)/.installed
 	MESHLIB_NETWORK_REQUIRED=1 $(BIN)/python -m pytest -m network tests/network
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m meshlib_server demo $(DEMO_FLAGS)
+	$(BIN)/python -m meshlib_server demo $(if $(TRANSPORT),--transport $(TRANSPORT)) $(DEMO_FLAGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

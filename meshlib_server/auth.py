@@ -102,6 +102,14 @@ class Keyring:
     def __init__(self, secrets: Secrets) -> None:
         self.secrets = secrets
 
+    def accepts(self, token: bytes) -> bool:
+        """Tell whether a peer's token is accepted, where it comes without HTTP. O(tokens).
+
+        Without tokens of peers, only a peer that shows none is.
+        """
+        peers = self.secrets.peers
+        return peers.accepts(_SCHEME + token) if peers else not token
+
     def replace(self, secrets: Secrets) -> None:
         """Put other tokens in force: for requests and connections from now on.
 

@@ -28,6 +28,7 @@ from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
 from meshlib_server.lag import EventLoop
 from meshlib_server.logs import LogFormat, LogLevel
+from meshlib_server.nats import NatsSettings, PeerTransport
 from meshlib_server.plugs import EnvoySettings
 from meshlib_server.structure import StructureError, read_yaml, structure
 
@@ -125,6 +126,10 @@ def _prefix_sync(name: str) -> PrefixSync:
     return PrefixSync.named(name)
 
 
+def _transport(name: str) -> PeerTransport:
+    return PeerTransport.named(name)
+
+
 def _profile(name: str) -> GossipProfile:
     return GossipProfile.named(name)
 
@@ -159,6 +164,8 @@ class MeshSettings:
         rate_limit: how long owners decide, and what a node does that is cut off.
         startup: what is decided before the node is ready.
         envoy: the port for Envoys.
+        transport: what carries frames between the nodes, the same on all: `websocket` or `nats`.
+        nats: where NATS is.
     """
 
     enabled: bool = True
@@ -183,6 +190,8 @@ class MeshSettings:
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     startup: StartupConfig = field(factory=StartupConfig)
     envoy: EnvoySettings = field(factory=EnvoySettings)
+    transport: PeerTransport = field(default=PeerTransport.WEBSOCKET, converter=_transport)
+    nats: NatsSettings = field(factory=NatsSettings)
 
 
 @frozen(kw_only=True)
@@ -447,6 +456,7 @@ def _check(mesh: MeshSettings) -> None:
         except ConfigError as error:
             raise ConfigError(f"mesh.discovery.srv_names[{index}]: {error}") from None
     _check_envoy(mesh.envoy)
+    mesh.nats.check(mesh.transport)
     if not 0 < mesh.discovery.refresh_s < math.inf:
         raise ConfigError(
             f"mesh.discovery.refresh_s: must be over 0, got {mesh.discovery.refresh_s}"

@@ -14,7 +14,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 from starlette.applications import Starlette
@@ -41,10 +41,14 @@ from meshlib_server.http import HttpServer, share_descriptors
 from meshlib_server.lag import Freezer, new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
 from meshlib_server.metrics import Sources
+from meshlib_server.nats import PeerTransport, make_nats_transport
 from meshlib_server.plugs import Plug, load_plugs, serve_plugs
 from meshlib_server.service import Service
 from meshlib_server.tracing import traced
 from meshlib_server.websocket import MountedWebSockets
+
+if TYPE_CHECKING:
+    from meshlib.aio import NatsTransport
 
 __all__ = ["StartError", "run"]
 
@@ -230,12 +234,7 @@ async def _drain(server: HttpServer, prepared: _Prepared, end: _End) -> None:
 async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     end, keyring = _End(), Keyring(prepared.secrets)
     mesh = prepared.settings.mesh
-    transport = MountedWebSockets(
-        prepared.advertised,
-        token=prepared.secrets.peer_token,
-        tls=prepared.tls,
-        accepted_max=share_descriptors(mesh.http.connections_max).peers,
-    )
+    transport = _transport(prepared, keyring)
     config = MeshConfig(
         name=mesh.self_name,
         address=prepared.advertised,
@@ -262,14 +261,32 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     )
     # First, so that nothing has to be ended when one cannot be served.
     async with serve_plugs(prepared.plugs, service):
-        await runtime.start()
+        try:
+            await runtime.start()
+        except OSError as error:
+            raise StartError(_reason(error)) from None
         return await _run_node(prepared, runtime, transport, service, end=end, keyring=keyring)
+
+
+def _transport(prepared: _Prepared, keyring: Keyring) -> MountedWebSockets | NatsTransport:
+    """Make what carries frames between this node and its peers."""
+    mesh, token = prepared.settings.mesh, prepared.secrets.peer_token
+    if mesh.transport is PeerTransport.NATS:
+        return make_nats_transport(
+            mesh.nats, address=prepared.advertised, token=token, judge=keyring
+        )
+    return MountedWebSockets(
+        prepared.advertised,
+        token=token,
+        tls=prepared.tls,
+        accepted_max=share_descriptors(mesh.http.connections_max).peers,
+    )
 
 
 async def _run_node(
     prepared: _Prepared,
     runtime: MeshRuntime,
-    transport: MountedWebSockets,
+    transport: MountedWebSockets | NatsTransport,
     service: Service,
     *,
     end: _End,
@@ -277,7 +294,8 @@ async def _run_node(
 ) -> int:
     """Answer HTTP for a node that has started until told to end; return the exit code."""
     mesh, sources = prepared.settings.mesh, service.sources
-    app = build_app(service, secrets=keyring, gossip=transport.endpoint, http=mesh.http)
+    gossip = transport.endpoint if isinstance(transport, MountedWebSockets) else None
+    app = build_app(service, secrets=keyring, gossip=gossip, http=mesh.http)
     reload = _reloader(prepared, keyring, transport)
     async with (
         _http(app, prepared, service, end=end, reload=reload) as server,
@@ -304,7 +322,7 @@ async def _run_node(
 
 
 def _reloader(
-    prepared: _Prepared, keyring: Keyring, transport: MountedWebSockets | None
+    prepared: _Prepared, keyring: Keyring, transport: MountedWebSockets | NatsTransport | None
 ) -> Callable[[], None]:
     """Make what reads tokens and certificates again; what cannot be read stays as it was."""
 

@@ -36,6 +36,7 @@ from meshlib.aio.discovery import (
 )
 from meshlib.aio.driver import DrivenNode, DriverCounters, NodeDriver
 from meshlib.aio.events import EventStream
+from meshlib.aio.framing import TokenJudge
 from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks, bound_silence
 from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.memory import MemoryNetwork, MemoryTransport
@@ -112,6 +113,7 @@ __all__ = [
     "SnapshotRefusedError",
     "SrvSeeds",
     "TcpTransport",
+    "TokenJudge",
     "Transport",
     "TransportCounters",
     "WebSocketDialler",

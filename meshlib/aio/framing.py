@@ -14,6 +14,7 @@ import hashlib
 import hmac
 from collections.abc import Collection, Iterator
 from struct import Struct
+from typing import Protocol
 
 from meshlib.errors import ConfigError, DecodeError, LimitExceeded, RejectReason, VersionMismatch
 from meshlib.limits import FRAME_BYTES_MAX, HELLO_BYTES_MAX
@@ -21,6 +22,7 @@ from meshlib.limits import FRAME_BYTES_MAX, HELLO_BYTES_MAX
 __all__ = [
     "FrameDecoder",
     "TokenCheck",
+    "TokenJudge",
     "check_hello",
     "encode_frame",
     "encode_hello",
@@ -75,6 +77,14 @@ def read_refusal(data: bytes) -> str:
     return frame[len(MAGIC) :].decode("ascii", "replace")
 
 
+class TokenJudge(Protocol):
+    """Tells which tokens of peers are accepted."""
+
+    def accepts(self, token: bytes) -> bool:
+        """Tell whether a token is accepted, in a time that tells nothing about it."""
+        ...
+
+
 class TokenCheck:
     """Compares tokens in a time that tells nothing about them; keeps only their digests.
 
@@ -104,7 +114,7 @@ def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
-def check_hello(frame: bytes, tokens: TokenCheck) -> None:
+def check_hello(frame: bytes, tokens: TokenJudge) -> None:
     """Check the first frame of an accepted connection.
 
     Raises:

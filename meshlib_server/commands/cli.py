@@ -121,11 +121,17 @@ def serve(
 
 @main.command()
 @click.option("--keep", is_flag=True, help="Leave the cluster running, and print its URLs.")
-def demo(*, keep: bool) -> None:
+@click.option(
+    "--transport",
+    type=click.Choice(["websocket", "nats"]),
+    default="websocket",
+    help="What carries frames between the nodes; for nats a nats-server is started.",
+)
+def demo(*, keep: bool, transport: str) -> None:
     """Start three nodes on this machine and walk through what they do together."""
     from meshlib_server.commands.demo import run_demo
 
-    sys.exit(run_demo(keep=keep))
+    sys.exit(run_demo(keep=keep, transport=transport))
 
 
 main.add_command(simulate)

@@ -7,6 +7,7 @@ the whole walk when that is not what the specification promises.
 from __future__ import annotations
 
 import http.client
+import secrets
 import shutil
 import signal
 import sys
@@ -19,7 +20,8 @@ from typing import Final
 import click
 from attrs import define, field
 
-from meshlib_server.commands.processes import MODEL, Node, StepFailed, make_nodes
+from meshlib_server.commands.nats import NatsServer
+from meshlib_server.commands.processes import MODEL, Node, StepFailed, free_ports, make_nodes
 
 __all__ = ["Node", "StepFailed", "make_nodes", "run_demo"]
 
@@ -258,26 +260,34 @@ class _Walk:
         return f"node3 Leaving for the others, and ended with exit code 0 after {took:.2f} s"
 
 
-def run_demo(*, keep: bool) -> int:
+def run_demo(*, keep: bool, transport: str = "websocket") -> int:
     """Run the demonstration and return the exit code: 0 only when every step held.
 
     Args:
         keep: leave the cluster running, and print how to reach and how to stop it.
+        transport: what carries frames between the nodes: `websocket`, or `nats`, for which a
+            server of NATS is started beside them.
     """
     directory = Path(tempfile.mkdtemp(prefix="meshlib-demo-"))
-    nodes = make_nodes(directory)
+    nats = None
+    if transport == "nats":
+        nats = NatsServer(directory, port=free_ports(1)[0], token=secrets.token_urlsafe(24))
+    nodes = make_nodes(directory, settings=None if nats is None else nats.settings())
     walk = _Walk(nodes)
     started_at = time.monotonic()
     is_kept = False
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no process is left behind
     try:
+        if nats is not None:
+            nats.start()
+            click.echo(f"     NATS carries the frames, at 127.0.0.1:{nats.port}")
         walk.run()
         took = time.monotonic() - started_at
         click.echo(f"demo: all {walk.step_count} steps held in {took:.1f} s")
         if keep:
             nodes[2].start()
             _await_on(nodes, "it answers", lambda node: node.get("/mesh/health") is not None)
-            _tell_how_to_use(nodes, directory)
+            _tell_how_to_use(nodes, directory, nats)
             is_kept = True
     except (StepFailed, OSError, http.client.HTTPException) as error:
         click.echo(f"FAILED: {error}")
@@ -287,6 +297,8 @@ def run_demo(*, keep: bool) -> int:
         if not is_kept:
             for node in nodes:
                 node.stop()
+            if nats is not None:
+                nats.stop()
             shutil.rmtree(directory, ignore_errors=True)
     return 0
 
@@ -300,7 +312,7 @@ def _show_logs(nodes: list[Node]) -> None:
                 click.echo(line, err=True)
 
 
-def _tell_how_to_use(nodes: list[Node], directory: Path) -> None:
+def _tell_how_to_use(nodes: list[Node], directory: Path, nats: NatsServer | None) -> None:
     click.echo("\nThe cluster is left running:")
     for node in nodes:
         assert node.process is not None
@@ -308,5 +320,6 @@ def _tell_how_to_use(nodes: list[Node], directory: Path) -> None:
     header = f'"Authorization: Bearer $(cat {directory}/tokens)"'
     click.echo(f"\n  curl -H {header} {nodes[0].url}/mesh/status")
     click.echo(f"  {nodes[0].url}/mesh/ui is the dashboard; it asks for that token")
-    pids = " ".join(str(node.process.pid) for node in nodes if node.process is not None)
+    processes = [node.process for node in nodes] + ([] if nats is None else [nats.process])
+    pids = " ".join(str(process.pid) for process in processes if process is not None)
     click.echo(f"\nTo stop it:  kill {pids}; rm -r {directory}")

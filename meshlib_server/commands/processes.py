@@ -13,13 +13,14 @@ import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from attrs import define
 
-__all__ = ["MODEL", "Node", "StepFailed", "make_nodes"]
+__all__ = ["MODEL", "STOP_TIMEOUT_S", "Node", "StepFailed", "free_ports", "make_nodes"]
 
 MODEL: Final = "llama-3"
 """The model whose policy the first node's configuration brings along."""
@@ -118,7 +119,7 @@ class Node:
             self.process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that were free a moment ago, on loopback."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -127,19 +128,22 @@ def _free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-def make_nodes(directory: Path, count: int = 3) -> list[Node]:
+def make_nodes(
+    directory: Path, count: int = 3, *, settings: Mapping[str, object] | None = None
+) -> list[Node]:
     """Make up the tokens, write the configuration files, and return the nodes, not started.
 
     Args:
         directory: where the files are put.
         count: how many nodes, each of which is told of all others.
+        settings: further settings of the `mesh` section, the same for all.
     """
     token = secrets.token_urlsafe(24)
     for name, secret in (("tokens", token), ("peer-tokens", secrets.token_urlsafe(24))):
         path = directory / name
         path.touch(mode=0o600)
         path.write_text(secret + "\n")
-    ports = _free_ports(count)
+    ports = free_ports(count)
     nodes = []
     for index, port in enumerate(ports):
         name = f"node{index + 1}"
@@ -155,6 +159,7 @@ def make_nodes(directory: Path, count: int = 3) -> list[Node]:
                     "tokens_file": str(directory / "tokens"),
                     "peer_token_file": str(directory / "peer-tokens"),
                 },
+                **(settings or {}),
             }
         }
         if index == 0:

@@ -300,9 +300,8 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 
 def test_no_setting_holds_a_token_itself() -> None:
     """Tokens come from files named in the settings, or from variables of their own."""
-    assert {"mesh.auth.tokens_file", "mesh.auth.peer_token_file"} == {
-        path for path in settings_paths() if "auth" in path or "token" in path
-    }
+    files = {"mesh.auth.tokens_file", "mesh.auth.peer_token_file", "mesh.nats.token_file"}
+    assert files == {path for path in settings_paths() if "auth" in path or "token" in path}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import define, field
 
-from meshlib.aio.framing import FrameDecoder, TokenCheck, check_hello
+from meshlib.aio.framing import FrameDecoder, TokenJudge, check_hello
 from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.nats.carrier import Carrier, Msg
 from meshlib.aio.nats.settings import (
@@ -77,7 +77,7 @@ class IncomingLinks:
         receiver: Receiver,
         *,
         carrier: Carrier,
-        tokens: TokenCheck,
+        tokens: TokenJudge,
         counters: TransportCounters,
         granted: ListenerConfig,
         config: NatsConfig,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from meshlib.aio.framing import TokenCheck, encode_hello
+from meshlib.aio.framing import TokenCheck, TokenJudge, encode_hello
 from meshlib.aio.links import LinkConfig, OutgoingLinks
 from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.nats.accepting import IncomingLinks
@@ -58,6 +58,7 @@ class NatsTransport:
             needs to publish and subscribe to `<subject>.in.>` and nothing else.
         token: the secret that this node shows to its peers and asks of them; None: none.
         accepted_tokens: further tokens that peers may show, while the token is being changed.
+        judge: tells which tokens are accepted, in place of those two: asked for each link.
         tls: for the connection to NATS; None: as the URLs and the servers say.
         tls_hostname: the name that the servers' certificates must have; None: that of the URL.
         credentials: what is shown to NATS; None: what the URLs hold, if anything.
@@ -80,6 +81,7 @@ class NatsTransport:
         subject: str = "meshlib",
         token: str | None = None,
         accepted_tokens: Collection[str] = (),
+        judge: TokenJudge | None = None,
         tls: ssl.SSLContext | None = None,
         tls_hostname: str | None = None,
         credentials: NatsCredentials | None = None,
@@ -116,7 +118,7 @@ class NatsTransport:
         self._root = checked_root(subject)
         self._inbox = inbox_of(self._root, self._address)
         self.present(token)
-        self._tokens = TokenCheck([*([token] if token else []), *accepted_tokens])
+        self._tokens = judge or TokenCheck([*([token] if token else []), *accepted_tokens])
         self._config = nats or NatsConfig()
         self._granted = listener or ListenerConfig()
         self._links_config = links or LinkConfig()
