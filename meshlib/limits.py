@@ -58,6 +58,7 @@ __all__ = [
     "RATE_WAITING_MAX",
     "RENEWALS_PER_MESSAGE_MAX",
     "REQUESTS_IN_FLIGHT_MAX",
+    "SLOTS_MAX",
     "SUBSCRIPTION_QUEUE_MAX",
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
@@ -223,6 +224,9 @@ RATE_RESERVATIONS_MAX: Final = 100_000
 
 RATE_KEYS_AT_ONCE_MAX: Final = 100
 """Keys of one call, all or nothing, and decisions of one batch."""
+
+SLOTS_MAX: Final = 1_000_000
+"""The most requests of one key at once that a limit may be."""
 
 RATE_CEILINGS_MAX: Final = 200_000
 """Keys of limits over more than a second of which a node keeps up to what their owners may

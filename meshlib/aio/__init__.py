@@ -3,6 +3,7 @@
 runtime.py    MeshRuntime: a running node
 front.py      its verbs: what a program calls
 waiting.py    its coroutines: what a program waits for, and listens to
+concurrency/  so many requests at once, over the cluster
 gate.py       which thread may enter a node, and when
 guarded.py    a node that may be kept: each use of it is judged
 diagnosis.py  how far a node has come, and what its seeds answered
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from meshlib.aio.concurrency import ConcurrencyLimit, HeldSlot
 from meshlib.aio.diagnosis import Diagnosis, SeedReport
 from meshlib.aio.discovery import (
     Discovery,
@@ -80,6 +82,7 @@ __all__ = [
     "POLICY_VIOLATION",
     "TRY_AGAIN_LATER",
     "UNSUPPORTED_DATA",
+    "ConcurrencyLimit",
     "Connection",
     "Diagnosis",
     "DialledTls",
@@ -90,6 +93,7 @@ __all__ = [
     "EventStream",
     "FileSeeds",
     "FixedSeeds",
+    "HeldSlot",
     "LinkConfig",
     "LinkFailure",
     "LinkFault",

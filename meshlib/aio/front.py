@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from meshlib.aio.gate import Gate
 from meshlib.aio.guarded import guarded
+from meshlib.arguments import check_kind
 from meshlib.crdt import Lattice
 from meshlib.errors import ForeignClockError
 from meshlib.membership import MemberRecord
@@ -24,6 +25,7 @@ from meshlib.ratelimit import (
     LimitUsage,
     RateLimitStats,
     Reservation,
+    SlotTicket,
     Ticket,
 )
 from meshlib.replication import Document
@@ -225,6 +227,20 @@ class MeshFront:
             LocalError: units that cannot be. Nothing is counted.
         """
         self._limited(lambda node, now: node.settle(reservation, actual=actual, now=now))
+
+    def release_slot(self, ticket: SlotTicket) -> None:
+        """Give back the slot of a request that is over; a second time does nothing. Never waits.
+
+        Args:
+            ticket: as `acquire_slot` returned it; one that was refused has nothing to give back.
+
+        Raises:
+            InvalidTypeError: no ticket.
+        """
+        check_kind("ticket", ticket, SlotTicket, wanted="a ticket, as acquire_slot returns it")
+        slot = ticket.slot
+        if slot is not None:
+            self._limited(lambda node, now: node.limiter.release_slot(slot, now=now))
 
     def _limited(self, use: Callable[[MeshNode, float], T]) -> T:
         """Use the limiter at the time that it is."""

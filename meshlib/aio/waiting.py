@@ -26,7 +26,7 @@ from meshlib.errors import (
     ThreadError,
 )
 from meshlib.limits import RATE_KEYS_AT_ONCE_MAX, SUBSCRIPTION_QUEUE_MAX, WORKER_TTL_S_MIN
-from meshlib.ratelimit import Decision, Reservation, Ticket
+from meshlib.ratelimit import Decision, Reservation, SlotTicket, Ticket
 from meshlib.replication import WriteReceipt
 from meshlib.startup import UNKNOWN_YET
 
@@ -266,6 +266,37 @@ class WaitingFront(MeshFront):
         await self._confirmed(ticket)
         assert ticket.reservation is not None
         return ticket.reservation
+
+    async def acquire_slot(self, key: str, *, limit: int, timeout_s: float = 0.0) -> SlotTicket:
+        """Ask for one of so many slots that requests of a key have at once, on all nodes.
+
+        `ConcurrencyLimit` gives it back by itself; else `release_slot` does.
+
+        Args:
+            key: of slots; one of rate limits is another.
+            limit: slots of the whole cluster, 1 to 1,000,000.
+            timeout_s: seconds to wait while all slots are used, 0 to 86,400; 0: only for the
+                owner's word, which takes a round trip.
+
+        Returns:
+            a ticket with a `decision`, and with an admission a `slot`.
+
+        Raises:
+            NotReadyError: the node is not ready.
+            InvalidTypeError, InvalidFieldError: an argument that cannot be. Nothing was asked.
+            StateError: the runtime ended meanwhile.
+        """
+        self._entered().startup.check_absence("how many slots are used")
+        ticket = self._limited(
+            lambda node, now: node.limiter.ask_slot(key, limit=limit, wait_s=timeout_s, now=now)
+        )
+        try:
+            await self._confirmed(ticket)
+        except asyncio.CancelledError:
+            if self.is_running:
+                self._limited(lambda node, now: node.limiter.withdraw_slot(ticket, now=now))
+            raise
+        return ticket
 
     async def _confirmed(self, ticket: Ticket) -> Decision:
         if ticket.decision is not None:

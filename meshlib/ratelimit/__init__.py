@@ -8,6 +8,7 @@ settings.py  where limits are kept, and under which a key is
 lines.py     those who wait for units, first come first served
 reservations.py
              units that are settled later
+slots/       so many requests of a key at once
 rules.py     where rules are kept: limits for patterns of keys
 records.py   what the limiter answers with
 """
@@ -31,6 +32,7 @@ from meshlib.ratelimit.settings import (
     LimitSettings,
     Slot,
 )
+from meshlib.ratelimit.slots import ConcurrencySlot, SlotTicket
 from meshlib.state import MONTH, Algorithm, Limit, LimitRule, parse
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "MONTH",
     "RULE_CONFIG_PREFIX",
     "Algorithm",
+    "ConcurrencySlot",
     "Decision",
     "KeyUse",
     "Limit",
@@ -53,6 +56,7 @@ __all__ = [
     "RateMessage",
     "Reservation",
     "Slot",
+    "SlotTicket",
     "Ticket",
     "parse",
 ]

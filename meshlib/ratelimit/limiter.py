@@ -58,6 +58,14 @@ from meshlib.ratelimit.leases.views import View
 from meshlib.ratelimit.records import KeyUse, LimitUsage, RateLimitStats, RateMessage
 from meshlib.ratelimit.reservations import LimitReservations
 from meshlib.ratelimit.settings import LimitSettings
+from meshlib.ratelimit.slots.both import ClusterSlots
+from meshlib.ratelimit.slots.holding import (
+    ConcurrencySlot,
+    HeldSlots,
+    SlotTicket,
+    check_slot_request,
+)
+from meshlib.ratelimit.slots.wire import GRANT_DOCUMENT, REPORT_DOCUMENT, Grants, Report
 
 __all__ = ["RateLimiter"]
 
@@ -110,6 +118,14 @@ class RateLimiter(LimitReservations):
         )
         self._begin_lines()
         self._begin_reservations()
+        self._slots = ClusterSlots(
+            name,
+            actor=actor,
+            config=self.config,
+            view=self._view,
+            decides_since=self._owner.decides_since,
+            tell=self._decided.append,
+        )
 
     def stats(self, key: str, *, now: float) -> RateLimitStats:
         """Return what the whole cluster used of a limit in the current window.
@@ -196,6 +212,52 @@ class RateLimiter(LimitReservations):
         most += heapq.nlargest(count, uses, key=lambda use: use.refused_count)
         return list(dict.fromkeys(most))
 
+    # Slots
+
+    def ask_slot(self, key: str, *, limit: int, wait_s: float = 0.0, now: float) -> SlotTicket:
+        """Ask for one of so many slots that requests of a key have at once, on all nodes.
+
+        Args:
+            key: any text but the empty one, 1,000 bytes at most; a key of rate limits is another.
+            limit: slots of the whole cluster, 1 to 1,000,000; while nodes say different ones the
+                lowest counts.
+            wait_s: seconds to wait while all slots are used, to 86,400; 0: only for the owner's
+                word, `RateLimitConfig.confirm_timeout_s` at most.
+            now: monotonic seconds.
+
+        Returns:
+            A ticket. Its `decision` is there at once, or once `decided` has returned it; with an
+            admission comes its `slot`, which is to be released.
+
+        Raises:
+            InvalidTypeError, InvalidFieldError: an argument that cannot be. Nothing was asked.
+            ForeignClockError: as for `acquire`.
+        """
+        now = self._enter(now)
+        check_slot_request(key, limit, wait_s)
+        ticket = self._slots.holder.ask(key, limit=limit, wait_s=wait_s, now=now)
+        self._hurry()
+        return ticket
+
+    def release_slot(self, slot: ConcurrencySlot, *, now: float) -> None:
+        """Give a slot back; a second time does nothing. O(1).
+
+        Args:
+            slot: as a ticket has it.
+            now: monotonic seconds.
+        """
+        self._slots.holder.release(slot, self._enter(now))
+        self._hurry()
+
+    def withdraw_slot(self, ticket: SlotTicket, *, now: float) -> None:
+        """Take back a request for a slot that nobody waits for, or the slot that it was given."""
+        self._slots.holder.withdraw(ticket, self._enter(now))
+        self._hurry()
+
+    def held_slots(self, key: str) -> HeldSlots | None:
+        """Return what this node holds of a key of slots, for whoever looks on; None: nothing."""
+        return self._slots.holder.held(key)
+
     @property
     def keeper(self) -> Keeper:
         """What this node keeps of long limits, for whoever stores it."""
@@ -206,7 +268,10 @@ class RateLimiter(LimitReservations):
     def next_deadline(self) -> float | None:
         """Return when `tick` is due, in monotonic seconds, or None while nothing is."""
         due_at = min(
-            self._timers.next_deadline(), self._outgoing_due_at, self._owner.next_deadline()
+            self._timers.next_deadline(),
+            self._outgoing_due_at,
+            self._owner.next_deadline(),
+            self._slots.next_deadline(),
         )
         return None if due_at == math.inf else due_at
 
@@ -226,6 +291,7 @@ class RateLimiter(LimitReservations):
             called, settled = self._owner.tick(now)
             messages += called
             messages += self._answer(settled, now)
+            messages += self._slots.tick(now)
             for _ in range(len(self._timers)):
                 item = self._timers.pop(now)
                 if item is None:
@@ -303,6 +369,15 @@ class RateLimiter(LimitReservations):
             vote = decode_vote(payload)
             _check_sender(vote.actor, sender)
             return self._answer(self._owner.receive_vote(sender, vote, now), now)
+        if document == REPORT_DOCUMENT:
+            report = Report.decode(payload)
+            _check_sender(report.actor, sender)
+            return self._slots.receive_report(sender, report, now)
+        if document == GRANT_DOCUMENT:
+            grants = Grants.decode(payload)
+            _check_sender(grants.actor, sender)
+            self._slots.receive_grants(sender, grants, now)
+            return []
         if document == FAREWELL_DOCUMENT:
             farewell = Farewell.decode(payload)
             _check_sender(farewell.actor, sender)
@@ -385,6 +460,7 @@ class RateLimiter(LimitReservations):
         else:
             self._view = view
         self._owner.set_view(self._view, has_quorum=has_quorum, is_ready=is_ready, now=self._now)
+        self._slots.holder.set_view(self._view, self._now)
         if not is_same:
             for tracked in list(self._asking.values()):
                 try:
@@ -406,6 +482,8 @@ class RateLimiter(LimitReservations):
             "asking": self._asking,
             "outgoing": self._outgoing,
             "owner": self._owner.diagnostics(),
+            "slots": self._slots.holder.diagnostics(),
+            "slots granted": self._slots.owner.diagnostics(),
         }
 
     def _check(self) -> None:
@@ -417,6 +495,7 @@ class RateLimiter(LimitReservations):
         for key, tracked in self._asking.items():
             require(self, tracked.under_way is not None, f"no question is under way for {key!r}")
         self._owner._check()  # noqa: SLF001
+        self._slots._check()  # noqa: SLF001
         self._check_lines()
 
 

@@ -46,6 +46,7 @@ from meshlib.aio import (
 from meshlib.arguments import with_article
 from meshlib.crdt import GCounter, LWWMap, ORSet
 from meshlib.identity import ActorId
+from meshlib.ratelimit import SlotTicket
 from meshlib.ring import rendezvous
 from meshlib.routing import RouteDecision, RouteReason, TreeInsert
 from meshlib.state import RESERVED_NAMES, RESERVED_PREFIXES, Subscription
@@ -283,7 +284,8 @@ RIGHT: dict[str, Any] = {
     "decision": NOBODY, "target": NOBODY, "prefill_tokens": 5, "request_id": "r",
     "pattern": "user:*", "limits": "60/minute", "costs": {"global": 1}, "estimate": 1,
     "requests": [("global", 1)], "count": 5,
-    "lease_s": 5.0, "actual": 1, "reservation": "r",
+    "lease_s": 5.0, "actual": 1, "reservation": "r", "limit": 4,
+    "ticket": SlotTicket("k", 1, 0.0, asked_at=0.0),
 }  # fmt: skip
 """What is right for each argument of a verb, by its name."""
 
@@ -296,7 +298,7 @@ TAKEN: dict[str, tuple[Any, ...]] = {
     "condition": (), "kind": (), "receipt": (), "function": (), "tokens": (*NUMBER, None),
     "exclude": (dict,), "candidates": (dict, None), "record": (bool,), "now": (*NUMBER, None),
     "decision": (), "target": (str,), "prefill_tokens": (*NUMBER, None),
-    "session_ttl_s": NUMBER,
+    "session_ttl_s": NUMBER, "limit": (int,), "ticket": (),
 }  # fmt: skip
 """Which of `WRONG` are right for it; where none are named, text is."""
 

@@ -41,7 +41,7 @@ def named_types(annotation: object) -> set[type]:
 
 BEHIND_THE_FRONT = {
     "DriverCounters", "HealthStatus", "KeyUse", "LimitSettings", "LimitUsage", "LinkFailure",
-    "LocalReplica", "PartitionView", "Reservation", "SeedReport",
+    "LocalReplica", "PartitionView", "Reservation", "SeedReport", "SlotTicket",
 }  # fmt: skip
 """What is reached through what is named at the top, and is seldom written down."""
 

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
 from meshlib.clock import HybridClock
 from meshlib.identity import actor_id
@@ -106,7 +106,7 @@ class LimitLab:
     def at(self, time: float, call: Any, *arguments: Any) -> None:
         heapq.heappush(self._heap, (time, next(self._order), call, arguments))
 
-    def run(self) -> LimitLab:
+    def run(self) -> Self:
         while self._heap and self._heap[0][0] < self.duration_s + 1.0:
             self.now, _, call, arguments = heapq.heappop(self._heap)
             call(*arguments)
@@ -260,14 +260,18 @@ class LimitLab:
         else:
             raise AssertionError("a storm of timers")
         for ticket in limiter.decided():
-            self.answered += 1
-            self.count(ticket.key.partition("\0")[0], ticket.cost, ticket.decision)
+            self.take(machine, ticket)
         limiter._check()
         if deadline is not None:
             at = max(self.now + 1e-6, (deadline - machine.origin_s) / machine.rate + 1e-7)
             if machine.armed_at is None or at < machine.armed_at or machine.armed_at <= self.now:
                 machine.armed_at = at
                 self.at(at, self.wake, machine.name, machine.incarnation)
+
+    def take(self, _machine: Machine, ticket: Any) -> None:
+        """Count what was decided after `ask` had returned."""
+        self.answered += 1
+        self.count(ticket.key.partition("\0")[0], ticket.cost, ticket.decision)
 
     def wake(self, name: str, incarnation: int) -> None:
         machine = self.machines[name]

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from meshlib.identity import ActorId
 from meshlib.invariants import require
@@ -37,6 +37,18 @@ __all__ = ["KeyOwner", "Settled"]
 
 CALL_RETRY_S: Final = (0.025, 0.1)
 """The first and the longest pause between two calls for votes while a majority is missing."""
+
+TERMS_MAX: Final = 64
+"""Views gone through without a break that are remembered; after more it counts as a break."""
+
+
+@frozen(slots=True)
+class _Term:
+    """A view that this node has seen, or that a majority has voted for: its mandate began then."""
+
+    view: View
+    at: float
+    is_mandate: bool
 
 
 class KeyOwner(KeyGranter):
@@ -79,6 +91,8 @@ class KeyOwner(KeyGranter):
         self._parting: dict[str, HeldCount] = {}
         self._parting_until = -math.inf
         self._farewells: dict[str, HeldCount] = {}
+        self._terms: list[_Term] = []
+        """The views since the last break in what a majority voted for, the newest last."""
 
     # Who is in
 
@@ -95,6 +109,8 @@ class KeyOwner(KeyGranter):
             return
         self.view = view
         self.mandate.pass_view(view)
+        # Whose keys it is that are not this node's in this view may have been decided by them.
+        self._note_term(view, is_mandate=False, now=now)
         self._part(view, now)
         self._forget_kept()
         if self.mandate.is_valid(now):
@@ -156,6 +172,52 @@ class KeyOwner(KeyGranter):
         pending[name, part.key] = (actor, part, now)
 
     # A majority
+
+    def decides_since(self, key: str, now: float) -> tuple[float, bool] | None:
+        """Tell since when nobody but this node decides on a key. O(views that it has gone through).
+
+        Asks for votes where they are missing, or run out soon.
+
+        Args:
+            key: of whatever is owned as keys of limits are.
+            now: monotonic seconds.
+
+        Returns:
+            The time, the same as long as nobody else can have decided in between, and whether
+            this node is a cluster of its own; None while it may not decide.
+        """
+        if self._has_left or self.view.owner(key) != self._name:
+            return None
+        self._is_used = True
+        if not self.mandate.is_valid(now) and len(self.view.names) == 1:
+            self._call_alone(now)
+        if self.mandate.valid_until - now < self._mandate_s / 2:
+            self._want_call(now)
+        if not self.mandate.is_valid(now):
+            return None
+        since = None
+        for term in reversed(self._terms):
+            if term.view.owner(key) != self._name:
+                break
+            since = term.at if term.is_mandate else since
+        return None if since is None else (since, self.view.member_count == 1)
+
+    def _note_term(self, view: View, *, is_mandate: bool, now: float) -> None:
+        if len(self._terms) >= TERMS_MAX:
+            self._terms.clear()
+        self._terms.append(_Term(view, now, is_mandate))
+
+    def _note_mandate(self, now: float, *, is_beginning: bool) -> None:
+        """Take note of a mandate for a view that began, or was seen again, since the last one."""
+        mandate, last = self.mandate, self._terms[-1] if self._terms else None
+        if mandate.view is None or not mandate.is_valid(now):
+            return
+        if is_beginning and not mandate.is_continuous:
+            self._terms.clear()
+        asked_at = mandate.valid_until - self._mandate_s
+        is_seen_again = last is not None and not last.is_mandate and asked_at >= last.at
+        if is_beginning or (is_seen_again and mandate.view.view_id == self.view.view_id):
+            self._note_term(mandate.view, is_mandate=True, now=now)
 
     def _want_call(self, now: float) -> None:
         # Many keys ask at once, and each call goes to every member.
@@ -263,6 +325,7 @@ class KeyOwner(KeyGranter):
             return []
         number = self._windows.read(now)
         is_beginning = self.mandate.receive(name, vote, view=self.view, number=number, now=now)
+        self._note_mandate(now, is_beginning=is_beginning)
         if is_beginning and not self.mandate.is_continuous:
             self.keys.clear()
             self._forget_kept()
