@@ -11,7 +11,7 @@ problems.py    errors as answers
 http/          uvicorn's connections, with bounds
 access/        TLS, foreign pages, and files that change
 auth.py        who may call
-websocket.py   gossip on the port of the API
+transports/    what carries frames: WebSockets on the port of the API, or NATS
 addresses.py   where a node listens, and what it tells its peers to dial
 companions.py  what runs beside a node
 plugs/         what is started beside HTTP when a setting asks for it

@@ -28,9 +28,9 @@ from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
 from meshlib_server.lag import EventLoop
 from meshlib_server.logs import LogFormat, LogLevel
-from meshlib_server.nats import NatsSettings, PeerTransport
 from meshlib_server.plugs import EnvoySettings
 from meshlib_server.structure import StructureError, read_yaml, structure
+from meshlib_server.transports import NatsSettings, PeerTransport
 
 __all__ = [
     "AuthSettings",

@@ -41,11 +41,10 @@ from meshlib_server.http import HttpServer, share_descriptors
 from meshlib_server.lag import Freezer, new_watched_loop
 from meshlib_server.logs import configure_logging, get_logger
 from meshlib_server.metrics import Sources
-from meshlib_server.nats import PeerTransport, make_nats_transport
 from meshlib_server.plugs import Plug, load_plugs, serve_plugs
 from meshlib_server.service import Service
 from meshlib_server.tracing import traced
-from meshlib_server.websocket import MountedWebSockets
+from meshlib_server.transports import MountedWebSockets, PeerTransport, make_nats_transport
 
 if TYPE_CHECKING:
     from meshlib.aio import NatsTransport

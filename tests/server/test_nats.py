@@ -16,7 +16,7 @@ from support.servers import Eventually, Launcher
 from meshlib.errors import ConfigError
 from meshlib_server.auth import Keyring, Secrets, TokenSet
 from meshlib_server.config import load_settings
-from meshlib_server.nats import NatsSettings, make_nats_transport
+from meshlib_server.transports import NatsSettings, make_nats_transport
 
 SERVERS = {"servers": ["nats://127.0.0.1:4222"]}
 

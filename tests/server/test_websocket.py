@@ -14,7 +14,7 @@ from websockets.http11 import Request, Response
 
 from meshlib.aio import LinkConfig, LinkFailure, LinkFault, refusal_word
 from meshlib.errors import RejectReason
-from meshlib_server.websocket import MountedWebSockets
+from meshlib_server.transports import MountedWebSockets
 
 pytestmark = pytest.mark.anyio
 
