@@ -24,12 +24,14 @@ from meshlib.aio.transport import (
     LinkFailure,
     LinkFault,
     QuietLog,
+    Receiver,
     TransportCounters,
 )
 from meshlib.arguments import checked_types
+from meshlib.errors import StateError
 from meshlib.limits import FRAME_BYTES_MAX, MEMBERS_MAX, PEER_QUEUE_BYTES_MAX
 
-__all__ = ["Connection", "LinkConfig", "OutgoingLinks", "bound_silence"]
+__all__ = ["Connection", "Dialler", "LinkConfig", "OutgoingLinks", "bound_silence"]
 
 _logger = logging.getLogger(__name__)
 _ABORT_WAIT_S = 1.0
@@ -402,3 +404,64 @@ class OutgoingLinks:
                 self.counters.links_closed_idle += 1
                 return True
         return False
+
+
+class Dialler:
+    """What transports that dial have in common: all but how a peer is dialled, and who accepts.
+
+    Args:
+        config: how links are kept.
+        rng: for the jitter of the pauses.
+    """
+
+    def __init__(self, *, config: LinkConfig | None, rng: random.Random | None = None) -> None:
+        self.counters = TransportCounters()
+        self._links = OutgoingLinks(
+            self._dial,
+            connection_lost=self._connection_lost,
+            link_busy=self._link_busy,
+            counters=self.counters,
+            config=config,
+            rng=rng,
+        )
+        self._receiver: Receiver | None = None
+
+    def _begin(self, receiver: Receiver) -> None:
+        """Deliver to `receiver` from now on.
+
+        Raises:
+            StateError: started before.
+        """
+        self._check_fresh()
+        self._receiver = receiver
+
+    def _check_fresh(self) -> None:
+        if self._receiver is not None:
+            raise StateError("the transport was started before")
+
+    def send(self, address: str, data: bytes) -> bool:
+        """Queue one frame; see `Transport.send`."""
+        if self._receiver is None:
+            self.counters.frames_dropped_closed += 1
+            return False
+        return self._links.send(address, data)
+
+    def drop_link(self, address: str) -> None:
+        """Give up the outgoing link to an address; see `Transport.drop_link`."""
+        self._links.drop(address)
+
+    def end_pause(self, address: str) -> None:
+        """Dial a peer that was heard without waiting; see `Transport.end_pause`."""
+        self._links.end_pause(address)
+
+    async def _dial(self, address: str) -> Connection:
+        """Make a connection to an address, ready to be sent on, or raise OSError."""
+        raise NotImplementedError
+
+    def _connection_lost(self, address: str, failure: LinkFailure) -> None:
+        if self._receiver is not None:
+            self._receiver.connection_lost(address, failure)
+
+    def _link_busy(self, address: str, is_busy: bool) -> None:
+        if self._receiver is not None:
+            self._receiver.link_busy(address, is_busy=is_busy)

@@ -14,12 +14,11 @@ from struct import Struct
 from typing import Any
 
 from meshlib.aio.framing import TokenCheck, encode_hello, read_refusal
-from meshlib.aio.links import Connection, LinkConfig, OutgoingLinks, bound_silence
+from meshlib.aio.links import Connection, Dialler, LinkConfig, bound_silence
 from meshlib.aio.listener import Listener, ListenerConfig
 from meshlib.aio.transport import (
     LinkFailure,
     Receiver,
-    TransportCounters,
     is_unspecified,
     join_address,
     split_address,
@@ -110,7 +109,7 @@ def _check_types(**given: tuple[object, type, str]) -> None:
             check_kind(name, value, kind, wanted=wanted)
 
 
-class TcpTransport:
+class TcpTransport(Dialler):
     """Carries frames over TCP: a `Transport`.
 
     Args:
@@ -170,18 +169,14 @@ class TcpTransport:
             check_text("an accepted token", accepted)
         self._hello = encode_hello(token)
         tokens = TokenCheck([*([token] if token else []), *accepted_tokens])
-        self.counters = TransportCounters()
+        super().__init__(config=links, rng=rng)
         self._client_tls = client_tls
         self._server_tls = server_tls
         self._tokens = tokens
-        self._links_config = links or LinkConfig()
         self._listener_config = listener or ListenerConfig()
-        if self._listener_config.silence_max_s <= self._links_config.idle_close_s:
+        if self._listener_config.silence_max_s <= self._links.config.idle_close_s:
             raise ConfigError("silence_max_s must be over idle_close_s")
-        self._rng = rng
-        self._links: OutgoingLinks | None = None
         self._listener: Listener | None = None
-        self._is_started = False
 
     @property
     def address(self) -> str:
@@ -201,8 +196,7 @@ class TcpTransport:
             OSError: the address cannot be listened on. Nothing was started.
             StateError: started before.
         """
-        if self._is_started:
-            raise StateError("the transport was started before")
+        self._check_fresh()
         listener = Listener(
             receiver,
             tokens=self._tokens,
@@ -211,34 +205,9 @@ class TcpTransport:
             tls=self._server_tls,
         )
         port = await listener.open(*self._listen)
-        self._is_started = True
         self._listener = listener
         self._advertise = (self._advertise[0], self._advertise[1] or port)
-        self._links = OutgoingLinks(
-            self._dial,
-            connection_lost=receiver.connection_lost,
-            link_busy=lambda address, is_busy: receiver.link_busy(address, is_busy=is_busy),
-            counters=self.counters,
-            config=self._links_config,
-            rng=self._rng,
-        )
-
-    def send(self, address: str, data: bytes) -> bool:
-        """Queue one frame; see `Transport.send`."""
-        if self._links is None:
-            self.counters.frames_dropped_closed += 1
-            return False
-        return self._links.send(address, data)
-
-    def drop_link(self, address: str) -> None:
-        """Give up the outgoing link to an address; see `Transport.drop_link`."""
-        if self._links is not None:
-            self._links.drop(address)
-
-    def end_pause(self, address: str) -> None:
-        """Dial a peer that was heard without waiting; see `Transport.end_pause`."""
-        if self._links is not None:
-            self._links.end_pause(address)
+        self._begin(receiver)
 
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the incoming connection that a frame came on; see `Transport.close_sender`."""
@@ -247,7 +216,7 @@ class TcpTransport:
 
     async def close(self, *, drain_s: float) -> None:
         """Stop listening, send what is queued for up to `drain_s` seconds, and close."""
-        if self._listener is None or self._links is None:
+        if self._listener is None:
             return
         self._listener.stop_accepting()
         await self._links.close(drain_s=drain_s)
@@ -268,7 +237,7 @@ class TcpTransport:
             ssl=self._client_tls,
             server_hostname=host if self._client_tls else None,
         )
-        bound_silence(transport, self._links_config.stall_s)
+        bound_silence(transport, self._links.config.stall_s)
         return connection
 
 

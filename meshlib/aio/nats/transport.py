@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from meshlib.aio.framing import TokenCheck, TokenJudge, encode_hello
-from meshlib.aio.links import LinkConfig, OutgoingLinks
+from meshlib.aio.links import Dialler, LinkConfig
 from meshlib.aio.listener import ListenerConfig
 from meshlib.aio.nats.accepting import IncomingLinks
 from meshlib.aio.nats.carrier import Carrier, Msg
@@ -24,7 +24,6 @@ from meshlib.aio.transport import (
     LinkFailure,
     LinkFault,
     Receiver,
-    TransportCounters,
     is_unspecified,
     join_address,
     split_address,
@@ -42,7 +41,7 @@ _TAKEN_S: Final = 0.5
 """How long another process that has the address may take to say so."""
 
 
-class NatsTransport:
+class NatsTransport(Dialler):
     """Carries frames over NATS: a `Transport`.
 
     Each node takes frames on a subject of its own, made of its address. A node is in reach while
@@ -121,16 +120,13 @@ class NatsTransport:
         self._tokens = judge or TokenCheck([*([token] if token else []), *accepted_tokens])
         self._config = nats or NatsConfig()
         self._granted = listener or ListenerConfig()
-        self._links_config = links or LinkConfig()
-        if self._granted.silence_max_s <= self._links_config.idle_close_s:
-            raise ConfigError("silence_max_s must be over idle_close_s")
         self._rng = rng or random.Random()
-        self.counters = TransportCounters()
+        super().__init__(config=links, rng=self._rng)
+        if self._granted.silence_max_s <= self._links.config.idle_close_s:
+            raise ConfigError("silence_max_s must be over idle_close_s")
         self._streams: dict[str, OutgoingStream] = {}
-        self._receiver: Receiver | None = None
         self._carrier: Carrier | None = None
         self._incoming: IncomingLinks | None = None
-        self._links: OutgoingLinks | None = None
         self._is_told_up = True
         self._settling: asyncio.TimerHandle | None = None
         self._taken: asyncio.Future[bool] | None = None
@@ -178,7 +174,7 @@ class NatsTransport:
             config=self._config,
             is_reply=lambda subject: is_reply_within(self._root, subject),
         )
-        self._receiver = receiver
+        self._begin(receiver)
         try:
             await carrier.open()
             await self._claim(carrier)
@@ -186,31 +182,6 @@ class NatsTransport:
             await carrier.close()
             self._carrier = self._incoming = self._receiver = None
             raise
-        self._links = OutgoingLinks(
-            self._dial,
-            connection_lost=receiver.connection_lost,
-            link_busy=lambda address, is_busy: receiver.link_busy(address, is_busy=is_busy),
-            counters=self.counters,
-            config=self._links_config,
-            rng=self._rng,
-        )
-
-    def send(self, address: str, data: bytes) -> bool:
-        """Queue one frame; see `Transport.send`."""
-        if self._links is None:
-            self.counters.frames_dropped_closed += 1
-            return False
-        return self._links.send(address, data)
-
-    def drop_link(self, address: str) -> None:
-        """Give up the outgoing link to an address; see `Transport.drop_link`."""
-        if self._links is not None:
-            self._links.drop(address)
-
-    def end_pause(self, address: str) -> None:
-        """Dial a peer that was heard without waiting; see `Transport.end_pause`."""
-        if self._links is not None:
-            self._links.end_pause(address)
 
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """End the incoming link that a frame came on; see `Transport.close_sender`."""
@@ -219,7 +190,7 @@ class NatsTransport:
 
     async def close(self, *, drain_s: float) -> None:
         """Take no further link, send what is queued for up to `drain_s` seconds, and close."""
-        if self._links is None or self._incoming is None or self._carrier is None:
+        if self._incoming is None or self._carrier is None:
             return
         self._incoming.stop_accepting()
         await self._links.close(drain_s=drain_s)

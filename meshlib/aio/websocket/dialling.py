@@ -24,18 +24,16 @@ except ModuleNotFoundError as error:  # pragma: no cover - where the extra is no
         name=error.name,
     ) from error
 
-from meshlib.aio.links import LinkConfig, OutgoingLinks, bound_silence
+from meshlib.aio.links import Dialler, LinkConfig, bound_silence
 from meshlib.aio.tcp import dialled_socket
 from meshlib.aio.transport import (
     LinkFailure,
     LinkFault,
     PeerRefusedError,
     QuietLog,
-    Receiver,
-    TransportCounters,
     split_address,
 )
-from meshlib.errors import ConfigError, StateError
+from meshlib.errors import ConfigError
 
 __all__ = [
     "CLOSE_TIMEOUT_S",
@@ -97,7 +95,7 @@ class DialledTls:
     peer_name: str | None = None
 
 
-class WebSocketDialler:
+class WebSocketDialler(Dialler):
     """What every transport over WebSockets has in common: all but who accepts connections.
 
     Args:
@@ -115,60 +113,14 @@ class WebSocketDialler:
         links: LinkConfig | None,
         log: QuietLog,
     ) -> None:
-        self.counters = TransportCounters()
+        super().__init__(config=links)
         self._log = log
         self._peers_tls = tls
         self.present(token)
-        self._links = OutgoingLinks(
-            self._dial,
-            connection_lost=self._connection_lost,
-            link_busy=self._link_busy,
-            counters=self.counters,
-            config=links,
-        )
-        self._receiver: Receiver | None = None
 
     def present(self, token: str | None) -> None:
         """Show another token to peers that are dialled from now on; None shows none."""
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-
-    def _begin(self, receiver: Receiver) -> None:
-        """Deliver to `receiver` from now on.
-
-        Raises:
-            StateError: started before.
-        """
-        if self._receiver is not None:
-            raise StateError("the transport was started before")
-        self._receiver = receiver
-
-    def send(self, address: str, data: bytes) -> bool:
-        """Queue one frame; False when it was dropped at once, and counted."""
-        return self._links.send(address, data)
-
-    def drop_link(self, address: str) -> None:
-        """Give up the outgoing link to an address, and what waits on it, without a report.
-
-        Args:
-            address: one without a link is ignored.
-        """
-        self._links.drop(address)
-
-    def end_pause(self, address: str) -> None:
-        """Dial again what could not be reached a moment ago, for its peer was heard.
-
-        Args:
-            address: one that is not waited for is ignored.
-        """
-        self._links.end_pause(address)
-
-    def _connection_lost(self, address: str, failure: LinkFailure) -> None:
-        if self._receiver is not None:
-            self._receiver.connection_lost(address, failure)
-
-    def _link_busy(self, address: str, is_busy: bool) -> None:
-        if self._receiver is not None:
-            self._receiver.link_busy(address, is_busy=is_busy)
 
     async def _dial(self, address: str) -> _OutgoingConnection:
         """Connect to a peer.

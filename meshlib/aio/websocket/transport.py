@@ -123,13 +123,6 @@ class WebSocketTransport(WebSocketDialler):
         self._advertise = (self._advertise[0], self._advertise[1] or port)
         self._begin(receiver)
 
-    def send(self, address: str, data: bytes) -> bool:
-        """Queue one frame; see `Transport.send`."""
-        if self._listener is None:
-            self.counters.frames_dropped_closed += 1
-            return False
-        return super().send(address, data)
-
     def close_sender(self, sender: str, *, reason: RejectReason | None = None) -> None:
         """Close the incoming connection that a frame came on; see `Transport.close_sender`."""
         if self._listener is not None:
