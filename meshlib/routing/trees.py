@@ -43,6 +43,7 @@ from meshlib.state import Documents, ReadChecks, check_identifier, check_text
 
 __all__ = [
     "TREE_PREFIX",
+    "UNRECORDED",
     "TreeDocument",
     "TreeSync",
     "access_now",
@@ -76,6 +77,10 @@ _LOGICAL_BITS: Final = 16
 _NOTHING_COUNTED: Final = GCounter()
 
 _ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
+
+
+UNRECORDED: Final = (ClockAheadError, NotReadyError, DocumentTypeError, LimitError)
+"""Why a placement is not recorded: a decision does not fail for any of these."""
 
 
 @lru_cache(maxsize=4096)
@@ -358,7 +363,7 @@ class TreeSync:
         if not text:
             return
         if held < len(text):
-            with suppress(ClockAheadError, NotReadyError, DocumentTypeError, LimitError):
+            with suppress(*UNRECORDED):
                 if not held:
                     # Who holds something is in the tree, so there is room for both.
                     self._check_room(model_id, {tenant})
@@ -372,7 +377,7 @@ class TreeSync:
         if last is None or now_ms - used_ms(last) < refresh_s * 1000:
             return
 
-        with suppress(ClockAheadError, NotReadyError, LimitError):
+        with suppress(*UNRECORDED):
             self._insert(model_id, text, tenant, characters_max)
 
     def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:

@@ -15,13 +15,20 @@ from typing import ClassVar, Final
 import attrs
 
 from meshlib.crdt import GCounter, HashedPrefixCacheState, Record, lattice
-from meshlib.errors import ClockAheadError, ConfigError, DocumentTypeError, LimitError
+from meshlib.errors import ConfigError
 from meshlib.limits import BLOCKS_MAX
 from meshlib.prefix import BLOCK_CHARACTERS, Chain, text_chain
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing.prompts.keys import SESSION_MARK
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeState
-from meshlib.routing.trees import TreeSync, access_now, clipped, tree_document, used_ms
+from meshlib.routing.trees import (
+    UNRECORDED,
+    TreeSync,
+    access_now,
+    clipped,
+    tree_document,
+    used_ms,
+)
 from meshlib.state import Documents, check_identifier, check_text
 
 __all__ = ["HashedTreeDocument", "HashedTreeSync", "PrefixSync", "tree_sync"]
@@ -169,7 +176,7 @@ class HashedTreeSync(TreeSync):
             now_ms = int(self._documents.replica.clock.wall_s() * 1000)
             if now_ms - used_ms(last) < refresh_s * 1000:
                 return
-        with suppress(ClockAheadError, DocumentTypeError, LimitError):
+        with suppress(*UNRECORDED):
             if not held:
                 self._check_room(model_id, {tenant})
             self._insert(model_id, text, tenant, characters_max)

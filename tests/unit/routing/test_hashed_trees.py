@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.mini_network import MiniNetwork
 from support.world import World
 
-from meshlib.errors import ConfigError
+from meshlib.errors import ClockAheadError, ConfigError, MeshError, NotReadyError
 from meshlib.node import MeshConfig
 from meshlib.replication import Replica
 from meshlib.routing import PrefixSync, TreeInsert, TreeRemove
@@ -53,6 +53,32 @@ def test_a_short_prompt_is_routed_and_leaves_nothing(hashed: MeshSyncManager) ->
     assert hashed.route("m", "short").worker_id is not None
     assert hashed.trees.entry_count("m") == 0
     assert hashed.match_tree("m", "short").matched == 0
+
+
+@pytest.mark.parametrize("prefix_sync", PrefixSync)
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotReadyError(story=("asked",), what="the clock"),
+        ClockAheadError(ahead_s=60.0, skew_max_s=1.0),
+    ],
+    ids=["not ready", "ahead"],
+)
+def test_a_node_that_may_not_write_decides_all_the_same(
+    world: World, prefix_sync: PrefixSync, error: MeshError
+) -> None:
+    """It does not know its clock yet, or knows that it is wrong: nothing is recorded."""
+
+    def refuse() -> None:
+        raise error
+
+    sync = manager(world.replica("a"), prefix_sync)
+    sync.route("m", SHARED)
+    version = sync.trees.version("m")
+    sync.trees._documents.replica.check_write = refuse
+
+    assert sync.route("m", SHARED + "more" * BLOCK).worker_id is not None
+    assert sync.trees.version("m") == version
 
 
 def test_a_known_prompt_is_no_write(hashed: MeshSyncManager) -> None:
