@@ -69,6 +69,9 @@ _STORE_OF: Final = {
 _POLICIES_MAX: Final = 4096
 """Policies that are kept ready; one that is made again decides the same."""
 
+UNREADABLE_NAMED_MAX: Final = 10
+"""Keys of a store that cannot be read and are named; of the others it is told how many."""
+
 
 class MeshSyncManager:
     """The stores of one node, and what the specification does with them.
@@ -570,7 +573,7 @@ class MeshSyncManager:
             subscription.put(told)
 
     def _follow_workers(self, change: Change) -> Iterable[StateChange]:
-        self.workers.note_changes(_keys_with_values(change))
+        self.workers.note_changes(_changed_keys(change))
         self._forget_all(self._departures.left_behind((change,)))
         return ()
 
@@ -581,8 +584,9 @@ class MeshSyncManager:
         return ()
 
     def _follow_app(self, change: Change) -> Iterable[StateChange]:
-        self.app.note_changes(_keys_with_values(change))
-        self.limits.note_changes(_changed_keys(change))
+        keys = _changed_keys(change)
+        self.app.note_changes(keys)
+        self.limits.note_changes(keys)
         return ()
 
     def _follow_tree(self, change: Change) -> Iterable[StateChange]:
@@ -644,11 +648,13 @@ class MeshSyncManager:
             ("the tree store", self.trees),
             ("the defaults of files", self.defaults),
         )
-        unreadable = [
-            f"{name} holds {key}, which cannot be read"
-            for name, store in stores
-            for key in store.unreadable()
-        ]
+        unreadable: list[str] = []
+        for name, store in stores:
+            keys = store.unreadable()
+            named, more = keys[:UNREADABLE_NAMED_MAX], len(keys) - UNREADABLE_NAMED_MAX
+            unreadable += (f"{name} holds {key}, which cannot be read" for key in named)
+            if more > 0:
+                unreadable.append(f"{name} holds {more} more keys that cannot be read")
         odd = [self.policies.get(model) for model in sorted(self._policy_checks.unreadable())]
         return (*unreadable, *self.policy_types.problems(policy for policy in odd if policy))
 
@@ -665,18 +671,14 @@ class MeshSyncManager:
         return policy is None or not self.policy_types.problems((policy,))
 
 
-def _keys_with_values(change: Change) -> list[Any] | None:
-    """Return the keys of a map that were set, in no order; None when it may be any. O(changed)."""
-    if change.is_reset or not isinstance(change.delta, LWWMap):
-        return None
-    return change.delta.unordered_keys()
-
-
 def _changed_keys(change: Change) -> list[Any] | None:
-    """Return the keys of a map that were set or removed; None when it may be any. O(changed)."""
+    """Return the keys of a map that were set or removed, in no order; None: it may be any.
+
+    O(changed).
+    """
     if change.is_reset or not isinstance(change.delta, LWWMap):
         return None
-    return [key for key, _ in change.delta.entries()]
+    return change.delta.touched_keys()
 
 
 def _translate(change: Change) -> Iterable[StateChange]:

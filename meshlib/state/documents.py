@@ -5,8 +5,8 @@ Rule: a value that is no record never raises when it is read: it is unreadable, 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar, cast
 
 from meshlib.codec import decode_value
@@ -59,7 +59,7 @@ class ReadChecks:
     CHECKED_EACH_TIME: Final = 4096
 
     __slots__ = (
-        "_all_keys", "_are_all_noted", "_is_readable", "_noted", "_unreadable", "_waiting",
+        "_all_keys", "_are_all_noted", "_is_readable", "_unreadable", "_waiting",
     )  # fmt: skip
 
     def __init__(
@@ -68,8 +68,7 @@ class ReadChecks:
         self._is_readable = is_readable
         self._all_keys = all_keys
         self._are_all_noted = True
-        self._noted: set[Any] = set()
-        self._waiting: deque[Any] = deque()
+        self._waiting: dict[Any, None] = {}
         self._unreadable: set[Any] = set()
 
     def note(self, keys: Iterable[Any] | None) -> None:
@@ -79,28 +78,23 @@ class ReadChecks:
             return
         if self._are_all_noted:
             return
-        for key in keys:
-            if key not in self._noted:
-                self._noted.add(key)
-                self._waiting.append(key)
+        self._waiting.update(dict.fromkeys(keys))
 
     def look(self) -> None:
         """Read the keys that have changed and were not looked at yet, up to so many."""
         if self._are_all_noted:
             self._are_all_noted = False
             self.note(self._all_keys())
-        for _ in range(min(len(self._waiting), self.CHECKED_EACH_TIME)):
-            key = self._waiting.popleft()
-            self._noted.discard(key)
+        for key in tuple(islice(self._waiting, self.CHECKED_EACH_TIME)):
+            del self._waiting[key]
             if self._is_readable(key):
                 self._unreadable.discard(key)
             else:
                 self._unreadable.add(key)
 
     def unreadable(self) -> list[Any]:
-        """Look, and return the keys known to be unreadable, in no order. O(changes, these)."""
+        """Look, and return the keys known to be unreadable, in no order. O(changes)."""
         self.look()
-        self._unreadable = {key for key in self._unreadable if not self._is_readable(key)}
         return list(self._unreadable)
 
 
@@ -133,7 +127,7 @@ class RecordTable(Generic[RecordT]):
         self._thaw = thaw
         self._cache: dict[str, tuple[LWWEntry, RecordT | None]] = {}
         self._checks = ReadChecks(
-            lambda key: key not in self.map or self.get(key) is not None,
+            self._is_readable,
             all_keys=lambda: self.map.unordered_keys(),  # noqa: PLW0108 - another map each time
         )
         documents.open_map(document)
@@ -149,6 +143,13 @@ class RecordTable(Generic[RecordT]):
         if entry is None or entry.payload is None:
             self._cache.pop(key, None)
             return None
+        return self._record_of(key, entry)
+
+    def _is_readable(self, key: Any) -> bool:
+        entry = self.map.entry(key)
+        return entry is None or entry.payload is None or self._record_of(key, entry) is not None
+
+    def _record_of(self, key: Any, entry: LWWEntry) -> RecordT | None:
         held = self._cache.get(key)
         if held is not None and held[0] is entry:
             return held[1]
@@ -198,6 +199,7 @@ class RecordTable(Generic[RecordT]):
 
         receipt = self._documents.write(self._document, mutate)
         self._cache.pop(key, None)
+        self._checks.note((key,))
         return receipt
 
 

@@ -165,6 +165,10 @@ class LWWMap(Generic[K, V]):
         """Return the keys with a value, in no order that means anything. O(n)."""
         return [key for key, entry in self._entries.items() if entry[4] is not None]
 
+    def touched_keys(self) -> list[K]:
+        """Return all keys, removed ones too, in no order that means anything. O(n)."""
+        return list(self._entries)
+
     def items(self) -> Iterator[tuple[K, V]]:
         """Yield the keys and values in canonical order, thawed afresh. O(n log n)."""
         for key in self.keys():
