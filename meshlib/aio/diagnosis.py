@@ -11,7 +11,15 @@ from meshlib.aio.transport import LinkFailure, LinkFault
 from meshlib.gossip import SyncProgress
 from meshlib.node import MeshNode, NodeState
 
-__all__ = ["Attempt", "Attempts", "Diagnosis", "SeedReport", "SeedTroubles", "diagnose"]
+__all__ = [
+    "Attempt",
+    "Attempts",
+    "Diagnosis",
+    "SeedReport",
+    "SeedTroubles",
+    "diagnose",
+    "seed_reports",
+]
 
 SEEDS_TOLD_MAX: Final = 5
 """Seeds of which the health of a node tells; of the others it says how many there are."""
@@ -175,6 +183,35 @@ class Diagnosis:
     story: tuple[str, ...]
 
 
+def seed_reports(
+    node: MeshNode, *, seeds: Iterable[str], attempts: Attempts
+) -> tuple[SeedReport, ...]:
+    """Tell what came of each seed, in their order. O(members + seeds).
+
+    Args:
+        node: the node.
+        seeds: the addresses by which it is to join, in order.
+        attempts: what was tried with them.
+    """
+    by_address = {
+        member.address: member.name
+        for member in node.members()
+        if member.is_reachable and member.name != node.name
+    }
+    tried = attempts.by_address()
+    return tuple(
+        SeedReport(
+            address=address,
+            member=by_address.get(address),
+            sent_count=attempt.sent_count,
+            failure_count=attempt.failure_count,
+            failure=attempt.failure,
+        )
+        for address in seeds
+        if address != node.address and (attempt := tried.get(address)) is not None
+    )
+
+
 def diagnose(
     node: MeshNode,
     *,
@@ -190,21 +227,8 @@ def diagnose(
         attempts: what was tried with them.
         discovery_problem: what is wrong with the source of the seeds; empty when nothing is.
     """
-    reachable = [member for member in node.members() if member.is_reachable]
-    by_address = {member.address: member.name for member in reachable if member.name != node.name}
-    tried = attempts.by_address()
-    reports = tuple(
-        SeedReport(
-            address=address,
-            member=by_address.get(address),
-            sent_count=attempt.sent_count,
-            failure_count=attempt.failure_count,
-            failure=attempt.failure,
-        )
-        for address in seeds
-        if address != node.address and (attempt := tried.get(address)) is not None
-    )
-    names = tuple(member.name for member in reachable)
+    reports = seed_reports(node, seeds=seeds, attempts=attempts)
+    names = tuple(member.name for member in node.members() if member.is_reachable)
     story: list[str] = []
     if node.is_ready:
         story.append(node.state_problem() or "ready")

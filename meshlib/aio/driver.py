@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -155,16 +156,22 @@ class NodeDriver:
         self._has_room.set()
         self._is_carrier_up = True
         self._is_excused = True
+        self._deadline: float | None = None
+        self._is_deadline_known = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._log = QuietLog(_logger)
 
     def attach(self, node: DrivenNode) -> None:
         """Give the driver its node. Frames that came before wait for it."""
         self._node = node
-        node.wakeup = self._wake.set
-        self._wake.set()
+        node.wakeup = self.wake
+        self.wake()
 
     def wake(self) -> None:
         """See that a step is made soon. Idempotent."""
+        # Something was done to the node itself: what it waits for may be due earlier now.
+        self._is_deadline_known = False
         self._wake.set()
 
     # The receiver's side
@@ -213,11 +220,14 @@ class NodeDriver:
     async def run(self) -> None:
         """Drive the node until cancelled. The one loop that does."""
         assert self._node is not None
-        while True:
-            await self._sleep(self._node)
-            self.step()
-            # One turn for everything else, however much waits here.
-            await asyncio.sleep(0)
+        try:
+            while True:
+                await self._sleep(self._node)
+                self.step()
+                # One turn for everything else, however much waits here.
+                await asyncio.sleep(0)
+        finally:
+            self._cancel_timer()
 
     def _drop_link(self, node: DrivenNode, address: str) -> None:
         """Drop the link to a member that is Down, unless another one has its address by now."""
@@ -230,11 +240,16 @@ class NodeDriver:
         assert node is not None
         self.counters.steps += 1
         self._wake.clear()
-        deadline = node.next_deadline()
-        self._measure_lateness(deadline)
+        deadline = self._deadline if self._is_deadline_known else node.next_deadline()
+        self._is_deadline_known = False
+        if deadline is not None and (late_s := self._clock() - deadline) >= 0:
+            self.counters.timer_late_s = late_s
+            self.counters.timer_late_max_s = max(self.counters.timer_late_max_s, late_s)
         # What came is heard before what is due is done: an answer that waits here is no silence.
-        self._take_reports(node)
-        self._take_frames(node)
+        if self._reports:
+            self._take_reports(node)
+        if self._frames:
+            self._take_frames(node)
         # What those have set is due in the next step.
         if deadline is not None and (now := self._clock()) >= deadline:
             if not (self._is_carrier_up and self._is_excused):
@@ -286,13 +301,6 @@ class NodeDriver:
         if self._frames_bytes <= INBOX_BYTES_MAX // 4:
             self._has_room.set()
 
-    def _measure_lateness(self, deadline: float | None) -> None:
-        now = self._clock()
-        if deadline is not None and now >= deadline:
-            counters = self.counters
-            counters.timer_late_s = now - deadline
-            counters.timer_late_max_s = max(counters.timer_late_max_s, counters.timer_late_s)
-
     def _meet_rejected(self, event: PacketRejected) -> None:
         self._log.tell(
             f"frame rejected ({event.reason})",
@@ -306,13 +314,30 @@ class NodeDriver:
         """Wait until something came, or the node's deadline."""
         if self._wake.is_set():
             return
-        deadline = node.next_deadline()
-        if deadline is None:
-            await self._wake.wait()
-            return
+        deadline = self._deadline = node.next_deadline()
+        self._is_deadline_known = True
+        # Mostly a frame comes first, and the deadline has moved on: a timer that is due before it
+        # looks again then, which costs less than a new one for each frame.
+        if deadline is not None and deadline < self._timer_at:
+            self._set_timer(deadline)
+        await self._wake.wait()
+
+    def _set_timer(self, deadline: float) -> None:
+        self._cancel_timer()
         delay_s = max(0.0, deadline - self._clock())
-        timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+        self._timer_at = deadline
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, math.inf
+
+    def _on_timer(self) -> None:
+        """Wake the task if something is due, or wait on for what is due by now."""
+        self._timer, self._timer_at = None, math.inf
+        deadline = self._deadline
+        if self._is_deadline_known and deadline is not None and self._clock() < deadline:
+            self._set_timer(deadline)
+        else:
+            self._wake.set()

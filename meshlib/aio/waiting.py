@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import Final
 
-from meshlib.aio.diagnosis import Diagnosis, SeedTroubles, diagnose
+from meshlib.aio.diagnosis import Diagnosis, SeedTroubles, diagnose, seed_reports
 from meshlib.aio.driver import NodeDriver
 from meshlib.aio.events import Conditions, Confirmations, EventStream, EventStreams
 from meshlib.aio.front import MeshFront
@@ -332,7 +332,9 @@ class WaitingFront(MeshFront):
 
     def _look_at_seeds(self) -> None:
         if self._node is not None and not self._is_ending:
-            self._seed_troubles.look(self._node, self.diagnose().seeds)
+            # Not all of a diagnosis, which judges the health and reads what has changed.
+            reports = seed_reports(self._node, seeds=self._seeds, attempts=self._driver.attempts)
+            self._seed_troubles.look(self._node, reports)
 
     async def _watch_seeds(self) -> None:
         """Have the health tell what is wrong with the seeds while nobody was met."""

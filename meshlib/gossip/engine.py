@@ -96,6 +96,12 @@ class Engine:
         parts = self._parts
         return parts.view.members.revision + parts.electorate.revision + parts.told.revision
 
+    @property
+    def standing(self) -> tuple[int, bool, NodeState]:
+        """The members' revision, whether it is ready, and its state: what others decide by."""
+        beginning = self._parts.beginning
+        return self.members_revision, beginning.is_ready, beginning.state
+
     def members(self) -> tuple[MemberRecord, ...]:
         """Return every known member, this node included, sorted by name. O(n)."""
         return tuple(self._parts.view.members)
@@ -341,7 +347,7 @@ class Engine:
             return []
         packets = parts.outbox.drain(header, bytes_max=self._config.packet_bytes_max)
         parts.counters.frames_sent += len(packets)
-        parts.counters.bytes_sent += sum(len(packet.data) for packet in packets)
+        parts.counters.bytes_sent += sum([len(packet.data) for packet in packets])
         return packets
 
     def events(self) -> list[Event]:

@@ -109,7 +109,7 @@ class Outbox:
                 if not writer.add(message):
                     self.dropped_count += 1
                     self._note_unsendable(address, len(message))
-            packets += (Packet(address, frame) for frame in writer.frames())
+            packets += [Packet(address, frame) for frame in writer.frames()]
         self._waiting = {}
         self._bytes = {}
         return packets

@@ -75,23 +75,27 @@ class ClockJudge:
         if self._is_comparing(self._now()):
             what, story = "how this node's clock stands", "the peers it has just met are asked"
             raise NotReadyError(what=what, story=(story,), retry_after_s=RETRY_AFTER_S)
-        ahead_s = self.ahead_s()
-        if ahead_s > self._clock.skew_max_s:
-            raise ClockAheadError(ahead_s=ahead_s, skew_max_s=self._clock.skew_max_s)
+        if self.is_ahead():
+            raise ClockAheadError(ahead_s=self.ahead_s(), skew_max_s=self._clock.skew_max_s)
 
     def is_ahead(self) -> bool:
         """Tell whether what is written here would be believed too late. O(members)."""
-        return self.ahead_s() > self._clock.skew_max_s
+        distances_s, limit_s = self._ahead_of_each_s(), self._clock.skew_max_s
+        # Asked at every write: who counts is only looked at where it can matter.
+        if max(distances_s, default=0.0) <= limit_s:
+            return False
+        return self._of_majority(distances_s) > limit_s
 
     def ahead_s(self) -> float:
         """Return by how much this node's next stamp is surely ahead of a majority's clocks.
 
         In seconds; 0 when it is not, or where too few have been measured. O(members).
         """
+        return self._of_majority(self._ahead_of_each_s())
+
+    def _ahead_of_each_s(self) -> list[float]:
         leap_s = self._clock.leap_s()
-        return self._of_majority(
-            [-(known.surely_s) + leap_s for known in self._offsets(self._now())]
-        )
+        return [leap_s - known.surely_s for known in self._offsets(self._now())]
 
     def behind_s(self) -> float:
         """Return by how much a majority's clocks are surely ahead of this node's. O(members)."""

@@ -164,7 +164,7 @@ class MeshNode(RoutingVerbs):
         self._problem_ages = ProblemAges()
         self._look_at = now
         self._collect_at = now + COLLECT_INTERVAL_S
-        self._limiter_state: tuple[int, bool, NodeState] | None = None
+        self._limiter_state: tuple[object, ...] | None = None
         self._inspected: tuple[Mapping[str, Inspectable], Mapping[str, Inspectable]] | None = None
         self._update_limiter()
 
@@ -599,13 +599,13 @@ class MeshNode(RoutingVerbs):
         if self._speaks_several:
             self._engine.agree_on_format()
         packets = self._engine.packets_to_send()
-        self._settle()
+        self._follow_changes()  # sending changes no member
         return packets
 
     def events(self) -> list[Event]:
         """Return what happened since the last call; drains."""
         events = self._engine.events()
-        if any(isinstance(event, ChangesDropped) for event in events):
+        if events and any(isinstance(event, ChangesDropped) for event in events):
             with unguarded(self.replica):
                 self.sync.publish_loss()
                 self.leases.follow_all(now=self._time.latest_s)
@@ -640,14 +640,17 @@ class MeshNode(RoutingVerbs):
 
     def _settle(self) -> None:
         """Bring the stores and the limiter up to what has just changed below them."""
-        changes = self.replica.changes()
-        if changes:
-            self._follow(changes)
+        self._follow_changes()
         self._update_limiter()
         if self.sync.defaults.is_stale and self.is_ready and not self._clocks.is_ahead():
             with unguarded(self.replica):
                 self.sync.defaults.keep()
             self._settle()
+
+    def _follow_changes(self) -> None:
+        changes = self.replica.changes()
+        if changes:
+            self._follow(changes)
 
     def _follow(self, changes: Sequence[Change]) -> None:
         """Tell each who keeps something beside the documents what has changed in them."""
@@ -676,11 +679,12 @@ class MeshNode(RoutingVerbs):
 
     def _update_limiter(self) -> None:
         """Tell the limiter of the members, when they or what this node knows have changed."""
-        state = self.state
-        seen = (self.members_revision, self.is_ready, state)
+        # Asked after every frame: one look at the engine.
+        seen = (self._engine.standing, self._written_off.revision, self._is_stopped)
         if seen == self._limiter_state:
             return
         self._limiter_state = seen
+        state = self.state
         self._volatile.update_members(self._time.latest_s)
         partition = self._partition()
         # All may have begun alone at once beside others that they were told of.

@@ -36,6 +36,9 @@ GLOBAL_LIMIT_CONFIG_KEY: Final = "global_rate_limit"
 LIMIT_CONFIG_PREFIX: Final = "rate_limit:"
 """What comes before a rate-limit key in its configuration key."""
 
+_PREFIXES: Final = (GLOBAL_LIMIT_CONFIG_KEY, LIMIT_CONFIG_PREFIX, RULE_CONFIG_PREFIX)
+"""How every configuration key begins that says something about limits."""
+
 _UNREADABLE: Final = (ValueError, RecursionError, LookupError, TypeError, LocalError)
 """What reading a value may raise that is no limit."""
 
@@ -313,13 +316,16 @@ class LimitSettings:
 
     def note_changes(self, names: Iterable[Any] | None) -> None:
         """Take note that configuration keys have changed by what peers sent; None for all."""
-        names = None if names is None else list(names)
-        self._rules.note_changes(names)
         if names is None:
+            self._rules.note_changes(None)
             self._checks.note(None)
             return
-        keys = [_limit_key(name) for name in names if isinstance(name, str)]
-        found = [key for key in keys if key is not None]
+        # Most of what changes in this document is no limit: one look at each name.
+        named = [name for name in names if isinstance(name, str) and name.startswith(_PREFIXES)]
+        if not named:
+            return
+        self._rules.note_changes(named)
+        found = [key for name in named if (key := _limit_key(name)) is not None]
         if found:
             self._checks.note(found)
 

@@ -328,11 +328,10 @@ class Dissemination:
 
         One by one, as they are absorbed: what one brings the next may leave out.
         """
-        vector = self._replica.version_vector
         for entry in entries:
             if isinstance(entry, LogEntry):
                 yield entry
-            elif entry.last > vector.get(entry.actor, 0):
+            elif entry.last > self._replica.version_vector.get(entry.actor, 0):
                 whole = self._replica.whole(entry)
                 self._counters.entries_shortened += whole is not None
                 self._counters.entries_unknown += whole is None

@@ -229,7 +229,7 @@ class KeyOwner(KeyGranter):
         if self._has_left:
             return math.inf
         due_at = min(self.keeper.next_deadline(), self.ceilings.next_deadline())
-        return min(due_at, self._call_due_at) if self._may_call() else due_at
+        return self._call_due_at if self._call_due_at < due_at and self._may_call() else due_at
 
     def _may_call(self) -> bool:
         return self._has_quorum and self._is_ready
