@@ -1,6 +1,7 @@
 """Routing: which worker a prompt goes to, by what it has cached and what it has to do.
 
 policy.py         CacheAwarePolicy: how one model's prompts are routed
+asking.py         what a caller asks beside the prompt
 protocol.py       what a policy is asked
 cache_aware.py    the longest prefix, as long as loads are in balance
 expected_time.py  the soonest first token
@@ -8,14 +9,12 @@ simple.py         round robin, random, hashes and the like
 settings.py       how the configuration of a policy is read
 policies.py       those of this package by their names
 policy_types.py   which policies may be written
-load.py           what all routers have in flight: SharedLoad
-in_flight.py      what one router has in flight, and how fast workers are
-load_messages.py  what routers tell each other of it
 departures.py     workers that went and what trees still hold of them
 ages.py           workers that came
 leases.py         workers with a time to live
 trees.py          one replicated routing tree for each model
 records.py        what a tree is made of, and what a router is answered
+load/             what all routers have in flight: SharedLoad
 requests/         what becomes of a request, said at another router
 prompts/          what stands in a tree for a prompt, and for a session; trees without text
 """
@@ -24,8 +23,7 @@ from meshlib.routing.ages import WorkerAges
 from meshlib.routing.departures import Departures
 from meshlib.routing.expected_time import EXPECTED_TIME, ExpectedTimeConfig
 from meshlib.routing.leases import LEASE_DOCUMENT, VolatileUpdate, WorkerLeases
-from meshlib.routing.load import DEFAULT_SPEED, SharedLoad
-from meshlib.routing.load_messages import LOAD_DOCUMENT
+from meshlib.routing.load import DEFAULT_SPEED, LOAD_DOCUMENT, SharedLoad
 from meshlib.routing.policies import POLICIES
 from meshlib.routing.policy import CACHE_AWARE, CacheAwareConfig, CacheAwarePolicy
 from meshlib.routing.policy_types import PolicyTypes

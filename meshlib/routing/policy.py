@@ -6,15 +6,14 @@ Rule: a decision and its record are two steps. `select` changes nothing that any
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from meshlib.arguments import check_number
-from meshlib.errors import InvalidTypeError, InvalidValueError, StateError, check_several
+from meshlib.errors import InvalidTypeError, StateError
 from meshlib.limits import TREE_CHARACTERS_MAX
 from meshlib.ring import ConsistentHashRing
 from meshlib.routing.ages import WorkerAges
+from meshlib.routing.asking import check_tokens, eligible, keys_of
 from meshlib.routing.cache_aware import CACHE_AWARE, CacheAwareConfig, choose_worker
 from meshlib.routing.expected_time import EXPECTED_TIME
 from meshlib.routing.load import SharedLoad
@@ -22,10 +21,7 @@ from meshlib.routing.policy_types import PolicyTypes
 from meshlib.routing.prompts import (
     MARK,
     SESSION_TTL_S,
-    check_session,
-    prompt_key,
     session_holder,
-    session_key,
 )
 from meshlib.routing.protocol import Policy, Question
 from meshlib.routing.records import RouteDecision, RouteReason
@@ -41,44 +37,6 @@ __all__ = [
     "CacheAwarePolicy",
     "choose_worker",
 ]
-
-
-def _check_tokens(tokens: float) -> None:
-    check_number("tokens", tokens, wanted="a number of tokens")
-    if not 0 <= tokens < math.inf:
-        raise InvalidValueError(f"tokens must be 0 or more and finite, got {tokens}")
-
-
-def _eligible(
-    workers: Mapping[str, WorkerState],
-    exclude: Collection[str],
-    candidates: Collection[str] | None,
-) -> dict[str, WorkerState]:
-    """Return the workers that may be chosen."""
-    left_out = _names("exclude", exclude)
-    wanted = workers.keys() if candidates is None else _names("candidates", candidates)
-    return {
-        name: worker for name, worker in workers.items() if name in wanted and name not in left_out
-    }
-
-
-def _keys(
-    text: str, salt: str, session: str, session_ttl_s: float
-) -> tuple[str, tuple[str, float] | None]:
-    """Return what stands in the tree for a prompt, and for its session where it has one."""
-    check_text("salt", salt)
-    key = prompt_key(text, salt=salt)
-    if not session and type(session) is str:
-        return key, None
-    check_session(session, session_ttl_s)
-    return key, (session_key(session, salt=salt), float(session_ttl_s))
-
-
-def _names(what: str, worker_ids: Collection[str]) -> set[str]:
-    check_several(what, worker_ids)
-    for worker_id in worker_ids:
-        check_text("a worker's id", worker_id)
-    return set(worker_ids)
 
 
 class CacheAwarePolicy:
@@ -198,16 +156,11 @@ class CacheAwarePolicy:
         """
         check_text("text", text)
         if tokens is not None:
-            _check_tokens(tokens)
-        known = self._workers.of_model(self.model_id)
-        if known is not self._known:
-            self._note_workers(known)
-        workers = self._healthy
-        if candidates is not None or exclude != ():
-            workers = _eligible(workers, exclude, candidates)
+            check_tokens(tokens)
+        workers = self._may_take(exclude, candidates)
         key, sticky = text, None
         if salt or session or text[:1] == MARK or type(salt) is not str or type(session) is not str:
-            key, sticky = _keys(text, salt, session, session_ttl_s)
+            key, sticky = keys_of(text, salt, session, session_ttl_s)
         if not workers:
             return RouteDecision(
                 worker_id=None,
@@ -222,16 +175,10 @@ class CacheAwarePolicy:
         if tokens is None:
             tokens = len(text) / policy.characters_per_token
         bound = None if sticky is None else self._bound(sticky)
-        if bound in workers:
+        if bound is not None and bound in workers:
             worker_id, reason = bound, RouteReason.SESSION
         else:
-            loads = self._loads(workers)
-            if type(policy) is CacheAwareConfig and not policy.compat:
-                # The policy of most models, without what it does not ask.
-                worker_id, reason = choose_worker(text, loads=loads, held=held, config=policy)
-            else:
-                question = self._question(text, workers, loads, held, tokens, now)
-                worker_id, reason = policy.choose(question)
+            worker_id, reason = self._choose(policy, text, workers, held, tokens, now)
         matched = held.get(worker_id, 0)
         return RouteDecision(
             worker_id=worker_id,
@@ -241,6 +188,33 @@ class CacheAwarePolicy:
             origin=(self.model_id, key, len(text), tokens),
             session=sticky,
         )
+
+    def _may_take(
+        self, exclude: Collection[str], candidates: Collection[str] | None
+    ) -> Mapping[str, WorkerState]:
+        """Return the healthy workers of the model that the caller lets be chosen."""
+        known = self._workers.of_model(self.model_id)
+        if known is not self._known:
+            self._note_workers(known)
+        if candidates is None and exclude == ():
+            return self._healthy
+        return eligible(self._healthy, exclude, candidates)
+
+    def _choose(
+        self,
+        policy: Policy,
+        text: str,
+        workers: Mapping[str, WorkerState],
+        held: Mapping[str, int],
+        tokens: float,
+        now: float,
+    ) -> tuple[str, RouteReason]:
+        """Ask the policy which of the workers it is."""
+        loads = self._loads(workers)
+        if type(policy) is CacheAwareConfig and not policy.compat:
+            # The policy of most models, without what it does not ask.
+            return choose_worker(text, loads=loads, held=held, config=policy)
+        return policy.choose(self._question(text, workers, loads, held, tokens, now))
 
     def _bound(self, sticky: tuple[str, float]) -> str | None:
         """Return the worker that a session was with last, or None after its time."""

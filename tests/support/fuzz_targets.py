@@ -29,7 +29,7 @@ from meshlib.ratelimit.leases.calls import Call, Farewell, decode_vote
 from meshlib.ratelimit.leases.questions import Answers, Questions
 from meshlib.replication.page_content import PageContent
 from meshlib.routing.leases import _read_renewals
-from meshlib.routing.load_messages import LoadMessage, LoadRow
+from meshlib.routing.load.messages import LoadMessage, LoadRow
 from meshlib.routing.requests import RequestWord, Word
 from meshlib_server.app import build_app
 from meshlib_server.auth import Secrets, TokenSet

@@ -119,7 +119,7 @@ def drop_a_count(node: MeshNode) -> None:
 def never_tell_an_end(node: MeshNode) -> None:
     """End a request, and tell nobody ever."""
     node.end(node.begin("w1", now=node._time.latest_s), now=node._time.latest_s)
-    node.sync.load._tell_at = None
+    node.sync.load._telling._tell_at = None
 
 
 def count_at_no_worker(node: MeshNode) -> None:
@@ -142,7 +142,7 @@ def write_off_silently(node: MeshNode) -> None:
     ("spoil", "part", "what"),
     [
         (drop_a_count, "SharedLoad", "the sum is not what is in flight"),
-        (never_tell_an_end, "SharedLoad", "a change that is never told"),
+        (never_tell_an_end, "Telling", "a change that is never told"),
         (count_at_no_worker, "InFlight", "the counts by worker are not the requests"),
         (renew_what_is_removed, "WorkerLeases", "a renewal of no lease"),
         (write_off_silently, "WrittenOff", "what was written was not followed"),

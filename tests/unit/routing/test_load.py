@@ -21,8 +21,8 @@ from meshlib.errors import (
 from meshlib.identity import actor_id
 from meshlib.limits import LOAD_ROWS_PER_MESSAGE_MAX
 from meshlib.routing import DEFAULT_SPEED, SharedLoad
-from meshlib.routing.load import UNHEARD_S
-from meshlib.routing.load_messages import LoadMessage, LoadRow
+from meshlib.routing.load.messages import LoadMessage, LoadRow
+from meshlib.routing.load.peers import UNHEARD_S
 
 
 class Routers:
@@ -271,7 +271,7 @@ def test_a_router_that_never_ends_anything_counts_nothing(routers: Routers) -> N
 
 def test_names_alone_are_bounded(routers: Routers, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is forgotten."""
-    monkeypatch.setattr("meshlib.routing.load.NAMED_MAX", 2)
+    monkeypatch.setattr("meshlib.routing.load.shared.NAMED_MAX", 2)
     load = routers.loads["a"]
     names = [load.begin("w1", is_tentative=True, now=0.0) for _ in range(3)]
     load.renew(names[1], now=0.0)
@@ -297,7 +297,7 @@ def test_more_requests_than_may_be_end_the_oldest(
     routers: Routers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table is bounded, and the sum stays right."""
-    monkeypatch.setattr("meshlib.routing.in_flight.REQUESTS_IN_FLIGHT_MAX", 3)
+    monkeypatch.setattr("meshlib.routing.load.in_flight.REQUESTS_IN_FLIGHT_MAX", 3)
     load = routers.loads["a"]
     names = [load.begin(f"w{number}", now=0.0) for number in range(5)]
 

@@ -1,4 +1,4 @@
-"""The requests that this router has in flight, and what workers are measured to prefill.
+"""The requests that this router has in flight.
 
 Rule: what one request still costs its worker is decided in this file. A request waits until the
 worker is through with what it was given before, and is then prefilled at the worker's speed;
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from attrs import define, field
@@ -17,21 +17,12 @@ from attrs import define, field
 from meshlib.errors import UnknownKeyError
 from meshlib.identity import ActorId
 from meshlib.invariants import require
-from meshlib.limits import REQUESTS_IN_FLIGHT_MAX, TENANTS_MAX
+from meshlib.limits import REQUESTS_IN_FLIGHT_MAX
 
-__all__ = ["EXPIRY_S", "Begun", "InFlight", "Speeds", "left_to_prefill"]
+__all__ = ["EXPIRY_S", "Begun", "InFlight", "left_to_prefill"]
 
 EXPIRY_S: Final = 600.0
 """After so many seconds a request that was neither ended nor renewed counts as ended."""
-
-SPEED_SHARE_MIN: Final = 0.1
-"""What one measurement counts for at least, beside those before it."""
-
-SPEED_MAX: Final = 1e9
-"""Tokens a second that no worker prefills."""
-
-MEASURED_TOKENS_MIN: Final = 64
-"""A prefill of fewer tokens says little of a speed: it is over before the overhead is."""
 
 
 def left_to_prefill(tokens: float, *, starts_at: float, speed: float, now: float) -> float:
@@ -97,9 +88,9 @@ class InFlight:
         """Tell whether a request is in flight. O(1)."""
         return request_id in self._requests
 
-    def workers(self) -> Iterator[str]:
-        """Yield the workers that have requests, in no order that means anything."""
-        return iter(self._at)
+    def workers(self) -> Collection[str]:
+        """Return the workers that have requests, in no order that means anything. O(1)."""
+        return self._at.keys()
 
     def new_name(self) -> str:
         """Return a name that no request has had, here or elsewhere. O(1)."""
@@ -258,38 +249,3 @@ class InFlight:
                 left += remains
                 first_at = min(first_at, one.starts_at)
         return left, max(0.0, first_at - now) if left else 0.0
-
-
-class Speeds:
-    """What this router has measured its workers to prefill, in tokens a second."""
-
-    __slots__ = ("_measured",)
-
-    def __init__(self) -> None:
-        self._measured: dict[str, tuple[float, int]] = {}
-
-    def of(self, worker_id: str) -> float:
-        """Return the speed of a worker; 0 when it was never measured. O(1)."""
-        return self._measured.get(worker_id, (0.0, 0))[0]
-
-    def measure(self, begun: Begun, *, now: float) -> bool:
-        """Learn from the first token of a request; say whether anything could be. O(1).
-
-        The time to it is what the worker took for all that it was given before and for this one.
-        The more of that was this one, the more it says.
-        """
-        took_s = now - begun.begun_at
-        work = begun.ahead + begun.tokens
-        if begun.tokens < MEASURED_TOKENS_MIN or took_s <= 0.0:
-            return False
-        sample = min(work / took_s, SPEED_MAX)
-        before = self._measured.pop(begun.worker_id, None)
-        if before is None:
-            if len(self._measured) >= TENANTS_MAX:
-                del self._measured[next(iter(self._measured))]
-            self._measured[begun.worker_id] = (sample, 1)
-            return True
-        speed, count = before
-        share = max(SPEED_SHARE_MIN, 1.0 / (count + 1)) * begun.tokens / work
-        self._measured[begun.worker_id] = (speed + share * (sample - speed), count + 1)
-        return True
