@@ -16,6 +16,7 @@ __all__ = [
     "CHANGES_MAX",
     "CLOUD_DOTS_MAX",
     "CLUSTER_NAME_BYTES_MAX",
+    "DECODED_TOKENS_MAX",
     "DECODE_DEPTH_MAX",
     "DOCUMENTS_MAX",
     "DOCUMENT_NAME_BYTES_MAX",
@@ -182,6 +183,9 @@ REQUESTS_IN_FLIGHT_MAX: Final = 65_536
 
 PREFILL_TOKENS_MAX: Final = (1 << 48) - 1
 """Tokens that are to be prefilled, of one request or of all that one router has at a worker."""
+
+DECODED_TOKENS_MAX: Final = (1 << 32) - 1
+"""Tokens that one request has decoded."""
 
 TENANTS_MAX: Final = 65_536
 """Tenants (workers) of one prefix cache, removed ones included."""

@@ -357,9 +357,14 @@ class MeshFront:
         """Take note that a request is over, however it ended; as `MeshNode.end`."""
         self._entered().end(request_id, now=monotonic())
 
-    def renew_request(self, request_id: str) -> None:
-        """Let a long request count for another 600 seconds; as `MeshNode.renew_request`."""
-        self._entered().renew_request(request_id, now=monotonic())
+    def renew_request(self, request_id: str, *, decoded_tokens: int | None = None) -> None:
+        """Let a long request count for another 600 seconds; as `MeshNode.renew_request`.
+
+        Args:
+            request_id: the request.
+            decoded_tokens: how many it has decoded so far, if you know; 0 to 2**32 - 1.
+        """
+        self._entered().renew_request(request_id, decoded_tokens=decoded_tokens, now=monotonic())
 
     def renew_worker(self, worker_id: str) -> None:
         """Take note that a worker with a `ttl_s` lives, on all nodes; as `MeshNode.renew_worker`.

@@ -146,15 +146,26 @@ class RoutingVerbs:
         """
         self._say(Word.END, request_id, now)
 
-    def renew_request(self, request_id: str, *, now: float) -> None:
-        """Let a long request count for another 600 seconds; as `SharedLoad.renew`, and `end`."""
-        self._say(Word.RENEW, request_id, now)
+    def renew_request(
+        self, request_id: str, *, decoded_tokens: int | None = None, now: float
+    ) -> None:
+        """Let a long request count for another 600 seconds; as `SharedLoad.renew`, and `end`.
 
-    def _say(self, word: Word, request_id: str, now: float) -> None:
+        Args:
+            request_id: the request.
+            decoded_tokens: how many it has decoded so far, if the caller knows; 0 to 2**32 - 1.
+            now: monotonic seconds.
+        """
+        self._say(Word.RENEW, request_id, now, decoded_tokens)
+
+    def _say(
+        self, word: Word, request_id: str, now: float, decoded_tokens: int | None = None
+    ) -> None:
+        load, at = self.sync.load, self._time.follow(now)
         try:
-            say(self.sync.load, word, request_id, now=self._time.follow(now))
+            say(load, word, request_id, decoded_tokens=decoded_tokens, now=at)
         except UnknownKeyError:
-            if not self._volatile.pass_on(word, request_id):
+            if not self._volatile.pass_on(word, request_id, decoded_tokens=decoded_tokens or 0):
                 raise
         self._told()
 

@@ -110,17 +110,18 @@ class VolatileTraffic:
             for name in message.to:
                 self._engine.send_volatile(name, message.document, message.payload)
 
-    def pass_on(self, word: Word, request_id: str) -> bool:
+    def pass_on(self, word: Word, request_id: str, *, decoded_tokens: int = 0) -> bool:
         """Send a word of a request to the router that has it; False when none in reach can. O(n).
 
         Args:
             word: what is said of it.
             request_id: its name, which says whose it is.
+            decoded_tokens: what it has decoded so far, as far as was said.
         """
         actor, own = router_of(request_id), self._engine.record
         for member in self._engine.members() if actor is not None else ():
             if member.actor == actor and member.is_reachable and member.name != own.name:
-                payload = RequestWord(own.actor, word, request_id).encode()
+                payload = RequestWord(own.actor, word, request_id, decoded_tokens).encode()
                 return self._engine.send_volatile(member.name, WORD_DOCUMENT, payload)
         return False
 

@@ -50,6 +50,9 @@ class ExpectedTimeConfig:
         characters_per_token: of the prompts, where a caller does not say how many tokens one has.
         slow_start_secs: for so long the speed of a worker that has just come counts for less; 0
             switches that off.
+        decode_weight: tokens of prefill that each token counts for which the requests in flight
+            at a worker have decoded so far, where routers tell of them; 0 or more. 0, the default,
+            is for workers that prefill as fast whatever they decode.
         eviction_interval_secs: as for `CacheAwareConfig`.
         max_tree_size: likewise.
 
@@ -66,6 +69,7 @@ class ExpectedTimeConfig:
         "tie_ms": number_from(0),
         "characters_per_token": number_from(0.01, 1000.0),
         "slow_start_secs": number_from(0),
+        "decode_weight": number_from(0),
         "eviction_interval_secs": number_from(0),
         "max_tree_size": size(),
     }
@@ -75,6 +79,7 @@ class ExpectedTimeConfig:
     tie_ms: float = field(default=1.0)
     characters_per_token: float = field(default=4.0)
     slow_start_secs: float = field(default=10.0)
+    decode_weight: float = field(default=0.0)
     eviction_interval_secs: float = field(default=60.0)
     max_tree_size: int = field(default=TREE_CHARACTERS_MAX)
 
@@ -99,7 +104,8 @@ class ExpectedTimeConfig:
     def choose(self, question: Question, /) -> tuple[str, RouteReason]:
         """Choose the worker of the lowest score. O(workers x routers); pure.
 
-        score = (backlog + uncached + stick x (most cached - cached)) / speed
+        score = (backlog + uncached + stick x (most cached - cached)
+                 + decode_weight x decoded) / speed
         """
         loads, held = question.loads, question.held
         if len(loads) == 0:
@@ -147,6 +153,8 @@ class ExpectedTimeConfig:
                 - tokens_per_character * characters
                 + lacking * (longest - characters)
             )
+            if self.decode_weight:
+                work += self.decode_weight * load.decoded_tokens(name)
             scores[name] = work / (load.speed(name) * self._warmth(question.age_s(name)))
         return scores
 

@@ -292,6 +292,16 @@ class Calls:
         path, body = f"/mesh/route/{_quoted(model_id)}/first_token", {"request_id": request_id}
         return Call(method="POST", path=path, body=body, read=_nothing)
 
+    def renew_request(
+        self, model_id: str, request_id: str, *, decoded_tokens: int | None
+    ) -> Call[None]:
+        """POST /mesh/route/{model_id}/renew."""
+        body: dict[str, Any] = {"request_id": request_id}
+        if decoded_tokens is not None:
+            body["decoded_tokens"] = decoded_tokens
+        path = f"/mesh/route/{_quoted(model_id)}/renew"
+        return Call(method="POST", path=path, body=body, read=_nothing)
+
     def complete(self, model_id: str, request_id: str) -> Call[None]:
         """POST /mesh/route/{model_id}/complete."""
         path, body = f"/mesh/route/{_quoted(model_id)}/complete", {"request_id": request_id}

@@ -234,6 +234,12 @@ class MeshClient:
         """Say that a request is prefilled: its first token has come."""
         self._send(_CALLS.first_token(model_id, request_id))
 
+    def renew_request(
+        self, model_id: str, request_id: str, *, decoded_tokens: int | None = None
+    ) -> None:
+        """Say that a long request goes on, and how many tokens it has decoded so far."""
+        self._send(_CALLS.renew_request(model_id, request_id, decoded_tokens=decoded_tokens))
+
     def complete(self, model_id: str, request_id: str) -> None:
         """Say that a request has ended, however it did."""
         self._send(_CALLS.complete(model_id, request_id))
@@ -436,6 +442,12 @@ class AsyncMeshClient:
     async def first_token(self, model_id: str, request_id: str) -> None:
         """Say that a request is prefilled: its first token has come."""
         await self._send(_CALLS.first_token(model_id, request_id))
+
+    async def renew_request(
+        self, model_id: str, request_id: str, *, decoded_tokens: int | None = None
+    ) -> None:
+        """Say that a long request goes on, and how many tokens it has decoded so far."""
+        await self._send(_CALLS.renew_request(model_id, request_id, decoded_tokens=decoded_tokens))
 
     async def complete(self, model_id: str, request_id: str) -> None:
         """Say that a request has ended, however it did."""

@@ -290,6 +290,11 @@ def _of_stores(node: MeshNode) -> list[Family]:
             ((worker.worker_id, sync.load.request_count(worker.worker_id)) for worker in workers),
         ),
         _by_label(
+            "worker_decoded_tokens", "What requests under way at a worker have decoded, as told.",
+            "worker",
+            ((worker.worker_id, sync.load.decoded_tokens(worker.worker_id)) for worker in workers),
+        ),
+        _by_label(
             "tree_entries", "Prefixes in a model's tree.", "model",
             ((model, sync.trees.entry_count(model)) for model in models),
         ),

@@ -59,9 +59,17 @@ class _RouteBody:
 
 @frozen(kw_only=True)
 class _RequestBody:
-    """What `complete`, `first_token` and `renew` take."""
+    """What `complete` and `first_token` take."""
 
     request_id: str
+
+
+@frozen(kw_only=True)
+class _RenewBody:
+    """What `renew` takes."""
+
+    request_id: str
+    decoded_tokens: int | None = None
 
 
 @frozen(kw_only=True)
@@ -273,15 +281,17 @@ async def _complete(request: Request) -> Response:
 
 
 @described(
-    "Say that a long request goes on.",
+    "Say that a long request goes on, and what it has decoded so far.",
     scope=Scope.OPERATE,
-    body=_RequestBody,
+    body=_RenewBody,
     answers={200: Shape({"status": Literal["renewed"], "request_id": str})},
     errors=(404,),
 )
 async def _renew(request: Request) -> Response:
-    body = await read_record(request, _RequestBody)
-    node_of(request).renew_request(body.request_id, now=monotonic())
+    body = await read_record(request, _RenewBody)
+    node_of(request).renew_request(
+        body.request_id, decoded_tokens=body.decoded_tokens, now=monotonic()
+    )
     return JSONResponse({"status": "renewed", "request_id": body.request_id})
 
 

@@ -282,6 +282,7 @@ RIGHT: dict[str, Any] = {
     "receipt": WriteReceipt(ActorId(b"a" * 16), 0), "tokens": 5, "exclude": [], "candidates": [],
     "salt": "s", "session": "s", "session_ttl_s": 5.0, "record": True, "now": 0.0,
     "decision": NOBODY, "target": NOBODY, "prefill_tokens": 5, "request_id": "r",
+    "decoded_tokens": 5,
     "pattern": "user:*", "limits": "60/minute", "costs": {"global": 1}, "estimate": 1,
     "requests": [("global", 1)], "count": 5,
     "lease_s": 5.0, "actual": 1, "reservation": "r", "limit": 4,
@@ -298,6 +299,7 @@ TAKEN: dict[str, tuple[Any, ...]] = {
     "condition": (), "kind": (), "receipt": (), "function": (), "tokens": (*NUMBER, None),
     "exclude": (dict,), "candidates": (dict, None), "record": (bool,), "now": (*NUMBER, None),
     "decision": (), "target": (str,), "prefill_tokens": (*NUMBER, None),
+    "decoded_tokens": (int, None),
     "session_ttl_s": NUMBER, "limit": (int,), "ticket": (),
 }  # fmt: skip
 """Which of `WRONG` are right for it; where none are named, text is."""

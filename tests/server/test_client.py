@@ -84,6 +84,7 @@ def test_what_is_written_is_read_back(node: Node, name: str) -> None:
         routed = client.route(name, "a prompt")
         assert name == routed.worker_id
         client.first_token(name, routed.request_id)
+        client.renew_request(name, routed.request_id, decoded_tokens=12)
         client.complete(name, routed.request_id)
         assert "ready" == client.health().state
         assert 3 == len(client.status().nodes)

@@ -117,6 +117,18 @@ def test_a_request_is_prefilled_renewed_and_completed(node: Node, model: str) ->
         node.request("POST", f"/mesh/route/{model}/{verb}", body, status=404)
 
 
+def test_a_renewal_says_what_is_decoded(node: Node, model: str) -> None:
+    """In whole tokens of which there may be none; anything else is a 400, and renews nothing."""
+    body = {"request_id": ask(node, model, "Hello world", tokens=3)["request_id"]}
+    path = f"/mesh/route/{model}/renew"
+    for tokens in (0, 512, None):
+        told = node.request("POST", path, body | {"decoded_tokens": tokens})
+        assert {"status": "renewed", **body} == told
+
+    for wrong in (-1, 1.5, "5", True, 1 << 32):
+        node.request("POST", path, body | {"decoded_tokens": wrong}, status=400)
+
+
 def test_what_is_in_flight_at_one_node_decides_at_another(
     cluster: list[Node], eventually: Eventually, model: str
 ) -> None:

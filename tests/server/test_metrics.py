@@ -97,7 +97,7 @@ def test_a_scrape_tells_of_the_node_its_stores_and_its_limits() -> None:
         async with alone() as mesh:
             await mesh.wait_ready(5)
             mesh.sync.sync_worker_state("w", model_id="m", url="http://w", health=True, load=0.5)
-            mesh.begin("w")
+            mesh.renew_request(mesh.begin("w"), decoded_tokens=30)
             mesh.sync.set_config("gone", b"")
             mesh.sync.delete_config("gone")
             mesh.limits.set("alice", 100)
@@ -114,6 +114,7 @@ def test_a_scrape_tells_of_the_node_its_stores_and_its_limits() -> None:
     assert 1 == found["meshlib_workers{healthy=true}"]
     assert 0.5 == found["meshlib_worker_load{worker=w}"]
     assert 1 == found["meshlib_worker_requests_in_flight{worker=w}"]
+    assert 30 == found["meshlib_worker_decoded_tokens{worker=w}"]
     assert 1 == found["meshlib_tombstones{store=app}"]
     assert 100 == found["meshlib_rate_limit{key=alice}"]
     assert 1 == found["meshlib_rate_limit_keys"]

@@ -238,7 +238,7 @@ def write_corpus(target: str, inputs: Iterable[bytes]) -> None:
 def volatile_seeds() -> Iterator[bytes]:
     """Yield good inputs of `volatile`: one for each of its decoders at least."""
     actor = actor_id("a", 1)
-    rows = [LoadRow("w", 5, 2, 1000, 40, 20_000), LoadRow("v", 0, 0, 0, 0, 0)]
+    rows = [LoadRow("w", 5, 2, 1000, 40, 20_000, 300), LoadRow("v", 0, 0, 0, 0, 0)]
     golden = json.loads((CORPUS.parents[1] / "wire" / "rate_limit.json").read_text())
     payloads = [
         LoadMessage(actor, 7, True, rows).encode(),

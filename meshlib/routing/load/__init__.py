@@ -9,7 +9,14 @@ messages.py   what routers tell each other
 """
 
 from meshlib.routing.load.messages import LOAD_DOCUMENT, LoadMessage, LoadRow
-from meshlib.routing.load.shared import SharedLoad
+from meshlib.routing.load.shared import SharedLoad, check_decoded_tokens
 from meshlib.routing.load.speeds import DEFAULT_SPEED
 
-__all__ = ["DEFAULT_SPEED", "LOAD_DOCUMENT", "LoadMessage", "LoadRow", "SharedLoad"]
+__all__ = [
+    "DEFAULT_SPEED",
+    "LOAD_DOCUMENT",
+    "LoadMessage",
+    "LoadRow",
+    "SharedLoad",
+    "check_decoded_tokens",
+]

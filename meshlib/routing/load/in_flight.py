@@ -44,6 +44,7 @@ class Begun:
         begun_at: when it was sent, in monotonic seconds.
         starts_at: when its prefill is expected to begin.
         expires_at: when it counts as ended unless it is renewed.
+        decoded_tokens: what it has decoded so far, as far as its router knows.
     """
 
     request_id: str
@@ -53,6 +54,7 @@ class Begun:
     begun_at: float
     starts_at: float
     expires_at: float
+    decoded_tokens: int = 0
 
 
 @define(slots=True, eq=False)
@@ -60,6 +62,7 @@ class _AtWorker:
     """What is in flight at one worker; `prefilling` in the order of beginning."""
 
     request_count: int = 0
+    decoded_tokens: int = 0
     prefilling: dict[str, Begun] = field(factory=dict)
 
 
@@ -163,6 +166,7 @@ class InFlight:
         del self._requests[request_id]
         at = self._at[begun.worker_id]
         at.request_count -= 1
+        at.decoded_tokens -= begun.decoded_tokens
         at.prefilling.pop(request_id, None)
         if not at.request_count:
             del self._at[begun.worker_id]
@@ -177,6 +181,24 @@ class InFlight:
         begun = self._find(request_id)
         begun.expires_at = now + EXPIRY_S
         self._requests[request_id] = self._requests.pop(request_id)
+
+    def decoded(self, request_id: str, tokens: int) -> bool:
+        """Take note of what a request has decoded so far; say whether its prefill is over by that.
+
+        Fewer than are known already change nothing: words of a request may come in any order. O(1).
+
+        Args:
+            request_id: the request.
+            tokens: since its beginning; with one of them it is prefilled, whenever that was.
+
+        Raises:
+            UnknownKeyError: no such request is in flight. State unchanged.
+        """
+        begun = self._find(request_id)
+        at = self._at[begun.worker_id]
+        at.decoded_tokens += max(0, tokens - begun.decoded_tokens)
+        begun.decoded_tokens = max(begun.decoded_tokens, tokens)
+        return tokens > 0 and at.prefilling.pop(request_id, None) is not None
 
     def _find(self, request_id: str) -> Begun:
         begun = self._requests.get(request_id)
@@ -216,7 +238,12 @@ class InFlight:
         counted = Counter(begun.worker_id for begun in self._requests.values())
         held = {worker_id: at.request_count for worker_id, at in self._at.items()}
         require(self, dict(counted) == held, "the counts by worker are not the requests")
+        decoded: Counter[str] = Counter()
+        for begun in self._requests.values():
+            decoded[begun.worker_id] += begun.decoded_tokens
         for worker_id, at in self._at.items():
+            is_sum = decoded[worker_id] == at.decoded_tokens
+            require(self, is_sum, f"the decoded tokens at {worker_id!r} are not its requests'")
             for request_id in at.prefilling:
                 is_there = self._requests[request_id].worker_id == worker_id
                 require(self, is_there, f"{request_id!r} is prefilled where it is not")
@@ -233,6 +260,11 @@ class InFlight:
         """Return how many requests are in flight at a worker. O(1)."""
         at = self._at.get(worker_id)
         return 0 if at is None else at.request_count
+
+    def decoded_tokens(self, worker_id: str) -> int:
+        """Return what the requests in flight at a worker have decoded so far. O(1)."""
+        at = self._at.get(worker_id)
+        return 0 if at is None else at.decoded_tokens
 
     def left(self, worker_id: str, *, speed: float, now: float) -> tuple[float, float]:
         """Return the tokens that are to be prefilled at a worker, and the seconds until it begins.

@@ -51,6 +51,7 @@ class LoadRow:
         prefill_tokens: tokens of them that are still to be prefilled, as of the sending.
         wait_ms: milliseconds until the worker is expected to begin with the first of those.
         speed: tokens a second that this router has measured at the worker; 0: none yet.
+        decoded_tokens: what the requests have decoded so far, as far as this router knows.
     """
 
     worker_id: str
@@ -59,6 +60,7 @@ class LoadRow:
     prefill_tokens: int
     wait_ms: int
     speed: int
+    decoded_tokens: int = 0
 
 
 @frozen(slots=True)
@@ -87,6 +89,7 @@ class LoadMessage:
                 row.prefill_tokens,
                 row.wait_ms,
                 row.speed,
+                row.decoded_tokens,
             )
             for row in self.rows
         ]
@@ -111,8 +114,8 @@ class LoadMessage:
         wires = read_rows(items[4], "rows of load", count_max=LOAD_ROWS_PER_MESSAGE_MAX)
         rows = []
         for wire in wires:
-            worker_id, epoch, count, tokens, wait_ms, speed = read_rows(
-                wire, "a row of load", count=6
+            worker_id, epoch, count, tokens, wait_ms, speed, decoded = read_rows(
+                wire, "a row of load", count=7
             )
             rows.append(
                 LoadRow(
@@ -124,6 +127,7 @@ class LoadMessage:
                     read_integer(tokens, "tokens to prefill", maximum=PREFILL_TOKENS_MAX),
                     read_integer(wait_ms, "milliseconds", maximum=_COUNT_MAX),
                     read_integer(speed, "tokens a second", maximum=_COUNT_MAX),
+                    read_integer(decoded, "decoded tokens", maximum=_COUNT_MAX),
                 )
             )
         return cls(

@@ -37,6 +37,7 @@ class _Row:
     tokens: float
     starts_at: float
     heard_at: float
+    decoded_tokens: int
 
 
 @define(slots=True, eq=False)
@@ -99,6 +100,7 @@ class PeerLoads:
             float(row.prefill_tokens),
             now + row.wait_ms / 1000.0,
             now,
+            row.decoded_tokens,
         )
         self._count(worker_id, row.request_count)
 
@@ -121,6 +123,11 @@ class PeerLoads:
             if row is not None and row.tokens:
                 left += left_to_prefill(row.tokens, starts_at=row.starts_at, speed=speed, now=now)
         return left
+
+    def decoded_tokens(self, worker_id: str) -> int:
+        """Return what the requests of peers at a worker have decoded so far. O(routers)."""
+        rows = (peer.rows.get(worker_id) for peer in self._peers.values())
+        return sum(row.decoded_tokens for row in rows if row is not None)
 
     def clear(self, worker_id: str, *, epoch: int) -> None:
         """Drop what was begun at a worker before an epoch of it. O(routers)."""

@@ -13,11 +13,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from meshlib.arguments import check_number, check_text
+from meshlib.arguments import check_count, check_number, check_text
 from meshlib.errors import DecodeError, InvalidValueError, RejectReason
 from meshlib.identity import ActorId, actor_name_hash
 from meshlib.invariants import require
-from meshlib.limits import LOAD_ROWS_PER_MESSAGE_MAX, PREFILL_TOKENS_MAX, TENANTS_MAX
+from meshlib.limits import (
+    DECODED_TOKENS_MAX,
+    LOAD_ROWS_PER_MESSAGE_MAX,
+    PREFILL_TOKENS_MAX,
+    TENANTS_MAX,
+)
 from meshlib.routing.leases import VolatileUpdate
 from meshlib.routing.load.in_flight import InFlight
 from meshlib.routing.load.messages import LOAD_DOCUMENT, LoadMessage, LoadRow
@@ -26,10 +31,26 @@ from meshlib.routing.load.speeds import Speeds
 from meshlib.routing.load.telling import TELL_END_S, TELL_S, Telling
 from meshlib.state import check_identifier
 
-__all__ = ["SharedLoad"]
+__all__ = ["SharedLoad", "check_decoded_tokens"]
 
 NAMED_MAX: Final = 4096
 """Requests that are named and not counted, of a router that has not ended any yet."""
+
+
+def check_decoded_tokens(decoded_tokens: int | None) -> None:
+    """Check what a request is said to have decoded; None says nothing. O(1).
+
+    Raises:
+        InvalidTypeError: no count.
+        InvalidValueError: one out of range.
+    """
+    if decoded_tokens is None:
+        return
+    check_count("decoded_tokens", decoded_tokens, least=0)
+    if decoded_tokens > DECODED_TOKENS_MAX:
+        raise InvalidValueError(
+            f"decoded_tokens must be at most {DECODED_TOKENS_MAX:,}, got {decoded_tokens}"
+        )
 
 
 class SharedLoad:
@@ -168,16 +189,28 @@ class SharedLoad:
             return
         self._ended(self._own.end(request_id).worker_id, now)
 
-    def renew(self, request_id: str, *, now: float) -> None:
+    def renew(self, request_id: str, *, decoded_tokens: int | None = None, now: float) -> None:
         """Let a long request count for another 600 seconds from now. O(1).
 
+        Args:
+            request_id: the request.
+            decoded_tokens: how many it has decoded so far, if this router knows; 0 to 2**32 - 1.
+                The others hear of them within two seconds. One that has decoded anything is
+                prefilled, though nobody has said when; fewer than before change nothing.
+            now: monotonic seconds.
+
         Raises:
-            UnknownKeyError: no such request is in flight here. State unchanged.
+            UnknownKeyError: no such request is in flight here.
+            InvalidTypeError: an argument of another type.
+            InvalidValueError: tokens that cannot be. State unchanged after each.
         """
         check_text("request_id", request_id)
+        check_decoded_tokens(decoded_tokens)
         if request_id in self._named:
             return
         self._own.renew(request_id, now=now)
+        if decoded_tokens is not None and self._own.decoded(request_id, decoded_tokens):
+            self._telling.mark(self._own.worker_of(request_id), at=now + TELL_S)
 
     def has(self, request_id: str) -> bool:
         """Tell whether a request is in flight at this router. O(1)."""
@@ -213,6 +246,13 @@ class SharedLoad:
         speed = self.speed(worker_id)
         left, _ = self._own.left(worker_id, speed=speed, now=now)
         return left + self._peers.left(worker_id, speed=speed, now=now)
+
+    def decoded_tokens(self, worker_id: str) -> int:
+        """Return what all requests in flight at a worker have decoded so far. O(routers).
+
+        As far as their routers have been told: those that say nothing of it count nothing.
+        """
+        return self._own.decoded_tokens(worker_id) + self._peers.decoded_tokens(worker_id)
 
     def speed(self, worker_id: str) -> float:
         """Return how many tokens a second a worker prefills; as `Speeds.of`."""
@@ -326,6 +366,7 @@ class SharedLoad:
             min(round(left), PREFILL_TOKENS_MAX),
             round(wait_s * 1000.0),
             measured,
+            self._own.decoded_tokens(worker_id),
         )
 
     # What it keeps, for tests

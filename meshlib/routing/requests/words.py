@@ -24,6 +24,7 @@ from meshlib.errors import (
     VersionMismatch,
 )
 from meshlib.identity import ActorId, actor_name_hash
+from meshlib.limits import DECODED_TOKENS_MAX
 from meshlib.reading import read_actor, read_integer, read_rows, read_text, read_tree, require
 from meshlib.routing.load import SharedLoad
 
@@ -70,15 +71,19 @@ class RequestWord:
         actor: the start of the router that passes it on.
         word: what is said.
         request_id: of which request.
+        decoded_tokens: what it has decoded so far, as far as was said, with `RENEW`.
     """
 
     actor: ActorId
     word: Word
     request_id: str
+    decoded_tokens: int = 0
 
     def encode(self) -> bytes:
         """Write the word. O(1)."""
-        data: bytes = pack((FORMAT_VERSION, self.actor, str(self.word), self.request_id))
+        data: bytes = pack(
+            (FORMAT_VERSION, self.actor, str(self.word), self.request_id, self.decoded_tokens)
+        )
         return data
 
     @classmethod
@@ -94,25 +99,41 @@ class RequestWord:
         version = read_integer(items[0], "the version", minimum=1)
         if version != FORMAT_VERSION:
             raise VersionMismatch("a word of a request", ours=FORMAT_VERSION, theirs=version)
-        require(len(items) == 4, "a word of a request must have 4 items")
+        require(len(items) == 5, "a word of a request must have 5 items")
         word = read_text(items[2], "a word", bytes_max=_REQUEST_BYTES_MAX)
         require(word in set(Word), f"{word!r} is no word of a request")
         request_id = read_text(items[3], "a request", bytes_max=_REQUEST_BYTES_MAX)
-        return cls(read_actor(items[1]), Word(word), request_id)
+        decoded = read_integer(items[4], "decoded tokens", maximum=DECODED_TOKENS_MAX)
+        return cls(read_actor(items[1]), Word(word), request_id, decoded)
 
 
-def say(load: SharedLoad, word: Word, request_id: str, *, now: float) -> None:
+def say(
+    load: SharedLoad,
+    word: Word,
+    request_id: str,
+    *,
+    decoded_tokens: int | None = None,
+    now: float,
+) -> None:
     """Say a word of a request of this router's own; as the method of its name.
 
+    Args:
+        load: of this router.
+        word: what is said.
+        request_id: of which request.
+        decoded_tokens: what it has decoded so far, with `RENEW`.
+        now: monotonic seconds.
+
     Raises:
-        UnknownKeyError: no such request is in flight here. State unchanged.
+        UnknownKeyError: no such request is in flight here.
+        LocalError: as `SharedLoad.renew`. State unchanged after either.
     """
     if word is Word.FIRST_TOKEN:
         load.first_token(request_id, now=now)
     elif word is Word.END:
         load.end(request_id, now=now)
     else:
-        load.renew(request_id, now=now)
+        load.renew(request_id, decoded_tokens=decoded_tokens, now=now)
 
 
 def hear_word(load: SharedLoad, payload: bytes, *, sender: str, now: float) -> None:
@@ -133,4 +154,4 @@ def hear_word(load: SharedLoad, payload: bytes, *, sender: str, now: float) -> N
     if word.actor[:8] != actor_name_hash(sender):
         raise DecodeError(f"{sender!r} speaks for another", reason=RejectReason.IDENTITY)
     with suppress(UnknownKeyError):
-        say(load, word.word, word.request_id, now=now)
+        say(load, word.word, word.request_id, decoded_tokens=word.decoded_tokens, now=now)

@@ -7,74 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.load_routers import Routers
 
-from meshlib.codec import pack
 from meshlib.errors import (
-    DecodeError,
     InvalidTypeError,
     InvalidValueError,
-    LimitExceeded,
-    RemoteError,
     UnknownKeyError,
-    VersionMismatch,
 )
 from meshlib.identity import actor_id
-from meshlib.limits import LOAD_ROWS_PER_MESSAGE_MAX
-from meshlib.routing import DEFAULT_SPEED, SharedLoad
+from meshlib.routing import DEFAULT_SPEED
 from meshlib.routing.load.messages import LoadMessage, LoadRow
 from meshlib.routing.load.peers import UNHEARD_S
-
-
-class Routers:
-    """Shared loads by name, and the messages between them, which a test may lose."""
-
-    def __init__(self, *names: str) -> None:
-        self.now = 0.0
-        self.starts = dict.fromkeys(names, 1)
-        self.loads = {name: SharedLoad(actor_id(name, 1)) for name in names}
-        self.lost = False
-        self.tell_members()
-
-    def restart(self, name: str) -> None:
-        self.starts[name] = self.starts.get(name, 0) + 1
-        self.loads[name] = SharedLoad(actor_id(name, self.starts[name]))
-        self.tell_members()
-
-    def kill(self, name: str) -> None:
-        del self.loads[name]
-        self.tell_members()
-
-    def tell_members(self) -> None:
-        for own, load in self.loads.items():
-            others = {n: actor_id(n, self.starts[n]) for n in self.loads if n != own}
-            load.update_members(others, now=self.now)
-
-    def run(self, seconds: float) -> None:
-        """Let time pass: every router does what is due, and messages arrive at once."""
-        end = self.now + seconds
-        while True:
-            dues = [
-                due for load in self.loads.values() if (due := load.next_deadline()) is not None
-            ]
-            if not dues or min(dues) > end:
-                break
-            self.now = max(self.now, min(dues))
-            for name, load in list(self.loads.items()):
-                due = load.next_deadline()
-                if due is None or due > self.now:
-                    continue
-                others = [other for other in self.loads if other != name]
-                for update in load.tick(self.now, others=others):
-                    if not self.lost:
-                        for to in update.to:
-                            self.loads[to].receive(update.payload, sender=name, now=self.now)
-        self.now = end
-
-    def counts(self, worker_id: str = "w1") -> list[int]:
-        return [load.request_count(worker_id) for load in self.loads.values()]
-
-    def backlogs(self, worker_id: str = "w1") -> list[int]:
-        return [round(load.backlog(worker_id, now=self.now)) for load in self.loads.values()]
 
 
 @pytest.fixture
@@ -333,97 +276,6 @@ def test_a_small_difference_of_speeds_is_none(routers: Routers) -> None:
 
     assert load.speed("w1") == load.speed("w2") == load.speed("new")
     assert load.speed("w3") < load.speed("w1") / 3
-
-
-# Messages
-
-ROW = LoadRow("w1", 1, 2, 3, 4, 5)
-
-
-def message(actor: Any = None, sequence: Any = 0, rows: Any = ()) -> bytes:
-    data: bytes = pack((1, actor_id("b", 1) if actor is None else actor, sequence, True, rows))
-    return data
-
-
-GOOD_ROW = ("w1", 0, 1, 10, 0, 0)
-
-BAD = {
-    "no array": pack("load"),
-    "empty": pack(()),
-    "a version alone": pack((1,)),
-    "no actor": message(actor=b"short"),
-    "a negative sequence": message(sequence=-1),
-    "a row that is short": message(rows=[GOOD_ROW[:-1]]),
-    "no worker": message(rows=[("", 0, 1, 1, 0, 0)]),
-    "a negative count": message(rows=[("w1", 0, -1, 1, 0, 0)]),
-    "a count that is true": message(rows=[("w1", 0, True, 1, 0, 0)]),
-    "a huge prefill": message(rows=[("w1", 0, 1, 1 << 60, 0, 0)]),
-    "no message": b"\xc1",
-}
-
-
-@pytest.mark.parametrize("what", BAD)
-def test_a_malformed_message_is_refused(routers: Routers, what: str) -> None:
-    """Whole: the good row before the bad one counts for nothing."""
-    with pytest.raises(RemoteError):
-        routers.loads["a"].receive(BAD[what], sender="b", now=0.0)
-    assert 0 == routers.loads["a"].request_count("w1")
-
-
-def test_a_good_row_before_a_bad_one_is_not_taken(routers: Routers) -> None:
-    """A message is taken whole or not at all."""
-    with pytest.raises(DecodeError):
-        routers.loads["a"].receive(message(rows=[GOOD_ROW, GOOD_ROW[:-1]]), sender="b", now=0.0)
-    assert 0 == routers.loads["a"].request_count("w1")
-
-
-def test_too_many_rows_are_refused(routers: Routers) -> None:
-    """A message has a bound."""
-    rows = [GOOD_ROW] * (LOAD_ROWS_PER_MESSAGE_MAX + 1)
-    with pytest.raises(LimitExceeded):
-        routers.loads["a"].receive(message(rows=rows), sender="b", now=0.0)
-
-
-def test_a_later_version_is_refused(routers: Routers) -> None:
-    """It is another document's business."""
-    with pytest.raises(VersionMismatch):
-        routers.loads["a"].receive(pack((2, "new")), sender="b", now=0.0)
-
-
-def test_nobody_speaks_for_another_router(routers: Routers) -> None:
-    """The actor must be one of the sender's name."""
-    with pytest.raises(DecodeError):
-        routers.loads["a"].receive(message(rows=[GOOD_ROW]), sender="c", now=0.0)
-    assert 0 == routers.loads["a"].request_count("w1")
-
-
-def test_a_message_that_comes_late_or_twice_changes_nothing(routers: Routers) -> None:
-    """Each start numbers its messages."""
-    load = routers.loads["a"]
-    load.receive(message(sequence=5, rows=[("w1", 0, 3, 0, 0, 0)]), sender="b", now=0.0)
-    load.receive(message(sequence=4, rows=[("w1", 0, 9, 0, 0, 0)]), sender="b", now=0.0)
-    load.receive(message(sequence=5, rows=[("w1", 0, 9, 0, 0, 0)]), sender="b", now=0.0)
-
-    assert 3 == load.request_count("w1")
-
-
-def test_the_bytes_are_these() -> None:
-    """Of version 1, for as long as it is spoken."""
-    data = LoadMessage(actor_id("b", 1), 7, False, (ROW,)).encode()
-
-    assert LoadMessage.decode(data).rows == [ROW]
-    assert pack((1, actor_id("b", 1), 7, False, (("w1", 1, 2, 3, 4, 5),))) == data
-
-
-def test_many_workers_travel_in_several_messages(routers: Routers) -> None:
-    """None has more rows than may be, and none is forgotten."""
-    load = routers.loads["a"]
-    count = LOAD_ROWS_PER_MESSAGE_MAX + 5
-    for number in range(count):
-        load.begin(f"w{number}", now=0.0)
-    routers.run(0.02)
-
-    assert count == sum(routers.loads["b"].counts.values())
 
 
 # Whatever happens

@@ -318,6 +318,23 @@ def test_a_slow_worker_is_given_less(timed: MeshSyncManager) -> None:
     assert {"w1", "w2"} == set(counts)
 
 
+def test_what_is_decoded_counts_as_much_as_it_is_said_to(timed: MeshSyncManager) -> None:
+    """Not at all by default; and never so much that a shorter backlog is passed over for it."""
+    for worker_id in ("w1", "w2"):
+        request_id = timed.load.begin(worker_id, now=0.0)
+        timed.load.renew(request_id, decoded_tokens=8000, now=0.0)
+    begin(timed, "w3", 1000)
+    before = timed.select(MODEL, TEXT, tokens=1000, now=0.0).worker_id
+    set_policy(timed, "expected_time", decode_weight=0.25)
+    after = timed.select(MODEL, TEXT, tokens=1000, now=0.0).worker_id
+    set_policy(timed, "expected_time", decode_weight=0.1)
+    little = timed.select(MODEL, TEXT, tokens=1000, now=0.0).worker_id
+
+    assert before in {"w1", "w2"}
+    assert "w3" == after
+    assert little in {"w1", "w2"}
+
+
 def test_a_new_worker_starts_slowly(state_cluster: type[StateCluster]) -> None:
     """It is not given every prompt at once; ten seconds later it counts in full."""
     manager = state_cluster(1).managers[0]

@@ -74,6 +74,18 @@ def test_a_request_that_was_renewed_elsewhere_goes_on(pair: MiniNetwork) -> None
     assert [0, 0] == counts(pair)
 
 
+def test_what_a_request_has_decoded_may_be_said_elsewhere(pair: MiniNetwork) -> None:
+    """The router that has it counts it, and tells it to the one that was told."""
+    here, there = pair.nodes.values()
+    request_id = here.begin("w", prefill_tokens=1000, now=pair.now)
+    counts(pair)
+    there.renew_request(request_id, decoded_tokens=500, now=pair.now)
+    counts(pair)
+    pair.run(2.5)
+
+    assert [500, 500] == [node.sync.load.decoded_tokens("w") for node in (here, there)]
+
+
 @pytest.mark.parametrize(
     "name", ["", "x", "-", f"{ACTOR.hex()}-1", f"{ACTOR.hex()}", "z" * 32 + "-1"]
 )
@@ -106,15 +118,17 @@ def test_a_name_says_whose_request_it_is() -> None:
 def test_a_word_is_read_as_it_was_written() -> None:
     """Each of them."""
     for word in Word:
-        said = RequestWord(ACTOR, word, "a-1")
+        said = RequestWord(ACTOR, word, "a-1", 77)
         assert said == RequestWord.decode(said.encode())
 
 
 @pytest.mark.parametrize(
     "wire",
     [
-        (), (1,), (1, ACTOR, "end"), (1, ACTOR, "end", "a", 1), (1, b"short", "end", "a"),
-        (1, ACTOR, "begin", "a"), (1, ACTOR, "end", 5), (1, ACTOR, "end", "a" * 65), 5, (0, ACTOR),
+        (), (1,), (1, ACTOR, "end"), (1, ACTOR, "end", "a"), (1, b"short", "end", "a", 0),
+        (1, ACTOR, "begin", "a", 0), (1, ACTOR, "end", 5, 0), (1, ACTOR, "end", "a" * 65, 0),
+        (1, ACTOR, "renew", "a", -1), (1, ACTOR, "renew", "a", 1 << 32),
+        (1, ACTOR, "renew", "a", True), (1, ACTOR, "end", "a", 0, 0), 5, (0, ACTOR),
     ],
     ids=str,
 )  # fmt: skip
