@@ -1,14 +1,12 @@
 """The requests that this router has in flight.
 
-Rule: what one request still costs its worker is decided in this file. A request waits until the
-worker is through with what it was given before, and is then prefilled at the worker's speed;
-`first_token` says that it is done. Where nobody says so, time does.
+Rule: which requests are in flight is decided in this file.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+import re
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -18,52 +16,27 @@ from meshlib.errors import UnknownKeyError
 from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.limits import REQUESTS_IN_FLIGHT_MAX
+from meshlib.routing.load.prefilling import Begun, Prefilling
 
-__all__ = ["EXPIRY_S", "Begun", "InFlight", "left_to_prefill"]
+__all__ = ["EXPIRY_S", "InFlight"]
 
 EXPIRY_S: Final = 600.0
 """After so many seconds a request that was neither ended nor renewed counts as ended."""
 
+EXPIRED_AT_ONCE_MAX: Final = 1024
+"""How many expired requests are taken out in one go: all may have been begun at one moment."""
 
-def left_to_prefill(tokens: float, *, starts_at: float, speed: float, now: float) -> float:
-    """Return what is left of a prefill that began, or begins, at a time. O(1)."""
-    if now <= starts_at:
-        return tokens
-    return max(0.0, tokens - speed * (now - starts_at))
-
-
-@define(slots=True, eq=False)
-class Begun:
-    """One request in flight.
-
-    Args:
-        request_id: its name.
-        worker_id: where it is.
-        tokens: what it has to prefill.
-        ahead: tokens that the worker was expected to prefill before.
-        begun_at: when it was sent, in monotonic seconds.
-        starts_at: when its prefill is expected to begin.
-        expires_at: when it counts as ended unless it is renewed.
-        decoded_tokens: what it has decoded so far, as far as its router knows.
-    """
-
-    request_id: str
-    worker_id: str
-    tokens: float
-    ahead: float
-    begun_at: float
-    starts_at: float
-    expires_at: float
-    decoded_tokens: int = 0
+_NUMBER: Final = re.compile("[1-9a-f][0-9a-f]{0,15}")
+"""How the number in a request's name is written."""
 
 
 @define(slots=True, eq=False)
 class _AtWorker:
-    """What is in flight at one worker; `prefilling` in the order of beginning."""
+    """What is in flight at one worker."""
 
     request_count: int = 0
     decoded_tokens: int = 0
-    prefilling: dict[str, Begun] = field(factory=dict)
+    prefilling: Prefilling = field(factory=Prefilling)
 
 
 class InFlight:
@@ -78,7 +51,9 @@ class InFlight:
     def __init__(self, actor: ActorId) -> None:
         self._prefix = actor.hex()
         self._number = 0
-        self._requests: dict[str, Begun] = {}  # in the order in which they expire
+        # In the order in which they expire. A plain dict is slow at giving its first entry again
+        # and again: it looks through all that were taken out before.
+        self._requests: OrderedDict[str, Begun] = OrderedDict()
         self._at: dict[str, _AtWorker] = {}
         self.dropped_count = 0
         """Requests that were taken for ended because there were too many."""
@@ -99,6 +74,13 @@ class InFlight:
         """Return a name that no request has had, here or elsewhere. O(1)."""
         self._number += 1
         return f"{self._prefix}-{self._number:x}"
+
+    def has_named(self, request_id: str) -> bool:
+        """Tell whether this start gave a name, whatever has become of the request. O(1)."""
+        prefix, dash, number = request_id.rpartition("-")
+        if prefix != self._prefix or not dash or not _NUMBER.fullmatch(number):
+            return False
+        return 1 <= int(number, 16) <= self._number
 
     def begin(
         self, worker_id: str, *, tokens: float, ahead: float, speed: float, now: float
@@ -134,7 +116,7 @@ class InFlight:
             at = self._at[worker_id] = _AtWorker()
         at.request_count += 1
         if tokens > 0:
-            at.prefilling[begun.request_id] = begun
+            at.prefilling.add(begun)
         return begun, dropped
 
     def first_token(self, request_id: str, *, speed: float, now: float) -> Begun | None:
@@ -148,12 +130,10 @@ class InFlight:
         """
         begun = self._find(request_id)
         prefilling = self._at[begun.worker_id].prefilling
-        if prefilling.pop(request_id, None) is None:
+        if prefilling.pop(request_id) is None:
             return None
         late_s = now - (begun.starts_at + begun.tokens / speed)
-        for other in prefilling.values():
-            if other.begun_at >= begun.begun_at:
-                other.starts_at = max(other.starts_at + late_s, now)
+        prefilling.move(begun_from=begun.begun_at, late_s=late_s, now=now)
         return begun
 
     def end(self, request_id: str) -> Begun:
@@ -167,7 +147,7 @@ class InFlight:
         at = self._at[begun.worker_id]
         at.request_count -= 1
         at.decoded_tokens -= begun.decoded_tokens
-        at.prefilling.pop(request_id, None)
+        at.prefilling.pop(request_id)
         if not at.request_count:
             del self._at[begun.worker_id]
         return begun
@@ -180,7 +160,7 @@ class InFlight:
         """
         begun = self._find(request_id)
         begun.expires_at = now + EXPIRY_S
-        self._requests[request_id] = self._requests.pop(request_id)
+        self._requests.move_to_end(request_id)
 
     def decoded(self, request_id: str, tokens: int) -> bool:
         """Take note of what a request has decoded so far; say whether its prefill is over by that.
@@ -198,7 +178,7 @@ class InFlight:
         at = self._at[begun.worker_id]
         at.decoded_tokens += max(0, tokens - begun.decoded_tokens)
         begun.decoded_tokens = max(begun.decoded_tokens, tokens)
-        return tokens > 0 and at.prefilling.pop(request_id, None) is not None
+        return tokens > 0 and at.prefilling.pop(request_id) is not None
 
     def _find(self, request_id: str) -> Begun:
         begun = self._requests.get(request_id)
@@ -213,9 +193,14 @@ class InFlight:
         return None
 
     def expire(self, now: float) -> list[Begun]:
-        """End the requests that have expired by now, and return them. O(those)."""
-        gone = []
+        """End the requests that have expired by now, and return them. O(those).
+
+        No more than `EXPIRED_AT_ONCE_MAX`: where more have, `next_expiry` says that it is due.
+        """
+        gone: list[Begun] = []
         while (due_at := self.next_expiry()) is not None and due_at <= now:
+            if len(gone) == EXPIRED_AT_ONCE_MAX:
+                break
             gone.append(self.end(next(iter(self._requests))))
         return gone
 
@@ -244,6 +229,7 @@ class InFlight:
         for worker_id, at in self._at.items():
             is_sum = decoded[worker_id] == at.decoded_tokens
             require(self, is_sum, f"the decoded tokens at {worker_id!r} are not its requests'")
+            at.prefilling._check()  # noqa: SLF001 - invariants reach inside on purpose
             for request_id in at.prefilling:
                 is_there = self._requests[request_id].worker_id == worker_id
                 require(self, is_there, f"{request_id!r} is prefilled where it is not")
@@ -269,15 +255,7 @@ class InFlight:
     def left(self, worker_id: str, *, speed: float, now: float) -> tuple[float, float]:
         """Return the tokens that are to be prefilled at a worker, and the seconds until it begins.
 
-        O(requests of this router that are still to be prefilled there).
+        O(requests of this router that are being prefilled there), as `Prefilling.left`.
         """
         at = self._at.get(worker_id)
-        if at is None or not at.prefilling:
-            return 0.0, 0.0
-        left, first_at = 0.0, math.inf
-        for one in at.prefilling.values():
-            remains = left_to_prefill(one.tokens, starts_at=one.starts_at, speed=speed, now=now)
-            if remains > 0.0:
-                left += remains
-                first_at = min(first_at, one.starts_at)
-        return left, max(0.0, first_at - now) if left else 0.0
+        return (0.0, 0.0) if at is None else at.prefilling.left(speed=speed, now=now)

@@ -15,8 +15,8 @@ from attrs import define, field
 from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.limits import TENANTS_MAX
-from meshlib.routing.load.in_flight import left_to_prefill
 from meshlib.routing.load.messages import LoadMessage, LoadRow
+from meshlib.routing.load.prefilling import left_to_prefill
 from meshlib.routing.load.speeds import Speeds
 
 __all__ = ["UNHEARD_S", "PeerLoads"]

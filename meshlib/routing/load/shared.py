@@ -157,17 +157,26 @@ class SharedLoad:
         self._named[request_id] = None
         return request_id
 
+    def _note_word(self, request_id: str) -> None:
+        """Take note that somebody says what becomes of requests: from now on they count.
+
+        Though it was begun too long ago to be known: where answers take long and requests are
+        many, there would never be another one.
+        """
+        if not self._are_ended and self._own.has_named(request_id):
+            self._are_ended = True
+
     def first_token(self, request_id: str, *, now: float) -> None:
         """Take note that a request is prefilled: its worker was heard. O(requests at the worker).
 
         A second time changes nothing.
 
         Raises:
-            UnknownKeyError: no such request is in flight here. State unchanged.
+            UnknownKeyError: no such request is in flight here. Nothing is counted otherwise.
         """
         check_text("request_id", request_id)
+        self._note_word(request_id)
         if request_id in self._named:
-            self._are_ended = True
             return
         worker_speed = self.speed(self._own.worker_of(request_id))
         begun = self._own.first_token(request_id, speed=worker_speed, now=now)
@@ -180,12 +189,12 @@ class SharedLoad:
         """Take note that a request is over, however it ended. O(1).
 
         Raises:
-            UnknownKeyError: no such request is in flight here. State unchanged.
+            UnknownKeyError: no such request is in flight here. Nothing is counted otherwise.
         """
         check_text("request_id", request_id)
+        self._note_word(request_id)
         if request_id in self._named:
             del self._named[request_id]
-            self._are_ended = True
             return
         self._ended(self._own.end(request_id).worker_id, now)
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Final
 
 from meshlib.limits import TENANTS_MAX
-from meshlib.routing.load.in_flight import Begun
+from meshlib.routing.load.prefilling import Begun
 
 __all__ = ["DEFAULT_SPEED", "Speeds"]
 

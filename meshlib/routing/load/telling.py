@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from meshlib.invariants import require
+from meshlib.limits import TENANTS_MAX
 from meshlib.routing.load.messages import LoadRow
 
 __all__ = ["TELL_END_S", "TELL_S", "Telling"]
@@ -97,7 +98,7 @@ class Telling:
             if row.request_count:
                 self._fading.pop(row.worker_id, None)
             elif row.worker_id in self._dirty:
-                self._fading[row.worker_id] = REPEATS_OF_NOTHING
+                self._fade(row.worker_id)
         self._dirty.clear()
         self._tell_at = None
         if is_all:
@@ -108,6 +109,11 @@ class Telling:
         due_at = now + (REPEAT_PREFILL_S if is_prefilling else REPEAT_S)
         if self._repeat_at is None or due_at < self._repeat_at:
             self._repeat_at = due_at
+
+    def _fade(self, worker_id: str) -> None:
+        if worker_id not in self._fading and len(self._fading) >= TENANTS_MAX:
+            del self._fading[next(iter(self._fading))]
+        self._fading[worker_id] = REPEATS_OF_NOTHING
 
     def _all(self, workers: Collection[str]) -> list[str]:
         """Return the workers to tell of, sorted; those without anything a few times more."""
