@@ -20,7 +20,7 @@ from meshlib.arguments import checked_types
 from meshlib.errors import StateError
 from meshlib.limits import TREE_CHARACTERS_MAX
 from meshlib.ring import rendezvous
-from meshlib.routing.protocol import Question, spread
+from meshlib.routing.protocol import Question
 from meshlib.routing.records import RouteReason
 from meshlib.routing.settings import Range, check_ranges, number_from, size
 
@@ -31,6 +31,10 @@ EXPECTED_TIME: Final = "expected_time"
 
 FRESH_S: Final = 1.5
 """How old a reported load may be to say anything: a queue of prefills is another one by then."""
+
+OVERLOADED: Final = 1.25
+"""How many times the mean of the reported loads is too much. Below that it is chance: to send each
+prompt to the less loaded of two was worse than to heed no report, where those came every 5 s."""
 
 SLOW_START_SHARE: Final = 0.1
 """The share of its speed that a worker counts with when it has just come."""
@@ -167,18 +171,29 @@ class ExpectedTimeConfig:
     def _among_equals(self, question: Question, nearest: list[str]) -> str:
         """Choose among those of equal expectation.
 
-        Where routers tell of requests and not of what they prefill, the least loaded is taken.
-        Where they tell nothing, reported loads are all there is: as long as they are fresh, the
-        less loaded one of the first two that the prompt is meant for, so that prompts do not herd
-        to what was the minimum.
+        Where routers tell of requests and not of what they prefill, of those with the fewest.
+        Reported loads are good for one thing, and in any unit: a worker that is overloaded, by a
+        fresh report, is passed over for the next that the prompt is meant for. A minimum that was
+        true a while ago would draw all prompts to it until the next report.
         """
-        if len(nearest) == 1 or question.load.is_in_use:
-            return spread(question.spread_key, nearest)
-        if question.load.counts:
-            least = min(question.loads[name] for name in nearest)
-            idle = [name for name in nearest if question.loads[name] <= least]
-            return spread(question.spread_key, idle)
+        load = question.load
+        counts = load.counts
+        if counts and not load.is_in_use and len(nearest) > 1:
+            least = min(counts.get(name, 0) for name in nearest)
+            nearest = [name for name in nearest if counts.get(name, 0) <= least]
+        if len(nearest) == 1:
+            return nearest[0]
         first, second = rendezvous(question.spread_key, nearest)[:2]
-        if max(question.report_age_s(first), question.report_age_s(second)) > FRESH_S:
-            return first
-        return second if question.loads[second] < question.loads[first] else first
+        return second if _is_overloaded(first, question, beside=second) else first
+
+
+def _is_overloaded(worker_id: str, question: Question, *, beside: str) -> bool:
+    """Tell whether a worker's report is well over the mean of all, and another's is not over it.
+
+    O(workers).
+    """
+    if max(question.report_age_s(worker_id), question.report_age_s(beside)) > FRESH_S:
+        return False
+    reported = question.reported
+    mean = sum(reported[name] for name in question.loads) / len(question.loads)
+    return reported[worker_id] > mean * OVERLOADED and reported[beside] <= mean

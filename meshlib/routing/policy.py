@@ -256,6 +256,7 @@ class CacheAwarePolicy:
         return Question(
             text=text,
             loads=loads,
+            reported=self._reported,
             held=held,
             tokens=tokens,
             load=self._load,

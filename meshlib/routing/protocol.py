@@ -34,6 +34,8 @@ class Question:
         text: the prompt, as it is in the tree.
         loads: the candidates, at least one, each with its load: what was reported, and the
             requests that routers have in flight there.
+        reported: of each candidate, and perhaps of others, what was reported alone; in a unit that
+            only those who report know.
         held: for anybody who holds a prefix of the text, characters of the longest.
         tokens: how many tokens the whole prompt has, as far as anybody knows.
         load: what all routers have in flight.
@@ -51,6 +53,7 @@ class Question:
 
     text: str
     loads: Mapping[str, float]
+    reported: Mapping[str, float]
     held: Mapping[str, int]
     tokens: float
     load: SharedLoad

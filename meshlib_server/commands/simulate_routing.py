@@ -210,13 +210,13 @@ def _replay(
 
 
 def _table(reports: Sequence[RoutingReport]) -> list[str]:
-    heads = f"{'hit rate':>9}{'TTFT mean':>11}{'p50':>9}{'p95':>9}{'p99':>9}{'work max/mean':>15}"
-    lines = [f"{'policy':<16}{heads}{'bytes/request':>15}"]
+    times = f"{'TTFT mean':>12}{'p50':>11}{'p95':>11}{'p99':>11}"
+    lines = [f"{'policy':<16}{'hit rate':>9}{times}{'work max/mean':>15}{'bytes/request':>15}"]
     for report in reports:
         p50, p95, p99 = (report.ttft_ms(share) for share in (0.5, 0.95, 0.99))
         lines.append(
-            f"{report.policy:<16}{report.hit_rate:>9.3f}{report.ttft_mean_ms:>8,.0f} ms"
-            f"{p50:>6,.0f} ms{p95:>6,.0f} ms{p99:>6,.0f} ms"
+            f"{report.policy:<16}{report.hit_rate:>9.3f}{report.ttft_mean_ms:>9,.0f} ms"
+            f"{p50:>8,.0f} ms{p95:>8,.0f} ms{p99:>8,.0f} ms"
             f"{report.work_max_over_mean:>15.2f}{report.gossip_bytes_per_request:>15,.0f}"
         )
     return lines

@@ -377,26 +377,6 @@ def test_counts_alone_choose_the_least_loaded(manager: MeshSyncManager) -> None:
     assert {"w2"} == set(chosen(manager, 20))
 
 
-def test_reported_loads_do_not_herd(state_cluster: type[StateCluster]) -> None:
-    """Where they are all there is: the better of two is taken, and of old ones nothing."""
-    cluster = state_cluster(1)
-    manager = cluster.managers[0]
-    put_workers(manager, w1=4, w2=5, w3=6, w4=3)
-    set_policy(manager, "expected_time", cache_threshold=1.0)
-    manager.ages.follow(cluster.replicas[0].changes(), now=0.0, is_settled=True)
-    fresh = Counter(chosen(manager, 80))
-    unreported = Counter(
-        manager.route(MODEL, f"{number} prompt of no other", now=9.0).worker_id
-        for number in range(80)
-    )
-
-    assert 0 == fresh["w3"]
-    assert fresh["w4"] > fresh["w1"] > fresh["w2"] > 0
-    assert max(fresh.values()) <= 60
-    assert max(unreported.values()) <= 40
-    assert 4 == len(unreported)
-
-
 loads = st.dictionaries(
     st.sampled_from(["w1", "w2", "w3"]), st.integers(0, 50_000), min_size=1, max_size=3
 )
