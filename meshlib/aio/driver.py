@@ -148,7 +148,7 @@ class NodeDriver:
         self._on_step = on_step
         self._clock = clock
         self._node: DrivenNode | None = None
-        self._frames: deque[tuple[bytes, str]] = deque()
+        self._frames: deque[tuple[bytes, str, float]] = deque()
         self._frames_bytes = 0
         self._reports: deque[tuple[str, bool | None, LinkEnd]] = deque()
         self._wake = asyncio.Event()
@@ -183,7 +183,7 @@ class NodeDriver:
             self.counters.frames_dropped += 1
             self._log.tell("inbox full", f"a frame of {len(data):,} bytes was dropped")
             return False
-        self._frames.append((data, sender))
+        self._frames.append((data, sender, self._clock()))
         self._frames_bytes += cost
         self._wake.set()
         if self._frames_bytes > INBOX_BYTES_MAX // 2:
@@ -250,8 +250,10 @@ class NodeDriver:
             self._take_reports(node)
         if self._frames:
             self._take_frames(node)
-        # What those have set is due in the next step.
-        if deadline is not None and (now := self._clock()) >= deadline:
+        # What those have set is due in the next step; and what is due after frames came that still
+        # wait here is done after them.
+        now = self._frames[0][2] if self._frames else self._clock()
+        if deadline is not None and now >= deadline:
             if not (self._is_carrier_up and self._is_excused):
                 # First, for what is due would end what could not be answered.
                 node.excuse_all(now)
@@ -287,7 +289,7 @@ class NodeDriver:
         now = self._clock()
         ends_at = now + STEP_S
         while self._frames and now < ends_at:
-            data, sender = self._frames.popleft()
+            data, sender, _ = self._frames.popleft()
             self._frames_bytes -= len(data) + FRAME_OVERHEAD_BYTES
             self.counters.frames_handled += 1
             try:

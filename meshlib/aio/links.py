@@ -123,6 +123,7 @@ class _Link:
     failures: int = 0
     retry_at: float = 0.0
     pause_kept_until: float = 0.0
+    redial_kept_until: float = 0.0
     task: asyncio.Task[None] | None = None
     is_busy: bool = False
 
@@ -365,12 +366,17 @@ class OutgoingLinks:
             watch.cancel()
         self.counters.links_lost += 1
         is_stable = self._now() - opened_at >= self.config.stable_s
+        failure = connection.why_closed()
         if is_stable:
             link.failures = 0
             self._tell_if_free(link)  # the batch that broke it no longer waits
         else:
             self._pause(link)
-        self._connection_lost(link.address, connection.why_closed())
+            now = self._now()
+            if failure.fault is LinkFault.CLOSED and now >= link.redial_kept_until:
+                # A dial that is refused would show at once that its process has ended.
+                link.retry_at, link.redial_kept_until = now, now + self.config.retry_max_s
+        self._connection_lost(link.address, failure)
         return is_stable
 
     async def _write_until_idle(

@@ -119,9 +119,9 @@ class Dispatch:
         parts = self._parts
         roster, admission, repair = parts.roster, parts.admission, parts.anti_entropy
         return {
-            PingRequest: roster.on_ping,
+            PingRequest: self._on_ping,
             PingResponse: self._on_ping_response,
-            IndirectPingRequest: parts.detector.on_indirect_request,
+            IndirectPingRequest: roster.on_indirect_request,
             IndirectPingFailed: roster.on_indirect_failed,
             JoinRequest: admission.on_join_request,
             JoinResponse: self._on_join_response,
@@ -146,7 +146,7 @@ class Dispatch:
         detector, roster, dialler = parts.detector, parts.roster, parts.dialler
         spread, repair, transfer = parts.dissemination, parts.anti_entropy, parts.transfer
         return {
-            TimerKind.PROBE: detector.on_probe_timer,
+            TimerKind.PROBE: self._on_probe_timer,
             TimerKind.PROBE_DIRECT: detector.on_direct_timer,
             TimerKind.PROBE_FINAL: roster.on_final_timer,
             TimerKind.RELAY: detector.on_relay_timer,
@@ -162,7 +162,7 @@ class Dispatch:
             TimerKind.BEGIN: parts.beginning.on_begin_timer,
             TimerKind.HANDOVER: parts.handover.on_handover_timer,
             TimerKind.TELL_READY: repair.on_tell_ready_timer,
-            TimerKind.EXCHANGE: repair.on_exchange_timer,
+            TimerKind.EXCHANGE: self._on_exchange_timer,
             TimerKind.TRANSFER_IN: transfer.on_transfer_in_timer,
             TimerKind.TRANSFER_OUT: transfer.on_transfer_out_timer,
             TimerKind.TRANSFER_PAGE: transfer.on_transfer_page_timer,
@@ -185,6 +185,25 @@ class Dispatch:
         return messages
 
     # What concerns two parts
+
+    def _on_ping(self, message: PingRequest, header: FrameHeader, now: float) -> None:
+        """Answer a probe; who asks is probed in the same frame, if its turn was to come."""
+        self._parts.roster.on_ping(message, header, now)
+        is_meant = message.target == self._parts.view.name
+        if is_meant and self._parts.detector.probe_early(header.name, now):
+            self._parts.anti_entropy.go_with_probe(header.name, now)
+
+    def _on_probe_timer(self, timer: Timer, now: float) -> None:
+        """Probe the next member, and exchange with it in the same frame if it is about time."""
+        name = self._parts.detector.on_probe_timer(timer, now)
+        if name is not None:
+            self._parts.anti_entropy.go_with_probe(name, now)
+
+    def _on_exchange_timer(self, timer: Timer, now: float) -> None:
+        """Exchange with the next neighbour, and probe it in the same frame if that is to come."""
+        name = self._parts.anti_entropy.on_exchange_timer(timer, now)
+        if name is not None:
+            self._parts.detector.probe_early(name, now)
 
     def _on_join_response(self, message: JoinResponse, header: FrameHeader, now: float) -> None:
         """Take a page of a peer's table: with the last one it is known whom there is."""

@@ -127,13 +127,38 @@ class ProbeOrder:
             return None
         while True:
             if self._next >= len(self._order):
-                self._order = [name for name in self._order if name in wanted]
-                self._rng.shuffle(self._order)
-                self._next = 0
+                self._begin_round()
             name = self._order[self._next]
             self._next += 1
             if name in wanted:
                 return name
+
+    def _begin_round(self) -> None:
+        self._order = [name for name in self._order if name in self._wanted]
+        self._rng.shuffle(self._order)
+        self._next = 0
+
+    def take(self, name: str) -> bool:
+        """Take one out of its turn, if its turn in this round is still to come.
+
+        It has no other turn in this round then, so that nobody is left out for longer. Where a
+        round has just ended the next one begins. O(n).
+
+        Args:
+            name: one of those that were wanted last.
+        """
+        if name not in self._wanted:
+            return False
+        if self._next >= len(self._order):
+            self._begin_round()
+        try:
+            place = self._order.index(name, self._next)
+        except ValueError:
+            return False
+        del self._order[place]
+        self._order.insert(self._next, name)
+        self._next += 1
+        return True
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show the order, and how many of it were probed in this round."""
@@ -158,7 +183,7 @@ class Probe:
         helpers: the names that were asked to probe for us.
         refusals: those of them that answered that they had no answer either.
         is_indirect: whether helpers were asked.
-        is_refused: whether the member's address refused the connection.
+        is_refused: whether the link to the member broke meanwhile, or a dial was refused.
     """
 
     sequence: int
@@ -169,3 +194,8 @@ class Probe:
     refusals: set[str] = field(factory=set)
     is_indirect: bool = False
     is_refused: bool = False
+
+    @property
+    def is_denied_by_all(self) -> bool:
+        """Whether every helper said that it had no answer either."""
+        return len(self.refusals) == len(self.helpers)

@@ -48,12 +48,19 @@ class Suspicion:
         confirmations_wanted: independent confirmations after which the wait is the shortest;
             0 when the cluster is too small to have any.
         token: names this suspicion to its timer; a later one has another.
+
+    Attributes:
+        ends_at: when the member is to be declared Down at the latest, because there is evidence
+            that its process has ended; None while there is none.
+        heard_at: when a frame of the member came last since it is suspected; None if none did.
     """
 
     __slots__ = (
         "_suspectors",
         "bounds_s",
         "confirmations_wanted",
+        "ends_at",
+        "heard_at",
         "incarnation",
         "started",
         "token",
@@ -74,6 +81,8 @@ class Suspicion:
         self.bounds_s = bounds_s
         self.confirmations_wanted = confirmations_wanted
         self.token = token
+        self.ends_at: float | None = None
+        self.heard_at: float | None = None
         self._suspectors = {suspector}
 
     @property
@@ -101,5 +110,13 @@ class Suspicion:
         return max(shortest_s, longest_s - share * (longest_s - shortest_s))
 
     def deadline(self) -> float:
-        """Return when the member is to be declared Down, in monotonic seconds."""
-        return self.started + self.timeout_s()
+        """Return when the member is to be declared Down, in monotonic seconds.
+
+        One that is heard has the shortest wait anew, up to the longest in all: its process lives,
+        and answers late. One that hears nobody, and cannot answer, is Down after that.
+        """
+        shortest_s, longest_s = self.bounds_s
+        deadline = self.started + self.timeout_s()
+        if self.heard_at is not None:
+            return max(deadline, min(self.heard_at + shortest_s, self.started + longest_s))
+        return deadline if self.ends_at is None else min(deadline, self.ends_at)

@@ -45,6 +45,11 @@ EXCHANGE_BYTES_MAX = 1 << 20
 ASKED_PER_INTERVAL = 8
 """By how many, on average, a member is asked in an interval whom all of them wait for."""
 
+WITH_PROBE_AFTER = 0.75
+ALONE_AFTER = 1.25
+"""In a full mesh an exchange is made in the frame of a probe, if there is one to a peer whose turn
+it may be while so many intervals have passed since the last exchange; else by itself after that."""
+
 REPAIR_INTERVALS = 16
 """For how many exchanges after a difference was found each of them compares content."""
 
@@ -103,6 +108,7 @@ class AntiEntropy:
         self._order = ProbeOrder(rng)
         self._far_order = ProbeOrder(rng)
         self._round = 0
+        self._begun_at = -math.inf
         self._diverged_at = -math.inf
         self._catching_up: dict[str, tuple[ActorId, int]] = {}
         self._told: dict[str, int] = {}
@@ -114,18 +120,48 @@ class AntiEntropy:
         wait_s = self._rng.random() * self._config.exchange_interval_s
         self._timers.set(now + wait_s, Timer(TimerKind.EXCHANGE))
 
-    def on_exchange_timer(self, _timer: Timer, now: float) -> None:
-        """Begin an exchange with the next neighbour."""
+    def on_exchange_timer(self, _timer: Timer, now: float) -> str | None:
+        """Begin an exchange with the next neighbour, unless one went with a probe meanwhile.
+
+        Returns:
+            With whom, if with anybody.
+        """
         interval_s = self._config.exchange_interval_s
-        if not self._view.is_leaving:
+        is_full_mesh = self._view.is_full_mesh()
+        begun_at, name = now, None
+        if is_full_mesh and now - self._begun_at < WITH_PROBE_AFTER * interval_s:
+            begun_at = self._begun_at
+        elif not self._view.is_leaving:
             self._round += 1
             name = self._pick_peer()
             if name is not None:
-                # What differed at one peer is looked for at each, so that it is soon repaired.
-                has_differed = now - self._diverged_at < REPAIR_INTERVALS * interval_s
-                is_due = self._round % self._config.content_check_period == 0
-                self.begin(name, now, check_content=is_due or has_differed)
-        self._timers.set(now + jittered(interval_s, self._rng), Timer(TimerKind.EXCHANGE))
+                self._begin_turn(name, now)
+        wait_s = jittered(interval_s * (ALONE_AFTER if is_full_mesh else 1.0), self._rng)
+        self._timers.set(begun_at + wait_s, Timer(TimerKind.EXCHANGE))
+        return name
+
+    def go_with_probe(self, name: str, now: float) -> None:
+        """Begin an exchange with a member that is probed just now, if it is about time. O(n).
+
+        Both go in one frame, and so do their answers. Each neighbour has its turn as ever.
+        """
+        view, interval_s = self._view, self._config.exchange_interval_s
+        if view.is_leaving or not view.is_full_mesh():
+            return
+        if self._beginning.wants_goal and self._beginning.ready_peers():
+            return  # those have their turns before others
+        is_time = now - self._begun_at >= WITH_PROBE_AFTER * interval_s
+        if is_time and self._order.take(name):
+            self._round += 1
+            self._begin_turn(name, now)
+
+    def _begin_turn(self, name: str, now: float) -> None:
+        # What differed at one peer is looked for at each, so that it is soon repaired.
+        interval_s = self._config.exchange_interval_s
+        has_differed = now - self._diverged_at < REPAIR_INTERVALS * interval_s
+        is_due = self._round % self._config.content_check_period == 0
+        self._begun_at = now
+        self.begin(name, now, check_content=is_due or has_differed)
 
     def _pick_peer(self) -> str | None:
         """Return whom to exchange with: the neighbours in turn, and all members in turn.
@@ -208,7 +244,7 @@ class AntiEntropy:
         if now - before <= interval_s:
             return  # what was begun then is under way
         self.diverged_from[name] = now
-        if self._transfer.is_under_way(name):
+        if self._transfer.is_under_way(name, now):
             return  # an ordinary transfer may be all that it takes
         is_compared = self._compared.get(name, -math.inf) >= before - interval_s
         if is_compared and now - before <= REPAIR_INTERVALS * interval_s:
@@ -413,6 +449,7 @@ class AntiEntropy:
         """Show with whom vectors are compared, and whose content differs."""
         return {
             "round": self._round,
+            "begun_at": self._begun_at,
             "catching_up": MappingProxyType(self._catching_up),
             "told": MappingProxyType(self._told),
             "compared": MappingProxyType(self._compared),

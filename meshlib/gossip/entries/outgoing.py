@@ -96,10 +96,18 @@ class OutgoingState:
     is_paced: bool = False
 
     @property
+    def is_all_sent(self) -> bool:
+        """Whether the last page was sent, and none is to be sent again as far as is known."""
+        return self.is_whole and self.cursor == self.made_count
+
+    def was_sent_before(self, at: float) -> bool:
+        """Tell whether all of it was sent before a time: nobody says that the last page came."""
+        return self.is_all_sent and all(page.at < at for page in self.sent.values())
+
+    @property
     def has_room(self) -> bool:
         """Whether another page is sent now: one may be on its way whatever its size."""
-        is_all_sent = self.is_whole and self.cursor == self.made_count
-        return not is_all_sent and (not self.way_bytes or self.way_bytes < self.window_bytes)
+        return not self.is_all_sent and (not self.way_bytes or self.way_bytes < self.window_bytes)
 
     def next_page(self, now: float) -> SentPage:
         """Return the page that is sent next, made if need be, and count it as on its way."""

@@ -142,9 +142,14 @@ class StateTransfer:
         """Whether a peer's state is coming in."""
         return self._incoming is not None
 
-    def is_under_way(self, name: str) -> bool:
-        """Tell whether any state is coming in, or one goes out to a member."""
-        return self.is_receiving or name in self._outgoing
+    def is_under_way(self, name: str, now: float) -> bool:
+        """Tell whether any state is coming in, or one goes out to a member.
+
+        One that was sent whole is kept for long, to be repeated; it has come by then.
+        """
+        outgoing = self._outgoing.get(name)
+        since = now - self._config.transfer_timeout_s
+        return self.is_receiving or (outgoing is not None and not outgoing.was_sent_before(since))
 
     def on_transfer_available(
         self, _message: TransferAvailable, header: FrameHeader, now: float

@@ -7,6 +7,10 @@ Rules this file owns:
   member Down, and only for the incarnation that was suspected.
 - What it finds out it returns, and the roster applies and spreads it: the detector calls nobody
   back.
+- A suspected member that is heard has more time to refute; it is suspected all the same, for it may
+  hear nobody.
+- A link that broke, a dial that was refused after it, and helpers that had no answer either are
+  evidence that a process has ended: its suspicion lasts one probe interval, unless it is heard.
 - After a pause of this very process nobody is accused: probes under way are dropped and every
   suspicion starts anew.
 Source: SWIM (DSN 2002); Lifeguard (2017): local health, nacks, buddy, dynamic suspicion.
@@ -19,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.gossip.config import GossipConfig
@@ -61,6 +65,12 @@ RELAYS_MAX = 4096
 SECOND_LOOKS = 10
 """How many nodes look for themselves at a member that another one suspects."""
 
+ON_THE_WAY_S = 0.2
+"""What a process sent before its end is read within this time after its link broke."""
+
+EARLY_MAX = 2
+"""Probes that are made before their turn, at most, until as many turns were let pass."""
+
 CONFIRMATIONS_MAX = 3
 """Independent confirmations that shorten a suspicion; memberlist's default is 2."""
 
@@ -72,6 +82,21 @@ class _Relay:
     origin: str
     origin_sequence: int
     target: str
+
+
+@define(slots=True)
+class _Break:
+    """A link that broke, and what was learnt since; dropped once the member is heard.
+
+    Args:
+        at: monotonic seconds.
+        is_refused: whether the member's address refused a dial after it.
+        is_denied: whether no helper had an answer either.
+    """
+
+    at: float
+    is_refused: bool = False
+    is_denied: bool = False
 
 
 class FailureDetector:
@@ -109,11 +134,13 @@ class FailureDetector:
         self._counters = counters
         self.order = ProbeOrder(rng)
         self.offsets = offsets
+        self._early = 0
         self._sequence = rng.getrandbits(48)
         self._probes: dict[int, Probe] = {}
         self._probed: dict[str, int] = {}
         self._relays: dict[int, _Relay] = {}
         self._suspicions: dict[str, Suspicion] = {}
+        self._broken: dict[str, _Break] = {}
         self.health = LocalHealth(score_max=config.local_health_max)
         self.round_trips = RoundTrips(
             timeout_min_s=config.probe_timeout_min_s, timeout_max_s=config.probe_timeout_s
@@ -124,15 +151,39 @@ class FailureDetector:
         wait_s = self._rng.random() * self._config.probe_interval_s
         self._timers.set(now + wait_s, Timer(TimerKind.PROBE))
 
-    def on_probe_timer(self, _timer: Timer, now: float) -> None:
-        """Probe the next member and set the timer of the one after."""
-        config = self._config
-        if not self._view.is_leaving:
+    def on_probe_timer(self, _timer: Timer, now: float) -> str | None:
+        """Probe the next member, unless one was early, and set the timer of the one after.
+
+        Returns:
+            Whom it probes, if anybody.
+        """
+        target = None
+        if self._early:
+            self._early -= 1
+        elif not self._view.is_leaving:
             target = self.order.pick(self._view.peer_names())
             if target is not None:
                 self.probe(target, now)
-        wait_s = config.probe_interval_s * self.health.multiplier
+        wait_s = self._config.probe_interval_s * self.health.multiplier
         self._timers.set(now + wait_s, Timer(TimerKind.PROBE))
+        return target
+
+    def probe_early(self, name: str, now: float) -> bool:
+        """Probe a member now that something is sent to it anyway, in one frame with that.
+
+        Only one whose turn in this round is still to come, and a later turn is let pass for it:
+        nobody is probed more often for it, nor anybody later. Not while this node is slow. O(n).
+
+        Returns:
+            Whether it is probed.
+        """
+        if self._early >= EARLY_MAX or self.health.score or self._view.is_leaving:
+            return False
+        if name in self._probed or not self.order.take(name):
+            return False
+        self._early += 1
+        self.probe(name, now)
+        return True
 
     def _next_sequence(self) -> int:
         self._sequence += 1
@@ -194,12 +245,12 @@ class FailureDetector:
             ping = PingRequest(probe.sequence, probe.target, self._view.record)
             self._outbox.send(member.address, ping)
 
-    def on_final_timer(self, timer: Timer) -> MemberNews | None:
+    def on_final_timer(self, timer: Timer, now: float) -> MemberNews | None:
         """Return the suspicion of a member that answered nobody."""
         probe = self._probes.get(timer.token)
-        return None if probe is None else self._fail(probe)
+        return None if probe is None else self._fail(probe, now)
 
-    def _fail(self, probe: Probe) -> MemberNews | None:
+    def _fail(self, probe: Probe, now: float) -> MemberNews | None:
         self._drop(probe)
         self._counters.probes_failed += 1
         if probe.helpers:
@@ -207,9 +258,32 @@ class FailureDetector:
         else:
             self.health.adjust(1)
         member = self._view.members.get(probe.target)
-        if member is not None and member.incarnation == probe.incarnation and member.is_reachable:
-            return self.suspect(member, self._view.name)
-        return None
+        if member is None or member.incarnation != probe.incarnation or not member.is_reachable:
+            return None
+        broken = self._broken.get(member.name)
+        if broken is not None and probe.is_denied_by_all:
+            broken.is_denied = True
+            self._hasten(member.name, now)
+        return self.suspect(member, self._view.name)
+
+    def _hasten(self, name: str, now: float) -> None:
+        """End a suspicion soon of a member whose process is gone by all that is known."""
+        suspicion, broken = self._suspicions.get(name), self._broken.get(name)
+        if suspicion is None or suspicion.ends_at is not None or broken is None:
+            return
+        if broken.is_refused and broken.is_denied:
+            suspicion.ends_at = now + self._config.probe_interval_s
+            self._arm(name, suspicion)
+
+    def hear(self, name: str, now: float) -> None:
+        """Take note that a frame of a member came: its process lives. O(1)."""
+        broken, suspicion = self._broken.get(name), self._suspicions.get(name)
+        if broken is not None:
+            if now - broken.at <= ON_THE_WAY_S:
+                return
+            del self._broken[name]
+        if suspicion is not None:
+            suspicion.ends_at, suspicion.heard_at = None, now
 
     def _drop(self, probe: Probe) -> None:
         self._probes.pop(probe.sequence, None)
@@ -291,7 +365,7 @@ class FailureDetector:
             self._outbox.send(relay.origin, IndirectPingFailed(relay.origin_sequence))
 
     def on_indirect_failed(
-        self, message: IndirectPingFailed, header: FrameHeader
+        self, message: IndirectPingFailed, header: FrameHeader, now: float
     ) -> MemberNews | None:
         """Count a helper's nack; when all have spoken there is nothing more to wait for.
 
@@ -302,8 +376,8 @@ class FailureDetector:
         if probe is None or sender not in probe.helpers:
             return None
         probe.refusals.add(sender)
-        if len(probe.refusals) == len(probe.helpers) and probe.is_refused:
-            return self._fail(probe)
+        if probe.is_denied_by_all and probe.is_refused:
+            return self._fail(probe, now)
         return None
 
     def give_up_relays(self, address: str) -> None:
@@ -313,15 +387,26 @@ class FailureDetector:
             if member is not None and member.address == address:
                 self._give_up_relay(sequence)
 
-    def on_refused(self, member: MemberRecord, now: float) -> MemberNews | None:
+    def on_lost(self, member: MemberRecord, now: float, *, is_refused: bool) -> MemberNews | None:
         """Probe a member at once whose link broke, or stop waiting for its answer.
 
         A refused dial is an answer too: helpers are asked at once, and once all of them were
         refused as well the member is suspected without waiting for the timers.
 
+        Args:
+            member: whose address it is.
+            now: monotonic seconds.
+            is_refused: whether a dial was refused; else a link broke, or could not be made.
+
         Returns:
             The suspicion that comes of it, if any.
         """
+        broken = self._broken.get(member.name)
+        if not is_refused and broken is None:
+            self._broken[member.name] = _Break(now)
+        elif is_refused and broken is not None:
+            broken.is_refused = True
+            self._hasten(member.name, now)
         under_way = self._probed.get(member.name)
         if under_way is None:
             # One that is suspected has been asked; every refused frame would ask again.
@@ -332,9 +417,7 @@ class FailureDetector:
         probe.is_refused = True
         if not probe.is_indirect:
             self._ask_helpers(probe)
-        if not probe.helpers or len(probe.refusals) == len(probe.helpers):
-            return self._fail(probe)
-        return None
+        return self._fail(probe, now) if probe.is_denied_by_all else None
 
     def is_asking(self, member: MemberRecord) -> bool:
         """Tell whether a probe of a member, as it is now, is under way. O(1)."""
@@ -379,6 +462,7 @@ class FailureDetector:
         )
         self._suspicions[member.name] = suspicion
         self._arm(member.name, suspicion)
+        self._hasten(member.name, now)
         if suspector != self._view.name and self._rng.random() * count < SECOND_LOOKS:
             # See for ourselves, so that a true crash is confirmed and a false alarm is not.
             self.probe(member.name, now)
@@ -391,7 +475,11 @@ class FailureDetector:
         """Return the death of a member whose suspicion ran out."""
         suspicion = self._suspicions.get(timer.key)
         member = self._view.members.get(timer.key)
-        if suspicion is None or suspicion.token != timer.token or now < suspicion.deadline():
+        if suspicion is None or suspicion.token != timer.token:
+            return None
+        if now < suspicion.deadline():
+            if suspicion.heard_at is not None:
+                self._arm(timer.key, suspicion)
             return None
         if member is None or member.incarnation != suspicion.incarnation:
             return None
@@ -403,13 +491,14 @@ class FailureDetector:
     def on_settled(self, name: str) -> None:
         """Drop what was under way about a member that is no longer merely suspected."""
         self._suspicions.pop(name, None)
+        self._broken.pop(name, None)
 
     def forget(self, name: str) -> None:
         """Drop what is kept about a member that is forgotten. O(1).
 
         A probe that is made for another node ends by itself, and its origin waits for the answer.
         """
-        self._suspicions.pop(name, None)
+        self.on_settled(name)
         probe = self._probes.get(self._probed.get(name, -1))
         if probe is not None:
             self._drop(probe)
@@ -426,8 +515,10 @@ class FailureDetector:
         self._probes.clear()
         self._probed.clear()
         self._relays.clear()
+        self._broken.clear()
         for name, suspicion in self._suspicions.items():
             suspicion.started = now
+            suspicion.ends_at = suspicion.heard_at = None
             suspicion.token = self._next_sequence()
             self._arm(name, suspicion)
 
@@ -438,6 +529,8 @@ class FailureDetector:
             "probed": MappingProxyType(self._probed),
             "relays": MappingProxyType(self._relays),
             "suspicions": MappingProxyType(self._suspicions),
+            "broken": MappingProxyType(self._broken),
+            "early": self._early,
             "probe_timeout_s": self.round_trips.timeout_s(),
         }
 
@@ -445,6 +538,7 @@ class FailureDetector:
         """Assert the invariants of the detector."""
         timers, members = self._timers, self._view.members
         require(self, len(timers.of(TimerKind.PROBE)) == 1, "no probe is due, or two")
+        require(self, 0 <= self._early <= EARLY_MAX, "too many probes were early")
         require(self, len(self._relays) <= RELAYS_MAX, "too many probes are made for others")
         relayed = {timer.token for timer in timers.of(TimerKind.RELAY)}
         require(self, self._relays.keys() <= relayed, "a probe for another never ends")
@@ -452,6 +546,7 @@ class FailureDetector:
         is_one_each = targets == self._probed and len(targets) == len(self._probes)
         require(self, is_one_each, "a member is probed twice, or by nothing")
         require(self, all(name in members for name in targets), "who is gone is probed")
+        require(self, all(name in members for name in self._broken), "who is gone has a link")
         finals = {timer.token for timer in timers.of(TimerKind.PROBE_FINAL)}
         require(self, self._probes.keys() <= finals, "a probe never ends")
         suspected = {m.name: m for m in members if m.status is MemberStatus.SUSPECTED}

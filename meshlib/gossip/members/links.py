@@ -94,6 +94,12 @@ class Refusals:
             self._refused[member.name] = member.actor, now
         return self._alive.get(member.name) != member.actor
 
+    def is_fresh(self, member: MemberRecord, now: float) -> bool:
+        """Tell whether a member's own address has just refused a dial, as far as is known. O(1)."""
+        actor, refused_at = self._refused.get(member.name, (None, 0.0))
+        is_same = actor == member.actor and self._alive.get(member.name) != actor
+        return is_same and now - refused_at <= ON_THE_WAY_S
+
     def hear(self, name: str, actor: ActorId, now: float) -> bool:
         """Take note that a frame of a member came. O(1).
 

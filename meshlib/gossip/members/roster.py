@@ -33,6 +33,7 @@ from meshlib.gossip.members.own_record import OwnRecord
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
     IndirectPingFailed,
+    IndirectPingRequest,
     JoinRequest,
     MemberNews,
     MemberUpdates,
@@ -174,17 +175,27 @@ class Roster:
 
     def on_final_timer(self, timer: Timer, now: float) -> None:
         """Suspect a member that answered nobody."""
-        self._take(self._detector.on_final_timer(timer), now)
+        self._take(self._detector.on_final_timer(timer, now), now)
 
     def on_suspicion_timer(self, timer: Timer, now: float) -> None:
         """Declare a member Down whose suspicion ran out."""
         self._take(self._detector.on_suspicion_timer(timer, now), now)
 
+    def on_indirect_request(
+        self, message: IndirectPingRequest, header: FrameHeader, now: float
+    ) -> None:
+        """Probe a member for another node, unless its address has just refused a dial."""
+        member = self._view.members.get(message.target)
+        if member is not None and self._refusals.is_fresh(member, now):
+            self._outbox.send(header.address, IndirectPingFailed(message.sequence))
+        else:
+            self._detector.on_indirect_request(message, header, now)
+
     def on_indirect_failed(
         self, message: IndirectPingFailed, header: FrameHeader, now: float
     ) -> None:
         """Suspect a member whom no helper could reach either."""
-        self._take(self._detector.on_indirect_failed(message, header), now)
+        self._take(self._detector.on_indirect_failed(message, header, now), now)
 
     def on_connection_lost(self, address: str, now: float, *, is_refused: bool) -> None:
         """Probe those at an address at once, or suspect them if everything was refused.
@@ -197,7 +208,7 @@ class Roster:
             if member.address == address:
                 is_asked = is_refused and self._detector.is_asking(member)
                 has_ended = is_asked and self._refusals.note(member, now)
-                found = self._detector.on_refused(member, now)
+                found = self._detector.on_lost(member, now, is_refused=is_refused)
                 if has_ended and self._electorate.is_pair:
                     self._electorate.note_ended(member)
                     version = next_version(member.version)
@@ -315,6 +326,8 @@ class Roster:
         if self._refusals.hear(header.name, header.actor, now):
             self._electorate.take_back(header.name)
         known = self._view.members.get(header.name)
+        if known is not None and known.actor == header.actor:
+            self._detector.hear(header.name, now)
         if known is None or header.incarnation == known.incarnation:
             return True
         if header.actor != known.actor:

@@ -226,6 +226,31 @@ async def test_frames_that_wait_are_heard_before_the_timer(rig: Rig) -> None:
     assert ["receive", "timer"] == [call[0] for call in rig.node.calls]
 
 
+async def test_what_is_due_after_a_frame_came_is_done_after_that_frame(rig: Rig) -> None:
+    """However long it waits behind others: what it answers was not late."""
+    rig.node.deadline = rig.now + 1.0
+    rig.node.cost = lambda: setattr(rig, "now", rig.now + 1.0)
+    for _ in range(3):
+        rig.driver.frame_received(b"answer", "peer")
+
+    for _ in range(3):
+        rig.driver.step()
+
+    assert ["receive", "receive", "receive", "timer"] == [call[0] for call in rig.node.calls]
+
+
+async def test_what_was_due_before_a_frame_came_does_not_wait_for_it(rig: Rig) -> None:
+    """It is done by the time of the frame that waits longest."""
+    rig.node.cost = lambda: setattr(rig, "now", rig.now + 1.0)
+    rig.node.deadline = rig.now
+    for _ in range(2):
+        rig.driver.frame_received(b"news", "peer")
+
+    rig.driver.step()
+
+    assert [("receive", b"news"), ("timer", 100.0)] == rig.node.calls
+
+
 async def test_lost_and_busy_links_are_reported_in_order(rig: Rig) -> None:
     """The node hears them inside a step, never inside a call of its own."""
     rig.driver.link_busy("a:1", is_busy=True)

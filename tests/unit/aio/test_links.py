@@ -523,3 +523,17 @@ def test_settings_that_cannot_hold_are_refused(setting: dict[str, Any]) -> None:
     """The error is one of the caller's, and names the setting."""
     with pytest.raises(ConfigError, match=next(iter(setting))):
         LinkConfig(**setting)
+
+
+async def test_a_link_that_breaks_young_is_dialled_once_more_at_once(
+    new_net: NewNet, eventually: Eventually
+) -> None:
+    """Whether its process has ended is known at once then; after that the pause counts."""
+    net = new_net(retry_first_s=30.0, retry_max_s=30.0)
+    for count in (1, 2):
+        assert net.links.send("a:1", b"frame")
+        await eventually(lambda count=count: len(net.connections) == count)  # type: ignore[misc]
+        net.connections[-1].abort()
+        await eventually(lambda count=count: len(net.lost) == count)  # type: ignore[misc]
+
+    assert not net.links.send("a:1", b"frame")

@@ -130,3 +130,33 @@ def test_jitter_lengthens_the_timeout() -> None:
         trips.observe(0.1 if index % 2 else 0.3)
 
     assert 0.3 < trips.timeout_s() < 1.0
+
+
+def test_one_that_is_taken_early_has_no_other_turn_in_its_round() -> None:
+    """However often somebody is taken, nobody waits for longer than two rounds."""
+    rng = random.Random(3)
+    names = tuple("abcdefg")
+    order, last = ProbeOrder(rng), dict.fromkeys(names, 0)
+    longest = 0
+    for turn in range(1, 5000):
+        early = rng.choice(names)
+        if turn > 1 and rng.random() < 0.6 and order.take(early):
+            name: str | None = early
+        else:
+            name = order.pick(names)
+        assert name is not None
+        longest = max(longest, turn - last[name])
+        last[name] = turn
+        order._check()
+
+    assert longest <= 2 * len(names) - 1
+
+
+def test_nobody_is_taken_twice_in_a_round() -> None:
+    """Nor who is not there."""
+    order = ProbeOrder(random.Random(1))
+    order.pick(("a", "b", "c"))
+    taken = [order.take(name) for name in ("a", "b", "c", "d")]
+
+    assert taken.count(True) == 2
+    assert not taken[3]

@@ -1,0 +1,111 @@
+"""A process that is gone: what is known when a link broke and its address refused a dial."""
+
+from __future__ import annotations
+
+from support.mini_network import PORT, MiniNetwork
+
+from meshlib.gossip import LinkEnd
+
+
+def break_links(network: MiniNetwork, name: str) -> None:
+    """Tell all others that their links to a node broke, as the system does when one is killed."""
+    for other in network.nodes:
+        if other != name:
+            network.nodes[other].connection_lost(name + PORT, now=network.now)
+            network.pump(other)
+
+
+def is_down(network: MiniNetwork, name: str) -> bool:
+    return all(network.view(each)[name] == "Down" for each in network.nodes if each != name)
+
+
+def test_a_killed_process_is_down_on_both_others_within_0_8_s(trio: MiniNetwork) -> None:
+    """Link broken, dial refused, and the other one was refused as well: one probe interval."""
+    trio.kill("n2")
+    break_links(trio, "n2")
+    took_s = trio.run_until(lambda: is_down(trio, "n2"), limit_s=3.0)
+
+    assert 0.5 <= took_s <= 0.8
+
+
+def test_a_killed_process_among_six_is_down_everywhere_within_0_8_s(network: MiniNetwork) -> None:
+    """Each asks three others, who were refused too."""
+    for index in range(6):
+        network.start(f"n{index}")
+    network.run(2.0)
+    network.kill("n4")
+    break_links(network, "n4")
+    took_s = network.run_until(lambda: is_down(network, "n4"), limit_s=3.0)
+
+    assert took_s <= 0.8
+
+
+def test_a_refusal_that_no_link_went_before_is_not_enough(trio: MiniNetwork) -> None:
+    """It may have been like that for long; then the suspicion takes its time."""
+    trio.kill("n2")
+    took_s = trio.run_until(lambda: is_down(trio, "n2"), limit_s=4.0)
+
+    assert took_s > 1.5
+
+
+def test_who_is_refused_by_one_alone_is_not_suspected(trio: MiniNetwork) -> None:
+    """The other one reaches it, and says so."""
+    trio.nodes["n0"].connection_lost("n2" + PORT, now=trio.now)
+    trio.cut("n0", "n2")
+    trio.pump("n0")
+    for _ in range(20):
+        trio.nodes["n0"].connection_lost("n2" + PORT, now=trio.now, end=LinkEnd.REFUSED)
+        trio.pump("n0")
+        trio.run(0.1)
+
+    assert "MemberDown" not in trio.kinds("n0") + trio.kinds("n1")
+
+
+def test_who_refuses_everybody_and_is_heard_has_the_whole_time(trio: MiniNetwork) -> None:
+    """Its process lives, whatever its address says: what it sends is no evidence of its end."""
+    trio.cut("n0", "n2")
+    trio.cut("n1", "n2")
+    break_links(trio, "n2")
+    for turn in range(11):
+        trio.put("n2", f"key {turn}", turn)
+        for name in ("n0", "n1"):
+            trio.nodes[name].connection_lost("n2" + PORT, now=trio.now, end=LinkEnd.REFUSED)
+            trio.pump(name)
+        trio.run(0.1)
+
+    assert [trio.view(name)["n2"] for name in ("n0", "n1")] == ["Suspected"] * 2
+
+
+def test_who_answers_late_and_is_heard_is_not_down_at_once(trio: MiniNetwork) -> None:
+    """Nothing reaches it in time, and what it sends arrives: it has up to six times as long."""
+    trio.cut("n0", "n2")
+    trio.cut("n1", "n2")
+    trio.run(6.0)
+    suspected = [trio.view(name)["n2"] for name in ("n0", "n1")]
+    trio.cuts.clear()
+    trio.run(2.0)
+
+    assert suspected == ["Suspected"] * 2
+    assert "MemberDown" not in trio.kinds("n0") + trio.kinds("n1")
+    assert trio.view("n0")["n2"] == "Alive"
+
+
+def test_who_hears_nobody_for_long_is_down(trio: MiniNetwork) -> None:
+    """However much it says itself."""
+    trio.cut("n0", "n2")
+    trio.cut("n1", "n2")
+    took_s = trio.run_until(lambda: trio.view("n0")["n2"] == "Down", limit_s=15.0)
+
+    assert took_s > 6.0
+
+
+def test_one_that_begins_again_at_once_is_alive(trio: MiniNetwork) -> None:
+    """The suspicion is of the start before."""
+    trio.kill("n2")
+    break_links(trio, "n2")
+    trio.run(0.2)
+    trio.start("n2")
+    trio.run(2.0)
+
+    assert [trio.view(name)["n2"] for name in trio.nodes] == ["Alive"] * 3
+    assert "MemberDown" not in trio.kinds("n0") + trio.kinds("n1")
