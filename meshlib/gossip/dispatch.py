@@ -162,6 +162,7 @@ class Dispatch:
             TimerKind.BEGIN: parts.beginning.on_begin_timer,
             TimerKind.HANDOVER: parts.handover.on_handover_timer,
             TimerKind.TELL_READY: repair.on_tell_ready_timer,
+            TimerKind.FILLED: repair.on_filled_timer,
             TimerKind.EXCHANGE: self._on_exchange_timer,
             TimerKind.TRANSFER_IN: transfer.on_transfer_in_timer,
             TimerKind.TRANSFER_OUT: transfer.on_transfer_out_timer,
@@ -219,7 +220,9 @@ class Dispatch:
 
     def _on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
         """Take entries: with them this node may hold all that it waited for."""
-        self._parts.dissemination.on_entries(message, header, now)
+        is_much = self._parts.dissemination.on_entries(message, header, now)
+        if not message.is_pushed:
+            self._parts.filling.note_given(header.name, now, is_much=is_much)
         self._parts.beginning.check_goal(now)
 
     def _on_gap_request(self, message: GapRequest, header: FrameHeader, now: float) -> None:

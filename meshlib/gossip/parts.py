@@ -15,6 +15,7 @@ from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.anti_entropy import AntiEntropy
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination
+from meshlib.gossip.entries.filling import Filling
 from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.entries.state_transfer import StateTransfer
 from meshlib.gossip.members.admission import Admission
@@ -148,9 +149,11 @@ class Parts:
             speech=self.speech, beginning=self.beginning, timers=timers, outbox=outbox,
             events=events, counters=counters,
         )  # fmt: skip
+        self.filling = Filling(view=view, timers=timers)
         self.anti_entropy = AntiEntropy(
             config, rng=rng, replica=replica, tracker=tracker, dissemination=self.dissemination,
-            transfer=self.transfer, beginning=self.beginning, tables=self.tables, view=view,
+            transfer=self.transfer, beginning=self.beginning, filling=self.filling,
+            offsets=self.offsets, tables=self.tables, view=view,
             timers=timers, outbox=outbox, events=events, counters=counters,
         )  # fmt: skip
 
@@ -163,6 +166,7 @@ class Parts:
                 self.dissemination,
                 self.transfer,
                 self.anti_entropy,
+                self.filling,
                 self.offsets,
             ),
             of_members=(
@@ -211,6 +215,7 @@ class Parts:
             "dialler": self.dialler, "claims": self.claims,
             "dissemination": self.dissemination, "beginning": self.beginning,
             "state_transfer": self.transfer, "anti_entropy": self.anti_entropy,
+            "filling": self.filling,
             "acquaintances": self.acquaintances, "own_record": self.own, "roster": self.roster,
             "admission": self.admission, "handover": self.handover, "upkeep": self.upkeep,
             "stability": self.tracker, **self.replica.inspectable(),

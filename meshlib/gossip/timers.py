@@ -43,6 +43,7 @@ class TimerKind(StrEnum):
     TRANSFER_OUT = "transfer_out"
     TRANSFER_PAGE = "transfer_page"
     TRANSFER_TAKE = "transfer_take"
+    FILLED = "filled"
     MAINTENANCE = "maintenance"
 
 

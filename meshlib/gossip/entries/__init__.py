@@ -2,6 +2,7 @@
 
 dissemination.py   new entries, at once
 anti_entropy.py    what was lost, found by comparing vectors
+filling.py         who sends what is lacking: one peer at a time
 state_transfer.py  a whole state, page by page, where the log no longer reaches back
 outgoing.py        the pages of one, as many under way as the way holds
 beginning.py       when a node is ready, and who begins when nobody is

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination, batches
+from meshlib.gossip.entries.filling import Filling
 from meshlib.gossip.entries.state_transfer import StateTransfer
 from meshlib.gossip.events import StateDiverged
 from meshlib.gossip.messages.frames import FrameHeader
@@ -67,6 +69,8 @@ class AntiEntropy:
         dissemination: sends what was not sent yet; knows which links are busy.
         transfer: brings whole states.
         beginning: is told what peers have, and decides when this node is ready.
+        filling: knows who sends what this node lacks.
+        offsets: know how long a peer takes to answer.
         tables: the member tables are compared on the same occasion.
         view: knows who is there.
         timers: let it begin again.
@@ -85,6 +89,8 @@ class AntiEntropy:
         dissemination: Dissemination,
         transfer: StateTransfer,
         beginning: Beginning,
+        filling: Filling,
+        offsets: ClockOffsets,
         tables: TableComparison,
         view: MembershipView,
         timers: TimerQueue,
@@ -99,6 +105,8 @@ class AntiEntropy:
         self._dissemination = dissemination
         self._transfer = transfer
         self._beginning = beginning
+        self._filling = filling
+        self._offsets = offsets
         self._tables = tables
         self._view = view
         self._timers = timers
@@ -199,6 +207,18 @@ class AntiEntropy:
         for name in met:
             self.begin(name, now)
 
+    def _may_ask(self, name: str, now: float) -> bool:
+        """Tell whether to let a peer know what this node lacks, or may; else it is asked later."""
+        if self._beginning.wants_goal and self._beginning.ready_peers():
+            return True  # it waits for what those have, each of them
+        round_trip_s = self._offsets.round_trips_s().get(name, 0.0)
+        return self._filling.ask(name, now, round_trip_s=round_trip_s)
+
+    def on_filled_timer(self, _timer: Timer, now: float) -> None:
+        """Compare with those who would have sent the same, and with those who may lack it."""
+        for name in self._filling.take_over(now):
+            self.begin(name, now)
+
     def on_tell_ready_timer(self, _timer: Timer, now: float) -> None:
         """Let those know who wait for somebody ready."""
         for name in self._beginning.waiting_peers():
@@ -215,6 +235,8 @@ class AntiEntropy:
         replica = self._replica
         self._dissemination.publish()
         if message.vector_hash != replica.vector_hash():
+            if not self._may_ask(header.name, now):
+                return
             is_whole = message.wants_whole
             self._outbox.send(header.address, self._own_vector(is_whole=is_whole, wants_reply=True))
             return
@@ -311,7 +333,7 @@ class AntiEntropy:
         has_all = replica.reaches(vector)
         if tells_marks:
             self._outbox.send(header.address, self._own_vector(peer_vector=vector, is_whole=True))
-        elif message.wants_reply and not has_all:
+        elif message.wants_reply and not has_all and self._may_ask(header.name, now):
             self._outbox.send(header.address, self._own_vector(peer_vector=vector))
         if has_all and not lacks and header.name in self._view.members:
             self._compared[header.name] = now
@@ -437,6 +459,7 @@ class AntiEntropy:
         """Break off what goes on: this node comes back as a new writer."""
         self._catching_up.clear()
         self._compared.clear()
+        self._filling.restart()
 
     def forget(self, name: str) -> None:
         """Drop what is kept about a member that is gone."""

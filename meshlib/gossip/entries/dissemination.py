@@ -18,6 +18,7 @@ from typing import Any
 from attrs import define
 
 from meshlib.gossip.config import GossipConfig
+from meshlib.gossip.entries.filling import TOLD_ON_BYTES_MIN
 from meshlib.gossip.events import EntryRejected
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import EntriesMessage, GapRequest, VectorExchange
@@ -91,6 +92,10 @@ def batches(
         size += entry_size
     if batch:
         yield tuple(batch)
+
+
+def _is_much(entries: Sequence[LogEntry]) -> bool:
+    return sum(len(entry.delta) + ENTRY_OVERHEAD_BYTES for entry in entries) >= TOLD_ON_BYTES_MIN
 
 
 class Dissemination:
@@ -295,8 +300,13 @@ class Dissemination:
         """Take note that a peer has all that is here: it may have got it another way. O(1)."""
         self._behind.discard(name)
 
-    def on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:
-        """Absorb entries, forward what was new, and ask for what was skipped."""
+    def on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> bool:
+        """Absorb entries, forward what was new, and ask for what was skipped.
+
+        Returns:
+            Whether much was new that was not pushed: it is for others to ask for, once they hear
+            that it is here. Forwarded it would reach each of them from several sides.
+        """
         self._counters.entries_received += len(message.entries)
         unknown: list[Gap] = []
         received = self._replica.receive(self._whole(message.entries, unknown))
@@ -310,7 +320,8 @@ class Dissemination:
                 first, last = waiting.get(gap.actor, (gap.first, gap.last))
                 if gap.actor in waiting or len(waiting) < GAPS_MAX:
                     waiting[gap.actor] = (min(first, gap.first), max(last, gap.last))
-        if received.new and not self._view.is_full_mesh():
+        is_much = not message.is_pushed and _is_much(received.new)
+        if received.new and not is_much and not self._view.is_full_mesh():
             self._push(received.new, without=(header.name,))
         if message.wants_acknowledgement:
             self._acknowledge(header.address, {entry.actor for entry in message.entries})
@@ -320,6 +331,7 @@ class Dissemination:
                 self._owe(header.address, message.entries)
         elif message.is_pushed:
             self._owe(header.address, message.entries)
+        return is_much
 
     def _whole(
         self, entries: Sequence[LogEntry | ShortEntry], unknown: list[Gap]
