@@ -54,13 +54,22 @@ class Begun:
 class Prefilling:
     """The requests of one worker of which no first token has been heard."""
 
-    __slots__ = ("_next_start", "_over", "_running", "_waiting", "_waiting_tokens")
+    __slots__ = (
+        "_is_first_known",
+        "_next_start",
+        "_over",
+        "_running",
+        "_waiting",
+        "_waiting_tokens",
+    )
 
     def __init__(self) -> None:
         self._waiting: dict[str, Begun] = {}
         self._waiting_tokens = 0.0
         self._next_start = math.inf
-        """No request that waits starts before this."""
+        """When the first of those that wait is expected to start, or a time before that."""
+        self._is_first_known = True
+        """Whether it is that time."""
         self._running: dict[str, Begun] = {}
         self._over: dict[str, Begun] = {}
         """Those whose time was up, though nobody has said so."""
@@ -80,6 +89,8 @@ class Prefilling:
         begun = self._waiting.pop(request_id, None)
         if begun is not None:
             self._waiting_tokens -= begun.tokens
+            if begun.starts_at <= self._next_start:
+                self._is_first_known = False  # many may go one after the other: sought when asked
             self._settle()
             return begun
         return self._running.pop(request_id, None) or self._over.pop(request_id, None)
@@ -88,6 +99,7 @@ class Prefilling:
         """Leave no rounding behind."""
         if not self._waiting:
             self._waiting_tokens, self._next_start = 0.0, math.inf
+            self._is_first_known = True
 
     def move(self, *, begun_from: float, late_s: float, now: float) -> None:
         """Have those that were begun from a time on start later, or sooner. O(requests).
@@ -97,26 +109,22 @@ class Prefilling:
             late_s: by how many seconds; negative for sooner, though not sooner than now.
             now: monotonic seconds.
         """
-        every = (*self._waiting.values(), *self._running.values(), *self._over.values())
-        self._waiting.clear()
-        self._running.clear()
-        over, self._over = self._over, {}
-        self._settle()
-        for begun in every:
+        for begun in chain(self._waiting.values(), self._running.values(), self._over.values()):
             if begun.begun_at >= begun_from:
                 begun.starts_at = max(begun.starts_at + late_s, now)
-            elif begun.request_id in over:
-                self._over[begun.request_id] = begun
-                continue
-            self.add(begun)
+        back = [one for one in self._over.values() if one.begun_at >= begun_from]
+        for begun in back:
+            self._running[begun.request_id] = self._over.pop(begun.request_id)
+        self._next_start, self._is_first_known = min(self._next_start, now), False
+        self._settle()
 
     def left(self, *, speed: float, now: float) -> tuple[float, float]:
         """Return the tokens that are to be prefilled, and the seconds until it begins.
 
         O(requests that are expected to be prefilled now), and O(those that wait) whenever the turn
-        of one of them comes.
+        of one of them comes, or the first of them has gone.
         """
-        if now >= self._next_start:
+        if now >= self._next_start or not self._is_first_known:
             self._start(speed=speed, now=now)
         left, first_at, over = self._waiting_tokens, self._next_start, []
         for one in self._running.values():
@@ -144,6 +152,7 @@ class Prefilling:
             else:
                 self._over[name] = one
         self._waiting_tokens, self._next_start = tokens, next_start
+        self._is_first_known = True
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show what it keeps: views of live state. O(1)."""
@@ -162,4 +171,6 @@ class Prefilling:
         is_sum = math.isclose(total, self._waiting_tokens, rel_tol=1e-6, abs_tol=1e-3)
         require(self, is_sum, "the tokens that wait are not those of the requests")
         starts = [one.starts_at for one in self._waiting.values()]
-        require(self, all(at >= self._next_start for at in starts), "a start that is overlooked")
+        first = min(starts, default=math.inf)
+        is_first = first == self._next_start if self._is_first_known else first >= self._next_start
+        require(self, is_first, "the next start is not that of any request that waits")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.load_routers import Routers
 
@@ -49,6 +49,7 @@ steps = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(steps=steps)
+@example(steps=[("add", 1, 1), ("add", 1, 2), ("pop", 0, 0)])
 def test_what_is_left_is_what_each_request_has_left(steps: Any) -> None:
     """After any requests, first tokens that came early or late, and pauses."""
     real, plain, now = Prefilling(), Plain(), 0.0
