@@ -36,6 +36,10 @@ _logger = logging.getLogger(__name__)
 STEP_S = 0.002
 """How long frames are handled in one step before the rest of the program has its turn."""
 
+PACE_S = 0.002
+"""How soon after local writes were sent others are: with many a second each frame has several of
+them, and a frame costs its sender and each receiver as much as what is in it."""
+
 CLOSING_REASONS = frozenset(
     (
         RejectReason.MALFORMED,
@@ -60,6 +64,7 @@ class DrivenNode(Protocol):
     """What a driver needs of a node; `MeshNode` is one."""
 
     wakeup: Callable[[], None] | None
+    wakeup_soon: Callable[[], None] | None
 
     def receive(self, data: bytes, *, sender: str, now: float) -> None:
         """Take in one frame."""
@@ -152,6 +157,10 @@ class NodeDriver:
         self._frames_bytes = 0
         self._reports: deque[tuple[str, bool | None, LinkEnd]] = deque()
         self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pace: asyncio.TimerHandle | None = None
+        self._has_written = False
+        self._paced_until = -math.inf
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_carrier_up = True
@@ -166,12 +175,29 @@ class NodeDriver:
         """Give the driver its node. Frames that came before wait for it."""
         self._node = node
         node.wakeup = self.wake
+        node.wakeup_soon = self._wake_soon
         self.wake()
 
     def wake(self) -> None:
         """See that a step is made soon. Idempotent."""
         # Something was done to the node itself: what it waits for may be due earlier now.
         self._is_deadline_known = False
+        self._wake.set()
+
+    def _wake_soon(self) -> None:
+        """See that a step is made: at once, or together with others when one was just made."""
+        self._has_written = True
+        self._is_deadline_known = False
+        if self._pace is not None or self._wake.is_set():
+            return
+        delay_s = self._paced_until - self._clock()
+        if delay_s <= 0.0 or self._loop is None:
+            self._wake.set()
+        else:
+            self._pace = self._loop.call_later(delay_s, self._end_pace)
+
+    def _end_pace(self) -> None:
+        self._pace = None
         self._wake.set()
 
     # The receiver's side
@@ -220,6 +246,7 @@ class NodeDriver:
     async def run(self) -> None:
         """Drive the node until cancelled. The one loop that does."""
         assert self._node is not None
+        self._loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._sleep(self._node)
@@ -240,6 +267,8 @@ class NodeDriver:
         assert node is not None
         self.counters.steps += 1
         self._wake.clear()
+        if self._has_written:
+            self._begin_pace()
         deadline = self._deadline if self._is_deadline_known else node.next_deadline()
         self._is_deadline_known = False
         if deadline is not None and (late_s := self._clock() - deadline) >= 0:
@@ -276,6 +305,14 @@ class NodeDriver:
         if self._frames or self._reports:
             self._wake.set()
         self._on_step(events)
+
+    def _begin_pace(self) -> None:
+        """What was written goes with this step, and what is written next waits for a moment."""
+        self._has_written = False
+        self._paced_until = self._clock() + PACE_S
+        if self._pace is not None:
+            self._pace.cancel()
+            self._pace = None
 
     def _take_reports(self, node: DrivenNode) -> None:
         for _ in range(len(self._reports)):

@@ -2,7 +2,8 @@
 
 The contract is the engine's: `receive` never raises on what a peer sent; after any call, a
 local verb included, the driver drains `packets_to_send` and `events` and arms one timer for
-`next_deadline`. Local verbs call `wakeup`, when one is set, so that the driver knows.
+`next_deadline`. Local verbs call `wakeup`, when one is set, so that the driver knows; and what
+may wait a moment for more of its kind, as writes may, `wakeup_soon` where that is set.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class MeshNode(RoutingVerbs):
         _check_arguments(config, rng, wall_clock, now)
         self.config = config
         self.wakeup: Callable[[], None] | None = None
+        self.wakeup_soon: Callable[[], None] | None = None
         self._time = MonotonicTime(now)
         incarnation = mint_incarnation(wall_clock(), rng)
         actor = actor_id(config.name, incarnation)
@@ -124,7 +126,7 @@ class MeshNode(RoutingVerbs):
             is_comparing=self._engine.is_comparing_clocks,
             now=lambda: self._time.latest_s,
         )
-        self.replica.on_write = self._wake
+        self.replica.on_write = self._told
         self.replica.check_write = self._clocks.check_write
         self.sync = MeshSyncManager(
             self.replica,
@@ -489,7 +491,7 @@ class MeshNode(RoutingVerbs):
             InvalidValueError: it has no `ttl_s`. State unchanged after either.
         """
         self.leases.renew(worker_id, now=self._time.follow(now))
-        self._wake()
+        self._told()
 
     # The driver's side
 

@@ -21,6 +21,7 @@ class RoutingVerbs:
 
     sync: MeshSyncManager
     wakeup: Callable[[], None] | None
+    wakeup_soon: Callable[[], None] | None
     _time: MonotonicTime
     _volatile: VolatileTraffic
 
@@ -171,5 +172,6 @@ class RoutingVerbs:
 
     def _told(self) -> None:
         """Have whoever drives this node look for what is to be told to others."""
-        if self.wakeup is not None:
-            self.wakeup()
+        wake = self.wakeup_soon or self.wakeup
+        if wake is not None:
+            wake()

@@ -24,6 +24,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.wakeup: Callable[[], None] | None = None
+        self.wakeup_soon: Callable[[], None] | None = None
         self.calls: list[tuple[object, ...]] = []
         self.deadline: float | None = None
         self.outgoing: list[Packet] = []
@@ -192,6 +193,67 @@ async def test_what_a_local_verb_made_is_sent_at_the_next_turn(
     await eventually(lambda: rig.transport.sent)
 
     assert steps + 1 == rig.driver.counters.steps
+
+
+async def write_and_wait_for_the_step(rig: Rig) -> None:
+    rig.run()
+    await asyncio.sleep(0.01)
+    write_soon(rig, b"first")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [("peer:1", b"first")] == rig.transport.sent
+
+
+def write_soon(rig: Rig, data: bytes) -> None:
+    rig.node.outgoing.append(Packet("peer:1", data))
+    assert rig.node.wakeup_soon is not None
+    rig.node.wakeup_soon()
+
+
+async def test_writes_that_follow_others_closely_wait_for_each_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is sent at once, those behind it with whatever step comes next."""
+    monkeypatch.setattr("meshlib.aio.driver.PACE_S", 60.0)
+    await write_and_wait_for_the_step(rig)
+
+    for number in range(5):
+        write_soon(rig, b"%d" % number)
+    await asyncio.sleep(0.01)
+    waiting = len(rig.transport.sent)
+    rig.driver.frame_received(b"question", "peer")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert waiting == 1
+    assert len(rig.transport.sent) == 6
+
+
+async def test_writes_do_not_wait_for_long(rig: Rig, eventually: Eventually) -> None:
+    """With no other step, they are sent together after two milliseconds."""
+    await write_and_wait_for_the_step(rig)
+
+    write_soon(rig, b"second")
+    await eventually(lambda: rig.transport.sent[1:])
+
+    assert [("peer:1", b"second")] == rig.transport.sent[1:]
+
+
+async def test_what_went_along_is_not_waited_for_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that was made before the wait was over has left nothing to do at its end."""
+    monkeypatch.setattr("meshlib.aio.driver.PACE_S", 0.01)
+    await write_and_wait_for_the_step(rig)
+    write_soon(rig, b"second")
+    rig.driver.frame_received(b"question", "peer")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    steps = rig.driver.counters.steps
+
+    await asyncio.sleep(0.03)
+
+    assert steps == rig.driver.counters.steps
 
 
 async def test_nobody_is_accused_while_what_carries_the_frames_is_gone(rig: Rig) -> None:
