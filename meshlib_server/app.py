@@ -68,8 +68,8 @@ def build_app(
 
 
 def http_routes() -> list[BaseRoute]:
-    """Return every route of HTTP, those of probes first."""
-    routes = [*probe_routes(), *metrics_routes(), *ui_routes(), *api_routes()]
+    """Return every route of HTTP, the most frequent first: each one costs those behind it."""
+    routes = [*api_routes(), *probe_routes(), *metrics_routes(), *ui_routes()]
     return [*routes, *description_routes(routes)]
 
 

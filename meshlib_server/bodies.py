@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from meshlib.errors import LocalError
 from meshlib.limits import JSON_BODY_BYTES_MAX
@@ -72,17 +72,21 @@ async def _read_limited(request: Request) -> bytes:
         raise ContentTooLarge(_too_large())
     chunks: list[bytes] = []
     size = 0
+    receive, more = request.receive, True
     try:
-        async for chunk in request.stream():
+        while more:  # as `Request.stream`, which is a generator for each request
+            message = await receive()
+            if message["type"] != "http.request":
+                raise BadRequest("the body ended early")
+            chunk = message.get("body", b"")
+            more = message.get("more_body", False)
             size += len(chunk)
             if size > JSON_BODY_BYTES_MAX:
                 raise ContentTooLarge(_too_large())
             chunks.append(chunk)
-    except ClientDisconnect:
-        raise BadRequest("the body ended early") from None
     except asyncio.CancelledError:  # only the server's end does it, and it waits for the answer
         raise Unavailable("the server ended before the body did", code=Code.LEAVING) from None
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large() -> str:

@@ -70,7 +70,7 @@ class _GentleTransport:
     def write(self, data: bytes) -> None:
         """Write, unless the end has begun."""
         if not self._protocol.is_lingering:
-            self._transport.write(data)
+            self._protocol.write(data)
 
     def close(self) -> None:
         """Close, but read what still comes for a while."""
@@ -109,6 +109,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._request_bytes = 0
         self._refusal: tuple[int, str] | None = None
         self._served: Any = None  # the request that is being answered, or was the last to be
+        self._begun: Any = None  # that whose answer has been begun
+        self._held_head = b""
 
     @property
     def is_aborted(self) -> bool:
@@ -169,6 +171,30 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(413, "the body is too large")
         self._note_stage()
 
+    def write(self, data: bytes) -> None:
+        """Write what uvicorn writes; the head of an answer together with the body behind it.
+
+        uvicorn hands over the two one after the other, and a call of the operating system each
+        costs as much as a few hundred lines here. Of a body in chunks the first may be long in
+        coming, so its head does not wait.
+        """
+        served = self._served
+        if self._held_head:
+            data, self._held_head = self._held_head + data, b""
+        elif served is not self._begun and served.response_started:
+            self._begun = served
+            if served.expected_content_length:
+                self._held_head = data
+                return
+        if self._real is not None:
+            self._real.write(data)
+
+    def _write_held_head(self) -> None:
+        """Write a head behind which nothing came: it was asked for alone, or the body failed."""
+        if self._held_head and self._real is not None:
+            self._real.write(self._held_head)
+            self._held_head = b""
+
     def pause_writing(self) -> None:
         """Take note that the caller does not read its answer."""
         super().pause_writing()
@@ -219,6 +245,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or with what is to be said last."""
+        self._write_held_head()
         super().on_response_complete()
         if self._refusal is not None and not self.pipeline and not self.is_lingering:
             if self._is_answering:
@@ -339,6 +366,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.is_lingering or real is None or real.is_closing():
             return
         self._unset_keepalive_if_required()
+        self._write_held_head()
         self.is_lingering = True
         self._gate.move(self, Stage.LINGERING)
         if real.can_write_eof():

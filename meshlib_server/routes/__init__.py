@@ -38,7 +38,7 @@ PREFIXES = ("/mesh", "/ha")
 """Where the endpoints are found: as specified, and as the upstream binary serves them."""
 
 _MODULES = (
-    cluster, decisions, rate_limit, limit_rules, routing, workers, policies, app_config, events,
+    routing, decisions, cluster, rate_limit, limit_rules, workers, policies, app_config, events,
     lifecycle,
 )  # fmt: skip
 
