@@ -61,6 +61,9 @@ TREE_TAG: Final = "record:tree"
 _INSERTION_BYTES: Final = 256
 """What an insertion takes at the most beside its text and its tenant."""
 
+_EVICTION_BYTES: Final = 128
+"""What an eviction takes at the most beside its tenant."""
+
 _TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
 """What a text may take in UTF-8, so that its insertion fits an entry of the log."""
 
@@ -449,7 +452,11 @@ class TreeSync:
             if oldest is None:
                 return
             tenant, floor = oldest
-            self._write(model_id, _evictor(tenant, floor))
+            self._documents.replica.write_applied(
+                tree_document(model_id),
+                _evictor(tenant, floor),
+                bytes_max=4 * len(tenant) + _EVICTION_BYTES,
+            )
 
     def _find(self, model_id: str) -> Any:
         """Return a model's document, of `_document_type`; None where it is another, or none."""
@@ -479,7 +486,7 @@ def _delta(cache: PrefixCacheState, changes: GCounter) -> TreeDocument:
 
 def _evictor(tenant: str, floor: int) -> Callable[[Any, WriteContext], Any]:
     def evict(state: Any, _context: WriteContext) -> Any:
-        return type(state)(cache=state.cache.evict(tenant, floor=floor))
+        return type(state)(cache=state.cache.evict_here(tenant, floor=floor))
 
     return evict
 

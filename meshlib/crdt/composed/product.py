@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, cast
 from meshlib.arguments import with_article
 from meshlib.clock import Stamp
 from meshlib.codec import pack
-from meshlib.crdt.lattice import Container, Numbered, Paged, Stamped, absorb
+from meshlib.crdt.lattice import Container, Numbered, Paged, absorb
 from meshlib.crdt.wire import cannot_join, wire_digest
 from meshlib.errors import InvalidTypeError
 from meshlib.hashing import HASH64_MASK, hash64
@@ -118,12 +118,10 @@ class Product:
 
     def latest_stamp(self) -> Stamp | None:
         """Return the latest stamp inside, None without one."""
-        stamps = [
-            stamp
-            for _, component in self._components()
-            if isinstance(component, Stamped) and (stamp := component.latest_stamp()) is not None
-        ]
-        return max(stamps, default=None)
+        # For each delta that comes; what a protocol costs to be asked for is most of it.
+        asked = [getattr(component, "latest_stamp", None) for _, component in self._components()]
+        stamps = [ask() for ask in asked if ask is not None]
+        return max([stamp for stamp in stamps if stamp is not None], default=None)
 
     def bucket_digests(self) -> tuple[int, ...]:
         """Return 256 digests: each paged component's own, the others whole in bucket 0."""

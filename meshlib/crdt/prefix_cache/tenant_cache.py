@@ -138,6 +138,17 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
             delta._generations[tenant] = Generation(self._generations[tenant].epoch, floor)
         return delta
 
+    def evict_here(self, tenant: str, *, floor: int) -> Self:
+        """Drop what a tenant last used at or before `floor` from this very state. O(what goes).
+
+        The same as to `absorb` what `evict` returns, for whoever makes a write of its own.
+        Arguments, errors and what comes back as of `evict`.
+        """
+        delta = self.evict(tenant, floor=floor)
+        if delta._generations:
+            self._raise_floor(tenant, delta._generations[tenant])
+        return delta
+
     def evict_to(self, size_max: int) -> Self:
         """Return the delta that drops the least recently used entries of all tenants.
 

@@ -437,6 +437,24 @@ def test_eviction_holds_against_what_comes_late(cls: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])
+def test_an_eviction_in_place_is_one_that_was_joined(cls: type[Any]) -> None:
+    """The same delta and the same state, with digests as well; and the bottom for nothing."""
+    entries = [("insert", text, "w", number) for number, text in enumerate(TEXTS, 1)]
+    there = make(cls, *entries)
+    there.digest()
+    here = there.copy()
+
+    delta = here.evict_here("w", floor=2)
+    here._check()
+
+    assert delta == there.evict("w", floor=2)
+    assert here == there | delta
+    assert here.digest() == (there | delta).digest() != there.digest()
+    assert here.evict_here("w", floor=2).is_bottom()
+    assert here.evict_here("nobody", floor=9).is_bottom()
+
+
+@pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])
 def test_a_touch_elsewhere_saves_from_eviction(cls: type[Any]) -> None:
     """The highest access counts, whichever comes first."""
     base = make(cls, ("insert", "a", "w", 1))
