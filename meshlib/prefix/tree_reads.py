@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from meshlib.errors import InvalidValueError, LimitError
 from meshlib.limits import PREFIX_HELD_FACTOR, TREE_CHARACTERS_MAX
@@ -30,6 +30,9 @@ Place = tuple[int, int, int, int, int, int]
 node below it that matched in part or 0, and how many bytes and units of that one."""
 
 new_tuple = tuple.__new__
+
+_PASSED_OVER_MAX: Final = 16_384
+"""Entries that are only looked at in one step: some milliseconds."""
 
 
 class Holding:
@@ -235,6 +238,33 @@ class TreeReads(ABC, Generic[KeyT]):
             for node in holding.recency.items():
                 if buckets is None or nodes.hashes[node] >> 56 in buckets:
                     yield self._decoded(nodes.data(node)), nodes.access(node, number)
+
+    def entries_by_key(
+        self, *, buckets: Collection[int]
+    ) -> Iterator[tuple[KeyT, list[tuple[str, int]]] | None]:
+        """Yield each key once, with the (tenant, access) pairs of all that have it, unordered.
+
+        As `entries` otherwise: each key is built when it is asked for, and the tree must not
+        change meanwhile. A step costs with the tenants that hold one key, or with the few
+        thousand entries that were passed over where None is yielded.
+        """
+        nodes, names = self._nodes, self._names
+        shared, passed_over = set[int](), 0
+        for holding in self._holdings.values():
+            for node in holding.recency.items():
+                if node in shared or nodes.hashes[node] >> 56 not in buckets:
+                    passed_over += 1
+                    if passed_over % _PASSED_OVER_MAX == 0:
+                        yield None
+                    continue
+                held = [
+                    (names[tenant], access)
+                    for tenant in nodes.holders(node)
+                    if (access := nodes.access(node, tenant)) >= 0
+                ]
+                if len(held) > 1:
+                    shared.add(node)
+                yield self._decoded(nodes.data(node)), held
 
     def entry_hashes(self, tenant: str) -> Iterator[tuple[int, int]]:
         """Yield the (hash of the key, access) pairs of a tenant without building the keys."""

@@ -147,6 +147,16 @@ def prefix_cache() -> Any:
     )
 
 
+def shared_prefix_cache() -> Any:
+    return after(
+        PrefixCacheState(),
+        lambda c: c.insert("the same beginning, one", tenant="http://w1", access=5),
+        lambda c: c.insert("the same beginning, two", tenant="http://w1", access=6),
+        lambda c: c.insert("the same beginning, two", tenant="http://w2", access=7),
+        lambda c: c.insert("the same beginning, three", tenant="http://w2", access=7),
+    )
+
+
 def hashed_prefix_cache() -> Any:
     return after(
         HashedPrefixCacheState(),
@@ -224,6 +234,7 @@ STATES: dict[str, Callable[[], Any]] = {
     "window_counter(2)": lambda: window_counter(WindowCounter.of(2)),
     "bounded_counter": bounded_counter,
     "prefix_cache": prefix_cache,
+    "prefix_cache of shared texts": shared_prefix_cache,
     "prefix_cache_hash": hashed_prefix_cache,
     "record:golden": record,
     "record:tree": tree_document,

@@ -5,7 +5,7 @@ Rule: entries are stored in the index that answers matches and nowhere beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar, Self
@@ -14,6 +14,7 @@ from meshlib.crdt.known import KnownText
 from meshlib.crdt.prefix_cache.store import ORIGIN, Generation
 from meshlib.crdt.prefix_cache.tenant_cache import TenantCache
 from meshlib.crdt.prefix_cache.wire import (
+    SharedTexts,
     read_blocks,
     read_tenants,
     read_texts,
@@ -151,10 +152,31 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
         """Count the characters that a tenant has in the tree. O(1)."""
         return self._store.characters(tenant)
 
+    def bucket_parts(self, buckets: Collection[int], *, size_max: int) -> Iterator[Self]:
+        """Return states whose join is the `part` of some buckets; as `TenantCache.bucket_parts`.
+
+        What several tenants have comes together, for in a part it is written once.
+        """
+        return self._parts_of(self._rows_by_text(frozenset(buckets)), size_max)
+
+    def _rows_by_text(
+        self, buckets: Collection[int]
+    ) -> Iterator[tuple[str, Generation, Iterable[tuple[str, int]]] | None]:
+        for tenant, generation in self._generations.items():
+            yield tenant, generation, ()
+        for found in self._store.entries_by_key(buckets=buckets):
+            if found is None:
+                yield None
+                continue
+            text, held = found
+            for tenant, access in held:
+                yield tenant, self._generations[tenant], ((text, access),)
+
     def to_wire(self) -> Any:
         """Return the canonical tree: a row for each tenant, sorted. O(n log n)."""
+        texts = SharedTexts()
         return tuple(
-            (tenant, *self._generations[tenant], *write_texts(self.entries(tenant)))
+            (tenant, *self._generations[tenant], *write_texts(self.entries(tenant), texts))
             for tenant in sorted(self._generations)
         )
 
@@ -166,9 +188,9 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
             DecodeError: malformed, or not canonical.
             LimitExceeded: over a limit.
         """
-        state = cls()
+        state, texts = cls(), SharedTexts()
         for tenant, epoch, floor, (oldest, row) in read_tenants(wire, columns=2):
-            entries = read_texts(oldest, row, floor=floor)
+            entries = read_texts(oldest, row, floor=floor, texts=texts)
             state._read_row(tenant, Generation(epoch, floor), entries)
         return state
 

@@ -35,6 +35,9 @@ EPOCH_MAX: Final = (1 << 63) - 1
 
 _HASH_BYTES: Final = 8
 
+_REPEATED_CHARACTERS: Final = 128
+"""Another tenant's entry of the same text takes few bytes, and time as so many characters take."""
+
 
 class TenantCache(TenantEntries[KeyT, StoreT]):
     """What the prefix cache types share. A container; not hashable.
@@ -400,19 +403,32 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
 
     @classmethod
     def _parts_of(
-        cls, rows: Iterable[tuple[str, Generation, Iterable[tuple[KeyT, int]]]], size_max: int
+        cls,
+        rows: Iterable[tuple[str, Generation, Iterable[tuple[KeyT, int]]] | None],
+        size_max: int,
     ) -> Iterator[Self]:
+        """Yield the parts that rows make; None among them ends one: it was long in coming."""
         part, size = cls(), 0
-        for tenant, generation, entries in rows:
+        previous: KeyT | None = None
+        for row in rows:
+            if row is None:
+                yield part
+                part, size, previous = cls(), 0, None
+                continue
+            tenant, generation, entries = row
             if generation != ORIGIN:
                 part._generations[tenant] = generation
             for key, access in entries:
                 if size >= size_max:
                     yield part
-                    part, size = cls(), 0
+                    part, size, previous = cls(), 0, None
                 part._place_all([(key, access)], tenant=tenant, epoch=generation.epoch)
                 part._generations[tenant] = generation
-                size += len(key) if isinstance(key, str) else _HASH_BYTES
+                if not isinstance(key, str):
+                    size += _HASH_BYTES
+                else:
+                    size += len(key) if key is not previous else _REPEATED_CHARACTERS
+                previous = key
         yield part
 
     # Parts.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations
 from typing import Any
 
@@ -632,6 +634,106 @@ def test_a_shared_prefix_travels_once() -> None:
     for number in range(100):
         state.absorb(state.insert("s" * 5000 + f"{number:05}", tenant="w", access=1))
     assert len(encode(state)) < 6000
+
+
+def of_workers(texts: Iterable[str], count: int) -> PrefixCacheState:
+    """Return a cache in which so many workers have all of these texts."""
+    state = PrefixCacheState()
+    for number, text in enumerate(texts, 1):
+        for worker in range(count):
+            state.absorb(state.insert(text, tenant=f"w{worker:04}", access=number + worker))
+    return state
+
+
+def test_what_workers_share_travels_once() -> None:
+    """A text that a hundred have, and one that begins as another's."""
+    state = of_workers(["s" * 5000, "t" * 5000], 100)
+    state.absorb(state.insert("s" * 4000 + "x", tenant="other", access=1))
+    data = encode(state)
+
+    assert len(data) < 10_000 + 101 * 40
+    assert decode(data) == state
+    assert encode(decode(data)) == data
+
+
+def test_pages_have_what_workers_share_once() -> None:
+    """However many texts there are: whoever has one of them comes with it."""
+    texts = [f"{number:03}" * 1000 for number in range(50)]
+    state = of_workers(texts, 20)
+    state.absorb(state.remove_tenant("w0003", epoch=7))
+    state.absorb(state.evict("w0004", floor=20))
+    parts = list(state.bucket_parts(range(256), size_max=20_000))
+
+    assert len(parts) > 5
+    assert sum(len(encode(part)) for part in parts) < 2 * 50 * 3000
+    assert state == functools.reduce(operator.or_, parts)
+    for part in parts:
+        part._check()
+
+
+def test_pages_hold_a_bounded_number_of_entries() -> None:
+    """Those of a text that many have are parted too: to take one in takes time, not bytes."""
+    state = of_workers(["s" * 1000], 500)
+    parts = list(state.bucket_parts(range(256), size_max=12_800))
+
+    assert len(parts) > 4
+    assert max(map(len, parts)) <= 101
+    assert state == functools.reduce(operator.or_, parts)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.text("ab\N{GRINNING FACE}", max_size=40))))
+def test_what_is_shared_is_read_as_it_was_written(placed: list[tuple[int, str]]) -> None:
+    """Whatever texts share, in a row and between rows; and there is one way to write it."""
+    state = PrefixCacheState()
+    for number, (worker, text) in enumerate(placed, 1):
+        whole = "s" * 20 * (len(text) % 3) + text + "e" * 17
+        state.absorb(state.insert(whole, tenant=f"w{worker}", access=number))
+    data = encode(state)
+
+    assert decode(data) == state
+    assert encode(decode(data)) == data
+
+
+LONG = "s" * 40
+SHARED_ROW = ("v", 0, 0, 1, (0, LONG, 0))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (0, LONG, 0),
+        ((0, 39), "s", 0),
+        ((1, 40), "", 0),
+        ((0, 41), "", 0),
+        ((0, 15), "x" * 5, 0),
+        ((0, 40), "", 0, (0, 40), "", 0),
+        ((0,), "", 0),
+        ((0, 40, 0), "", 0),
+        ((-1, 40), "", 0),
+        ((True, 40), "", 0),
+        (None, LONG, 0),
+    ],
+)
+def test_what_rows_share_is_written_in_one_way(row: tuple[Any, ...]) -> None:
+    """Anything else is refused: equal states have equal bytes."""
+    good = (SHARED_ROW, ("w", 0, 0, 1, ((0, 40), "", 0)))
+    assert PrefixCacheState.from_wire(good).to_wire() == good
+
+    with pytest.raises(DecodeError):
+        PrefixCacheState.from_wire((SHARED_ROW, ("w", 0, 0, 1, row)))
+
+
+def test_what_rows_share_has_a_bound() -> None:
+    """Each character that is written lets 1,024 be taken by other rows."""
+    state = of_workers(["s" * 3000], 1200)
+    assert len(encode(state)) > 2 * 3000
+    assert decode(encode(state)) == state
+
+    rows = tuple((f"x{n:04}", 0, 0, 1, ((0, 3000), "", 0)) for n in range(1025))
+    first = ("w", 0, 0, 1, (0, "s" * 3000, 0))
+    PrefixCacheState.from_wire((first, *rows[:1024]))
+    with pytest.raises(DecodeError):
+        PrefixCacheState.from_wire((first, *rows))
 
 
 def test_what_is_shared_has_a_bound() -> None:
