@@ -253,8 +253,8 @@ WINDOWS_MAX: Final = 64
 """Windows kept by one window counter."""
 
 TREE_OPERATIONS_MAX: Final = 1024
-"""Operations on a prefix tree in one HTTP request: while they are applied a node answers nobody,
-not even a probe, and these take one to three tenths of a second."""
+"""Operations on a prefix tree in one HTTP request. They are checked at once, which takes some
+milliseconds, and applied a few at a time."""
 
 CHANGES_MAX: Final = 256
 """Workers, or keys of the configuration, that one HTTP request changes: as many as are written in

@@ -66,6 +66,10 @@ _STORE_OF: Final = {
     APP_DOCUMENT: StoreName.APP,
 }
 
+_SLICE_OPERATIONS: Final = 64
+_SLICE_CHARACTERS: Final = 64 * 1024
+"""Operations on a tree that are applied at once where others are to have their turn."""
+
 _POLICIES_MAX: Final = 4096
 """Policies that are kept ready; one that is made again decides the same."""
 
@@ -309,6 +313,35 @@ class MeshSyncManager:
         characters_max = self.policy(model_id).config.characters_max
         self.trees.check(model_id, operations, characters_max=characters_max)
         return [self.sync_tree_operation(model_id, operation) for operation in operations]
+
+    def sync_tree_slices(
+        self, model_id: str, operations: Sequence[TreeOperation]
+    ) -> Iterator[list[WriteReceipt]]:
+        """Apply operations as `sync_tree_operations` does, a few at a time.
+
+        They are checked together by this call, and applied as slices are asked for. Between two
+        slices the caller may do something else; what is written then may leave no room for the
+        rest, whose error is raised when its slice is asked for. What is not asked for is not
+        applied. Each step O(64 operations) or 64 Ki characters.
+        """
+        check_several("operations", operations)
+        characters_max = self.policy(model_id).config.characters_max
+        self.trees.check(model_id, operations, characters_max=characters_max)
+        return self._slices_of(model_id, operations)
+
+    def _slices_of(
+        self, model_id: str, operations: Sequence[TreeOperation]
+    ) -> Iterator[list[WriteReceipt]]:
+        receipts: list[WriteReceipt] = []
+        size = 0
+        for operation in operations:
+            receipts.append(self.sync_tree_operation(model_id, operation))
+            size += len(operation.text) if isinstance(operation, TreeInsert) else 0
+            if len(receipts) >= _SLICE_OPERATIONS or size >= _SLICE_CHARACTERS:
+                yield receipts
+                receipts, size = [], 0
+        if receipts:
+            yield receipts
 
     def check_tree_operation(self, model_id: str, operation: TreeOperation) -> None:
         """Raise what `sync_tree_operation` would raise; change nothing."""

@@ -141,7 +141,8 @@ async def _apply(request: Request) -> Response:
     node = node_of(request)
     operations = [_operation(item, index) for index, item in enumerate(body.operations)]
     _check(node.sync, model_id, operations)
-    node.sync.sync_tree_operations(model_id, operations)
+    for _ in node.sync.sync_tree_slices(model_id, operations):
+        await asyncio.sleep(0)  # probes and requests have their turn
     return JSONResponse(
         {
             "status": "updated",

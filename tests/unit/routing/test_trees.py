@@ -260,6 +260,30 @@ def test_of_several_operations_all_are_applied_or_none(state_cluster: type[State
     assert (TreeInsert("Help", "w2"),) == tree_of(manager).operations
 
 
+def test_many_operations_are_applied_a_few_at_a_time(state_cluster: type[StateCluster]) -> None:
+    """With the same outcome; long texts come fewer at a time."""
+    sliced, whole = state_cluster(2).managers
+    many: list[TreeOperation] = [TreeInsert("a turn of it. " * n, "w") for n in range(1, 301)]
+    many += [TreeInsert(f"{n:05}" * 4000, "w") for n in range(10)]
+    slices = list(sliced.sync_tree_slices(MODEL, many))
+    whole.sync_tree_operations(MODEL, many)
+
+    assert tree_of(sliced).operations == tree_of(whole).operations
+    assert sum(map(len, slices)) == len(many)
+    assert max(map(len, slices)) == 64
+    assert len(slices[-1]) <= 4
+
+
+def test_operations_in_slices_are_all_checked_first(state_cluster: type[StateCluster]) -> None:
+    """The last one that cannot be holds up the first."""
+    manager = state_cluster(1).managers[0]
+    many: list[TreeOperation] = [TreeInsert(f"{n}", "w") for n in range(200)]
+    with pytest.raises(InvalidValueError):
+        manager.sync_tree_slices(MODEL, [*many, TreeInsert("", "w")])
+
+    assert tree_of(manager) is None
+
+
 @pytest.mark.parametrize("model_id", ["line\nfeed", "100%", "a/b/ü/😀", "%0A", "tree:x"])
 def test_a_model_may_have_any_name(state_cluster: type[StateCluster], model_id: str) -> None:
     """Though names of documents hold no control characters."""
