@@ -485,6 +485,9 @@ def _check_envoy(envoy: EnvoySettings) -> None:
         raise ConfigError("mesh.envoy.rules: must not be empty")
     if envoy.rules is not None and envoy.listen is None:
         raise ConfigError("mesh.envoy.rules: nothing is asked of them without mesh.envoy.listen")
+    for name in ("key_file", "ca_file"):
+        if getattr(envoy, name) is not None and envoy.certificate_file is None:
+            raise ConfigError(f"mesh.envoy.{name}: needs mesh.envoy.certificate_file")
 
 
 def _check_limits(limits: Sequence[LimitEntry]) -> None:

@@ -31,9 +31,17 @@ class EnvoySettings:
         rules: a rule file in the format of envoyproxy/ratelimit, or a folder of them.
         on_failure: what is answered when nothing can be decided: `defer`, `open` or `closed`.
         headers: whether answers carry `RateLimit-Limit`, `-Remaining` and `-Reset`.
+        certificate_file: what the port shows, with those between it and its authority; PEM. None:
+            there is no TLS.
+        key_file: its key; None: it is in the same file.
+        ca_file: the authority of the Envoys: each must show a certificate of it. None: none is
+            asked for.
     """
 
     listen: str | None = None
     rules: str | None = None
     on_failure: OnFailure = OnFailure.DEFER
     headers: bool = True
+    certificate_file: str | None = None
+    key_file: str | None = None
+    ca_file: str | None = None

@@ -8,6 +8,7 @@ import pytest
 
 from meshlib.errors import ConfigError
 from meshlib_server.adapters.envoy import Rule, RuleBook, counter_key, load_rules
+from meshlib_server.adapters.envoy.rules import rule_files
 
 RULES = """
 domain: shop
@@ -183,3 +184,13 @@ def test_a_folder_has_a_domain_in_each_file(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(f"domain: a\n{rule}")
     with pytest.raises(ConfigError, match="in another file"):
         load_rules(str(tmp_path))
+
+
+def test_of_a_folder_each_file_is_looked_at_for_changes(tmp_path: Path) -> None:
+    """What is written into a file that was there changes nothing of the folder itself."""
+    (tmp_path / "a.yaml").write_text("domain: a")
+    (tmp_path / "notes.txt").write_text("no rules")
+
+    assert (str(tmp_path), str(tmp_path / "a.yaml")) == rule_files(str(tmp_path))
+    assert (str(tmp_path / "a.yaml"),) == rule_files(str(tmp_path / "a.yaml"))
+    assert () == rule_files(None)

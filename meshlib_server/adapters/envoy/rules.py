@@ -16,7 +16,7 @@ from attrs import field, frozen
 from meshlib.errors import ConfigError
 from meshlib_server.structure import read_yaml
 
-__all__ = ["UNITS", "Rule", "RuleBook", "counter_key", "load_rules"]
+__all__ = ["UNITS", "Rule", "RuleBook", "counter_key", "load_rules", "rule_files"]
 
 UNITS: Final = ("second", "minute", "hour", "day", "week", "month")
 """The units that limits have."""
@@ -176,12 +176,8 @@ def load_rules(path: str) -> RuleBook:
     Raises:
         ConfigError: something in it is no rule; named with the file and the place.
     """
-    place = Path(path)
-    files = [place]
-    if place.is_dir():
-        files = sorted(one for one in place.iterdir() if one.suffix in (".yaml", ".yml"))
     domains: dict[str, _Level] = {}
-    for file in files:
+    for file in _files_of(Path(path)):
         tree = read_yaml(str(file), is_text=True)
         _check_keys(tree, _ROOT_KEYS, f"{file}")
         domain = tree.get("domain")
@@ -191,6 +187,20 @@ def load_rules(path: str) -> RuleBook:
             raise ConfigError(f"{file}: domain: {domain!r} is in another file as well")
         domains[domain] = _level(tree.get("descriptors"), f"{file}: descriptors")
     return RuleBook(domains)
+
+
+def rule_files(path: str | None) -> tuple[str, ...]:
+    """Return what is to be looked at for changes: the file, or the folder and each file in it."""
+    if path is None:
+        return ()
+    place = Path(path)
+    return (path, *map(str, _files_of(place))) if place.is_dir() else (path,)
+
+
+def _files_of(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    return sorted(one for one in place.iterdir() if one.suffix in (".yaml", ".yml"))
 
 
 def _level(items: Any, place: str) -> _Level:

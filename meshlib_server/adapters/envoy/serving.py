@@ -10,10 +10,11 @@ import grpc
 import grpc.aio
 
 from meshlib.errors import ConfigError
+from meshlib_server.adapters.envoy.certificates import Certificates
 from meshlib_server.adapters.envoy.health import Health
 from meshlib_server.adapters.envoy.picker import Picker
 from meshlib_server.adapters.envoy.ratelimit import RateLimitService
-from meshlib_server.adapters.envoy.rules import RuleBook, load_rules
+from meshlib_server.adapters.envoy.rules import RuleBook, load_rules, rule_files
 from meshlib_server.logs import get_logger
 from meshlib_server.plugs import EnvoySettings
 from meshlib_server.service import Service
@@ -37,11 +38,13 @@ class EnvoyPlug:
         settings: where to listen, and the rule file.
 
     Raises:
-        ConfigError: the rule file holds something that is no rule.
+        ConfigError: the rule file holds something that is no rule, or a certificate is none.
     """
 
     def __init__(self, settings: EnvoySettings) -> None:
         self._settings = settings
+        has_tls = settings.certificate_file is not None
+        self._certificates = Certificates(settings) if has_tls else None
         self._rules = self._read()
         self._served: tuple[RateLimitService, Picker] | None = None
         self.port = 0
@@ -50,14 +53,17 @@ class EnvoyPlug:
     @property
     def files(self) -> tuple[str, ...]:
         """The files that are read again when they change."""
-        return () if self._settings.rules is None else (self._settings.rules,)
+        shown = () if self._certificates is None else self._certificates.files
+        return (*shown, *rule_files(self._settings.rules))
 
     def reload(self) -> None:
-        """Read the rule file again; the counts stay.
+        """Read the rule file and the certificates again; the counts stay.
 
         Raises:
-            ConfigError: as at the start. The rules stay as they were.
+            ConfigError: as at the start. What was read before it stays as it was.
         """
+        if self._certificates is not None:
+            self._certificates.reload()
         self._rules = self._read()
         if self._served is not None:
             limits, picker = self._served
@@ -89,7 +95,7 @@ class EnvoyPlug:
         )
         health = Health(service, [RateLimitService.NAME, Picker.NAME])
         server.add_generic_rpc_handlers((limits.handlers(), picker.handlers(), health.handlers()))
-        self.port = _listen(server, self._settings.listen)
+        self.port = _listen(server, self._settings.listen, self._certificates)
         await server.start()
         get_logger().info("listening for Envoy", address=self._settings.listen, port=self.port)
         try:
@@ -98,9 +104,13 @@ class EnvoyPlug:
             await server.stop(END_S)
 
 
-def _listen(server: Any, address: str | None) -> int:
+def _listen(server: Any, address: str | None, certificates: Certificates | None) -> int:
     try:
-        port: int = server.add_insecure_port(address)
+        port: int
+        if certificates is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, certificates.credentials())
     except RuntimeError:
         port = 0
     if not port:
