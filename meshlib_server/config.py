@@ -28,7 +28,7 @@ from meshlib_server.access.tls import TlsSettings
 from meshlib_server.http.gate import HttpSettings
 from meshlib_server.lag import EventLoop
 from meshlib_server.logs import LogFormat, LogLevel
-from meshlib_server.plugs import EnvoySettings
+from meshlib_server.plugs import EnvoySettings, WorkerSourceSettings
 from meshlib_server.structure import StructureError, read_yaml, structure
 from meshlib_server.transports import NatsSettings, PeerTransport
 
@@ -164,6 +164,7 @@ class MeshSettings:
         rate_limit: how long owners decide, and what a node does that is cut off.
         startup: what is decided before the node is ready.
         envoy: the port for Envoys.
+        worker_sources: where workers are read from.
         transport: what carries frames between the nodes, the same on all: `websocket` or `nats`.
         nats: where NATS is.
     """
@@ -190,6 +191,7 @@ class MeshSettings:
     rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
     startup: StartupConfig = field(factory=StartupConfig)
     envoy: EnvoySettings = field(factory=EnvoySettings)
+    worker_sources: WorkerSourceSettings = field(factory=WorkerSourceSettings)
     transport: PeerTransport = field(default=PeerTransport.WEBSOCKET, converter=_transport)
     nats: NatsSettings = field(factory=NatsSettings)
 
@@ -448,21 +450,13 @@ def _check(mesh: MeshSettings) -> None:
             _check_address(address, f"mesh.{name}")
     for index, peer in enumerate(mesh.init_peer):
         _check_address(peer, f"mesh.init_peer[{index}]", is_dialled=True)
-    for index, name in enumerate(mesh.discovery.dns_names):
-        _check_address(name, f"mesh.discovery.dns_names[{index}]", is_dialled=True)
-    for index, name in enumerate(mesh.discovery.srv_names):
-        try:
-            SrvSeeds([name])
-        except ConfigError as error:
-            raise ConfigError(f"mesh.discovery.srv_names[{index}]: {error}") from None
+    _check_discovery(mesh.discovery)
     _check_envoy(mesh.envoy)
     mesh.nats.check(mesh.transport)
-    if not 0 < mesh.discovery.refresh_s < math.inf:
-        raise ConfigError(
-            f"mesh.discovery.refresh_s: must be over 0, got {mesh.discovery.refresh_s}"
-        )
-    if mesh.discovery.file == "":
-        raise ConfigError("mesh.discovery.file: must not be empty")
+    for section in ("discovery", "worker_sources"):
+        refresh_s = getattr(mesh, section).refresh_s
+        if not 0 < refresh_s < math.inf:
+            raise ConfigError(f"mesh.{section}.refresh_s: must be over 0, got {refresh_s}")
     if not mesh.self_name:
         raise ConfigError("mesh.self_name: must not be empty")
     if not mesh.cluster_name:
@@ -476,6 +470,18 @@ def _check(mesh: MeshSettings) -> None:
         raise ConfigError(
             f"mesh.full_mesh_threshold: must be at least 1, got {mesh.full_mesh_threshold}"
         )
+
+
+def _check_discovery(discovery: DiscoverySettings) -> None:
+    for index, name in enumerate(discovery.dns_names):
+        _check_address(name, f"mesh.discovery.dns_names[{index}]", is_dialled=True)
+    for index, name in enumerate(discovery.srv_names):
+        try:
+            SrvSeeds([name])
+        except ConfigError as error:
+            raise ConfigError(f"mesh.discovery.srv_names[{index}]: {error}") from None
+    if discovery.file == "":
+        raise ConfigError("mesh.discovery.file: must not be empty")
 
 
 def _check_envoy(envoy: EnvoySettings) -> None:

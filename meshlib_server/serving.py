@@ -126,7 +126,7 @@ def _prepare(
     tls = None if mesh.tls.certificate_file is None else Tls(mesh.tls)
     token_files = (mesh.auth.tokens_file, mesh.auth.peer_token_file)
     _check_secrets(settings, secrets, is_insecure=is_insecure)
-    plugs = load_plugs(mesh.envoy) if mesh.enabled else ()
+    plugs = load_plugs(mesh.envoy, mesh.worker_sources) if mesh.enabled else ()
     wanted = listening_address(mesh.self_addr, is_loopback_only=not secrets.operators)
     with _listen(wanted) as listener:
         host, _ = split_address(wanted)

@@ -10,6 +10,13 @@ for it, so that who needs none of them installs nothing for them.
 from __future__ import annotations
 
 from meshlib_server.plugs.loading import Plug, load_plugs, serve_plugs
-from meshlib_server.plugs.settings import EnvoySettings, OnFailure
+from meshlib_server.plugs.settings import EnvoySettings, OnFailure, WorkerSourceSettings
 
-__all__ = ["EnvoySettings", "OnFailure", "Plug", "load_plugs", "serve_plugs"]
+__all__ = [
+    "EnvoySettings",
+    "OnFailure",
+    "Plug",
+    "WorkerSourceSettings",
+    "load_plugs",
+    "serve_plugs",
+]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Protocol
 
 from meshlib.errors import ConfigError
-from meshlib_server.plugs.settings import EnvoySettings
+from meshlib_server.plugs.settings import EnvoySettings, WorkerSourceSettings
 from meshlib_server.service import Service
 
 __all__ = ["Plug", "load_plugs", "serve_plugs"]
@@ -32,21 +32,27 @@ class Plug(Protocol):
 
 
 _ENVOY: Final = ("meshlib_server.adapters.envoy", "envoy")
+_WORKERS: Final = ("meshlib_server.adapters.workers", "kubernetes")
 
 
-def load_plugs(envoy: EnvoySettings) -> tuple[Plug, ...]:
+def load_plugs(
+    envoy: EnvoySettings, workers: WorkerSourceSettings | None = None
+) -> tuple[Plug, ...]:
     """Make the adapters that the settings ask for.
 
     Args:
         envoy: the section of Envoy.
+        workers: the section of sources of workers; None: there is none.
 
     Raises:
         ConfigError: what one needs is not installed, or a file of it holds a mistake.
     """
-    if envoy.listen is None:
-        return ()
-    module, extra = _ENVOY
-    return (_load(module, extra).plug(envoy),)
+    plugs: list[Plug] = []
+    if envoy.listen is not None:
+        plugs.append(_load(*_ENVOY).plug(envoy))
+    if workers is not None and workers.is_set:
+        plugs.append(_load(*_WORKERS).plug(workers))
+    return tuple(plugs)
 
 
 def _load(module: str, extra: str) -> Any:

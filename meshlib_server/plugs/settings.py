@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
-__all__ = ["EnvoySettings", "OnFailure"]
+__all__ = ["EnvoySettings", "OnFailure", "WorkerSourceSettings"]
 
 
 class OnFailure(StrEnum):
@@ -45,3 +45,28 @@ class EnvoySettings:
     certificate_file: str | None = None
     key_file: str | None = None
     ca_file: str | None = None
+
+
+@frozen(kw_only=True)
+class WorkerSourceSettings:
+    """Where workers are read from, beside what the API is told; asked again for ever.
+
+    Args:
+        file: a file of them; see the page on the endpoint picker.
+        dns_names: `MODEL=HOST:PORT` each, of names of which every address is a worker.
+        kubernetes_services: `MODEL=NAMESPACE/SERVICE:PORT` each, the port by number or by name;
+            needs the extra `kubernetes`.
+        kubeconfig: a file that says which cluster; None: the one that this process is in.
+        refresh_s: how often they are asked, in seconds, over 0.
+    """
+
+    file: str | None = None
+    dns_names: tuple[str, ...] = ()
+    kubernetes_services: tuple[str, ...] = ()
+    kubeconfig: str | None = None
+    refresh_s: float = 5.0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any."""
+        return bool(self.file is not None or self.dns_names or self.kubernetes_services)
