@@ -352,10 +352,10 @@ class SlotHolder:
         self._plan(held, now)
 
     def _be_patient(self, held: HeldSlots) -> None:
-        """Let those who do not wait for others wait for the owner: it grants some soon."""
+        """Let those who would be refused first wait for the owner: it grants some soon."""
         until = held.closed_until + self._config.confirm_timeout_s
         for ticket in held.queue:
-            if not ticket.is_patient and ticket.expires_at < until:
+            if ticket.expires_at < until:
                 ticket.expires_at = until
                 heapq.heappush(self._deadlines, (until, next(self._order), ticket))
 

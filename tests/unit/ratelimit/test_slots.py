@@ -99,6 +99,25 @@ def test_a_new_owner_knows_who_holds_what() -> None:
     assert not lab.ask_for(second, "few").decision
 
 
+def test_who_waits_a_moment_waits_for_an_owner_that_begins_too() -> None:
+    """A little patience is not worth less than none: nobody is told of slots that nobody has."""
+    lab = QuietSlotLab(3)
+    owner = lab.owner("few")
+    lab.machines[owner].limiter = None
+    for name in lab.machines:
+        lab.at(lab.now + 0.1, lab.notice, name, owner)
+    asker = lab.others("few")[0]
+
+    for _ in range(24):
+        lab.ask(asker, "few", 0.2)
+        lab.run_for(0.25)
+        refused = [ticket for ticket in lab.tickets if not ticket.decision]
+        is_told = any(ticket.decision.confirmed for ticket in refused)
+        assert not is_told or SLOTS["few"] == len(lab.slots[asker, 1])
+
+    assert SLOTS["few"] == len(lab.slots[asker, 1])
+
+
 def test_who_reaches_no_owner_has_an_equal_part() -> None:
     """Not confirmed; and once its leases are over it is vouched for no more."""
     lab = QuietSlotLab(3)
