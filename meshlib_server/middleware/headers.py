@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from attrs import frozen
 
@@ -17,6 +18,9 @@ from meshlib.ratelimit import Decision, Limit
 from meshlib_server.problems import problem_body, retry_after
 
 __all__ = ["Refusal", "rate_limit_headers", "raw_headers", "refused"]
+
+AT_ONCE: Final = "at once"
+"""What the policy of slots has in the place of a period."""
 
 
 def rate_limit_headers(decision: Decision) -> dict[str, str]:
@@ -62,6 +66,9 @@ def _of_policy(text: str, limit: int) -> tuple[tuple[bytes, bytes], tuple[bytes,
 
 @lru_cache(maxsize=1024)
 def _policy(text: str) -> str:
+    count, _, unit = text.partition(" ")
+    if unit == AT_ONCE:  # of slots: there is no window
+        return f'"{text}";q={count};qu="concurrent-requests"'
     limit = Limit.parse(text)
     return f'"{text}";q={limit.rate};w={math.ceil(limit.period_s)}'
 
