@@ -15,6 +15,7 @@ from meshlib.ratelimit.leases.kept.messages import Ceiling, Keep, Kept, Recall, 
 from meshlib.ratelimit.leases.questions import AnswerPart, Answers, QuestionPart, Questions
 from meshlib.ratelimit.leases.votes import HeldCount, Vote
 from meshlib.ratelimit.leases.wire import FORMAT_VERSION
+from meshlib.ratelimit.slots.wire import Grants, Report, SlotGrant, SlotReport
 
 PATH = Path(__file__).with_name("rate_limit.json")
 SECTION = f"rate limit {FORMAT_VERSION}"
@@ -45,6 +46,14 @@ MESSAGES: dict[str, Any] = {
     "kept": Kept(BOB, ALICE, 12, is_whole=True, before=(CEILING,)),
     "recall": Recall(ALICE, "user:ann"),
     "recalled": Recalled(BOB, ALICE, "user:ann", is_whole=False, is_last=True, ceilings=(CEILING,)),
+    "report of slots": Report(
+        ALICE, (SlotReport("parallel:ann", 7, 4, 2, 3), SlotReport("chat", 8, 1_000_000, 0, 0))
+    ),
+    "grants of slots": Grants(
+        BOB,
+        ALICE,
+        (SlotGrant("parallel:ann", 7, 3, 4, 0.0, True), SlotGrant("chat", 8, 0, 0, 1.75, False)),
+    ),
 }
 DECODE: dict[type, Callable[[bytes], Any]] = {
     Questions: Questions.decode,
@@ -56,6 +65,8 @@ DECODE: dict[type, Callable[[bytes], Any]] = {
     Kept: Kept.decode,
     Recall: Recall.decode,
     Recalled: Recalled.decode,
+    Report: Report.decode,
+    Grants: Grants.decode,
 }
 
 WRITTEN: dict[str, dict[str, str]] = json.loads(PATH.read_text()) if PATH.exists() else {}
