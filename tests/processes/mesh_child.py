@@ -63,6 +63,15 @@ def answer(runtime: MeshRuntime, order: dict[str, Any]) -> Any:
     return content(runtime)
 
 
+async def take_slots(runtime: MeshRuntime, key: str, limit: int, count: int, wait_s: float) -> int:
+    """Take slots of a key, which are never given back; return how many an owner granted."""
+    tickets = [await runtime.acquire_slot(key, limit=limit, timeout_s=wait_s) for _ in range(count)]
+    decisions = [ticket.decision for ticket in tickets]
+    return sum(
+        decision is not None and decision.allowed and decision.confirmed for decision in decisions
+    )
+
+
 async def main(name: str, listen: str, file: str, *seeds: str) -> None:
     """Run a node until the input ends or says `leave`; `file` may be empty."""
     runtime = MeshRuntime(
@@ -86,7 +95,11 @@ async def main(name: str, listen: str, file: str, *seeds: str) -> None:
             order = json.loads(line)
             if "leave" in order:
                 break
-            print(json.dumps(answer(runtime, order)), flush=True)
+            if "slots" in order:
+                told = await take_slots(runtime, *order["slots"])
+            else:
+                told = answer(runtime, order)
+            print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

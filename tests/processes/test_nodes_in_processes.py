@@ -46,6 +46,23 @@ async def test_a_killed_process_is_found_to_be_down_by_the_others(trio: Trio) ->
 
 
 @pytest.mark.slow
+async def test_the_slots_of_a_killed_process_are_granted_to_another(trio: Trio) -> None:
+    """All of them, by an owner's word, and not one before: nothing gives them back."""
+    one, two, three = trio
+    keys = ["a", "b", "c", "d", "e"]  # of which the holder owns some
+    for key in keys:
+        assert 4 == await three.ask(slots=[key, 4, 4, 10.0])
+        assert 0 == await one.ask(slots=[key, 4, 1, 0.0])
+
+    three.signal(signal.SIGKILL)
+
+    for key in keys:
+        assert 3 == await one.ask(slots=[key, 4, 3, 10.0])
+        assert 1 == await two.ask(slots=[key, 4, 1, 10.0])
+        assert 0 == await two.ask(slots=[key, 4, 1, 0.0])
+
+
+@pytest.mark.slow
 async def test_a_restarted_process_has_everything_again(trio: Trio, start: Start) -> None:
     """It comes back at its address, under its name, with what was written meanwhile."""
     one, two, three = trio
