@@ -30,6 +30,10 @@ from meshlib.prefix.comparing import common_bytes, common_prefix_length
 from meshlib.prefix.radix_tree import RadixTree
 from meshlib.prefix.records import (
     ACCESS_MAX,
+    BlockEvent,
+    BlocksCleared,
+    BlocksRemoved,
+    BlocksStored,
     Entry,
     Match,
     Placement,
@@ -44,7 +48,11 @@ __all__ = [
     "ACCESS_MAX",
     "BLOCK_CHARACTERS",
     "BLOCK_TOKENS",
+    "BlockEvent",
     "BlockIndex",
+    "BlocksCleared",
+    "BlocksRemoved",
+    "BlocksStored",
     "Chain",
     "Entry",
     "Match",

@@ -23,6 +23,9 @@ from meshlib.prefix.comparing import common_bytes
 from meshlib.prefix.recency import Recency
 from meshlib.prefix.records import (
     ACCESS_MAX,
+    BlockEvent,
+    BlocksRemoved,
+    BlocksStored,
     Placement,
     check_access,
     check_block,
@@ -365,6 +368,35 @@ class BlockIndex(BlockReads):
             del self._holdings[tenant]
             self._names[holding.number] = ""
             self._free.append(holding.number)
+
+    # Events
+
+    def apply_events(self, events: Iterable[BlockEvent], *, tenant: str, access: int) -> int:
+        """Apply what an engine says of its cache, in its order. Complexity as of each.
+
+        The same events twice leave what they left once. An index of events is best made with
+        `is_by_block`.
+
+        Args:
+            events: what the tenant has stored, removed and cleared.
+            tenant: whose cache it is.
+            access: when it said so; as for `insert`.
+
+        Returns:
+            How many blocks are new, were raised, or are gone.
+
+        Raises:
+            LocalError: as `insert`; the events before are applied, and nothing of that one.
+        """
+        changed = 0
+        for event in events:
+            if isinstance(event, BlocksStored):
+                changed += self.insert(event.blocks, tenant=tenant, access=access)
+            elif isinstance(event, BlocksRemoved):
+                changed += self.remove(event.blocks, tenant=tenant)
+            else:
+                changed += self.remove_tenant(tenant)
+        return changed
 
     def copy(self) -> BlockIndex:
         """Return an independent index with the same blocks. O(n); the runs' bytes are shared."""

@@ -15,6 +15,10 @@ from meshlib.limits import KEY_BYTES_MAX, TEXT_CHARACTERS_MAX
 __all__ = [
     "ACCESS_MAX",
     "NO_MATCH",
+    "BlockEvent",
+    "BlocksCleared",
+    "BlocksRemoved",
+    "BlocksStored",
     "Entry",
     "Match",
     "Placement",
@@ -71,6 +75,34 @@ class Placement(NamedTuple):
 
     text_hash: int
     previous: int | None
+
+
+class BlocksStored(NamedTuple):
+    """A tenant holds blocks from now on.
+
+    Args:
+        blocks: their hashes, as `token_chain` makes them; in any order.
+    """
+
+    blocks: tuple[int, ...]
+
+
+class BlocksRemoved(NamedTuple):
+    """A tenant holds some blocks no more; which it did not hold, is none.
+
+    Args:
+        blocks: their hashes.
+    """
+
+    blocks: tuple[int, ...]
+
+
+class BlocksCleared(NamedTuple):
+    """A tenant holds nothing any more."""
+
+
+BlockEvent = BlocksStored | BlocksRemoved | BlocksCleared
+"""What an engine says of its cache."""
 
 
 def check_tenant(tenant: object) -> str:

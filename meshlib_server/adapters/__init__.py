@@ -5,6 +5,7 @@ own, and nothing below imports any: `meshlib_server.plugs` loads one when a sett
 
 envoy/     the rate limit service of Envoy, and the endpoint picker: extra `envoy`
 litellm/   limits and routing for the LiteLLM proxy: extra `litellm`
+engines/   what vLLM and SGLang say of their caches and their load: extra `engines`
 workers/   workers from a file, DNS, or Kubernetes, extra `kubernetes`
 openai.py  what is read in OpenAI bodies, for all of them
 """

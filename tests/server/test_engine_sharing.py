@@ -1,0 +1,113 @@
+"""What two routers hear of an engine all know, and one takes over from the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from support.engine_publisher import BLOCK, Publisher, two_ports
+
+from meshlib import GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
+from meshlib.prefix import token_chain
+from meshlib_server.adapters.engines import Duty, Engine, EngineFollower
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+PROMPT = list(range(40))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Only asyncio."""
+    return "asyncio"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - there is nothing that could tell of it
+            await asyncio.sleep(0.01)
+
+
+def held(follower: EngineFollower) -> frozenset[int]:
+    """Return what a router's index holds of the engine."""
+    return frozenset(block for block, _ in follower.index.entry_hashes("w1"))
+
+
+class Router:
+    """One router: its node and its index."""
+
+    def __init__(self, network: MemoryNetwork, name: str, engine: Engine) -> None:
+        self.mesh = MeshRuntime(
+            MeshConfig(name=name, gossip=GossipConfig.of("local")),
+            transport=network.transport(f"{name}:1"),
+            seeds=["a:1", "b:1", "c:1"],
+        )
+        self.engines = EngineFollower(self.mesh, [engine])
+
+
+@contextlib.asynccontextmanager
+async def three_routers(publisher: Publisher) -> AsyncIterator[dict[Duty, Router]]:
+    """Give three routers that follow one engine, by what they have to do with it."""
+    network = MemoryNetwork()
+    engine = Engine("w1", *publisher.endpoints)
+    routers = [Router(network, name, engine) for name in "abc"]
+    async with contextlib.AsyncExitStack() as stack:
+        for router in routers:
+            await stack.enter_async_context(router.mesh)
+        for router in routers:
+            await router.mesh.wait_ready()
+            await until(lambda router=router: len(router.mesh.members()) == 3)  # type: ignore[misc]
+            await stack.enter_async_context(router.engines)
+        duties = {Duty.FIRST, Duty.SECOND, Duty.NONE}
+        await until(lambda: {router.engines.duty("w1") for router in routers} == duties)
+        yield {router.engines.duty("w1"): router for router in routers}
+
+
+async def test_all_routers_know_what_two_of_them_hear() -> None:
+    """What is stored and what is evicted."""
+    async with Publisher(two_ports()) as publisher, three_routers(publisher) as routers:
+        await publisher.store(PROMPT)
+        for router in routers.values():
+            await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+        await publisher.evict(4)
+        for router in routers.values():
+            await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+
+
+async def test_the_second_takes_over_and_no_index_is_ever_short_of_what_was_known() -> None:
+    """The first dies without a word while the engine goes on."""
+    async with Publisher(two_ports()) as publisher, three_routers(publisher) as routers:
+        await publisher.store(PROMPT)
+        known = publisher.blocks
+        left = [routers[Duty.SECOND], routers[Duty.NONE]]
+        for router in left:
+            await until(lambda router=router: held(router.engines) == known)  # type: ignore[misc]
+
+        await routers[Duty.FIRST].mesh.abort()
+        await publisher.store([7] * 20)
+
+        def is_told() -> bool:
+            assert all(known <= held(router.engines) for router in left)
+            return all(held(router.engines) == publisher.blocks for router in left)
+
+        await until(is_told)
+        await until(lambda: left[0].engines.duty("w1") is Duty.FIRST)
+
+
+async def test_what_is_expected_stands_until_the_engine_says_otherwise() -> None:
+    """A request's blocks are found at once, stay when they are stored, and go when evicted."""
+    async with Publisher(two_ports()) as publisher, three_routers(publisher) as routers:
+        engines = routers[Duty.NONE].engines
+        chain = token_chain(PROMPT, block_tokens=BLOCK)
+        engines.expect("w1", chain)
+        assert (("w1",), 10) == engines.index.match(chain)
+
+        await publisher.store(PROMPT)
+        await until(lambda: held(routers[Duty.FIRST].engines) == publisher.blocks)
+        await publisher.evict(3)
+
+        await until(lambda: held(engines) == publisher.blocks)
+        assert (("w1",), 7) == engines.index.match(chain)
