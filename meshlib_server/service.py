@@ -81,6 +81,8 @@ class Service:
         if self.is_draining:
             return "leaving"
         node = self._mesh.node
+        if node.is_listening:
+            return "told of no peer, and just started: members that know it may be about to dial it"
         return "" if node.is_ready else node.state_problem()
 
     def check_absence(self, what: str) -> None:

@@ -80,6 +80,9 @@ class GossipConfig:
         bootstrap_expect: how many nodes must be in reach for one of them to begin, itself
             included. A majority keeps a node that cannot reach its cluster, because of a wrong
             token for one, from beginning beside it; 1 lets a node begin alone.
+        bootstrap_listen_s: how long a node that was told of nobody, and so begins at once, goes on
+            to listen for members that know it, before those who roll a cluster are told to go on;
+            see `MeshNode.is_listening`. 0: not at all.
         leave_handover_s: how long a leaving node waits, at most, while what it has is not
             confirmed by ready nodes that stay. 0: not at all.
         packet_bytes_max: a frame is closed at this size, unless one message needs more.
@@ -106,6 +109,7 @@ class GossipConfig:
     transfer_timeout_s: float = 2.0
     bootstrap_after_s: float = 10.0
     bootstrap_expect: int = 1
+    bootstrap_listen_s: float = 3.0
     leave_handover_s: float = 20.0
     packet_bytes_max: int = 262_144
 
@@ -125,7 +129,7 @@ class GossipConfig:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"{name} must be over 0 and finite, got {value}")
-        for name in ("bootstrap_after_s", "leave_handover_s"):
+        for name in ("bootstrap_after_s", "bootstrap_listen_s", "leave_handover_s"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be 0 or more and finite, got {value}")
@@ -169,6 +173,7 @@ class GossipConfig:
             exchange_interval_s=3.0,
             heal_interval_s=10.0,
             transfer_timeout_s=10.0,
+            bootstrap_listen_s=12.0,
         )
 
     @classmethod
@@ -182,4 +187,5 @@ class GossipConfig:
             exchange_interval_s=0.5,
             heal_interval_s=1.0,
             bootstrap_after_s=1.5,
+            bootstrap_listen_s=0.3,
         )

@@ -153,6 +153,10 @@ class Engine:
         """Return how long members take to answer a probe, in seconds, by name. O(1)."""
         return self._parts.offsets.round_trips_s()
 
+    def is_listening(self, now: float) -> bool:
+        """Tell whether this node began with nobody, and waits for members that may know it."""
+        return self._parts.beginning.is_listening(now)
+
     def is_comparing_clocks(self, now: float) -> bool:
         """Tell whether peers that were met are about to say how this node's clock stands."""
         return self._parts.beginning.is_comparing_clocks(now)

@@ -225,6 +225,15 @@ class MeshNode(RoutingVerbs):
         return self._engine.is_ready
 
     @property
+    def is_listening(self) -> bool:
+        """Whether this node is ready because it was told of nobody, a moment ago. O(1).
+
+        Members of its cluster may know it from before a restart, and are about to dial it: whoever
+        restarts nodes one after the other is to wait until this is over. `GET /readyz` says so.
+        """
+        return self._engine.is_listening(self._time.latest_s)
+
+    @property
     def state(self) -> NodeState:
         """What this node is doing, in one word. O(1)."""
         return NodeState.STOPPED if self._is_stopped else self._engine.state

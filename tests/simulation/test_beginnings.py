@@ -28,7 +28,7 @@ SLOW = NetworkFaults(link_bytes_per_s=50_000)
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
 
 
-def run(kind: IncidentKind, seed: int, *, count: int, size: int) -> Outcome:
+def run(kind: IncidentKind, seed: int, *, count: int, size: int, seed_count: int = 0) -> Outcome:
     """Restart the machines of a cluster that has written for some seconds."""
     names = machine_names(count)
     restart = Incident(
@@ -45,7 +45,9 @@ def run(kind: IncidentKind, seed: int, *, count: int, size: int) -> Outcome:
         duration_s=30.0,
         network=SLOW,
         incidents=(restart,),
-        tuning=Tuning(writes_per_s=20.0, key_count=60, value_bytes_max=400, seed_count=count),
+        tuning=Tuning(
+            writes_per_s=20.0, key_count=60, value_bytes_max=400, seed_count=seed_count or count
+        ),
     )
     return Simulation(scenario).run()
 
@@ -66,6 +68,19 @@ def test_a_roll_loses_nothing(kind: IncidentKind, count: int, size: int, seed: i
 
     assert outcome.failure is None, str(outcome)
     assert outcome.sometimes["rolled"] + outcome.sometimes["rolled_in_haste"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("count", "size"), [(3, 1), (3, 2), (5, 2), (5, 4)])
+def test_a_roll_of_a_cluster_whose_first_node_knows_nobody_loses_nothing(
+    count: int, size: int, seed: int
+) -> None:
+    """All others know it alone: it begins with nothing as it comes back, and they find it."""
+    outcome = run(IncidentKind.ROLL, seed, count=count, size=size, seed_count=1)
+
+    assert outcome.failure is None, str(outcome)
+    assert outcome.sometimes["rolled"] == 1
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 Rules this file owns:
 - What a peer has is a goal only when that peer was ready as it said so: two that have just
   started would take each other's nothing for everything.
-- A node that is told of nobody else is its own cluster, and begins at once.
+- A node that is told of nobody else is its own cluster, and begins at once. It may be the first of
+  a cluster, and have been restarted: for `bootstrap_listen_s`, in which members that know it dial
+  it, it holds up whoever rolls the cluster, or the next ones to go would take the rest along.
 - Among nodes of which none is ready the one with the newest stored state begins, else the lowest
   name, once no ready peer was heard for `bootstrap_after_s`; the others take its state. The
   second of that order waits twice as long, the third three times, and so on: one that should
@@ -11,6 +13,9 @@ Rules this file owns:
 - A node that met nobody may begin too. It does not know whether there is a cluster: when it meets
   a ready peer it is not ready until it has what that one has. Peers may go on taking its own state
   meanwhile, or two such nodes would wait for each other; who knows another ready peer does not.
+- Who has the state of one that began alone knows no more than that one: for `bootstrap_listen_s`
+  it says so, is no proof of a cluster, and when it hears of one it is not ready until it has what
+  that holds.
 - A peer that was reached and does not let this node in shows that there is a cluster: as long as it
   says so this node does not begin alone beside it, and is ready no longer if it has. A rollout that
   skips a release, or has the wrong token, stops there and splits nothing.
@@ -27,6 +32,7 @@ every frame, and only when all messages in the frame were made while it was so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -149,9 +155,11 @@ class Beginning:
         self._heard: dict[str, _Heard] = {}
         self._goal: Mapping[ActorId, int] | None = None
         self._goal_set_at = now
+        self._is_goal_lone = False
         self._since = self._joined_at = now
         self._is_armed = False
         self._denied_at: float | None = None
+        self._listens_until = -math.inf
         self._is_started = False
         self._has_entered = False
         self._has_others = False
@@ -249,6 +257,15 @@ class Beginning:
         heard = self._heard.get(name)
         return heard is not None and heard.actor == actor and heard.is_ready is is_ready
 
+    def is_listening(self, now: float) -> bool:
+        """Tell whether it began with nobody, or by one who did, and members may know it. O(1)."""
+        return self.is_ready and now < self._listens_until
+
+    @property
+    def _knows_nobody(self) -> bool:
+        """Whether what this node knows is of one that had met nobody: itself, or who let it in."""
+        return self._is_alone or self.is_listening(self._timers.now)
+
     def heard_since(self, name: str, since: float) -> tuple[bool, bool] | None:
         """Return whether a member was ready and leaving when heard, None if not since then."""
         heard, member = self._heard.get(name), self._view.members.get(name)
@@ -299,6 +316,8 @@ class Beginning:
         self._since = self._joined_at = now
         is_own_cluster = not others and not may_find_more
         if is_own_cluster and self._config.bootstrap_expect <= 1:
+            if not self.stored_at_ms:
+                self._listens_until = now + self._config.bootstrap_listen_s
             self._begin(now, is_final=False)
         self._arm(now)
 
@@ -316,7 +335,7 @@ class Beginning:
             contact_at: when it was last in contact with the others.
         """
         self.note_stored(max(0.0, now - contact_at))
-        self._goal = None
+        self._goal, self._is_goal_lone = None, False
         self._is_alone = self._is_ready_told = False
         self._since = now
         if self._is_started:
@@ -369,7 +388,10 @@ class Beginning:
         known.at = now
         if header.is_ready and member.is_reachable:
             self._since = now
-            if self._is_alone and self.is_ready and not known.is_newcomer:
+            if self._is_goal_lone and not header.is_alone:
+                self._goal, self._is_goal_lone = None, False
+            is_proof = not known.is_newcomer and (self._is_alone or not header.is_alone)
+            if is_proof and self.is_ready and self._knows_nobody:
                 # There is a cluster after all.
                 self.is_ready = False
                 self._arm(now)
@@ -378,15 +400,19 @@ class Beginning:
         """Take a ready peer's whole vector for the goal, unless there is one. O(actors)."""
         is_due = self._goal is None or now - self._goal_set_at > GOAL_S
         if is_due and self._is_worth_having(header):
-            self._goal, self._goal_set_at = dict(vector), now
+            self._set_goal(vector, header, now)
+
+    def _set_goal(self, vector: Mapping[ActorId, int], header: FrameHeader, now: float) -> None:
+        self._goal, self._goal_set_at = dict(vector), now
+        self._is_goal_lone = header.is_alone
 
     def on_equal(self, header: FrameHeader, now: float) -> None:
         """Take note that a peer's vector is this node's own."""
         if self._is_worth_having(header):
             if self.is_comparing_clocks(now):
-                self._goal, self._goal_set_at = dict(self._replica.version_vector), now
+                self._set_goal(self._replica.version_vector, header, now)
             else:
-                self._catch_up(now)
+                self._catch_up(now, is_lone=header.is_alone)
 
     def _is_worth_having(self, header: FrameHeader) -> bool:
         """Tell whether this node waits for what the sender of a frame has."""
@@ -408,10 +434,11 @@ class Beginning:
         if self._goal is None or self.is_comparing_clocks(now):
             return
         if self._replica.reaches(self._goal):
-            self._catch_up(now)
+            self._catch_up(now, is_lone=self._is_goal_lone)
 
-    def _catch_up(self, now: float) -> None:
+    def _catch_up(self, now: float, *, is_lone: bool) -> None:
         self._is_alone = False
+        self._listens_until = now + self._config.bootstrap_listen_s if is_lone else -math.inf
         self._become_ready(now, is_whole=True)
 
     # Beginning
@@ -478,7 +505,7 @@ class Beginning:
             now: monotonic seconds.
             is_whole: whether a node that comes back has what it came back for.
         """
-        self._goal = None
+        self._goal, self._is_goal_lone = None, False
         self.is_ready = True
         if not self._replica.is_rejoining:
             self._replica.keep_early()
@@ -514,7 +541,8 @@ class Beginning:
         is_ready = self._is_ready_told and tells_ready
         self._is_ready_told = tells_ready
         is_leaving = view.is_draining or view.is_leaving
-        told = (record, is_ready, is_leaving, self._is_alone, self.stored_at_ms)
+        is_alone = self._knows_nobody
+        told = (record, is_ready, is_leaving, is_alone, self.stored_at_ms)
         if told != self._told:
             self._told = told
             self._header = FrameHeader(
@@ -525,7 +553,7 @@ class Beginning:
                 record.address,
                 is_ready=is_ready,
                 is_leaving=is_leaving,
-                is_alone=self._is_alone,
+                is_alone=is_alone,
                 stored_at_ms=self.stored_at_ms,
             )
         return self._header
@@ -544,6 +572,7 @@ class Beginning:
             "since": self._since,
             "goal": self._goal,
             "denied_at": self._denied_at,
+            "listens_until": self._listens_until,
             "heard": MappingProxyType(self._heard),
         }
 

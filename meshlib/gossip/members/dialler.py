@@ -1,7 +1,8 @@
 """Whom a node dials without knowing whether anybody is there: seeds, and members out of reach.
 
 Rule this file owns: Down members and seeds are dialled for ever, at a rate that does not grow with
-the cluster.
+the cluster. Those who went a moment ago, in whatever way, more often: they may have been restarted,
+know nobody, and wait for no longer than an interval and a half.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ from meshlib.invariants import require
 from meshlib.membership import MemberStatus, ToldAddresses
 
 __all__ = ["Dialler"]
+
+LATELY_S = 60.0
+"""How long a member counts as gone of late, in seconds: as long as a restart may take."""
+
+DIALS_LATELY = 3
+"""How often who is gone of late is dialled in each interval, by all together, about: two of them,
+as in a restart. Of more each less often, for they are elsewhere, and need one dial to be found."""
 
 
 class Dialler:
@@ -106,13 +114,15 @@ class Dialler:
             self._begin_to_join(now)
         reached = {member.address for member in peers}
         reached.add(self._view.record.address)
-        lost = [m.address for m in self._view.members if m.status is MemberStatus.DOWN]
-        targets = dict.fromkeys(
-            address for address in (*self.seeds, *lost) if address not in reached
-        )
-        for address in targets:
+        members = self._view.members
+        gone = [m for m in members if not m.is_reachable]
+        lately = [m.address for m in gone if now - members.since(m.name) < LATELY_S]
+        targets = dict.fromkeys(self.seeds, 1.0)
+        targets |= {m.address: 1.0 for m in gone if m.status is MemberStatus.DOWN}
+        targets |= dict.fromkeys(lately, max(1.0, DIALS_LATELY / max(1, len(lately) - 1)))
+        for address, dials in targets.items():
             # Each of n nodes with probability 1/n: one dial for a target in each interval.
-            if self._rng.random() * (len(peers) + 1) < 1:
+            if address not in reached and self._rng.random() * (len(peers) + 1) < dials:
                 self._dial(address)
 
     def _dial(self, address: str) -> None:

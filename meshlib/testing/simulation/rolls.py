@@ -102,7 +102,8 @@ class Roll:
             return True
         if host.node is None or host.is_leaving:
             return False
-        return bool(host.node.is_ready or (self._is_hasty and len(host.node.members()) > 1))
+        is_back = host.node.is_ready and not host.node.is_listening
+        return bool(is_back or (self._is_hasty and len(host.node.members()) > 1))
 
     def _has_contact(self) -> bool:
         """Tell whether each machine of the next batch knows of somebody in reach.
@@ -133,7 +134,7 @@ class Roll:
         scenario, now = self._cluster.scenario, self._cluster.now
         network = scenario.network
         is_slow = 0 < network.link_bytes_per_s < SLOW_BYTES_PER_S
-        if is_slow or network.loss > 0.1 or len(self._cluster.seeds()) == 1:
+        if is_slow or network.loss > 0.1 or (self._is_hasty and len(self._cluster.seeds()) == 1):
             return True
         return any(
             each.number != self._number

@@ -444,3 +444,53 @@ def test_one_that_comes_back_waits_for_nobody_once_all_others_have_left(
     assert "Rejoined" in network.kinds("n1")
     assert {"kept": 1, "written alone": 2} == network.content("n1")
     assert "" == network.nodes["n1"].state_problem()
+
+
+def roll_of_the_first(network: MiniNetwork, *, waits: bool) -> int:
+    """Restart the first and the second together, then end the third; return what is left."""
+    network.start("n0", seeds=())
+    for name in ALL[1:]:
+        network.start(name, seeds=("n0",))
+    network.run(2.0)
+    for index in range(40):
+        network.put("n2", f"key-{index}", "x" * 2_000)
+    network.run(2.0)
+    for name in ALL[:2]:
+        network.kill(name)
+    network.run(4.0)
+    first = network.start("n0", seeds=())
+    second = network.start("n1", seeds=("n0",))
+
+    def are_back() -> bool:
+        return all(node.is_ready and not (waits and node.is_listening) for node in (first, second))
+
+    network.run_until(are_back)
+    network.kill("n2")
+    network.run(2.0)
+    return len(network.content("n0"))
+
+
+def test_the_first_of_a_cluster_is_rolled_without_a_loss(network: MiniNetwork) -> None:
+    """It is told of nobody, begins with nothing, and lets others in: none says that it is back."""
+    assert roll_of_the_first(network, waits=True) == 40
+
+
+def test_who_does_not_wait_for_the_first_to_listen_loses_all(network: MiniNetwork) -> None:
+    """So that the test above would fail without it."""
+    assert roll_of_the_first(network, waits=False) == 0
+
+
+def test_a_node_that_begins_with_nobody_listens_for_a_while(network: MiniNetwork) -> None:
+    """It decides meanwhile, and so does who joins it; later ones have nothing to wait for."""
+    first = network.start("n0", seeds=())
+    second = network.start("n1", seeds=("n0",))
+    network.run(1.0)
+    listening = first.is_listening, second.is_listening
+    are_ready = first.is_ready and second.is_ready
+    network.run(GossipConfig().bootstrap_listen_s)
+    third = network.start("n2", seeds=("n1",))
+    network.run(1.0)
+
+    assert (listening, are_ready) == ((True, True), True)
+    assert [first.is_listening, second.is_listening, third.is_listening] == [False] * 3
+    assert third.is_ready
