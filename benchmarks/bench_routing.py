@@ -1,34 +1,50 @@
 """Routing policies on a trace of prompts: time to the first token, hit rate, balance.
 
     pip install -e '.[bench]'
-    python benchmarks/bench_routing.py [--quick] [--table policies|told|routers|faults]
+    python benchmarks/bench_routing.py [--quick] [--table policies|told|routers|faults|unshared]
                                        [--trace FILE] [--requests N]
 
 Caveats first. Routers are production nodes over a simulated network; workers are models: a queue,
 a prefill of 0.05 ms a token, first in first out, a cache of the blocks used last, and decoding that
 holds nobody up. So the figures are for ranking policies, and no forecast of anybody's cluster. The
 trace is Mooncake's conversation trace, whose time stamps are bunched by three seconds: arrivals are
-spread within them. smg and Dynamo are models of their published algorithms, given what all routers
-have in flight. One seed, so that a run repeats exactly.
+spread within them. The table of policies is of all of it, the others are of its first 2,500
+prompts; `unshared` is of Azure's conversation trace, of which nobody knows what its prompts share,
+so that no cache helps. smg and Dynamo are models of their published algorithms, given what all
+routers have in flight. One seed, so that a run repeats exactly.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import gzip
+import itertools
 import json
 import platform
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from routing_contenders import CONTENDERS
+from routing_plots import plot
 
 from meshlib.testing import RoutingReport, RoutingScenario, TraceRequest, read_trace, replay
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 TRACE = HERE / "data" / "mooncake_conversation.jsonl.gz"
+AZURE = HERE / "data" / "azure_conversation.csv.gz"
 PARTITION_S: Final = (60.0, 90.0)
+
+BLOCK_TOKENS: Final = 512
+
+PART: Final = 2500
+"""Requests of the tables that compare the same policies in many situations."""
+
+AZURE_RATE: Final = 20.0
+"""So many times as fast the prompts of that trace keep eight workers two thirds busy."""
 
 Row = dict[str, Any]
 Case = dict[str, Any]
@@ -40,6 +56,12 @@ COUNTED: Final = (
     ("expected_time", "shared"),
 )  # fmt: skip
 """Each policy with what it makes use of."""
+
+BESIDE: Final = tuple(each for each in COUNTED if each[0] not in ("random", "consistent_hash"))
+"""Those that are compared where the number of routers and the room of workers differ."""
+
+TOLD: Final = ("expected_time", "cache_aware", "least_loaded", "power_of_two")
+"""Those whose choice depends on what they are told of loads."""
 
 
 def policies(rates: tuple[float, ...]) -> list[Case]:
@@ -54,10 +76,7 @@ def told(rates: tuple[float, ...]) -> list[Case]:
         {"told": "reported", "report_s": 5.0}, {"told": "counts"}, {"told": "shared"},
     )  # fmt: skip
     return [
-        {"policy": policy, "rate": rate, **way}
-        for rate in rates
-        for policy in ("cache_aware", "expected_time")
-        for way in ways
+        {"policy": policy, "rate": rate, **way} for rate in rates for policy in TOLD for way in ways
     ]
 
 
@@ -71,8 +90,8 @@ def routers(rates: tuple[float, ...]) -> list[Case]:
             "blocks_max": room,
         }
         for room in (2000, 8000)
+        for policy, way in BESIDE
         for count in (1, 2, 4, 8)
-        for policy, way in (("cache_aware", "counts"), ("expected_time", "shared"))
     ]
 
 
@@ -88,7 +107,39 @@ def faults(rates: tuple[float, ...]) -> list[Case]:
     ]
 
 
-TABLES: Final = {"policies": policies, "told": told, "routers": routers, "faults": faults}
+def unshared(_rates: tuple[float, ...]) -> list[Case]:
+    return [{"policy": policy, "told": way, "rate": AZURE_RATE} for policy, way in BESIDE]
+
+
+TABLES: Final = {
+    "policies": policies, "told": told, "routers": routers, "faults": faults, "unshared": unshared,
+}  # fmt: skip
+
+
+def read_azure(count_max: int) -> tuple[TraceRequest, ...]:
+    """Read the trace of time stamps and token counts; each prompt is one of its own."""
+    numbers = itertools.count()
+    with gzip.open(AZURE, "rt", encoding="utf-8") as lines:
+        rows = list(itertools.islice(csv.DictReader(lines), count_max))
+    times = [datetime.fromisoformat(row["TIMESTAMP"][:26]) for row in rows]
+    return tuple(
+        TraceRequest(
+            at_s=(at - times[0]).total_seconds(),
+            input_tokens=int(row["ContextTokens"]),
+            output_tokens=int(row["GeneratedTokens"]),
+            blocks=tuple(itertools.islice(numbers, 1 + int(row["ContextTokens"]) // BLOCK_TOKENS)),
+        )
+        for row, at in zip(rows, times, strict=True)
+    )
+
+
+def read_requests(
+    table: str, trace: Path, *, count_max: int | None = None
+) -> tuple[TraceRequest, ...]:
+    """Read what a table is made of: all of the trace, or a part of it."""
+    if table == "unshared":
+        return read_azure(count_max or PART)
+    return read_trace(trace, count_max=count_max or (None if table == "policies" else PART))
 
 
 def run(requests: tuple[TraceRequest, ...], case: Case) -> Row:
@@ -96,7 +147,8 @@ def run(requests: tuple[TraceRequest, ...], case: Case) -> Row:
     report: RoutingReport = replay(requests, RoutingScenario(own=own, **case))
     found = report.to_dict()
     times = {f"ttft_{name}_ms": ms for name, ms in found.pop("ttft_ms").items()}
-    return {**case, **found, **times}
+    row: Row = json.loads(json.dumps({**case, **found, **times}))  # as it is read again
+    return row
 
 
 def marks(tables: dict[str, list[Row]]) -> list[tuple[str, str, bool]]:
@@ -154,36 +206,6 @@ def show(name: str, rows: list[Row]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
-def plot(tables: dict[str, list[Row]]) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "meshlib"
-    from matplotlib import pyplot as plt
-
-    rows = tables.get("policies", [])
-    rates = sorted({row["rate"] for row in rows})
-    figure, panels = plt.subplots(1, max(1, len(rates)), figsize=(11, 4.2))
-    for axes, rate in zip(panels if len(rates) > 1 else [panels], rates, strict=True):
-        shown = sorted(
-            (row for row in rows if row["rate"] == rate), key=lambda row: -row["ttft_mean_ms"]
-        )
-        names = [f"{row['policy']} ({row['hit_rate']:.2f})" for row in shown]
-        places = range(len(shown))
-        axes.barh(places, [row["ttft_p95_ms"] for row in shown], color="#c9dede", label="p95")
-        axes.barh(places, [row["ttft_mean_ms"] for row in shown], color="#00796b", label="mean")
-        for place, row in zip(places, shown, strict=True):
-            axes.text(row["ttft_p95_ms"], place, f" {row['ttft_mean_ms']:,.0f}", va="center",
-                      fontsize=8)  # fmt: skip
-        axes.set_yticks(places, names, fontsize=8)
-        axes.margins(x=0.12)
-        axes.set_title(f"{rate:g} times the trace's rate", fontsize=10)
-        axes.set_xlabel("ms to the first token; hit rate in brackets")
-        axes.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(RESULTS / "bench_routing.svg", metadata={"Date": None})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="300 requests, to see that it runs")
@@ -194,7 +216,8 @@ def main() -> None:
     parser.add_argument("--policy", action="append", help="only these")
     parser.add_argument("--results", type=Path, default=RESULTS / "bench_routing.json")
     arguments = parser.parse_args()
-    requests = read_trace(arguments.trace, count_max=300 if arguments.quick else arguments.requests)
+    if arguments.quick:
+        arguments.requests = 300
     path: Path = arguments.results
     kept = json.loads(path.read_text()) if path.exists() and not arguments.quick else {}
     tables: dict[str, list[Row]] = dict(kept.get("tables", {}))
@@ -202,6 +225,7 @@ def main() -> None:
         tables = {}
     print(__doc__)
     for name in arguments.table or list(TABLES):
+        requests = read_requests(name, arguments.trace, count_max=arguments.requests)
         cases = TABLES[name](tuple(arguments.rate or (1.0, 2.5)))
         for case in cases:
             if arguments.policy and case["policy"] not in arguments.policy:
@@ -221,7 +245,7 @@ def main() -> None:
     for what, value, is_met in marks(tables):
         print(f"{'met   ' if is_met else 'MISSED'}  {what}: {value}")
     if not arguments.quick and tables.get("policies"):
-        plot(tables)
+        plot(tables, RESULTS)
 
 
 if __name__ == "__main__":
