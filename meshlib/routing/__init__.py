@@ -13,6 +13,7 @@ departures.py     workers that went and what trees still hold of them
 ages.py           workers that came
 leases.py         workers with a time to live
 trees.py          one replicated routing tree for each model
+tree_documents.py  what its document is called and holds, and when something was used
 records.py        what a tree is made of, and what a router is answered
 load/             what all routers have in flight: SharedLoad
 requests/         what becomes of a request, said at another router
@@ -53,7 +54,8 @@ from meshlib.routing.requests import (
     say,
 )
 from meshlib.routing.settings import parse_config
-from meshlib.routing.trees import TREE_PREFIX, TreeDocument, TreeSync, model_of
+from meshlib.routing.tree_documents import TREE_PREFIX, TreeDocument, model_of
+from meshlib.routing.trees import TreeSync
 
 __all__ = [
     "CACHE_AWARE",

@@ -7,22 +7,14 @@ decided in this file. Operations are not kept: they are derived from the state.
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any, ClassVar, Final
-from urllib.parse import unquote
 
-import attrs
-
-from meshlib.arguments import with_article
-from meshlib.crdt import GCounter, KnownText, PrefixCacheState, Record, lattice, type_tag
+from meshlib.crdt import GCounter, PrefixCacheState, Record, type_tag
 from meshlib.errors import (
     ClockAheadError,
     DocumentTypeError,
-    InvalidTypeError,
-    InvalidValueError,
     LimitError,
     NotReadyError,
     UnknownKeyError,
@@ -31,32 +23,25 @@ from meshlib.identity import check_name
 from meshlib.limits import (
     DOCUMENT_NAME_BYTES_MAX,
     DOCUMENTS_MAX,
-    ENTRY_BYTES_MAX,
     TENANTS_MAX,
-    TEXT_CHARACTERS_MAX,
     TREE_CHARACTERS_MAX,
 )
-from meshlib.prefix import check_tenant
 from meshlib.replication import WriteContext, WriteReceipt
-from meshlib.routing.records import TreeInsert, TreeMatch, TreeOperation, TreeRemove, TreeState
+from meshlib.routing.records import TreeInsert, TreeMatch, TreeOperation, TreeState
+from meshlib.routing.tree_documents import (
+    TREE_TAG,
+    TreeDocument,
+    access_now,
+    check_operation,
+    clipped,
+    epoch_now,
+    model_of,
+    tree_document,
+    used_ms,
+)
 from meshlib.state import Documents, ReadChecks, check_identifier, check_text
 
-__all__ = [
-    "TREE_PREFIX",
-    "UNRECORDED",
-    "TreeDocument",
-    "TreeSync",
-    "access_now",
-    "clipped",
-    "model_of",
-    "tree_document",
-    "used_ms",
-]
-
-TREE_PREFIX: Final = "tree:"
-"""What comes before a model's id in the name of its tree's document."""
-
-TREE_TAG: Final = "record:tree"
+__all__ = ["TreeSync"]
 
 _INSERTION_BYTES: Final = 256
 """What an insertion takes at the most beside its text and its tenant."""
@@ -64,64 +49,14 @@ _INSERTION_BYTES: Final = 256
 _EVICTION_BYTES: Final = 128
 """What an eviction takes at the most beside its tenant."""
 
-_TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
-"""What a text may take in UTF-8, so that its insertion fits an entry of the log."""
-
 _SLICE_CHARACTERS: Final = 64 * 1024
 _SLICE_OPERATIONS: Final = 256
 """What is made of a tree at once where others are to have their turn in between."""
 
-_ACCESS_BITS: Final = 10
-"""An access is a millisecond and, below it, this many bits that order what it holds."""
-
-_LOGICAL_BITS: Final = 16
-"""An epoch is a millisecond and, below it, the whole logical part of its stamp."""
-
 _NOTHING_COUNTED: Final = GCounter()
 
-_ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
-
-
-UNRECORDED: Final = (ClockAheadError, NotReadyError, DocumentTypeError, LimitError)
+_UNRECORDED: Final = (ClockAheadError, NotReadyError, DocumentTypeError, LimitError)
 """Why a placement is not recorded: a decision does not fail for any of these."""
-
-
-@lru_cache(maxsize=4096)
-def tree_document(model_id: str) -> str:
-    """Return the name of a model's tree: `tree:{model_id}`.
-
-    Names of documents hold no control characters, so these are percent-encoded, and with them
-    the percent sign.
-    """
-    if _ESCAPED.search(model_id) is None:
-        return TREE_PREFIX + model_id
-    return TREE_PREFIX + _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", model_id)
-
-
-def model_of(document: str) -> str | None:
-    """Return the model whose tree a document is, or None when it is no tree."""
-    if not document.startswith(TREE_PREFIX):
-        return None
-    return unquote(document.removeprefix(TREE_PREFIX))
-
-
-@lattice(name="tree")
-class TreeDocument(Record):
-    """What is replicated of one model's tree."""
-
-    cache: PrefixCacheState = attrs.field(factory=PrefixCacheState)
-    """Which worker has which text cached."""
-
-    changes: GCounter = attrs.field(factory=GCounter)
-    """How many operations changed it, by writer."""
-
-    def known_texts(self) -> Sequence[KnownText]:
-        """Return what is known of the texts of this delta; see `meshlib.crdt.known`."""
-        return self.cache.known_texts()
-
-    def text_named(self, name: int) -> bytes | None:
-        """Return the bytes of a text by its name; see `meshlib.crdt.known`."""
-        return self.cache.text_named(name)
 
 
 class TreeSync:
@@ -298,7 +233,8 @@ class TreeSync:
         """
         self.check(model_id, (operation,), characters_max=characters_max)
         if isinstance(operation, TreeInsert):
-            return self._insert(model_id, operation.text, operation.tenant, characters_max)
+            key, _ = self._key_of(operation.text)
+            return self._insert(model_id, key, operation.tenant, characters_max)
         return self._remove(model_id, operation.tenant)
 
     def check(
@@ -314,7 +250,7 @@ class TreeSync:
             "the tree's document", tree_document(model_id), bytes_max=DOCUMENT_NAME_BYTES_MAX
         )
         for operation in operations:
-            _check_operation(operation, characters_max)
+            check_operation(operation, characters_max)
         tenants = {item.tenant for item in operations if isinstance(item, TreeInsert)}
         if tenants:
             self._check_room(model_id, tenants)
@@ -363,27 +299,32 @@ class TreeSync:
             refresh_s: how old the recorded last use may become, in seconds.
         """
         text = clipped(text, characters_max)
-        if not text:
+        key, size = self._key_of(text)
+        if not size:
             return
-        if held < len(text):
-            with suppress(*UNRECORDED):
-                if not held:
-                    # Who holds something is in the tree, so there is room for both.
-                    self._check_room(model_id, {tenant})
-                self._insert(model_id, text, tenant, characters_max)
-            return
+        if held >= size:
+            last = self._last_use(model_id, key, tenant)
+            now_ms = int(self._documents.replica.clock.wall_s() * 1000)
+            # A text that is held only as the beginning of a longer one lives as long as that.
+            if last is None or now_ms - used_ms(last) < refresh_s * 1000:
+                return
+        with suppress(*_UNRECORDED):
+            if not held:
+                # Who holds something is in the tree, so there is room for both.
+                self._check_room(model_id, {tenant})
+            self._insert(model_id, key, tenant, characters_max)
 
+    def _key_of(self, text: str) -> tuple[Any, int]:
+        """Return what stands in the tree for a text, and how many characters that are."""
+        return text, len(text)
+
+    def _last_use(self, model_id: str, key: Any, tenant: str) -> int | None:
+        """Return when a tenant used last what stands for a text, None where it is no entry."""
         document = self._find(model_id)
-        last = None if document is None else document.cache.access(text, tenant=tenant)
-        now_ms = int(self._documents.replica.clock.wall_s() * 1000)
-        # A text that is held only as the beginning of a longer one lives as long as that.
-        if last is None or now_ms - used_ms(last) < refresh_s * 1000:
-            return
+        return None if document is None else document.cache.access(key, tenant=tenant)
 
-        with suppress(*UNRECORDED):
-            self._insert(model_id, text, tenant, characters_max)
-
-    def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
+    def _insert(self, model_id: str, key: Any, tenant: str, characters_max: int) -> WriteReceipt:
+        text: str = key
         document = self._find(model_id)
         if document is None:
             self._documents.replica.open(tree_document(model_id), type_tag=TREE_TAG)
@@ -417,7 +358,7 @@ class TreeSync:
             return WriteReceipt(replica.actor, sequence, is_new=False)
 
         def remove(state: Any, context: WriteContext) -> Any:
-            delta = state.cache.remove_tenant(tenant, epoch=_epoch(context))
+            delta = state.cache.remove_tenant(tenant, epoch=epoch_now(context))
             if not state.cache.entry_count(tenant):
                 return type(state)(cache=delta)
             return type(state)(cache=delta, changes=state.changes.increment(by=context.actor))
@@ -489,58 +430,3 @@ def _evictor(tenant: str, floor: int) -> Callable[[Any, WriteContext], Any]:
         return type(state)(cache=state.cache.evict_here(tenant, floor=floor))
 
     return evict
-
-
-def access_now(cache: Any, context: WriteContext, tenant: str) -> int:
-    """Return an access for now: later than all before, and above what was evicted."""
-    stamp = context.stamp()
-    order = min(stamp.logical, (1 << _ACCESS_BITS) - 1)
-    now = (stamp.wall_ms << _ACCESS_BITS) | order
-    floor: int = cache.generation(tenant).floor
-    return max(now, floor + 1)
-
-
-def used_ms(access: int) -> int:
-    """Return when something was used, in milliseconds since 1970."""
-    return access >> _ACCESS_BITS
-
-
-def _epoch(context: WriteContext) -> int:
-    """Return an epoch for now, so that epochs come in the order of the removals' stamps.
-
-    Counted from one, two nodes that both remove a worker at the same time would share an epoch,
-    and what one of them placed after its own removal would outlive the other's.
-    """
-    stamp = context.stamp()
-    return (stamp.wall_ms << _LOGICAL_BITS) | stamp.logical
-
-
-def _check_operation(operation: TreeOperation, characters_max: int) -> None:
-    """Raise what is wrong with an operation, whatever the tree."""
-    if isinstance(operation, TreeInsert):
-        text = check_text("text", operation.text)
-        check_tenant(operation.tenant)
-        if not text:
-            raise InvalidValueError("the text of an insertion must not be empty")
-        _check_size(text, characters_max)
-    elif isinstance(operation, TreeRemove):
-        check_tenant(operation.tenant)
-    else:
-        raise InvalidTypeError(f"{with_article(type(operation).__name__)} is no tree operation")
-
-
-def _check_size(text: str, characters_max: int) -> None:
-    limit = min(characters_max, TEXT_CHARACTERS_MAX)
-    if len(text) > limit:
-        raise LimitError("text characters", size=len(text), limit=limit)
-    size = len(text) if text.isascii() else len(text.encode())
-    if size > _TEXT_BYTES_MAX:
-        raise LimitError("text bytes", size=size, limit=_TEXT_BYTES_MAX)
-
-
-def clipped(text: str, characters_max: int) -> str:
-    """Return the beginning of a text that fits a tree and an entry of the log."""
-    clipped = text[: min(characters_max, TEXT_CHARACTERS_MAX)]
-    if len(clipped) * 4 <= _TEXT_BYTES_MAX or clipped.isascii():
-        return clipped
-    return clipped.encode()[:_TEXT_BYTES_MAX].decode(errors="ignore")

@@ -8,9 +8,8 @@ is one block. Everything else, such as removals and epochs, is as of the trees o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -21,14 +20,8 @@ from meshlib.prefix import BLOCK_CHARACTERS, Chain, text_chain
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing.prompts.keys import SESSION_MARK
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeState
-from meshlib.routing.trees import (
-    UNRECORDED,
-    TreeSync,
-    access_now,
-    clipped,
-    tree_document,
-    used_ms,
-)
+from meshlib.routing.tree_documents import access_now, tree_document, used_ms
+from meshlib.routing.trees import TreeSync
 from meshlib.state import Documents, check_identifier, check_text
 
 __all__ = ["HashedTreeDocument", "HashedTreeSync", "PrefixSync", "tree_sync"]
@@ -155,34 +148,15 @@ class HashedTreeSync(TreeSync):
         access, tenant = max(uses)
         return tenant, self._documents.replica.clock.wall_s() - used_ms(access) / 1000.0
 
-    def place(
-        self,
-        model_id: str,
-        text: str,
-        *,
-        tenant: str,
-        held: int,
-        characters_max: int,
-        refresh_s: float,
-    ) -> None:
-        """Record that a worker was given a text; as of `TreeSync`."""
-        text = clipped(text, characters_max)
+    def _key_of(self, text: str) -> tuple[Any, int]:
         chain = _chain(text)
-        if not chain:
-            return
-        document = self._find(model_id)
-        last = None if document is None else document.cache.access(chain[-1], tenant=tenant)
-        if last is not None and held >= len(chain) * BLOCK_CHARACTERS:
-            now_ms = int(self._documents.replica.clock.wall_s() * 1000)
-            if now_ms - used_ms(last) < refresh_s * 1000:
-                return
-        with suppress(*UNRECORDED):
-            if not held:
-                self._check_room(model_id, {tenant})
-            self._insert(model_id, text, tenant, characters_max)
+        return chain, len(chain) * BLOCK_CHARACTERS
 
-    def _insert(self, model_id: str, text: str, tenant: str, characters_max: int) -> WriteReceipt:
-        chain = _chain(text)
+    def _last_use(self, model_id: str, key: Any, tenant: str) -> int | None:
+        return super()._last_use(model_id, key[-1], tenant)
+
+    def _insert(self, model_id: str, key: Any, tenant: str, characters_max: int) -> WriteReceipt:
+        chain: Chain = key
         document = self._find(model_id)
         if document is None:
             self._documents.replica.open(tree_document(model_id), type_tag=HASHED_TREE_TAG)
