@@ -75,7 +75,7 @@ class Load:
             f"Authorization: Bearer {node.token}\r\nContent-Type: application/json\r\n"
         ).encode()
         self._selector = selectors.DefaultSelector()
-        self._free: list[socket.socket] = []
+        self._free: deque[socket.socket] = deque()
         for _ in range(CONNECTIONS):
             sock = socket.create_connection((node.host, node.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -102,7 +102,8 @@ class Load:
                 waiting.append(begun + sent / rate)
                 sent += 1
             while waiting and self._free:
-                self._send(self._free.pop(), waiting.popleft())
+                # Each in turn: one that is not used for long is closed by the node.
+                self._send(self._free.popleft(), waiting.popleft())
             rest = begun + sent / rate - time.perf_counter() if sent < count else 1.0
             for key, _ in self._selector.select(max(rest, 0.0)):
                 self._receive(key.fileobj)  # type: ignore[arg-type]
@@ -113,7 +114,10 @@ class Load:
         self._due[sock] = due
 
     def _receive(self, sock: socket.socket) -> None:
-        answer = self._begun.pop(sock, b"") + sock.recv(65536)
+        came = sock.recv(65536)
+        if not came:
+            raise ConnectionError("the node has closed a connection")
+        answer = self._begun.pop(sock, b"") + came
         if not answer.endswith(b"}"):  # of an answer, a flat object: its end is to come
             self._begun[sock] = answer
             return
