@@ -24,6 +24,7 @@ from meshlib.prefix.chains import (
     BLOCK_TOKENS,
     Chain,
     text_chain,
+    token_blocks,
     token_chain,
 )
 from meshlib.prefix.comparing import common_bytes, common_prefix_length
@@ -66,5 +67,6 @@ __all__ = [
     "common_bytes",
     "common_prefix_length",
     "text_chain",
+    "token_blocks",
     "token_chain",
 ]

@@ -9,7 +9,7 @@ Source: the block hashes of vLLM's prefix cache and of Dynamo's key-value router
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from meshlib.errors import InvalidValueError
@@ -24,6 +24,7 @@ __all__ = [
     "blocks_to_bytes",
     "bytes_to_blocks",
     "text_chain",
+    "token_blocks",
     "token_chain",
 ]
 
@@ -80,11 +81,30 @@ def token_chain(tokens: Sequence[int], *, block_tokens: int = BLOCK_TOKENS) -> C
     Raises:
         InvalidValueError: `block_tokens` under 1, or a token out of range.
     """
+    return _chain(_token_pieces(tokens, block_tokens))
+
+
+def token_blocks(tokens: Sequence[int], *, block_tokens: int, start: int) -> tuple[int, ...]:
+    """Return the hashes of blocks that go on where another chain ends. O(tokens).
+
+    Args:
+        tokens: ids from 0 to 2**32 - 1.
+        block_tokens: at least 1.
+        start: the hash of the block before, or whatever else the chain depends on; 0 for a
+            beginning.
+
+    Raises:
+        InvalidValueError: `block_tokens` under 1, or a token out of range.
+    """
+    return tuple(chain_hashes(_token_pieces(tokens, block_tokens), start=start))
+
+
+def _token_pieces(tokens: Sequence[int], block_tokens: int) -> Iterator[bytes]:
     if block_tokens < 1:
         raise InvalidValueError(f"block_tokens must be at least 1, got {block_tokens}")
     data = tokens_to_bytes(tokens[: len(tokens) - len(tokens) % block_tokens])
     size = block_tokens * TOKEN_BYTES
-    return _chain(data[start : start + size] for start in range(0, len(data), size))
+    return (data[start : start + size] for start in range(0, len(data), size))
 
 
 def _chain(blocks: Iterable[bytes]) -> Chain:

@@ -14,10 +14,15 @@ from typing import Any, Final
 from attrs import define
 
 from meshlib.errors import LimitError
-from meshlib.hashing import chain_hashes, hash64
+from meshlib.hashing import hash64
 from meshlib.invariants import require
-from meshlib.prefix import BlockIndex, BlocksCleared, BlocksRemoved, BlocksStored
-from meshlib.prefix.token_tree import TOKEN_BYTES, tokens_to_bytes
+from meshlib.prefix import (
+    BlockIndex,
+    BlocksCleared,
+    BlocksRemoved,
+    BlocksStored,
+    token_blocks,
+)
 from meshlib_server.adapters.engines.events import (
     EngineCleared,
     EngineEvent,
@@ -104,9 +109,7 @@ class EngineCache:
                 self.left_out_count += len(event.hashes)
                 return
             start = parent.block
-        data, size = tokens_to_bytes(event.tokens), event.block_tokens * TOKEN_BYTES
-        pieces = (data[at : at + size] for at in range(0, len(data), size))
-        blocks = tuple(chain_hashes(pieces, start=start))
+        blocks = token_blocks(event.tokens, block_tokens=event.block_tokens, start=start)
         try:
             self._tell(BlocksStored(blocks), now)
         except LimitError:
