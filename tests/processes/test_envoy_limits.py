@@ -146,14 +146,28 @@ def three(launcher: Launcher, folder: Path, *, limit: int, timeout: str) -> Iter
 
 
 def admitted(seen: Counter[tuple[int, int, int]], second: int) -> tuple[int, int]:
-    """Return what passed in a second for certain, and what may have passed in it at most."""
-    certain = seen[second, second, 200]
-    return certain, certain + seen[second - 1, second, 200] + seen[second, second + 1, 200]
+    """Return what passed in a second for certain, and what may have passed in it at most.
+
+    A request was decided between the second in which it was asked and that of its answer.
+    """
+    may = sum(
+        count
+        for (asked, told, status), count in seen.items()
+        if status == 200 and asked <= second <= told
+    )
+    return seen[second, second, 200], may
 
 
-def answered(seen: Counter[tuple[int, int, int]], second: int) -> int:
-    """Return how many were asked and answered within a second."""
-    return sum(count for (asked, told, _), count in seen.items() if asked == told == second)
+def whole(seen: Counter[tuple[int, int, int]], limit: int) -> list[int]:
+    """Return the seconds in which thrice the limit was asked and answered.
+
+    In others the machine had something else to do: what a node holds that does not run, nobody
+    else may admit in that second.
+    """
+    answered: Counter[int] = Counter()
+    for (asked, told, _), count in seen.items():
+        answered[asked] += count if asked == told else 0
+    return [second for second, count in answered.items() if count >= 0.95 * 3 * limit]
 
 
 def show(fronts: Fronts, begins: int, ends: int) -> None:
@@ -171,7 +185,7 @@ def show(fronts: Fronts, begins: int, ends: int) -> None:
 @pytest.mark.parametrize(
     ("limit", "seconds"),
     [
-        (60, 4),
+        (60, 3),
         pytest.param(300, 10, marks=[pytest.mark.long, pytest.mark.timeout(300)]),
     ],
 )
@@ -180,9 +194,16 @@ def test_one_limit_holds_over_three_envoys(
 ) -> None:
     """Thrice a limit is admitted up to it in each second, a third of it passes whole."""
 
+    async def watch(fronts: Fronts) -> None:
+        deadline = time.monotonic() + 20 * seconds
+        await asyncio.sleep(seconds)
+        while len(whole(fronts.seen(BUSY), limit)) < seconds:
+            assert time.monotonic() < deadline, "the machine never kept up"
+            await asyncio.sleep(0.25)
+
     async def case(fronts: Fronts) -> tuple[int, int]:
         async with fronts.open():
-            found = await fronts.offer(asyncio.sleep(seconds))
+            found = await fronts.offer(watch(fronts))
             await fronts.agree(CALM)
             return found
 
@@ -191,13 +212,11 @@ def test_one_limit_holds_over_three_envoys(
         begins, ends = asyncio.run(case(fronts))
     show(fronts, begins, ends)
     busy, calm = fronts.seen(BUSY), fronts.seen(CALM)
-    offered = [second for second in range(begins, ends) if answered(busy, second) >= 2 * limit]
 
     assert {200} == {status for _, _, status in calm}
     assert {200, 429} == {status for _, _, status in busy}
     assert all(admitted(busy, second)[0] <= limit for second in range(begins, ends + 2))
-    assert offered
-    assert all(admitted(busy, second)[1] >= 0.99 * limit for second in offered)
+    assert all(admitted(busy, second)[1] >= 0.99 * limit for second in whole(busy, limit))
 
 
 @pytest.mark.long
