@@ -64,6 +64,7 @@ class GossipConfig:
         join_retry_s: between two tries to reach a seed before anyone is known.
         heal_interval_s: between two dials of a seed or Down member, for ever; cluster-wide the
             rate stays constant because each node dials with probability 1/n for each target.
+            Who has gone within the last minute is dialled a dozen times as often.
         forget_after_s: how long a Down member is kept before it is forgotten. A node away for
             longer than half of this comes back as a new writer.
             Only where a majority is in reach, or where it does not count: see `Electorate`.
@@ -109,7 +110,7 @@ class GossipConfig:
     transfer_timeout_s: float = 2.0
     bootstrap_after_s: float = 10.0
     bootstrap_expect: int = 1
-    bootstrap_listen_s: float = 3.0
+    bootstrap_listen_s: float = 1.0
     leave_handover_s: float = 20.0
     packet_bytes_max: int = 262_144
 
@@ -173,7 +174,7 @@ class GossipConfig:
             exchange_interval_s=3.0,
             heal_interval_s=10.0,
             transfer_timeout_s=10.0,
-            bootstrap_listen_s=12.0,
+            bootstrap_listen_s=5.0,
         )
 
     @classmethod
@@ -187,5 +188,5 @@ class GossipConfig:
             exchange_interval_s=0.5,
             heal_interval_s=1.0,
             bootstrap_after_s=1.5,
-            bootstrap_listen_s=0.3,
+            bootstrap_listen_s=0.5,
         )

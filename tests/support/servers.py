@@ -175,6 +175,7 @@ class Launcher:
             "MESH_TOKENS": f"{TOKEN},{OTHER_TOKEN}",
             "MESH_PEER_TOKEN": PEER_TOKEN,
             "MESH_GOSSIP_BOOTSTRAP_AFTER_S": "1",  # nodes start together here
+            "MESH_GOSSIP_BOOTSTRAP_LISTEN_S": "0",  # nobody knows a node from before
             "MESH_HTTP_GRACE_S": "0",  # nobody balances load here
             **(environment or {}),
         }

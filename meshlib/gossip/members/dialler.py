@@ -1,8 +1,8 @@
 """Whom a node dials without knowing whether anybody is there: seeds, and members out of reach.
 
 Rule this file owns: Down members and seeds are dialled for ever, at a rate that does not grow with
-the cluster. Those who went a moment ago, in whatever way, more often: they may have been restarted,
-know nobody, and wait for no longer than an interval and a half.
+the cluster. Those who went a moment ago, in whatever way, far more often: they may have been
+restarted, know nobody, and listen for no longer than half an interval.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ __all__ = ["Dialler"]
 LATELY_S = 60.0
 """How long a member counts as gone of late, in seconds: as long as a restart may take."""
 
+LOOKS = 4
+"""How often in each interval those are dialled who are gone of late."""
+
 DIALS_LATELY = 3
-"""How often who is gone of late is dialled in each interval, by all together, about: two of them,
-as in a restart. Of more each less often, for they are elsewhere, and need one dial to be found."""
+"""How often each of them is dialled then, by all together, about: of two, as in a restart. Of more
+each less often, for they are elsewhere, and need one dial to be found."""
 
 
 class Dialler:
@@ -60,13 +63,16 @@ class Dialler:
         self._timers = timers
         self._outbox = outbox
         self._is_join_armed = False
+        self._looks = 0
         self.seeds: tuple[str, ...] = ()
 
     def start(self, now: float) -> None:
         """Begin to heal, at a random time."""
-        self._timers.set(
-            now + jittered(self._config.heal_interval_s, self._rng), Timer(TimerKind.HEAL)
-        )
+        self._set_timer(now)
+
+    def _set_timer(self, now: float) -> None:
+        wait_s = jittered(self._config.heal_interval_s / LOOKS, self._rng)
+        self._timers.set(now + wait_s, Timer(TimerKind.HEAL))
 
     def join(self, seeds: Iterable[str], now: float) -> None:
         """Ask the seeds to let this node in, again and again until one does.
@@ -105,21 +111,22 @@ class Dialler:
 
     def on_heal_timer(self, _timer: Timer, now: float) -> None:
         """Dial some of the seeds and members out of reach: an island finds the others."""
-        wait_s = jittered(self._config.heal_interval_s, self._rng)
-        self._timers.set(now + wait_s, Timer(TimerKind.HEAL))
+        self._set_timer(now)
         if self._view.is_leaving:
             return
-        peers = self._view.peers()
-        if not peers:
-            self._begin_to_join(now)
-        reached = {member.address for member in peers}
-        reached.add(self._view.record.address)
-        members = self._view.members
-        gone = [m for m in members if not m.is_reachable]
+        self._looks = (self._looks + 1) % LOOKS
+        members, peers = self._view.members, self._view.peers()
+        gone = [member for member in members if not member.is_reachable]
         lately = [m.address for m in gone if now - members.since(m.name) < LATELY_S]
-        targets = dict.fromkeys(self.seeds, 1.0)
-        targets |= {m.address: 1.0 for m in gone if m.status is MemberStatus.DOWN}
-        targets |= dict.fromkeys(lately, max(1.0, DIALS_LATELY / max(1, len(lately) - 1)))
+        targets: dict[str, float] = {}
+        if not self._looks:
+            if not peers:
+                self._begin_to_join(now)
+            targets |= dict.fromkeys(self.seeds, 1.0)
+            targets |= {m.address: 1.0 for m in gone if m.status is MemberStatus.DOWN}
+        for address in lately:
+            targets[address] = targets.get(address, 0.0) + DIALS_LATELY / max(1, len(lately) - 1)
+        reached = {self._view.record.address, *(member.address for member in peers)}
         for address, dials in targets.items():
             # Each of n nodes with probability 1/n: one dial for a target in each interval.
             if address not in reached and self._rng.random() * (len(peers) + 1) < dials:
