@@ -7,17 +7,20 @@ also removed from its model's tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from meshlib.arguments import check_kind, check_number, check_text
+from meshlib.clock import Stamp
 from meshlib.crdt import LWWMap
-from meshlib.errors import UnknownKeyError, check_several
+from meshlib.errors import ClockSkewError, UnknownKeyError, check_several
 from meshlib.limits import SUBSCRIPTION_QUEUE_MAX
 from meshlib.ratelimit import GLOBAL_KEY, RULE_CONFIG_PREFIX, LimitSettings
 from meshlib.replication import Change, Replica, WriteReceipt
 from meshlib.routing import (
     SESSION_TTL_S,
     CacheAwarePolicy,
+    Departure,
     Departures,
     HashedTreeDocument,
     PolicyTypes,
@@ -110,6 +113,8 @@ class MeshSyncManager:
         self.policy_types.on_registered = lambda: self._policy_checks.note(None)
         self.limits = LimitSettings(self.app, defaults=self.defaults)
         self.trees = tree_sync(documents, prefix_sync)
+        self.trees.written_at = self._written_at
+        self._clock = replica.clock
         self._tables: dict[str, WorkerStore | PolicyStore | AppStore] = {
             WORKERS_DOCUMENT: self.workers,
             POLICIES_DOCUMENT: self.policies,
@@ -167,13 +172,15 @@ class MeshSyncManager:
             LimitError: an id or a url too long. State unchanged after any of these.
         """
         check_identifier("worker_id", worker_id)
+        check_identifier("model_id", model_id)
         before = self.workers.get(worker_id)
+        self._come_after(worker_id, model_id)
         receipt = self.workers.put(
             worker_id, model_id=model_id, url=url, health=health, load=load, ttl_s=ttl_s
         )
         self._departures.note(worker_id, model_id)
         if before is not None and before.model_id != model_id:
-            self._forget_tenant(worker_id, before.model_id)
+            self._shut_tenant(worker_id, before.model_id)
             self._forget_tenant(worker_id, model_id)
         return receipt
 
@@ -185,9 +192,15 @@ class MeshSyncManager:
         """
         check_identifier("worker_id", worker_id)
         before = self.workers.get(worker_id)
-        receipt = self.workers.remove(worker_id)
+        models = {model for model in self.trees.models() if self.trees.holds(model, worker_id)}
         if before is not None:
-            self._forget_tenant(worker_id, before.model_id)
+            # Whether it has anything there or not: another node may be placing its first prompt.
+            models.add(before.model_id)
+        for model_id in models:
+            self._come_after(worker_id, model_id)
+        receipt = self.workers.remove(worker_id)
+        for model_id in sorted(models):
+            self._shut_tenant(worker_id, model_id)
         return receipt
 
     def clear_worker(self, worker_id: str) -> WriteReceipt:
@@ -202,11 +215,33 @@ class MeshSyncManager:
             raise UnknownKeyError("worker", worker_id)
         return self._forget_tenant(worker_id, worker.model_id)
 
+    def _written_at(self, model_id: str, worker_id: str) -> tuple[int, int] | None:
+        """Return when a worker of a model was written last; None of what is no worker of it."""
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.model_id != model_id:
+            return None
+        stamp = self.workers.written_at(worker_id)
+        return None if stamp is None else stamp[:2]
+
+    def _come_after(self, worker_id: str, model_id: str) -> None:
+        """Have the next write of a worker be later than what the tree says of its removals. O(1).
+
+        A clock that is behind would write it before a removal that this node knows.
+        """
+        wall_ms, logical = self.trees.epoch_stamp(model_id, worker_id)
+        with suppress(ClockSkewError):  # the write is made, and opens nothing before its time
+            self._clock.observe(Stamp(wall_ms, logical, self._clock.actor))
+
     def _forget_tenant(self, worker_id: str, model_id: str) -> WriteReceipt:
         # Whether it has anything there or not: another node may be placing its first prompt.
         receipt = self.sync_tree_operation(model_id, TreeRemove(worker_id))
         self._clear_load(model_id, (worker_id,))
         return receipt
+
+    def _shut_tenant(self, worker_id: str, model_id: str) -> None:
+        """Remove what a worker had cached that went by its last write, and name that write."""
+        self.trees.shut(model_id, worker_id, stamp=self.workers.written_at(worker_id))
+        self._clear_load(model_id, (worker_id,))
 
     def _clear_load(self, model_id: str, worker_ids: Iterable[str] | None) -> None:
         """End what is in flight at workers that have lost what they held. O(workers)."""
@@ -214,9 +249,10 @@ class MeshSyncManager:
         for worker_id, epoch in self.trees.epochs(model_id, worker_ids).items():
             self.load.clear(worker_id, epoch=epoch, now=now)
 
-    def _forget_all(self, gone: Iterable[tuple[str, str]]) -> None:
-        for model_id, worker_id in gone:
-            self._forget_tenant(worker_id, model_id)
+    def _shut_all(self, gone: Iterable[Departure]) -> None:
+        for model_id, worker_id, stamp in gone:
+            self.trees.shut(model_id, worker_id, stamp=stamp)
+            self._clear_load(model_id, (worker_id,))
 
     def get_worker_state(self, worker_id: str) -> WorkerState | None:
         """Return a worker, or None. O(1).
@@ -299,6 +335,10 @@ class MeshSyncManager:
                 after any of these.
         """
         characters_max = self.policy(model_id).config.characters_max
+        if isinstance(operation, TreeInsert) and self._departures.is_removed(operation.tenant):
+            self.trees.check(model_id, (operation,), characters_max=characters_max)
+            # What was there before goes with the worker, and this is put there on purpose.
+            self._shut_tenant(operation.tenant, model_id)
         return self.trees.apply(model_id, operation, characters_max=characters_max)
 
     def sync_tree_operations(
@@ -607,7 +647,7 @@ class MeshSyncManager:
 
     def _follow_workers(self, change: Change) -> Iterable[StateChange]:
         self.workers.note_changes(_changed_keys(change))
-        self._forget_all(self._departures.left_behind((change,)))
+        self._shut_all(self._departures.left_behind((change,)))
         return ()
 
     def _follow_policies(self, change: Change) -> Iterable[StateChange]:
@@ -627,6 +667,7 @@ class MeshSyncManager:
         if model_id is not None:
             self.trees.note_changes((model_id,))
             self._note_removals(model_id, change)
+            self._drop_late(model_id, change)
         return ()
 
     def _follow_defaults(self, change: Change) -> Iterable[StateChange]:
@@ -637,6 +678,12 @@ class MeshSyncManager:
         if change.is_local or not isinstance(change.delta, TreeDocument | HashedTreeDocument):
             return
         self._clear_load(model_id, change.delta.cache.removed_tenants())
+
+    def _drop_late(self, model_id: str, change: Change) -> None:
+        """Drop what peers have put under workers that were removed. O(tenants of the change)."""
+        if change.is_local or not isinstance(change.delta, TreeDocument | HashedTreeDocument):
+            return
+        self._shut_all(self._departures.late(model_id, change.delta.cache.known_tenants()))
 
     def _note_defaults(self, names: list[Any] | None, *, is_local: bool) -> list[StateChange]:
         """Bring what is in force for want of a written value up to what the nodes say."""
@@ -664,7 +711,7 @@ class MeshSyncManager:
     def publish_loss(self) -> None:
         """Tell all that changes were dropped and everything must be read again."""
         self.note_all()
-        self._forget_all(self._departures.left_behind_by_all())
+        self._shut_all(self._departures.left_behind_by_all())
         for subscription in self._subscriptions:
             subscription.reset()
 

@@ -41,6 +41,12 @@ from meshlib.crdt.lattice import (
 )
 from meshlib.crdt.lww.entries import NO_WRITE
 from meshlib.crdt.lww.lww_map import LWWEntry, LWWMap
+from meshlib.crdt.prefix_cache.epochs import (
+    open_epoch,
+    shut_epoch,
+    shut_through,
+    stamp_of_epoch,
+)
 from meshlib.crdt.prefix_cache.states import HashedPrefixCacheState, PrefixCacheState
 from meshlib.crdt.prefix_cache.store import Generation
 from meshlib.crdt.registers import LWWRegister, MaxRegister, MinRegister, MVRegister
@@ -104,9 +110,13 @@ __all__ = [
     "join_all",
     "known_texts",
     "lattice",
+    "open_epoch",
     "register",
     "register_family",
     "resolve",
+    "shut_epoch",
+    "shut_through",
+    "stamp_of_epoch",
     "text_named",
     "type_tag",
 ]

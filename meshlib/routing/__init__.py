@@ -21,7 +21,7 @@ prompts/          what stands in a tree for a prompt, and for a session; trees w
 """
 
 from meshlib.routing.ages import WorkerAges
-from meshlib.routing.departures import Departures
+from meshlib.routing.departures import Departure, Departures
 from meshlib.routing.expected_time import EXPECTED_TIME, ExpectedTimeConfig
 from meshlib.routing.leases import LEASE_DOCUMENT, VolatileUpdate, WorkerLeases
 from meshlib.routing.load import DEFAULT_SPEED, LOAD_DOCUMENT, SharedLoad
@@ -69,6 +69,7 @@ __all__ = [
     "WORD_DOCUMENT",
     "CacheAwareConfig",
     "CacheAwarePolicy",
+    "Departure",
     "Departures",
     "ExpectedTimeConfig",
     "HashedTreeDocument",

@@ -1,20 +1,25 @@
 """Workers that went, or came to serve another model, and what trees still hold of them.
 
-Rule: who removes a worker raises its epoch in the tree himself. This file mends what comes
-between the two parts of a removal on another node: one that has heard of the new epoch and not
-yet of the removal, in a transfer for example, may place a prompt in the new epoch.
+Rule: who removes a worker shuts it in the trees himself, and names the write by which it went
+(`meshlib.crdt`, epochs). This file mends what comes between the two parts of a removal on another
+node, and what comes after both: from one that had heard of neither, or that cleared the worker
+meanwhile, and that may have been killed before it had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from meshlib.clock import Stamp
 from meshlib.crdt import LWWMap
 from meshlib.replication import Change
 from meshlib.routing.trees import TreeSync
 from meshlib.state import WORKERS_DOCUMENT, WorkerStore
 
-__all__ = ["Departures", "changed_workers"]
+__all__ = ["Departure", "Departures", "changed_workers"]
+
+Departure = tuple[str, str, Stamp | None]
+"""A model, a worker that is none of it any more, and when it went; None where nobody knows."""
 
 
 def changed_workers(changes: Iterable[Change]) -> set[str] | None:
@@ -48,10 +53,14 @@ class Departures:
         """Take note of a write made here: a peer's may replace it before any change is told."""
         self._models[worker_id] = model_id
 
-    def left_behind(self, changes: Iterable[Change]) -> list[tuple[str, str]]:
-        """Return (model, worker) for each that is no longer one and still has texts in the tree.
+    def is_removed(self, worker_id: object) -> bool:
+        """Tell whether a worker of that id was removed, and not all have heard of it yet. O(1)."""
+        return isinstance(worker_id, str) and self._workers.removed_at(worker_id) is not None
 
-        O(workers that changed), and O(workers) after a reset.
+    def left_behind(self, changes: Iterable[Change]) -> list[Departure]:
+        """Return (model, worker, when it went) for each that is gone and still in the tree.
+
+        O(workers that changed + trees that hold one that went), and O(workers) after a reset.
 
         Args:
             changes: what the replica reports, of all documents.
@@ -61,22 +70,49 @@ class Departures:
             return self.left_behind_by_all()
         return self._follow(told) if told else []
 
-    def left_behind_by_all(self) -> list[tuple[str, str]]:
-        """Return the same where nobody knows what has changed. O(workers)."""
-        return self._follow(set(self._everybody()))
+    def left_behind_by_all(self) -> list[Departure]:
+        """Return the same where nobody knows what has changed. O(workers + tenants)."""
+        behind = self._follow(set(self._everybody()))
+        for model_id in self._trees.models():
+            behind += self.late(model_id, self._trees.tenants(model_id))
+        return behind
+
+    def late(self, model_id: str, tenants: Iterable[str]) -> list[Departure]:
+        """Return the same of tenants of one tree: what came after the worker was gone. O(tenants).
+
+        A tree that names the removal already was put right, and what it holds is there on purpose.
+        """
+        behind: list[Departure] = []
+        if not self._workers.removed_count:
+            return behind
+        for tenant in tenants:
+            removed_at = self._workers.removed_at(tenant)
+            if removed_at is None or not self._trees.holds(model_id, tenant):
+                continue
+            named = self._trees.shut_through(model_id, tenant)
+            if named is None or named < removed_at[:2]:
+                behind.append((model_id, tenant, removed_at))
+        return behind
 
     def _everybody(self) -> Iterator[str]:
         yield from self._models
         yield from (worker.worker_id for worker in self._workers.all())
 
-    def _follow(self, worker_ids: set[str]) -> list[tuple[str, str]]:
-        behind = []
+    def _follow(self, worker_ids: set[str]) -> list[Departure]:
+        behind: list[Departure] = []
+        gone = []
         for worker_id in sorted(worker_ids):
             worker = self._workers.get(worker_id)
             model_id = None if worker is None else worker.model_id
             before = self._models.pop(worker_id, None)
+            written_at = self._workers.written_at(worker_id)
             if model_id is not None:
                 self._models[worker_id] = model_id
+            elif written_at is not None:
+                gone.append(worker_id)
+                continue
             if before not in (None, model_id) and self._trees.holds(before, worker_id):
-                behind.append((before, worker_id))
+                behind.append((before, worker_id, written_at))
+        for model_id in self._trees.models() if gone else ():
+            behind += self.late(model_id, gone)
         return behind

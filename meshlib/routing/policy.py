@@ -288,6 +288,8 @@ class CacheAwarePolicy:
         policy = self._policy if held is not None else self.policy
         if decision.worker_id is None:
             return
+        if held is None and not self._is_worker(decision.worker_id):
+            return  # it was removed meanwhile, and nobody would ever drop this
         if policy.records and decision.key:
             if held is None:
                 held = self._trees.held_by(self.model_id, decision.key, decision.worker_id)
@@ -297,6 +299,10 @@ class CacheAwarePolicy:
             held = self._trees.held_by(self.model_id, key, decision.worker_id)
             refresh_s = 0.0 if self._bound(decision.session) != decision.worker_id else ttl_s / 8
             self._place(key, decision.worker_id, policy, held, refresh_s)
+
+    def _is_worker(self, worker_id: str) -> bool:
+        worker = self._workers.get(worker_id)
+        return worker is not None and worker.model_id == self.model_id
 
     def _place(self, key: str, worker_id: str, policy: Policy, held: int, refresh_s: float) -> None:
         self._trees.place(

@@ -29,7 +29,6 @@ __all__ = [
     "access_now",
     "check_operation",
     "clipped",
-    "epoch_now",
     "model_of",
     "tree_document",
     "used_ms",
@@ -45,9 +44,6 @@ _TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
 
 _ACCESS_BITS: Final = 10
 """An access is a millisecond and, below it, this many bits that order what it holds."""
-
-_LOGICAL_BITS: Final = 16
-"""An epoch is a millisecond and, below it, the whole logical part of its stamp."""
 
 _ESCAPED: Final = re.compile(r"[%\x00-\x1f\x7f]")
 
@@ -102,16 +98,6 @@ def access_now(cache: Any, context: WriteContext, tenant: str) -> int:
 def used_ms(access: int) -> int:
     """Return when something was used, in milliseconds since 1970."""
     return access >> _ACCESS_BITS
-
-
-def epoch_now(context: WriteContext) -> int:
-    """Return an epoch for now, so that epochs come in the order of the removals' stamps.
-
-    Counted from one, two nodes that both remove a worker at the same time would share an epoch,
-    and what one of them placed after its own removal would outlive the other's.
-    """
-    stamp = context.stamp()
-    return (stamp.wall_ms << _LOGICAL_BITS) | stamp.logical
 
 
 def check_operation(operation: TreeOperation, characters_max: int) -> None:

@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
-from meshlib.crdt import GCounter, PrefixCacheState, Record, type_tag
+from meshlib.clock import Stamp
+from meshlib.crdt import (
+    GCounter,
+    PrefixCacheState,
+    Record,
+    open_epoch,
+    shut_epoch,
+    shut_through,
+    stamp_of_epoch,
+    type_tag,
+)
 from meshlib.errors import (
     ClockAheadError,
     DocumentTypeError,
@@ -34,7 +44,6 @@ from meshlib.routing.tree_documents import (
     access_now,
     check_operation,
     clipped,
-    epoch_now,
     model_of,
     tree_document,
     used_ms,
@@ -66,7 +75,7 @@ class TreeSync:
         documents: where they are kept, each as `tree:{model_id}`.
     """
 
-    __slots__ = ("_checks", "_document_count", "_documents")
+    __slots__ = ("_checks", "_document_count", "_documents", "written_at")
 
     _document_type: ClassVar[type[Record]] = TreeDocument
     """What the documents are: a record of a cache and of changes."""
@@ -77,6 +86,11 @@ class TreeSync:
         self._documents = documents
         self._checks = ReadChecks(self._is_readable, all_keys=self.models)
         self._document_count = 0
+        self.written_at: Callable[[str, str], tuple[int, int] | None] = lambda *_: None
+        """Tells when a worker of a model was written last: its millisecond and logical part.
+
+        None of a tenant that is no worker of that model.
+        """
 
     def has(self, model_id: str) -> bool:
         """Tell whether a model has a tree here. O(1)."""
@@ -99,6 +113,11 @@ class TreeSync:
             self.note_changes(None)
         return sorted(repr(model_id) for model_id in self._checks.unreadable())
 
+    def tenants(self, model_id: str) -> tuple[str, ...]:
+        """Return who has texts in a model's tree, sorted. O(n log n) in these."""
+        document = self._find(model_id)
+        return () if document is None else document.cache.tenants()
+
     def entry_count(self, model_id: str) -> int:
         """Return how many texts a model's tree holds, over all tenants. O(1)."""
         document = self._find(model_id)
@@ -120,6 +139,20 @@ class TreeSync:
         cache = document.cache
         asked = cache.removed_tenants() if tenants is None else tenants
         return {tenant: cache.generation(tenant).epoch for tenant in asked}
+
+    def shut_through(self, model_id: str, tenant: str) -> tuple[int, int] | None:
+        """Return up to which stamp writes of a worker are removed, as the model's tree tells. O(1).
+
+        None where the tree tells of no removal, or of one after which the worker goes on.
+        """
+        document = self._find(model_id)
+        return None if document is None else shut_through(document.cache.generation(tenant).epoch)
+
+    def epoch_stamp(self, model_id: str, tenant: str) -> tuple[int, int]:
+        """Return a millisecond and logical part at or after the tenant's last removal. O(1)."""
+        document = self._find(model_id)
+        epoch = 0 if document is None else document.cache.generation(tenant).epoch
+        return stamp_of_epoch(epoch)
 
     def holds(self, model_id: str, tenant: str) -> bool:
         """Tell whether a tenant has any text in a model's tree. O(1)."""
@@ -237,6 +270,22 @@ class TreeSync:
             return self._insert(model_id, key, operation.tenant, characters_max)
         return self._remove(model_id, operation.tenant)
 
+    def shut(self, model_id: str, tenant: str, *, stamp: Stamp | None) -> WriteReceipt:
+        """Remove a tenant whose worker went by a write, everywhere, and name that write. O(1) here.
+
+        Until the worker is written anew nobody places with it: neither who has not heard of the
+        removal itself. A tree that names this write or a later one already stays as it is.
+
+        Args:
+            model_id: the model.
+            tenant: the worker.
+            stamp: of the write; None where all have heard of it so long ago that nobody knows it.
+        """
+        named = self.shut_through(model_id, tenant)
+        if stamp is not None and named is not None and named >= stamp[:2]:
+            return self._unchanged()
+        return self._remove(model_id, tenant, stamp)
+
     def check(
         self,
         model_id: str,
@@ -328,6 +377,8 @@ class TreeSync:
         document = self._find(model_id)
         if document is None:
             self._documents.replica.open(tree_document(model_id), type_tag=TREE_TAG)
+        elif self._is_shut(document, model_id, tenant):
+            return self._unchanged()
         else:
             self._make_room(model_id, document.cache, text, characters_max)
 
@@ -347,18 +398,47 @@ class TreeSync:
         replica = self._documents.replica
         return replica.write_applied(tree_document(model_id), insert, bytes_max=size)
 
-    def _remove(self, model_id: str, tenant: str) -> WriteReceipt:
+    def _is_shut(self, document: Any, model_id: str, tenant: str) -> bool:
+        """Tell whether a tenant is that of a worker of whose removal only the tree has come. O(1).
+
+        What is put under its name is what its removal takes, whoever puts it there.
+        """
+        named = shut_through(document.cache.generation(tenant).epoch)
+        if named is None:
+            return False
+        written = self.written_at(model_id, tenant)
+        return written is not None and written <= named
+
+    def _unchanged(self) -> WriteReceipt:
+        replica = self._documents.replica
+        return WriteReceipt(
+            replica.actor, replica.version_vector.get(replica.actor, 0), is_new=False
+        )
+
+    def _remove(self, model_id: str, tenant: str, gone_by: Stamp | None = None) -> WriteReceipt:
+        """Raise a tenant's epoch; `gone_by` is of the write by which its worker went, if it did.
+
+        A tenant that is shut stays so, but for one that is a worker again.
+        """
         replica = self._documents.replica
         try:
             self._check_room(model_id, {tenant})
             replica.open(tree_document(model_id), type_tag=self._document_tag)
         except (DocumentTypeError, LimitError):
             # Nothing of this tenant is here, and nothing could be.
-            sequence = replica.version_vector.get(replica.actor, 0)
-            return WriteReceipt(replica.actor, sequence, is_new=False)
+            return self._unchanged()
+
+        named = self.shut_through(model_id, tenant)
+        written = None if named is None else self.written_at(model_id, tenant)
+        is_kept_shut = named is not None and (written is None or written <= named)
 
         def remove(state: Any, context: WriteContext) -> Any:
-            delta = state.cache.remove_tenant(tenant, epoch=epoch_now(context))
+            before: int = state.cache.generation(tenant).epoch
+            if gone_by is not None or is_kept_shut:
+                epoch = shut_epoch(gone_by, above=before)
+            else:
+                epoch = open_epoch(context.stamp(), above=before)
+            delta = state.cache.remove_tenant(tenant, epoch=epoch)
             if not state.cache.entry_count(tenant):
                 return type(state)(cache=delta)
             return type(state)(cache=delta, changes=state.changes.increment(by=context.actor))

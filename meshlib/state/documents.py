@@ -167,6 +167,11 @@ class RecordTable(Generic[RecordT]):
         except LocalError:
             return None
 
+    def last_write(self, key: str) -> LWWEntry | None:
+        """Return what was written to a key last, a removal too, or None. O(1)."""
+        entry = self.map.entry(key)
+        return entry if entry is not None and entry.has_write else None
+
     def records(self) -> list[RecordT]:
         """Return the records that can be read, sorted by key. O(n log n)."""
         return [record for key in self.map if (record := self.get(key)) is not None]

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from attrs import evolve
 
+from meshlib.clock import Stamp
 from meshlib.codec import encode_value
 from meshlib.errors import InvalidTypeError
 from meshlib.replication import WriteReceipt
@@ -66,6 +67,24 @@ class WorkerStore:
         """Return a worker, or None. O(1)."""
         worker = self._table.get(worker_id)
         return worker if worker is None else self._seen_here(worker)
+
+    def written_at(self, worker_id: str) -> Stamp | None:
+        """Return when a worker was written last, or removed; None where nobody knows. O(1)."""
+        entry = self._table.last_write(worker_id)
+        return None if entry is None else entry.stamp
+
+    @property
+    def removed_count(self) -> int:
+        """How many workers were removed of whom not all have heard yet."""
+        return self._table.map.tombstone_count
+
+    def removed_at(self, worker_id: str) -> Stamp | None:
+        """Return when a worker was removed; None of one that is there, or never was. O(1).
+
+        None, too, once all have heard of it and the removal is forgotten.
+        """
+        entry = self._table.last_write(worker_id)
+        return None if entry is None or entry.payload is not None else entry.stamp
 
     def all(self) -> list[WorkerState]:
         """Return the workers, sorted by id. O(n log n)."""

@@ -34,8 +34,9 @@ from meshlib.replication.entries.gap_buffer import GapBuffer
 from meshlib.replication.entries.log import ReplicationLog
 from meshlib.replication.late_writes import LateWrites
 from meshlib.routing.departures import Departures
+from meshlib.routing.trees import TreeSync
 from meshlib.startup import Startup
-from meshlib.state import PolicyStore
+from meshlib.state import PolicyStore, WorkerStore
 from meshlib.sync import MeshSyncManager
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "remove_only_what_is_there",
     "take_half_for_a_majority",
     "take_silence_for_an_end",
+    "trust_a_killed_placer",
 ]
 
 Patch = Callable[[object, str, Any], None]
@@ -268,18 +270,27 @@ def take_silence_for_an_end(patch: Patch) -> None:
 
 def remove_only_what_is_there(patch: Patch) -> None:
     """Who removes a worker raises no epoch where it holds nothing of it; nobody looks again."""
-    forget = MeshSyncManager._forget_tenant
+    shut = MeshSyncManager._shut_tenant
 
     def broken(self: Any, worker_id: str, model_id: str) -> Any:
-        return forget(self, worker_id, model_id) if self.trees.holds(model_id, worker_id) else None
+        return shut(self, worker_id, model_id) if self.trees.holds(model_id, worker_id) else None
 
-    patch(MeshSyncManager, "_forget_tenant", broken)
+    patch(MeshSyncManager, "_shut_tenant", broken)
     patch(Departures, "_follow", lambda _self, _worker_ids: [])
+    patch(WorkerStore, "removed_at", lambda _self, _worker_id: None)
 
 
 def leave_the_trees_alone(patch: Patch) -> None:
     """A worker is removed, and what it has cached stays."""
-    patch(MeshSyncManager, "_forget_tenant", lambda _self, _worker_id, _model_id: None)
+    for name in ("_shut_tenant", "_forget_tenant"):
+        patch(MeshSyncManager, name, lambda _self, _worker_id, _model_id: None)
+    patch(MeshSyncManager, "_shut_all", lambda _self, _gone: None)
+
+
+def trust_a_killed_placer(patch: Patch) -> None:
+    """What a node places that has not heard of a removal is left to that node to drop."""
+    patch(TreeSync, "_is_shut", lambda _self, _document, _model_id, _tenant: False)
+    patch(MeshSyncManager, "_drop_late", lambda _self, _model_id, _change: None)
 
 
 def count_half_of_a_grant(patch: Patch) -> None:
@@ -324,6 +335,7 @@ MUTATIONS = tuple(
         forget_without_a_majority,
         take_half_for_a_majority,
         remove_only_what_is_there,
+        trust_a_killed_placer,
         leave_the_trees_alone,
         count_half_of_a_grant,
     )

@@ -121,6 +121,10 @@ class TenantEntries(ABC, Generic[KeyT, StoreT]):
         """Return how often a tenant was removed, and up to which access it was evicted. O(1)."""
         return self._generations.get(tenant, ORIGIN)
 
+    def known_tenants(self) -> tuple[str, ...]:
+        """Return the tenants of which anything is known, removed ones too, in no order. O(n)."""
+        return tuple(self._generations)
+
     def removed_tenants(self) -> list[str]:
         """Return the tenants that were removed at some time, sorted. O(tenants)."""
         return sorted(name for name, one in self._generations.items() if one.epoch)

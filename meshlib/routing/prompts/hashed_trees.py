@@ -160,6 +160,8 @@ class HashedTreeSync(TreeSync):
         document = self._find(model_id)
         if document is None:
             self._documents.replica.open(tree_document(model_id), type_tag=HASHED_TREE_TAG)
+        elif self._is_shut(document, model_id, tenant):
+            return self._unchanged()
         else:
             self._make_room_for(model_id, chain, tenant, characters_max)
 

@@ -119,10 +119,9 @@ def look_at_what_survived(
 def look_at_removed_workers(host: Host, writes: OtherWrites) -> int:
     """Look whether a worker that is gone, or serves another model now, is in no tree.
 
-    Once all agree: until then a node that has not heard of the removal places prompts with it. What
-    a node placed that was killed before others heard that it had dropped it may stay.
-    What was cached for a tenant that the writer did not hold for a worker of the model is another
-    matter, and stays.
+    Once all agree: until then a node that has not heard of the removal places prompts with it,
+    and may be killed before it hears. What was cached for a tenant that the writer did not hold for
+    a worker of the model is another matter, and stays.
 
     Args:
         host: any node.

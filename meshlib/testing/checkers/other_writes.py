@@ -59,11 +59,6 @@ class OtherWrites:
         self._removals: list[_Removal] = []
         self._elements: set[str] = set()
         self._pardoned: set[str] = set()
-        self._killed: set[ActorId] = set()
-
-    def note_killed(self, actor: ActorId) -> None:
-        """Take down that a writer's process was killed: what it had not sent went with it."""
-        self._killed.add(actor)
 
     def note_text(
         self, document: str, tenant: str, text: str, receipt: WriteReceipt, *, is_placed: bool
@@ -128,13 +123,11 @@ class OtherWrites:
     def goes_with_worker(self, document: str, tenant: str, text: str) -> bool:
         """Tell whether a text was cached by nobody who did not hold the tenant for a worker.
 
-        Whoever cached it drops it, too, when it hears that the worker is gone; of one that was
-        killed since nobody can tell whether it had, and others heard nothing of it.
+        Whoever cached it drops it, too, when it hears that the worker is gone; and where it was
+        killed before, whoever has heard of it.
         """
         place = (document, tenant, text)
-        receipts = self._texts.get(place, ())
-        is_lost = bool(receipts) and all(receipt.actor in self._killed for receipt in receipts)
-        return not is_lost and place not in self._unplaced
+        return place in self._texts and place not in self._unplaced
 
     def knows_element(self, element: Any) -> bool:
         """Tell whether anybody added an element."""

@@ -224,8 +224,6 @@ class Simulation:
             return
         self.trace(host.label, "crashes")
         self._mix(2, host.label.encode())
-        if not host.is_leaving:
-            self.ledger.others.note_killed(host.node.actor)
         self.observer.process_ended(host, self)
         self.majorities.ended(host)
         self.limits.meetings.ended(host, self.now)

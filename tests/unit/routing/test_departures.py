@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.states import StateCluster
 
+from meshlib.crdt import absorb, decode, encode
 from meshlib.errors import UnknownKeyError
 from meshlib.replication import LogEntry
-from meshlib.routing.records import RouteReason
+from meshlib.routing.records import RouteReason, TreeInsert, TreeRemove
 from meshlib.sync import MeshSyncManager
 
 MODELS: Final = ("llama-3", "qwen")
@@ -97,6 +98,132 @@ def test_a_prompt_placed_between_the_parts_of_a_removal_is_taken_back(
 
     assert [] == there.get_all_worker_states()
     assert 0 == there.trees.entry_count(MODEL)
+
+
+def test_who_knows_of_a_removal_by_the_tree_alone_places_nothing(
+    state_cluster: type[StateCluster],
+) -> None:
+    """Pages of a tree may come before those of workers, and the node end before it hears more."""
+    cluster = state_cluster(3)
+    here, there, other = cluster.managers
+    put(here)
+    cluster.exchange()
+    cluster.time.now += 1.0
+    here.remove_worker_state("w1")
+    removal = cluster.replicas[0].flush()
+    take_tree(cluster, 1, of=0)
+    there.route(MODEL, PROMPT)
+    there.sync_tree_operation(MODEL, TreeInsert(PROMPT, "w1"))
+    in_flight = cluster.replicas[1].flush()
+    deliver(cluster, 2, removal)  # the second node ends here
+    deliver(cluster, 0, in_flight)
+    deliver(cluster, 2, in_flight)
+
+    assert [0, 0] == [manager.trees.entry_count(MODEL) for manager in (here, other)]
+
+
+def test_what_comes_after_the_removal_of_a_worker_is_dropped_by_whoever_gets_it(
+    state_cluster: type[StateCluster],
+) -> None:
+    """The node that removed the worker ended before its tree had travelled, the placer as well."""
+    cluster = state_cluster(3)
+    here, there, other = cluster.managers
+    put(here)
+    cluster.exchange()
+    there.route(MODEL, PROMPT)
+    here.remove_worker_state("w1")
+    removal = [entry for entry in cluster.replicas[0].flush() if entry.document == "workers"]
+    deliver(cluster, 2, removal)
+    deliver(cluster, 2, cluster.replicas[1].flush())
+
+    assert 0 == other.trees.entry_count(MODEL)
+
+
+def test_a_worker_cleared_by_who_has_not_heard_of_its_removal_is_in_no_tree(
+    state_cluster: type[StateCluster],
+) -> None:
+    """Its new epoch beats that of the removal, and what is placed in it goes all the same."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    here.remove_worker_state("w1")
+    here.publish(cluster.replicas[0].changes())
+    cluster.time.now += 1.0
+    there.clear_worker("w1")
+    there.route(MODEL, PROMPT)
+    deliver(cluster, 0, cluster.replicas[1].flush())  # and its process ends
+
+    assert 0 == here.trees.entry_count(MODEL)
+
+
+def test_a_worker_that_is_removed_before_its_prompt_is_placed_is_in_no_tree(
+    state_cluster: type[StateCluster],
+) -> None:
+    """It was chosen, and went while the prompt was on its way to it."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    decision = there.select(MODEL, PROMPT)
+    here.remove_worker_state("w1")
+    cluster.exchange()
+    there.placed(decision)
+    cluster.exchange()
+
+    assert [0, 0] == [manager.trees.entry_count(MODEL) for manager in cluster.managers]
+
+
+@pytest.mark.parametrize("behind_s", [0.0, 5.0])
+def test_a_worker_that_comes_back_is_placed_with_again(
+    state_cluster: type[StateCluster], behind_s: float
+) -> None:
+    """In the very millisecond of its removal, and by a clock that is behind; empty at first."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    here.route(MODEL, PROMPT)
+    here.remove_worker_state("w1")
+    cluster.exchange()
+    cluster.set_clock(1, behind_s=behind_s)
+    put(there)
+
+    assert RouteReason.NO_MATCH == there.route(MODEL, PROMPT).reason
+    assert RouteReason.PREFIX_MATCH == there.route(MODEL, PROMPT).reason
+
+
+def test_a_worker_that_comes_back_to_its_first_model_is_placed_with_again(
+    state_cluster: type[StateCluster],
+) -> None:
+    """It was removed from that tree when it changed its model."""
+    manager = state_cluster(1).managers[0]
+    for model_id in (MODEL, MODELS[1], MODEL):
+        put(manager, model_id=model_id)
+        assert RouteReason.NO_MATCH == manager.route(model_id, PROMPT).reason
+        assert RouteReason.PREFIX_MATCH == manager.route(model_id, PROMPT).reason
+
+
+def test_what_is_put_under_the_name_of_a_former_worker_stays(
+    state_cluster: type[StateCluster],
+) -> None:
+    """On purpose, by who knows that it is gone; also after somebody removed that, too."""
+    cluster = state_cluster(2)
+    here, there = cluster.managers
+    put(here)
+    cluster.exchange()
+    here.remove_worker_state("w1")
+    cluster.exchange()
+    for operation in (TreeInsert("other", "w1"), TreeRemove("w1"), TreeInsert(PROMPT, "w1")):
+        there.sync_tree_operation(MODEL, operation)
+        cluster.exchange()
+
+    assert [1, 1] == [manager.trees.entry_count(MODEL) for manager in cluster.managers]
+
+
+def take_tree(cluster: StateCluster, number: int, *, of: int) -> None:
+    """Bring a node the tree of another one as it stands, and nothing else."""
+    copy = decode(encode(cluster.replicas[of].get(f"tree:{MODEL}")))
+    absorb(cluster.replicas[number].open(f"tree:{MODEL}", type_tag="record:tree"), copy)
 
 
 def deliver(cluster: StateCluster, number: int, entries: list[LogEntry]) -> None:
