@@ -18,6 +18,7 @@ from meshlib.gossip.entries.dissemination import Dissemination
 from meshlib.gossip.entries.filling import Filling
 from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.entries.state_transfer import StateTransfer
+from meshlib.gossip.entries.ways import Ways
 from meshlib.gossip.members.admission import Admission
 from meshlib.gossip.members.claims import NameClaims
 from meshlib.gossip.members.dialler import Dialler
@@ -144,17 +145,18 @@ class Parts:
             config, cluster=cluster, replica=replica, view=view, offsets=self.offsets,
             timers=timers, events=events, now=now,
         )  # fmt: skip
+        self.ways = Ways(view)
         self.transfer = StateTransfer(
             config, rng=rng, replica=replica, dissemination=self.dissemination, view=view,
-            speech=self.speech, beginning=self.beginning, timers=timers, outbox=outbox,
-            events=events, counters=counters,
+            speech=self.speech, beginning=self.beginning, timers=timers, ways=self.ways,
+            outbox=outbox, events=events, counters=counters,
         )  # fmt: skip
         self.filling = Filling(view=view, timers=timers)
         self.anti_entropy = AntiEntropy(
             config, rng=rng, replica=replica, tracker=tracker, dissemination=self.dissemination,
             transfer=self.transfer, beginning=self.beginning, filling=self.filling,
             offsets=self.offsets, tables=self.tables, view=view,
-            timers=timers, outbox=outbox, events=events, counters=counters,
+            timers=timers, ways=self.ways, outbox=outbox, events=events, counters=counters,
         )  # fmt: skip
 
     def _make_membership(self, config: GossipConfig) -> None:
@@ -167,6 +169,7 @@ class Parts:
                 self.transfer,
                 self.anti_entropy,
                 self.filling,
+                self.ways,
                 self.offsets,
             ),
             of_members=(
@@ -215,7 +218,7 @@ class Parts:
             "dialler": self.dialler, "claims": self.claims,
             "dissemination": self.dissemination, "beginning": self.beginning,
             "state_transfer": self.transfer, "anti_entropy": self.anti_entropy,
-            "filling": self.filling,
+            "filling": self.filling, "ways": self.ways,
             "acquaintances": self.acquaintances, "own_record": self.own, "roster": self.roster,
             "admission": self.admission, "handover": self.handover, "upkeep": self.upkeep,
             "stability": self.tracker, **self.replica.inspectable(),

@@ -5,7 +5,7 @@ Rule: entries are stored in the index that answers matches and nowhere beside it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar, Self
@@ -152,7 +152,9 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
         """Count the characters that a tenant has in the tree. O(1)."""
         return self._store.characters(tenant)
 
-    def bucket_parts(self, buckets: Collection[int], *, size_max: int) -> Iterator[Self]:
+    def bucket_parts(
+        self, buckets: Collection[int], *, size_max: Callable[[], int]
+    ) -> Iterator[Self]:
         """Return states whose join is the `part` of some buckets; as `TenantCache.bucket_parts`.
 
         What several tenants have comes together, for in a part it is written once.

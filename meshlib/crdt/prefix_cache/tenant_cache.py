@@ -15,7 +15,7 @@ data types", JPDC 2018, whose second part is truncated by a growing floor.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Final, Self
 
@@ -369,14 +369,14 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
         other._digests = None if self._digests is None else self._digests.copy()
         return other
 
-    def content_parts(self, *, size_max: int) -> Iterator[Self]:
+    def content_parts(self, *, size_max: Callable[[], int]) -> Iterator[Self]:
         """Return states whose join is this one as it is now, made as they are asked for.
 
         O(n + size of the entries) for a list of the entries at once, which takes a tenth of a
         `copy`; what comes after is independent of this state.
 
         Args:
-            size_max: characters, or bytes of hashes, after which a part ends.
+            size_max: returns the characters, or bytes of hashes, after which a part ends.
         """
         rows = [
             (tenant, generation, list(self._entries_of(tenant)))
@@ -384,7 +384,9 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
         ]
         return self._parts_of(rows, size_max)
 
-    def bucket_parts(self, buckets: Collection[int], *, size_max: int) -> Iterator[Self]:
+    def bucket_parts(
+        self, buckets: Collection[int], *, size_max: Callable[[], int]
+    ) -> Iterator[Self]:
         """Return states whose join is the `part` of some buckets, made as they are asked for.
 
         O(n + size of these entries) for all of them, where a `part` for every few buckets takes
@@ -405,7 +407,7 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
     def _parts_of(
         cls,
         rows: Iterable[tuple[str, Generation, Iterable[tuple[KeyT, int]]] | None],
-        size_max: int,
+        size_max: Callable[[], int],
     ) -> Iterator[Self]:
         """Yield the parts that rows make; None among them ends one: it was long in coming."""
         part, size = cls(), 0
@@ -419,7 +421,7 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
             if generation != ORIGIN:
                 part._generations[tenant] = generation
             for key, access in entries:
-                if size >= size_max:
+                if size >= size_max():
                     yield part
                     part, size, previous = cls(), 0, None
                 part._place_all([(key, access)], tenant=tenant, epoch=generation.epoch)

@@ -5,6 +5,7 @@ anti_entropy.py    what was lost, found by comparing vectors
 filling.py         who sends what is lacking: one peer at a time
 state_transfer.py  a whole state, page by page, where the log no longer reaches back
 outgoing.py        the pages of one, as many under way as the way holds
+ways.py            how much the way to a peer holds
 beginning.py       when a node is ready, and who begins when nobody is
 handover.py        leaving without taking along what nobody else has
 """

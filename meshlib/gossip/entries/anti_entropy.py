@@ -13,12 +13,15 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from attrs import frozen
+
 from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination, batches
 from meshlib.gossip.entries.filling import Filling
 from meshlib.gossip.entries.state_transfer import StateTransfer
+from meshlib.gossip.entries.ways import Ways
 from meshlib.gossip.events import StateDiverged
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
@@ -42,7 +45,11 @@ from meshlib.replication import Replica, StabilityTracker, vector_hash
 __all__ = ["AntiEntropy"]
 
 EXCHANGE_BYTES_MAX = 1 << 20
-"""Entries sent in answer to one vector; the rest follows in answer to the next."""
+"""Entries sent in answer to one vector, where the way there holds as much; the rest follows once
+they have come."""
+
+ENTRIES_BYTES_MIN = 16 * 1024
+"""Entries sent at once over any way: what a joined entry holds, and what is worth asking for."""
 
 ASKED_PER_INTERVAL = 8
 """By how many, on average, a member is asked in an interval whom all of them wait for."""
@@ -54,6 +61,27 @@ it may be while so many intervals have passed since the last exchange; else by i
 
 REPAIR_INTERVALS = 16
 """For how many exchanges after a difference was found each of them compares content."""
+
+
+@frozen(slots=True)
+class _Sent:
+    """Entries that a peer lacked and that are on their way to it.
+
+    Args:
+        actor: who wrote the last of them.
+        last: its number.
+        size: in bytes, all of them.
+        at: when they were sent, in monotonic seconds.
+        lost_at: when they count as lost.
+        goes_on: whether there are more.
+    """
+
+    actor: ActorId
+    last: int
+    size: int
+    at: float
+    lost_at: float
+    goes_on: bool
 
 
 class AntiEntropy:
@@ -74,6 +102,7 @@ class AntiEntropy:
         tables: the member tables are compared on the same occasion.
         view: knows who is there.
         timers: let it begin again.
+        ways: know how much may be on its way to whom.
         outbox: takes what it asks and answers.
         events: hears of states that differ.
         counters: counts exchanges.
@@ -94,6 +123,7 @@ class AntiEntropy:
         tables: TableComparison,
         view: MembershipView,
         timers: TimerQueue,
+        ways: Ways,
         outbox: Outbox,
         events: EventQueue,
         counters: Counters,
@@ -110,6 +140,7 @@ class AntiEntropy:
         self._tables = tables
         self._view = view
         self._timers = timers
+        self._ways = ways
         self._outbox = outbox
         self._events = events
         self._counters = counters
@@ -118,7 +149,7 @@ class AntiEntropy:
         self._round = 0
         self._begun_at = -math.inf
         self._diverged_at = -math.inf
-        self._catching_up: dict[str, tuple[ActorId, int]] = {}
+        self._catching_up: dict[str, _Sent] = {}
         self._told: dict[str, int] = {}
         self.diverged_from: dict[str, float] = {}
         self._compared: dict[str, float] = {}
@@ -311,9 +342,8 @@ class AntiEntropy:
         replica = self._replica
         if message.is_partial:
             self._observe(header, message.vector, now, is_partial=True)
-            awaited = self._catching_up.get(header.name)
-            if awaited is not None and message.vector.get(awaited[0], 0) >= awaited[1]:
-                self._send_lacking(self._tracker.vector(header.name) or {}, header)
+            if self._have_come(header.name, message.vector, now):
+                self._send_lacking(self._tracker.vector(header.name) or {}, header, now)
             return
         self._dissemination.publish()
         vector = self._whole_vector(message)
@@ -329,7 +359,8 @@ class AntiEntropy:
         self._learn_forgotten(vector, now)
         self._beginning.on_vector(vector, header, now)
         tells_marks = message.wants_reply and self._has_marks_for(header.name, vector)
-        lacks = self._send_lacking(vector, header, offers_state=not tells_marks)
+        self._have_come(header.name, vector, now)
+        lacks = self._send_lacking(vector, header, now, offers_state=not tells_marks)
         has_all = replica.reaches(vector)
         if tells_marks:
             self._outbox.send(header.address, self._own_vector(peer_vector=vector, is_whole=True))
@@ -417,19 +448,49 @@ class AntiEntropy:
         whole = {**replica.version_vector, **message.vector}
         return {actor: number for actor, number in whole.items() if number}
 
+    def _have_come(self, name: str, vector: Mapping[ActorId, int], now: float) -> bool:
+        """Take note of what a peer has got of what was sent; tell whether more is to follow."""
+        sent = self._catching_up.get(name)
+        if sent is None or vector.get(sent.actor, 0) < sent.last:
+            return False
+        del self._catching_up[name]
+        self._ways.to(name).note_come(sent.size, now - sent.at)
+        return sent.goes_on
+
     def _send_lacking(
-        self, vector: Mapping[ActorId, int], header: FrameHeader, *, offers_state: bool = True
+        self,
+        vector: Mapping[ActorId, int],
+        header: FrameHeader,
+        now: float,
+        *,
+        offers_state: bool = True,
     ) -> bool:
-        """Send what a peer lacks, or let it know that it needs the state; tell if it is so."""
-        lacking = self._replica.lacking(vector, bytes_max=EXCHANGE_BYTES_MAX)
+        """Send what a peer lacks, or let it know that it needs the state; tell if it is so.
+
+        As much as the way there holds, and the rest once that has come: what was sent just now is
+        not sent again.
+        """
+        name = header.name
+        sent = self._catching_up.pop(name, None)
+        way = self._ways.to(name)
+        if name in self._view.members:
+            if sent is not None and now < sent.lost_at:
+                self._catching_up[name] = sent
+                return True
+            if sent is not None:
+                way.note_lost()
+        bytes_max = min(EXCHANGE_BYTES_MAX, max(ENTRIES_BYTES_MIN, way.window_bytes))
+        lacking = self._replica.lacking(vector, bytes_max=bytes_max)
         groups = list(batches(lacking.entries, self._config.packet_bytes_max))
-        self._catching_up.pop(header.name, None)
         for place, batch in enumerate(groups, 1):
             goes_on = place == len(groups) and not lacking.is_complete
-            if goes_on and header.name in self._view.members:
-                # Other entries are acknowledged meanwhile; these are in when the last one is.
-                self._catching_up[header.name] = batch[-1].actor, batch[-1].last
             self._outbox.send(header.address, EntriesMessage(batch, goes_on))
+        if groups and name in self._view.members:
+            # Other entries are acknowledged meanwhile; these are in when the last one is.
+            size = sum(len(entry.delta) + len(entry.document) for entry in lacking.entries)
+            lost_at, last = now + way.wait_s(size), lacking.entries[-1]
+            goes_on = not lacking.is_complete
+            self._catching_up[name] = _Sent(last.actor, last.last, size, now, lost_at, goes_on)
         self._counters.entries_sent += len(lacking.entries)
         if lacking.needs_transfer and offers_state:
             self._outbox.send(header.address, TransferAvailable())
@@ -488,6 +549,6 @@ class AntiEntropy:
         kept.update(self._tracker.peers())
         require(self, all(name in members for name in kept), "a member is gone and kept")
         awaited = self._catching_up.values()
-        require(self, all(number > 0 for _, number in awaited), "a peer is to get to nothing")
+        require(self, all(sent.last > 0 for sent in awaited), "a peer is to get to nothing")
         times = self.diverged_from.values()
         require(self, all(at <= self._diverged_at for at in times), "a difference is forgotten")

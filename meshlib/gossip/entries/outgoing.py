@@ -3,39 +3,24 @@
 Rules this file owns:
 - A page is kept until it is known to have come; together they are no more than
   `TRANSFER_WINDOW_BYTES_MAX`, and one page.
-- As much is on its way as the way holds without making what comes behind it wait.
-
-Source: a window that follows delay, as of TCP Vegas (Brakmo and Peterson, 1995), in small.
+- Pages are made no larger than half of what the way holds (`ways.py`), so that on a slow link
+  probes find their place between them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
 
+from meshlib.gossip.entries.ways import FIRST_BYTES, RESEND_S, Way
 from meshlib.gossip.messages.kinds import TransferPageMessage
 from meshlib.invariants import require
 from meshlib.limits import TRANSFER_WINDOW_BYTES_MAX
 from meshlib.replication import TransferPage, TransferPages
 
 __all__ = ["OutgoingState", "SentPage"]
-
-RESEND_S = 0.2
-"""How long a page is not sent again, in seconds, beside what it takes on a slow link, when it was
-sent once; twice as long after each time: who asks again may only have a slower one."""
-
-SLOW_BYTES_PER_S = 50_000
-"""The slowest link on which no page is sent twice that was not lost."""
-
-QUEUED_S_MAX = 0.2
-"""How much longer than the quickest a page may take before less is put on its way, in seconds: well
-under what a probe may take."""
-
-WINDOW_BYTES_MIN = 16 * 1024
-"""What is put on a way of which nothing is known yet: some small pages, or one of any size."""
 
 PAGE_COST_BYTES = 256
 """What a page counts for beside its content."""
@@ -50,13 +35,15 @@ class SentPage:
         size: in bytes, its head aside.
         at: when it was sent last, in monotonic seconds.
         wait_s: how long after that it is not sent again, whoever asks for it.
+        ahead_bytes: what the way had to carry until it had come, itself included.
         is_repeated: whether it was sent more than once.
     """
 
     message: TransferPageMessage
     size: int
     at: float
-    wait_s: float
+    wait_s: float = RESEND_S
+    ahead_bytes: int = 0
     is_repeated: bool = False
 
 
@@ -68,14 +55,12 @@ class OutgoingState:
         session: names it.
         address: where it goes.
         pages: what is sent, made as there is room for it.
+        way: how much may be on its way there.
         following: the page that is made next; None when all were made.
         made_count: how many were made.
         sent: those that are not known to have come, by index.
         cursor: the index that is sent next: pages behind one that was missed are sent again.
         way_bytes: of the pages that are on their way.
-        window_bytes: how many may be.
-        quickest_s: the shortest time after which a page was known to have come.
-        shrunk_at: when the window was made smaller last because pages took longer.
         is_whole: whether the page with the vector was made.
         is_paced: whether more is sent with the next timer.
     """
@@ -83,14 +68,12 @@ class OutgoingState:
     session: int
     address: str
     pages: TransferPages
+    way: Way = field(factory=Way)
     following: TransferPage | None = None
     made_count: int = 0
     sent: dict[int, SentPage] = field(factory=dict)
     cursor: int = 0
     way_bytes: int = 0
-    window_bytes: int = WINDOW_BYTES_MIN
-    quickest_s: float = math.inf
-    shrunk_at: float = -math.inf
     given_up_at: float = 0.0
     is_whole: bool = False
     is_paced: bool = False
@@ -107,7 +90,20 @@ class OutgoingState:
     @property
     def has_room(self) -> bool:
         """Whether another page is sent now: one may be on its way whatever its size."""
-        return not self.is_all_sent and (not self.way_bytes or self.way_bytes < self.window_bytes)
+        if self.is_all_sent:
+            return False
+        return not self.way_bytes or self.way_bytes + self._next_bytes() <= self.way.window_bytes
+
+    def _next_bytes(self) -> int:
+        known = self.sent.get(self.cursor)
+        if known is not None:
+            return known.size
+        return PAGE_COST_BYTES + (0 if self.following is None else len(self.following.state))
+
+    def begin(self) -> None:
+        """Have the first page made."""
+        self.set_page_bytes()
+        self.following = next(self.pages, None)
 
     def next_page(self, now: float) -> SentPage:
         """Return the page that is sent next, made if need be, and count it as on its way."""
@@ -116,14 +112,21 @@ class OutgoingState:
             known = self.sent[self.cursor] = self._make(now)
         else:
             known.at = now
-            known.wait_s *= 2
             known.is_repeated = True
         self.cursor += 1
         self.way_bytes += known.size
         return known
 
+    def note_step(self, pages: Sequence[SentPage]) -> None:
+        """Take note that these pages were sent together: they come when the last of them has."""
+        wait_s = self.way.wait_s(self.way_bytes)
+        for page in pages:
+            page.ahead_bytes = self.way_bytes
+            page.wait_s = max(2 * page.wait_s, wait_s) if page.is_repeated else wait_s
+
     def _make(self, now: float) -> SentPage:
         """Make the next page; the last one carries the vector."""
+        self.set_page_bytes()
         page, self.following = self.following, next(self.pages, None)
         self.is_whole = self.following is None
         message = TransferPageMessage(
@@ -134,20 +137,20 @@ class OutgoingState:
             self.pages.vector if self.is_whole else None,
         )
         self.made_count += 1
-        size = PAGE_COST_BYTES + len(message.state)
-        return SentPage(message, size, now, RESEND_S + size / SLOW_BYTES_PER_S)
+        return SentPage(message, PAGE_COST_BYTES + len(message.state), now)
+
+    def set_page_bytes(self) -> None:
+        """Have pages made of the size that is right for the way."""
+        self.pages.set_page_bytes(max(FIRST_BYTES, self.way.window_bytes // 2))
 
     def note_arrived(self, index: int, now: float) -> bool:
         """Count what came before a page as arrived, and learn how much the way holds.
-
-        The more is on its way the longer a page takes, once the way is full; and what waits there
-        keeps probes and entries waiting too. So the window grows while pages take about as long as
-        the quickest did, and shrinks when they take longer, once for all that were on their way.
 
         Returns:
             whether this was not known before.
         """
         arrived = [known for known in self.sent if known < index]
+        best: tuple[int, float] | None = None
         for each in arrived:
             page = self.sent.pop(each)
             if each < self.cursor:
@@ -155,13 +158,10 @@ class OutgoingState:
             if page.is_repeated:
                 continue  # nobody knows which of them came
             took_s = now - page.at
-            self.quickest_s = min(self.quickest_s, took_s)
-            waited_s = took_s - self.quickest_s
-            if waited_s > QUEUED_S_MAX and page.at >= self.shrunk_at:
-                self.shrink()
-                self.shrunk_at = now  # what was sent before says nothing of it
-            elif waited_s < QUEUED_S_MAX / 4:
-                self.window_bytes = min(TRANSFER_WINDOW_BYTES_MAX, self.window_bytes + page.size)
+            if best is None or page.ahead_bytes * best[1] > best[0] * took_s:
+                best = page.ahead_bytes, took_s
+        if best is not None:
+            self.way.note_come(*best)
         self.cursor = max(self.cursor, index)
         return bool(arrived)
 
@@ -169,11 +169,7 @@ class OutgoingState:
         """Send again what was not taken: of pages out of order only the first missing is kept."""
         self.cursor = min(self.sent)
         self.way_bytes = 0
-        self.shrink()
-
-    def shrink(self) -> None:
-        """Let half as much be on its way, one page at least."""
-        self.window_bytes = max(WINDOW_BYTES_MIN, self.window_bytes // 2)
+        self.way.note_lost()
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show how far it has come."""
@@ -182,7 +178,7 @@ class OutgoingState:
             "made_count": self.made_count,
             "cursor": self.cursor,
             "way_bytes": self.way_bytes,
-            "window_bytes": self.window_bytes,
+            "window_bytes": self.way.window_bytes,
             "given_up_at": self.given_up_at,
         }
 

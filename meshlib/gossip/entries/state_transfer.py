@@ -22,7 +22,8 @@ from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination
-from meshlib.gossip.entries.outgoing import OutgoingState
+from meshlib.gossip.entries.outgoing import OutgoingState, SentPage
+from meshlib.gossip.entries.ways import Ways
 from meshlib.gossip.events import EntryRejected, StateRestored
 from meshlib.gossip.messages.frames import FrameHeader
 from meshlib.gossip.messages.kinds import (
@@ -102,6 +103,7 @@ class StateTransfer:
         speech: knows which pages a peer reads.
         beginning: knows whose word this node may decide by.
         timers: let it ask again, and give up.
+        ways: know how much may be on its way to whom.
         outbox: takes the pages.
         events: hears of what came in, and of what could not.
         counters: counts transfers.
@@ -118,6 +120,7 @@ class StateTransfer:
         speech: Speech,
         beginning: Beginning,
         timers: TimerQueue,
+        ways: Ways,
         outbox: Outbox,
         events: EventQueue,
         counters: Counters,
@@ -127,6 +130,7 @@ class StateTransfer:
         self._replica = replica
         self._dissemination = dissemination
         self._view = view
+        self._ways = ways
         self._speech = speech
         self._beginning = beginning
         self._timers = timers
@@ -216,9 +220,9 @@ class StateTransfer:
             is_repair=message.is_repair,
             page_version=self._speech.to(header.address, message).page_version,
         )
-        outgoing = OutgoingState(
-            message.session, header.address, pages, following=next(pages, None)
-        )
+        way = self._ways.to(header.name)
+        outgoing = OutgoingState(message.session, header.address, pages, way)
+        outgoing.begin()
         self._outgoing[header.name] = outgoing
         self._counters.transfers_sent += 1
         self._send_more(outgoing, header.name, now)
@@ -229,11 +233,11 @@ class StateTransfer:
         """Send pages while there is room for them; in one step no more than a large one."""
         wait_s = (TRIES_MAX + 1) * self._config.transfer_timeout_s
         outgoing.given_up_at = now + wait_s
-        step_bytes = 0
-        while outgoing.has_room and step_bytes < STEP_BYTES:
-            page = outgoing.next_page(now)
-            self._outbox.send(outgoing.address, page.message)
-            step_bytes += page.size
+        step: list[SentPage] = []
+        while outgoing.has_room and sum(page.size for page in step) < STEP_BYTES:
+            step.append(outgoing.next_page(now))
+            self._outbox.send(outgoing.address, step[-1].message)
+        outgoing.note_step(step)
         if outgoing.has_room and not outgoing.is_paced:
             outgoing.is_paced = True
             timer = Timer(TimerKind.TRANSFER_PAGE, name, outgoing.session)

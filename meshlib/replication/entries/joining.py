@@ -17,10 +17,11 @@ from meshlib.replication.records import LogEntry
 
 __all__ = ["JOINED_PER_STEP", "JoiningTime", "join_entries", "join_first", "run_of"]
 
-JOINED_BYTES_MAX: Final = ENTRY_BYTES_MAX // 8
-"""Joining stops here: a peer that lacks one write of a joined entry is sent all of it."""
+JOINED_BYTES_MAX: Final = ENTRY_BYTES_MAX // 32
+"""Joining stops here: a peer that lacks one write of a joined entry is sent all of it, and on a
+slow link all else waits behind it, a third of a second at 50 kB/s."""
 
-JOINED_PER_STEP: Final = 4 * JOINED_BYTES_MAX
+JOINED_PER_STEP: Final = 16 * JOINED_BYTES_MAX
 """What may be read to be joined in one step, in bytes."""
 
 JOINING_S: Final = 0.003

@@ -8,7 +8,7 @@ agree. What a page's `state` holds is laid out in `page_content.py`; to the tran
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from attrs import evolve, frozen
@@ -66,7 +66,7 @@ def _share(state: Any, bucket_count: int) -> int:
     return size_of(state) * bucket_count // max(1, len(document_digests(state)))
 
 
-def _parts(state: Any, buckets: list[int], *, size_max: int) -> Iterator[Any] | None:
+def _parts(state: Any, buckets: list[int], *, size_max: Callable[[], int]) -> Iterator[Any] | None:
     """Return the states of some buckets, made in one pass; None where the type has no such pass."""
     if hasattr(state, "bucket_parts"):
         parts: Iterator[Any] = state.bucket_parts(buckets, size_max=size_max)
@@ -78,7 +78,7 @@ def _parts(state: Any, buckets: list[int], *, size_max: int) -> Iterator[Any] | 
 
 
 def _parts_of_components(
-    state: Any, components: dict[str, Any], buckets: list[int], size_max: int
+    state: Any, components: dict[str, Any], buckets: list[int], size_max: Callable[[], int]
 ) -> Iterator[Any]:
     kind, small = type(state), {}
     for name, component in components.items():
@@ -98,7 +98,8 @@ def _parts_of_components(
 class TransferPages:
     """The pages that a peer needs, written one by one as they are asked for.
 
-    What differs is copied at the beginning, which is quick beside writing it.
+    What differs is copied at the beginning, which is quick beside writing it. How large the next
+    pages become may be said at any time: up to two are made already.
 
     Args:
         parts: the sender's.
@@ -109,7 +110,7 @@ class TransferPages:
         version: of the pages.
     """
 
-    __slots__ = ("_head", "_piece_bytes_max", "_stream", "_version", "vector")
+    __slots__ = ("_head", "_page_bytes_max", "_piece_bytes_max", "_stream", "_version", "vector")
 
     def __init__(
         self,
@@ -123,7 +124,9 @@ class TransferPages:
     ) -> None:
         self._version = version
         self.vector: Final = parts.vector.advertised(is_complete=True)
-        self._piece_bytes_max = max(1, page_bytes_max - PAGE_OVERHEAD_BYTES)
+        self._page_bytes_max = page_bytes_max
+        self._piece_bytes_max = 1
+        self.set_page_bytes(page_bytes_max)
         vector_hash = parts.vector.hash()
         self._head = PageContent(
             transfer=hash64(pack((parts.actor, number, vector_hash))),
@@ -143,13 +146,22 @@ class TransferPages:
             self._head = evolve(self._head, entry_count=sum(counts))
             self._stream = self._pages([(d, self._pieces(d, buckets)) for d, buckets in differing])
 
+    def set_page_bytes(self, page_bytes: int) -> None:
+        """Make the next pages so large, and no larger than was said at first. O(1)."""
+        page_bytes = min(page_bytes, self._page_bytes_max)
+        self._piece_bytes_max = max(1, page_bytes - PAGE_OVERHEAD_BYTES)
+
+    def _part_size(self) -> int:
+        """Return how many characters of text go into a part: so many bytes, and its tenants."""
+        return self._piece_bytes_max // 2
+
     def _everything(self, documents: DocumentTable) -> list[tuple[HeldDocument, _Pieces]]:
         """Return every document and the pieces of it as it is now, made as they are asked for."""
         found: list[tuple[HeldDocument, _Pieces]] = []
         for document in sorted(documents, key=_size):
             if hasattr(document.state, "content_parts"):
                 # A list of entries, which is made much sooner than a tree of them.
-                parts = document.state.content_parts(size_max=self._piece_bytes_max // 2)
+                parts = document.state.content_parts(size_max=self._part_size)
                 head = document.empty()
                 head.skipped = dict(document.skipped)
                 found.append((head, self._part_pieces(parts)))
@@ -208,7 +220,7 @@ class TransferPages:
         """Yield the pieces of a document, all its buckets for None, and those each begins."""
         if buckets is None:
             buckets = list(range(len(document_digests(document.state))))
-        parts = _parts(document.state, buckets, size_max=self._piece_bytes_max // 2)
+        parts = _parts(document.state, buckets, size_max=self._part_size)
         if buckets and parts is not None:
             yield from self._part_pieces(part for part in parts if not part.is_bottom())
         elif buckets and document.traits.is_paged:
@@ -227,7 +239,6 @@ class TransferPages:
         self, document: HeldDocument, buckets: list[int]
     ) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Group buckets into pieces, by the size that the buckets before had."""
-        bytes_max = self._piece_bytes_max
         sample = buckets[:SAMPLE_BUCKETS]
         sent_bytes, sent_buckets = len(registry.encode(document.state.part(sample))), len(sample)
         start, count = 0, self._group_size(sent_bytes, sent_buckets)
@@ -235,6 +246,7 @@ class TransferPages:
             group = tuple(buckets[start : start + count])
             part: Any = document.state.part(group)
             data = registry.encode(part)
+            bytes_max = self._piece_bytes_max
             if len(data) > bytes_max and len(group) > 1:
                 count = len(group) // 2
                 continue

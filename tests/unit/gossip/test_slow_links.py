@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from support.mini_network import PORT, MiniNetwork
 
+from meshlib.gossip import MemberDown, MemberSuspected
 from meshlib.replication import ReplicationConfig
 
 SHORT_LOG = ReplicationConfig(log_bytes_max=20_000)
@@ -68,3 +69,23 @@ def test_a_state_comes_once_over_a_slow_link(count: int, size: int, bytes_per_s:
     assert took_s < 1.2 * state_bytes / bytes_per_s + 0.5
     assert sum(network.carried.values()) < 1.4 * state_bytes
     assert count == len(network.content("n2"))
+
+
+@pytest.mark.parametrize("holders", [("n0",), ("n0", "n1")])
+@pytest.mark.parametrize("log", [SHORT_LOG, ReplicationConfig()], ids=["pages", "entries"])
+def test_what_fills_a_slow_link_leaves_room_for_probes(
+    holders: tuple[str, ...], log: ReplicationConfig
+) -> None:
+    """Pages and entries come in small parts there: nobody is suspected, and nothing begins anew."""
+    network = SlowLink("n2", 50_000)
+    for name in holders:
+        network.start(name, seeds=("n0",), replication=log)
+    network.run(3.0)
+    state_bytes = fill(network, 300, 1_000)
+    node = network.start("n2", seeds=("n0",), replication=log)
+    took_s = network.run_until(lambda: node.is_ready, limit_s=60.0)
+    seen = [event for name in (*holders, "n2") for event in network.events[name]]
+
+    assert took_s < 1.2 * state_bytes / 50_000 + 0.5
+    assert sum(network.carried.values()) < 1.4 * state_bytes
+    assert not [event for event in seen if isinstance(event, MemberSuspected | MemberDown)]
