@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.servers import Launcher, Node, eventually
+from support.servers import TOKEN, Launcher, Node, eventually
 
 SECONDS = 60
 MB = 1_000_000
-HOLDERS: tuple[tuple[str, ...], ...] = (
-    ("silent", "2000"),
-    ("slow", "200"),
-    ("bodies", "20", str(1_100_000)),
-    ("bodies", "5", str(20 * MB)),
-)
+HOLDERS = ("silent:2000", "slow:200", f"bodies:20:{1_100_000}", f"bodies:5:{20 * MB}")
 DESCRIPTORS_MORE = 10
 """What a node may hold more than before: its clients here, and links that were made anew."""
 
@@ -31,22 +28,34 @@ MEMORY_MORE_KB = 32 * 1024
 """What a node may hold more than after the first time."""
 
 
-def hold(node: Node, seconds: int) -> list[subprocess.Popen[str]]:
-    """Start the clients of each kind in a process of their own."""
-    child = str(Path(__file__).with_name("holding_child.py"))
-    return [
-        subprocess.Popen(
-            [sys.executable, child, kind, str(node.port), count, str(seconds), *size],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for kind, count, *size in HOLDERS
-    ]
+def child(name: str, node: Node, seconds: int, *words: str) -> subprocess.Popen[str]:
+    """Start one of the programs beside this file, which does something to a node for so long."""
+    program = str(Path(__file__).with_name(name))
+    return subprocess.Popen(
+        [sys.executable, program, str(node.port), str(seconds), *words],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
-def counts_of(children: list[subprocess.Popen[str]]) -> list[dict[str, int]]:
-    """Wait until they have ended, and return what each of them counted."""
-    return [json.loads(child.communicate(timeout=90)[0]) for child in children]
+def told_by(process: subprocess.Popen[str]) -> Any:
+    """Wait until a program has ended, and return what it told."""
+    told = process.communicate(timeout=90)[0]
+    assert process.returncode == 0, told
+    return json.loads(told)
+
+
+def processor_s(node: Node) -> float:
+    """Return how much processor time a node has taken."""
+    fields = Path(f"/proc/{node.started.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def loop_of(node: Node) -> dict[str, float]:
+    """Return what a node has measured of its event loop."""
+    lines = node.client.get("/metrics").text.splitlines()
+    rows = (line.split() for line in lines if line.startswith("meshlib_event_loop_"))
+    return {name.removeprefix("meshlib_event_loop_"): float(value) for name, value in rows}
 
 
 def descriptors(node: Node) -> int:
@@ -76,25 +85,21 @@ def test_a_node_that_is_held_for_a_minute_goes_on(own_launcher: Launcher) -> Non
     node = nodes[0]
     node.get("/mesh/health")
     descriptors_before, memory_at_start_kb = descriptors(node), memory_kb(node)
-    counts_of(hold(node, FIRST_SECONDS))
-    memory_before_kb = memory_kb(node)
-    children = hold(node, SECONDS)
-    took_ms: list[float] = []
+    told_by(child("holding_child.py", node, FIRST_SECONDS, *HOLDERS))
+    memory_before_kb, processor_before_s = memory_kb(node), processor_s(node)
+    holding = child("holding_child.py", node, SECONDS, *HOLDERS)
+    asking = child("asking_child.py", node, SECONDS - 1, TOKEN)
     most = 0
-    ends_at = time.monotonic() + SECONDS
-    while time.monotonic() < ends_at:
-        began = time.perf_counter()
-        node.get("/mesh/health")
-        took_ms.append(1000 * (time.perf_counter() - began))
+    while asking.poll() is None:
         most = max(most, descriptors(node))
-        time.sleep(0.05)
-    counts = counts_of(children)
+        time.sleep(0.5)
+    health, held = told_by(asking), told_by(holding)
 
-    took_ms.sort()
-    p50, p99 = took_ms[len(took_ms) // 2], took_ms[int(len(took_ms) * 0.99)]
-    print(f"\nhealth, of {len(took_ms)}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {took_ms[-1]:.0f} ms")
-    for holder, count in zip(HOLDERS, counts, strict=True):
-        print(*holder, count)
+    print(f"\nhealth {health}")
+    for holder, count in zip(HOLDERS, held["counts"], strict=True):
+        print(holder, count)
+    print(f"processor: held {processor_s(node) - processor_before_s:.1f} s", end=", ")
+    print(f"who holds {held['processor_s']:.1f} s; the loop {loop_of(node)}")
     print(f"descriptors {descriptors_before}, at most {most}, {descriptors(node)} in the end")
     print(f"memory {memory_at_start_kb:,} kB, held once {memory_before_kb:,}, {memory_kb(node):,}")
     bound = descriptors_before + DESCRIPTORS_MORE
@@ -102,5 +107,5 @@ def test_a_node_that_is_held_for_a_minute_goes_on(own_launcher: Launcher) -> Non
     eventually(lambda: memory_kb(node) <= memory_before_kb + MEMORY_MORE_KB, "memory is reused")
     assert not has_been_down(nodes)
     assert all(set(other.statuses().values()) == {"Alive"} for other in nodes)
-    for refused in counts[2:]:
+    for refused in held["counts"][2:]:
         assert {"answered 401"} == set(refused), refused
