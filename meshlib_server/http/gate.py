@@ -10,6 +10,7 @@ import asyncio
 import resource
 from collections.abc import Iterator
 from enum import IntEnum, auto
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from attrs import define, field, frozen
@@ -31,6 +32,14 @@ LINGER_SILENCE_S: Final = 5.0
 """A connection that is being closed and sends nothing for so long is gone; nginx has the same."""
 
 _SWEEP_S = 0.5
+
+EXPIRED_AT_ONCE: Final = 128
+"""How many connections are closed in one turn of the loop: thousands that came together take too
+long together as well."""
+
+_NEXT_SWEEP_S = 0.005
+"""When the others are."""
+
 _DESCRIPTORS_RESERVED = 64 + ACCEPT_BATCH
 """For the process itself, its files and name look-ups, and a batch that is being turned away."""
 
@@ -305,7 +314,22 @@ class Gate:
         """Close what takes too long. The oldest of a stage come first: O(those, lingerers)."""
         self._sweeping = None
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        overdue = list(islice(self._overdue(loop.time()), EXPIRED_AT_ONCE))
+        for connection, stage in overdue:
+            if connection not in self._places:
+                continue
+            if stage is None:
+                self.counters.expired += 1
+                self.leave(connection)
+                connection.abort()
+            else:
+                self._expire(connection, stage)
+        if self._places:
+            is_more = len(overdue) == EXPIRED_AT_ONCE
+            self._sweeping = loop.call_later(_NEXT_SWEEP_S if is_more else _SWEEP_S, self._sweep)
+
+    def _overdue(self, now: float) -> Iterator[tuple[Guarded, Stage | None]]:
+        """Yield what takes too long, and in what; None for a caller who does not read."""
         settings = self.settings
         for stage, limit_s in (
             (Stage.OPENING, settings.head_timeout_s),
@@ -314,32 +338,18 @@ class Gate:
             (Stage.IDLE, settings.idle_timeout_s),
             (Stage.LINGERING, HTTP_LINGER_S_MAX),
         ):
-            due = self._due(self._by_stage[stage], since=now - limit_s)
-            for connection in due:
-                self._expire(connection, stage)
-        for connection in list(self._by_stage[Stage.LINGERING]):
+            for connection in self._by_stage[stage]:
+                if self._places[connection].since > now - limit_s:
+                    break
+                yield connection, stage
+        for connection in self._by_stage[Stage.LINGERING]:
             if self._places[connection].heard_at <= now - LINGER_SILENCE_S:
-                self._expire(connection, Stage.LINGERING)
-        self._sweep_stalled(now)
-        if self._places:
-            self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
-
-    def _due(self, stage: dict[Guarded, None], *, since: float) -> list[Guarded]:
-        due = []
-        for connection in stage:
-            if self._places[connection].since > since:
-                break
-            due.append(connection)
-        return due
-
-    def _sweep_stalled(self, now: float) -> None:
-        for connection in list(self._stalled):
+                yield connection, Stage.LINGERING
+        for connection in self._stalled:
             since = self._places[connection].stalled_since
-            if since is None or since > now - self.settings.body_timeout_s:
+            if since is None or since > now - settings.body_timeout_s:
                 break
-            self.counters.expired += 1
-            self.leave(connection)
-            connection.abort()
+            yield connection, None
 
     def _expire(self, connection: Guarded, stage: Stage) -> None:
         self.counters.expired += 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 
 from meshlib.errors import ConfigError
 from meshlib_server.http import HttpSettings, share_descriptors
-from meshlib_server.http.gate import Gate, Stage
+from meshlib_server.http.gate import EXPIRED_AT_ONCE, Gate, Stage
 
 
 class FakeConnection:
@@ -140,6 +141,25 @@ def test_what_lasts_too_long_expires(stage: Stage) -> None:
 
         assert [stage.name] == connection.told
         assert [] == busy.told
+        gate.close()
+
+    in_loop(work)
+
+
+def test_thousands_that_last_too_long_expire_a_few_at_a_time() -> None:
+    """In one turn of the loop no more than so many are closed; and all of them soon."""
+
+    async def work() -> None:
+        count = 3 * EXPIRED_AT_ONCE
+        gate = Gate(HttpSettings(head_timeout_s=0.01), connections_max=count + 1)
+        waiting = [entered(gate, Stage.OPENING) for _ in range(count)]
+        left = [count]
+        while left[-1]:
+            await asyncio.sleep(0)
+            left.append(sum(not connection.told for connection in waiting))
+
+        assert EXPIRED_AT_ONCE == max(before - after for before, after in pairwise(left))
+        assert 0 == len(gate)
         gate.close()
 
     in_loop(work)
