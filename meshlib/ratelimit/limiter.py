@@ -472,7 +472,7 @@ class RateLimiter(LimitReservations):
     def leave(self, *, now: float) -> list[RateMessage]:
         """Stop deciding as an owner; return what hands on what was counted, and tells of credit."""
         self._now = now = self.read_time(now)
-        return [*self._questions(now), *self._owner.leave()]
+        return [*self._questions(now, is_all=True), *self._owner.leave()]
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show what it keeps, for a person and for tests: views of live state. O(1)."""
@@ -492,8 +492,10 @@ class RateLimiter(LimitReservations):
         for key, tracked in self._tracked.items():
             require(self, key == tracked.key, f"{key!r} is kept under another name")
             tracked._check()  # noqa: SLF001 - invariants reach inside on purpose
-        for key, tracked in self._asking.items():
-            require(self, tracked.under_way is not None, f"no question is under way for {key!r}")
+        for number, tracked in self._asking.items():
+            is_asked = tracked.under_way is not None and tracked.under_way.part.number == number
+            require(self, is_asked, f"question {number} is not under way for {tracked.key!r}")
+        require(self, self._due.keys() == self._outgoing.keys(), "something waits for no time")
         self._owner._check()  # noqa: SLF001
         self._slots._check()  # noqa: SLF001
         self._check_lines()

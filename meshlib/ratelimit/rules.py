@@ -67,9 +67,14 @@ class RuleSettings:
         """Return what is another one once any rule may be different. O(1)."""
         return self._revision, 0 if self._defaults is None else self._defaults.revision
 
-    def index(self) -> RuleIndex:
-        """Return the rules in force. O(1); O(configuration keys) after a change of rules."""
-        len(self._app)  # judged as any other use: by thread, and after the end
+    def index(self, *, is_judged: bool = False) -> RuleIndex:
+        """Return the rules in force. O(1); O(configuration keys) after a change of rules.
+
+        Args:
+            is_judged: whether this use was judged: by thread, and after the end.
+        """
+        if not is_judged:
+            len(self._app)
         revision = self.revision()
         if self._index_of != revision:
             rules = (self._in_force(name) for name in self._names())

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 
 from meshlib.arguments import check_kind, check_text
 from meshlib.errors import DecodeError, InvalidValueError, LocalError, UnknownKeyError
-from meshlib.limits import RATE_KEYS_MAX
 from meshlib.ratelimit.records import GLOBAL_KEY
 from meshlib.ratelimit.rules import RULE_CONFIG_PREFIX, RuleSettings
 from meshlib.replication import WriteReceipt
@@ -73,15 +72,12 @@ class LimitSettings:
         defaults: what the nodes' files say of keys without one; by default nothing.
     """
 
-    __slots__ = ("_app", "_checks", "_defaults", "_found", "_found_tag", "_rules")
+    __slots__ = ("_app", "_checks", "_defaults", "_rules")
 
     def __init__(self, app: AppStore, *, defaults: Defaults | None = None) -> None:
         self._app = app
         self._defaults = defaults
         self._rules = RuleSettings(app, defaults=defaults)
-        self._found: dict[str, tuple[Slot, ...]] = {}
-        """What was found of keys while the settings were as `_found_tag` says."""
-        self._found_tag: object = None
         self._checks = ReadChecks(self._is_readable, all_keys=self.keys)
         self.watch(lambda key: self._checks.note((key,)))
 
@@ -232,7 +228,7 @@ class LimitSettings:
         return self.configured(key) is not None or self.rule_of(key) is not None
 
     def slots(self, key: str) -> tuple[Slot, ...]:
-        """Return the limits that a key is under. O(parts of patterns), and O(1) the next time.
+        """Return the limits that a key is under. O(parts of patterns).
 
         A limit of its own goes before rules. Without any the global key is unlimited.
 
@@ -241,20 +237,11 @@ class LimitSettings:
             InvalidFieldError: a key that no limit can be for; it is a ValueError.
             DecodeError: what is kept as the limit is none.
         """
-        tag = self.tag()
-        if tag != self._found_tag or len(self._found) >= RATE_KEYS_MAX:
-            self._found, self._found_tag = {}, tag
         check_text("key", key)
-        found = self._found.get(key)
-        if found is None:
-            found = self._found[key] = self._find_slots(key)
-        return found
-
-    def _find_slots(self, key: str) -> tuple[Slot, ...]:
         limit = self.configured(key)
         if limit is not None or key == GLOBAL_KEY:
             return (Slot(key, Limit(limit) if limit else None),)
-        index = self._rules.index()
+        index = self._rules.index(is_judged=True)  # by what has just been read
         if index.rules:
             rule = index.find(check_rate_key(key))
             if rule is not None:

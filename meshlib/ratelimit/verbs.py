@@ -20,6 +20,9 @@ from meshlib.ratelimit.records import Decision
 
 __all__ = ["LimitVerbs", "combined"]
 
+_new = tuple.__new__
+"""Makes a decision of its fields in half the time."""
+
 Wanted = dict[HeldKey, int]
 """Units by limit."""
 
@@ -64,12 +67,26 @@ class LimitVerbs(LeaseDecider):
             self.guard()
         now = self.read_time(now)
         # What is nearly always so is looked at first: this is called for each request.
-        plan = self._plans.get(key) if type(key) is str and now < self._plans_look_at else None
+        plan = self._plans.get(key) if type(key) is str and now < self._settings_look_at else None
         if plan is None or type(cost) is not int or cost < 1:
             plan = self._plan_for(key, cost, now)
         if len(plan) != 1:
             return self._acquire_all(dict.fromkeys(plan, cost), now)[0]
         tracked = plan[0]
+        owned = tracked.owned
+        if owned is not None and now < owned.open_until and owned.demand is None:
+            # As `_use` and `refused`, without a call: the key is this node's own.
+            limit = tracked.limit
+            if (used := owned.used + cost) <= limit:
+                owned.used = tracked.used = used
+                tracked.left = left = limit - used
+                tracked.admitted_count += cost
+                reset_s, number = tracked.used_until - now, tracked.used_number
+                return _new(
+                    Decision, (True, limit, left, 0.0, reset_s, tracked.policy, True, number)
+                )
+            if cost <= limit and now < tracked.spent_until:
+                return tracked.refused(now, cost)
         self._open(tracked, cost, now)
         if not tracked.limit:
             return UNLIMITED

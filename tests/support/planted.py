@@ -216,7 +216,7 @@ def go_on_asking(patch: Patch) -> None:
     """A question that was answered still counts as one that is under way."""
 
     def spoil(self: Any, tracked: Any, *_arguments: Any) -> None:
-        self._asking[tracked.key] = tracked
+        self._asking[tracked.number] = tracked
 
     after(patch, RateLimiter, "_learn", spoil)
 

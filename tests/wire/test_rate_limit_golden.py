@@ -29,6 +29,7 @@ MESSAGES: dict[str, Any] = {
         (
             QuestionPart("global", 1, 0, (1, 300), 20, 0, 0, 0, 0),
             QuestionPart("user:ann", 2, 3, (), 0, 7, 5, 1_750_000_000, 4),
+            QuestionPart("user:bob", 3, 0, (), 0, 1, 0, 0, 0),
         ),
     ),
     "no questions": Questions(ALICE, ()),
@@ -36,7 +37,11 @@ MESSAGES: dict[str, Any] = {
         BOB,
         ALICE,
         3,
-        (AnswerPart("global", 1, 2, 1_750_000_000, 0.25, (True, False), 5, 0.0, 10, 290),),
+        (
+            AnswerPart(1, 2, 1_750_000_000, 0.25, (True, False), 5, 0.0, 10, 290),
+            AnswerPart(2, 0, 1_750_000_000, 0.25, (), 0, 0.0, 9, 1),
+            AnswerPart(4, 0, 29_166_666, 20.25, (), 0, 20.25, 0, 1),
+        ),
     ),
     "call": Call(BOB, 9, (1 << 64) - 1, 3, 1_750_000_001),
     "vote": Vote(ALICE, 9, (1 << 64) - 1, 2, 5, 3, -1, -1),

@@ -117,14 +117,16 @@ class LeaseAsker:
         self._tracked: OrderedDict[str, HeldKey] = OrderedDict()
         self._plans: dict[str, tuple[HeldKey, ...]] = {}
         """The limits of each key that was asked for; made anew when the settings have changed."""
-        self._plans_tag: object = None
-        self._plans_look_at = -math.inf
         self._terms: dict[str, Limit | None] = {}
         """The limits of keys that this node owns, as they were when it looked last."""
-        self._terms_tag: object = None
-        self._terms_look_at = -math.inf
-        self._asking: dict[str, HeldKey] = {}
+        self._tag = -1
+        """The settings by which both were made; see `_look_at_settings`."""
+        self._settings_look_at = -math.inf
+        self._asking: dict[int, HeldKey] = {}
+        """The keys of which a question is under way, by its number."""
         self._outgoing: dict[str, list[HeldKey]] = {}
+        self._due: dict[str, float] = {}
+        """When the questions to each owner are to be sent."""
         self._outgoing_due_at = math.inf
         self._decided: deque[Ticket] = deque(maxlen=EVENTS_QUEUED_MAX)
         self._timers = KeyTimers(_is_live)
@@ -182,6 +184,7 @@ class LeaseAsker:
             now,
             number=next(self._numbers),
             node_count=len(self._view.names),
+            is_own=tracked.owner == self._name,
             is_waiting_call=is_waiting_call,
             is_for_statistics=is_for_statistics,
             returned=returned,
@@ -202,30 +205,36 @@ class LeaseAsker:
             is_to_wait = is_credit_alone and tracked.is_rare
             delay_s = CREDIT_DELAY_S if is_to_wait else self.config.batch_delay_s
             self._send_later(tracked, now + delay_s)
-        self._asking[tracked.key] = tracked
+        self._asking[under_way.part.number] = tracked
         self._timers.set(now + delay_s + under_way.pause_s, Due.RETRY, tracked, under_way)
         self._hurry()
 
     def _hasten(self, tracked: HeldKey, now: float) -> None:
         """Send what waits for other credit to be told sooner: somebody asks again."""
         under_way = tracked.under_way
-        due_at = now + self.config.batch_delay_s
-        if under_way is not None and not under_way.is_sent and due_at < self._outgoing_due_at:
-            self._outgoing_due_at = due_at
+        is_out = under_way is None or under_way.is_sent
+        if not is_out and tracked.owner in self._outgoing:
+            self._let_out(tracked.owner, now + self.config.batch_delay_s)
             self._hurry()
 
     def _send_later(self, tracked: HeldKey, due_at: float) -> None:
         self._outgoing.setdefault(tracked.owner, []).append(tracked)
-        self._outgoing_due_at = min(self._outgoing_due_at, due_at)
+        self._let_out(tracked.owner, due_at)
+
+    def _let_out(self, owner: str, due_at: float) -> None:
+        """Have what waits for an owner sent by a time."""
+        if due_at < self._due.get(owner, math.inf):
+            self._due[owner] = due_at
+            self._outgoing_due_at = min(self._outgoing_due_at, due_at)
 
     def _learn(self, tracked: HeldKey, answer: AnswerPart, now: float) -> None:
         """Take the owner's word, and serve those who wait."""
         under_way = tracked.under_way
         assert under_way is not None
+        self._asking.pop(under_way.part.number, None)
         if tracked.owner != self._name and not under_way.part.attempt:
             trip_s = now - under_way.attempt(answer.attempt)[0]
             self._round_trip_s += (min(trip_s, RETRY_S[1]) - self._round_trip_s) / 8
-        self._asking.pop(tracked.key, None)
         self._tell(tracked.learn(answer, now, node_count=len(self._view.names)))
         queue = tracked.queue
         while queue:
@@ -274,7 +283,7 @@ class LeaseAsker:
             if not has_credit and now >= tracked.watched_until:
                 tracked.under_way = None
                 tracked.unanswered_since = None
-                self._asking.pop(tracked.key, None)
+                self._asking.pop(under_way.part.number, None)
                 return
             under_way.pause_s = CREDIT_RETRY_S
         part = under_way.again(now, credit_total=tracked.credit_total)
@@ -295,7 +304,7 @@ class LeaseAsker:
             tracked.queue.extendleft(t for t in reversed(under_way.tickets) if t.decision is None)
             tracked.lookers.extend(t for t in under_way.lookers if t.decision is None)
             tracked.under_way = None
-            self._asking.pop(tracked.key, None)
+            self._asking.pop(under_way.part.number, None)
             tracked.epoch = 0
             since = tracked.unanswered_since
             if since is not None and now - since <= self._silent_s:
@@ -315,12 +324,14 @@ class LeaseAsker:
         returned, tracked.held = tracked.held, 0
         self._question(tracked, now, returned=returned)
 
-    def _questions(self, now: float) -> list[RateMessage]:
-        """Return the questions that wait to be sent, one message for the keys of one owner."""
+    def _questions(self, now: float, *, is_all: bool = False) -> list[RateMessage]:
+        """Return the questions that are to be sent, one message for the keys of one owner."""
         messages = []
-        for owner, keys in self._outgoing.items():
+        due = self._due
+        for owner in [name for name, due_at in due.items() if is_all or now >= due_at]:
+            del due[owner]
             parts: dict[str, QuestionPart] = {}
-            for tracked in keys:
+            for tracked in self._outgoing.pop(owner):
                 under_way = tracked.under_way
                 if under_way is not None and tracked.owner == owner:
                     if not under_way.is_sent:
@@ -329,8 +340,7 @@ class LeaseAsker:
             for some in batches(list(parts.values())):
                 payload = Questions(self._actor, some).encode()
                 messages.append(RateMessage((owner,), QUESTION_DOCUMENT, payload))
-        self._outgoing = {}
-        self._outgoing_due_at = math.inf
+        self._outgoing_due_at = min(due.values(), default=math.inf)
         return messages
 
     def _answer(self, settled: Iterable[Settled], now: float) -> list[RateMessage]:
@@ -350,12 +360,15 @@ class LeaseAsker:
 
     def _hear(self, owner: str, epoch: int, part: AnswerPart, now: float) -> None:
         """Take an answer, if it is the one that is waited for."""
-        tracked = self._tracked.get(part.key)
+        tracked = self._asking.get(part.number)
         if tracked is None or tracked.under_way is None:
             return
         under_way = tracked.under_way
-        is_awaited = under_way.part.number == part.number and under_way.owner == owner
-        if is_awaited and epoch >= tracked.epoch and part.attempt <= under_way.part.attempt:
+        if (
+            under_way.owner == owner
+            and epoch >= tracked.epoch
+            and part.attempt <= under_way.part.attempt
+        ):
             tracked.epoch = epoch
             self._learn(tracked, part, now)
 
@@ -363,27 +376,31 @@ class LeaseAsker:
 
     def _limit_of(self, key: str) -> Limit | None:
         """Return a key's limit; None while it is unlimited, not set, or not readable."""
-        if self._now >= self._terms_look_at or len(self._terms) >= RATE_KEYS_MAX:
-            self._terms_look_at = self._now + LOOK_S
-            tag = self._limits.tag()
-            if tag != self._terms_tag or len(self._terms) >= RATE_KEYS_MAX:
-                self._terms, self._terms_tag = {}, tag
+        if self._now >= self._settings_look_at:
+            self._look_at_settings(self._now)
         if key in self._terms:
             return self._terms[key]
         try:
             limit = self._limits.slot_limit(key)
         except MeshError:
             return None  # nothing is granted of it, as on any node that had just started
+        if len(self._terms) >= RATE_KEYS_MAX:
+            self._terms = {}
         self._terms[key] = limit
         return limit
 
+    def _look_at_settings(self, now: float) -> None:
+        """Read all limits anew if any may be different. O(1), and O(limits) then."""
+        self._settings_look_at = now + LOOK_S
+        tag = self._limits.tag()
+        if tag != self._tag:
+            self._tag = tag
+            self._plans, self._terms = {}, {}
+
     def _track(self, key: str, now: float) -> HeldKey:
-        if type(key) is not str:
-            raise refused_key(key)
         tracked = self._tracked.get(key)
         if tracked is not None:
             return tracked
-        self._limits.slot_limit(key)  # raises without a limit, before anything is kept
         if len(self._tracked) >= self.config.keys_max:
             self._drop(self._least_missed(), now)
         floor = self._credit_floor
@@ -400,9 +417,10 @@ class LeaseAsker:
         self._release(tracked, now)
         self._credit_floor = max(self._credit_floor, tracked.credit_total)
         self._tracked.pop(tracked.key, None)
-        self._asking.pop(tracked.key, None)
+        if tracked.under_way is not None:
+            self._asking.pop(tracked.under_way.part.number, None)
         tracked.watched_until = tracked.held_until = -math.inf
-        tracked.under_way = None
+        tracked.under_way = tracked.owned = None
         self._plans.pop(tracked.key.partition("\0")[0], None)
         for ticket in (*tracked.queue, *tracked.lookers):
             if ticket.decision is None:
@@ -414,13 +432,9 @@ class LeaseAsker:
             returned, tracked.held = tracked.held, 0
             self._question(tracked, now, returned=returned)
 
-    def _limit_written(self, key: str) -> None:
+    def _limit_written(self, _key: str) -> None:
         """Let the next decision of a key read its limit again."""
-        self._plans.clear()
-        self._terms.clear()
-        tracked = self._tracked.get(key)
-        if tracked is not None:
-            tracked.look_at = -math.inf
+        self._settings_look_at = -math.inf
 
     def _look(self, tracked: HeldKey, now: float) -> None:
         """Bring a key to the limit that is set now, and to the owner that it has now."""
@@ -434,6 +448,7 @@ class LeaseAsker:
         if tracked.view_id == self._view.view_id:
             return
         tracked.view_id = self._view.view_id
+        tracked.owned = None
         owner = self._view.owner(tracked.key)
         if owner != tracked.owner:
             tracked.owner = owner
@@ -442,8 +457,9 @@ class LeaseAsker:
             self._ask_anew(tracked, now)
 
     def _read_limit(self, tracked: HeldKey, now: float) -> None:
-        tag = self._limits.tag()
-        if tag == tracked.limits_tag:
+        if now >= self._settings_look_at:
+            self._look_at_settings(now)
+        if tracked.limits_tag == self._tag:
             return
         try:
             terms = self._limits.slot_limit(tracked.key)
@@ -452,8 +468,13 @@ class LeaseAsker:
             # the cluster: all nodes answer what they would after a restart.
             self._drop(tracked, now)
             raise
-        tracked.limits_tag = tag
+        self._set_terms(tracked, terms, now)
+
+    def _set_terms(self, tracked: HeldKey, terms: Limit | None, now: float) -> None:
+        """Take the limit of a key as it is now."""
+        tracked.limits_tag = self._tag
         if terms != tracked.terms:
+            tracked.owned = None
             self._release(tracked, now)
             tracked.terms = terms
             tracked.limit = 0 if terms is None else terms.capacity

@@ -10,9 +10,10 @@ from typing import Final
 
 from meshlib.errors import InvalidFieldError, InvalidTypeError, LocalError
 from meshlib.ratelimit.config import PartitionMode
-from meshlib.ratelimit.leases.asking import LOOK_S, LeaseAsker, refused_key
+from meshlib.ratelimit.leases.asking import LeaseAsker, refused_key
 from meshlib.ratelimit.leases.holder import HeldKey
-from meshlib.ratelimit.leases.windows import PERIOD_S
+from meshlib.ratelimit.leases.owned import OwnedKey
+from meshlib.ratelimit.leases.windows import PERIOD_S, window_of
 from meshlib.ratelimit.records import Decision
 
 __all__ = ["LeaseDecider"]
@@ -33,25 +34,21 @@ class LeaseDecider(LeaseAsker):
 
     def _plan(self, key: str, now: float) -> tuple[HeldKey, ...]:
         """Return the limits that a key is under, each as it is kept here. O(1) mostly."""
-        if now >= self._plans_look_at:
-            self._look_at_plans(now)
+        if now >= self._settings_look_at:
+            self._look_at_settings(now)
         try:
             plan = self._plans.get(key)
         except TypeError:
             raise refused_key(key) from None
         return self._make_plan(key, now) if plan is None else plan
 
-    def _look_at_plans(self, now: float) -> None:
-        self._plans_look_at = now + LOOK_S
-        tag = self._limits.tag()
-        if tag != self._plans_tag:
-            self._plans_tag = tag
-            self._plans = {}
-
     def _make_plan(self, key: str, now: float) -> tuple[HeldKey, ...]:
         if type(key) is not str:
             raise refused_key(key)
-        plan = tuple(self._track(slot.key, now) for slot in self._limits.slots(key))
+        slots = self._limits.slots(key)
+        plan = tuple(self._track(slot.key, now) for slot in slots)
+        for tracked, slot in zip(plan, slots, strict=True):
+            self._set_terms(tracked, slot.limit, now)
         if len(self._plans) >= self.config.keys_max:
             self._plans = {}
         self._plans[key] = plan
@@ -82,6 +79,12 @@ class LeaseDecider(LeaseAsker):
 
     def _decide_here(self, tracked: HeldKey, cost: int, now: float) -> Decision | None:
         """Decide from what is held, from what the owner said, or because it says nothing."""
+        if tracked.owner == self._name:
+            owned = tracked.owned
+            if owned is None or now >= owned.open_until:
+                owned = self._open_owned(tracked, now)
+            if owned is not None and owned.used + cost <= min(tracked.limit, owned.ceiling):
+                return self._use(tracked, owned, cost, now)
         if not tracked.queue and tracked.take(cost, now):
             if tracked.held <= tracked.low and tracked.under_way is None:
                 self._question(tracked, now)
@@ -93,6 +96,36 @@ class LeaseDecider(LeaseAsker):
             self._question(tracked, now)
             return self._decide_alone(tracked, cost, now)
         return None
+
+    def _open_owned(self, tracked: HeldKey, now: float) -> OwnedKey | None:
+        """Return a key of this node's own that is to be used without a question; None: ask.
+
+        The owner's side is asked first while it has to be told something, or others wait.
+        """
+        terms = tracked.terms
+        is_told = (
+            tracked.under_way is None
+            and tracked.credit_total == tracked.credit_answered
+            and not (tracked.queue or tracked.lookers or tracked.refunds or tracked.held)
+            and (now >= tracked.static_until or tracked.static_used == tracked.static_told)
+        )
+        owned = self._owner.open(tracked.key, terms, now) if is_told and terms else None
+        tracked.owned = owned
+        if owned is not None and terms is not None:
+            tracked.used_number = window_of(owned.number, terms)
+            tracked.used_until = now + self._windows.left_of(terms, now)
+            self._tracked.move_to_end(tracked.key)
+        return owned
+
+    def _use(self, tracked: HeldKey, owned: OwnedKey, cost: int, now: float) -> Decision:
+        """Admit from what this node may use as the owner."""
+        owned.used = tracked.used = used = owned.used + cost
+        tracked.left = tracked.limit - used
+        tracked.heard_at = now
+        tracked.admitted_count += cost
+        if owned.demand is not None and tracked.terms is not None:
+            self._owner.note_use(owned, tracked.key, tracked.terms, cost, now)
+        return tracked.granted(tracked.used_number, now)
 
     def _decide_on_credit(self, tracked: HeldKey, cost: int, now: float) -> Decision:
         if self._is_waiting:

@@ -93,13 +93,13 @@ class KeyGranter:
     def _state(self, key: str, limit: Limit, now: float) -> OwnedKey | None:
         """Return a key in its current window; None while nothing may be granted of it."""
         former = self.mandate.view
-        if former is None or former.owner(key) != self._name:
+        if former is None or not self._is_own(former, key):
             return None  # the majority's word is still for a view in which it is another's
         number = self._windows.read(now)
         owned = self.keys.get(key)
         if _is_kept(limit):
             if owned is not None and not owned.is_kept:
-                del self.keys[key]  # its limit was one of a second before
+                self._forget(key)  # its limit was one of a second before
                 owned = None
             if owned is None:
                 return None
@@ -111,6 +111,22 @@ class KeyGranter:
         owned.enter(number, limit=limit, now=now)
         return None if owned.number > self.mandate.number_max else owned
 
+    def _forget(self, key: str) -> OwnedKey:
+        owned = self.keys.pop(key)
+        owned.open_until = -math.inf
+        return owned
+
+    def close(self) -> None:
+        """Let no key be used here before it was looked whether it still may be. O(keys)."""
+        for owned in self.keys.values():
+            owned.open_until = -math.inf
+
+    def note_use(self, owned: OwnedKey, key: str, limit: Limit, cost: int, now: float) -> None:
+        """Take note of what was used of an open key that others keep: it may need more soon."""
+        assert owned.demand is not None
+        owned.demand.note(cost, now)
+        self._look_ahead(owned, key, limit, now)
+
     def _make_room(self, number: int, now: float) -> bool:
         """Forget a few keys that hold nothing that matters any more."""
         for _ in range(SWEPT_PER_KEY):
@@ -118,16 +134,20 @@ class KeyGranter:
                 return True
             key, owned = next(iter(self.keys.items()))
             if self._is_needless(key, owned, number, now):
-                del self.keys[key]
+                self._forget(key)
             else:
                 self.keys.move_to_end(key)
         return len(self.keys) < RATE_KEYS_MAX
 
     def _is_needless(self, key: str, owned: OwnedKey, number: int, now: float) -> bool:
         limit = self._limit_of(key)
+        if now < owned.open_until:
+            return False
+        if owned.is_kept or limit is not None:
+            for asker in owned.askers.values():
+                if now - asker.asked_at <= ASKER_KEPT_S:
+                    return False
         if owned.is_kept:
-            if any(now - asker.asked_at <= ASKER_KEPT_S for asker in owned.askers.values()):
-                return False
             if limit is not None:
                 owned.enter(number, limit=limit, now=now)
             # Others keep what was counted, and up to a step more: that is lost to make room only.
@@ -137,6 +157,10 @@ class KeyGranter:
             owned.enter(number, limit=limit, now=now)
         is_empty = limit is not None and not (owned.used or owned.debt or owned.askers)
         return owned.number < number or (is_empty and owned.number == number)
+
+    def _is_own(self, former: View, key: str) -> bool:
+        """Tell whether a key, which is this node's now, was so in the view that was voted for."""
+        return former.view_id == self.view.view_id or former.owner(key) == self._name
 
     def _decide(
         self, name: str, actor: ActorId, part: QuestionPart, now: float
@@ -201,7 +225,7 @@ class KeyGranter:
             or part.key in self.ceilings
             or not self.mandate.is_valid(now)
             or former is None
-            or former.owner(part.key) != self._name
+            or not self._is_own(former, part.key)
             or second > self.mandate.number_max
             or not self._make_room(second, now)
         ):
@@ -252,6 +276,8 @@ class KeyGranter:
         if limit is None or not _is_kept(limit):
             return None
         if rising.is_first:
+            if wanted.key in self.keys:
+                self._forget(wanted.key)
             self.keys[wanted.key] = self._taken_over(rising.before, limit, now)
         owned = self.keys.get(wanted.key)
         if owned is None or not owned.is_kept:
@@ -271,6 +297,7 @@ class KeyGranter:
             start = window_start(before.number, limit)
             if start > second + SKEW_WINDOWS:
                 self._windows.skip_to(start, now=now)
+                self.close()
             owned.number = max(start, min(second, before.until - 1))
         if before.until and (limit.is_window or before.until > second):
             owned.used, owned.debt = before.used, before.debt

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from meshlib.invariants import require
 from meshlib.limits import RATE_COSTS_MAX
 from meshlib.ratelimit.leases.demand import DemandMeter
+from meshlib.ratelimit.leases.owned import OwnedKey
 from meshlib.ratelimit.leases.questions import AnswerPart, QuestionPart
 from meshlib.ratelimit.records import Decision, Reservation
 from meshlib.reading import COUNT_MAX
@@ -34,6 +35,9 @@ AHEAD_ROUND_TRIPS: Final = 4
 
 SPENT_S: Final = 0.1
 """For how long at least a long window that is spent is not asked for again."""
+
+_new = tuple.__new__
+"""Makes a decision of its fields in half the time."""
 
 ATTEMPTS_KEPT: Final = 16
 NUMBERS_KEPT: Final = 8
@@ -120,13 +124,13 @@ class _UnderWay:
         self.is_sent = True
         if self.part.attempt == 0:
             if credit_total != self.part.credit_total:
-                self.part = evolve(self.part, credit_total=credit_total)
+                self.part = self.part.telling(credit_total, attempt=0)
             self.first = (now, credit_total)
             self.sent[0] = self.first
 
     def again(self, now: float, *, credit_total: int) -> QuestionPart:
         """Make the next attempt: it asks for the same, and tells of the credit so far."""
-        part = evolve(self.part, attempt=self.part.attempt + 1, credit_total=credit_total)
+        part = self.part.telling(credit_total, attempt=self.part.attempt + 1)
         if len(self.sent) == self.sent.maxlen:
             self.first_attempt += 1
         self.sent.append((now, credit_total))
@@ -155,6 +159,8 @@ class HeldKey:
     """The state of the settings when the limit was read; None before."""
     look_at: float = -math.inf
     """When the settings are to be looked at again."""
+    owned: OwnedKey | None = None
+    """The key at its owner, where that is this node and it may use it without a question."""
     owner: str = ""
     view_id: int = -1
     held: int = 0
@@ -277,6 +283,7 @@ class HeldKey:
         *,
         number: int,
         node_count: int,
+        is_own: bool,
         is_waiting_call: bool,
         is_for_statistics: bool,
         returned: int,
@@ -288,6 +295,7 @@ class HeldKey:
         One may be under way at a time.
         """
         assert self.under_way is None
+        self.owned = None  # whatever it is about, the owner's side has its say first
         # Requests are asked for together once an answer is missing, so that none overtakes.
         tickets: list[Ticket] = []
         while self.queue and len(tickets) < RATE_COSTS_MAX:
@@ -309,7 +317,8 @@ class HeldKey:
             # Part of a request may be held here and the rest not: the owner decides on the whole.
             # It does not give more than there is either, when more is refunded than was used.
             returned, self.held = returned + self.held, 0
-        if not is_giving_back and self.is_window and not (is_for_statistics and not tickets):
+        is_to_hold = self.is_window and not is_own and not is_giving_back
+        if is_to_hold and not (is_for_statistics and not tickets):
             ahead = self.ahead(node_count, round_trip_s)
             if not ahead and not is_waiting_call and self.meter.is_busy():
                 ahead = 1  # asked for seldom, it would only be given back
@@ -401,16 +410,9 @@ class HeldKey:
 
     def granted(self, number: int, now: float) -> Decision:
         """Return the decision on a request that passes by an owner's grant. O(1), often made."""
-        return Decision(
-            True,
-            self.limit,
-            self.left + self.held if now < self.held_until else self.left,
-            0.0,
-            self.reset_s(now),
-            self.policy,
-            True,
-            number,
-        )
+        left = self.left + self.held if now < self.held_until else self.left
+        reset_s = self.reset_s(now)
+        return _new(Decision, (True, self.limit, left, 0.0, reset_s, self.policy, True, number))
 
     def refused(self, now: float, cost: int) -> Decision:
         """Return the decision on a request that an owner has no room for. O(1), likewise."""
@@ -424,16 +426,9 @@ class HeldKey:
         return self._no(cost, now)
 
     def _no(self, cost: int, now: float) -> Decision:
-        return Decision(
-            False,
-            self.limit,
-            self.left + self.held if now < self.held_until else self.left,
-            self.retry_s(cost, now),
-            self.reset_s(now),
-            self.policy,
-            True,
-            -1,
-        )
+        left = self.left + self.held if now < self.held_until else self.left
+        retry_s, reset_s = self.retry_s(cost, now), self.reset_s(now)
+        return _new(Decision, (False, self.limit, left, retry_s, reset_s, self.policy, True, -1))
 
     def retry_s(self, cost: int, now: float) -> float:
         """Return in how many seconds a request passes, by what the owner has said last."""

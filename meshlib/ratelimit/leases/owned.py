@@ -5,6 +5,7 @@ Rule: every grant is counted before it is told, and a question that comes again 
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from attrs import define, field
@@ -55,6 +56,7 @@ class OwnedKey:
         ceiling: up to so many units may be used before a majority keeps a higher ceiling.
         debt_ceiling: the same of the debt.
         ceiling_number: of which window that is.
+        open_until: until when its owner itself may use it without a question, in monotonic seconds.
     """
 
     number: int
@@ -66,6 +68,7 @@ class OwnedKey:
     ceiling: int = COUNT_MAX
     debt_ceiling: int = COUNT_MAX
     ceiling_number: int = -1
+    open_until: float = -math.inf
 
     @property
     def is_kept(self) -> bool:
@@ -235,7 +238,6 @@ class OwnedKey:
             if self.meter is not None and limit.algorithm is Algorithm.GCRA:
                 window_left_s = self.meter.wait_s(1, limit, now)  # then there is one more
         return AnswerPart(
-            part.key,
             part.number,
             part.attempt,
             window_of(self.number, limit),

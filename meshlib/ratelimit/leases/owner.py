@@ -38,6 +38,9 @@ __all__ = ["KeyOwner", "Settled"]
 CALL_RETRY_S: Final = (0.025, 0.1)
 """The first and the longest pause between two calls for votes while a majority is missing."""
 
+OPEN_S: Final = 0.1
+"""For how long an owner uses a key of its own before it looks again whether it still may."""
+
 TERMS_MAX: Final = 64
 """Views gone through without a break that are remembered; after more it counts as a break."""
 
@@ -108,6 +111,7 @@ class KeyOwner(KeyGranter):
             self.view.member_count = view.member_count
             return
         self.view = view
+        self.close()
         self.mandate.pass_view(view)
         # Whose keys it is that are not this node's in this view may have been decided by them.
         self._note_term(view, is_mandate=False, now=now)
@@ -131,6 +135,38 @@ class KeyOwner(KeyGranter):
 
     # Questions
 
+    def open(self, key: str, limit: Limit, now: float) -> OwnedKey | None:
+        """Return a key of which this node may use units itself, each without a question. O(1).
+
+        Whoever uses some adds it to `used`, up to the limit and the ceiling, and says so in
+        `note_use` where others keep it; until `open_until`, and no longer.
+
+        Args:
+            key: the rate-limit key.
+            limit: its limit.
+            now: monotonic seconds.
+
+        Returns:
+            None while this node may not: it is not the owner, has no mandate, or what may be used
+            is not known yet; and where units come back all the time.
+        """
+        is_own = key in self.keys or self.view.owner(key) == self._name
+        if self._has_left or not is_own or not limit.is_window:
+            return None
+        self._is_used = True
+        mandate = self.mandate
+        if not mandate.is_valid(now) and len(self.view.names) == 1:
+            self._call_alone(now)
+        if not mandate.is_valid(now):
+            return None
+        if mandate.valid_until - now < self._mandate_s / 2:
+            self._want_call(now)
+        owned = self._state(key, limit, now)
+        if owned is not None:
+            ends_at = now + self._windows.left_s(now)
+            owned.open_until = min(mandate.valid_until, ends_at, now + OPEN_S)
+        return owned
+
     def ask(self, name: str, actor: ActorId, part: QuestionPart, now: float) -> AnswerPart | None:
         """Decide on a question, or keep it until that may be. O(costs).
 
@@ -144,7 +180,8 @@ class KeyOwner(KeyGranter):
             The answer; the same as before when the question was decided on before. None when
             nothing can be decided now, or the question is an old one.
         """
-        if self._has_left or self.view.owner(part.key) != self._name:
+        is_own = part.key in self.keys or self.view.owner(part.key) == self._name
+        if self._has_left or not is_own:
             return None
         self._is_used = True
         if not self.mandate.is_valid(now) and len(self.view.names) == 1:
@@ -326,6 +363,8 @@ class KeyOwner(KeyGranter):
         number = self._windows.read(now)
         is_beginning = self.mandate.receive(name, vote, view=self.view, number=number, now=now)
         self._note_mandate(now, is_beginning=is_beginning)
+        if is_beginning or vote.counts:
+            self.close()
         if is_beginning and not self.mandate.is_continuous:
             self.keys.clear()
             self._forget_kept()
@@ -393,6 +432,7 @@ class KeyOwner(KeyGranter):
         if self._has_left:
             return []
         self._has_left = True
+        self.close()
         others = [name for name in self.view.names if name != self._name]
         former = self.mandate.view
         if not others or former is None:

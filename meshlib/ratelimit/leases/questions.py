@@ -8,7 +8,8 @@ nothing else, before anything has changed.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from attrs import frozen
 
@@ -37,10 +38,14 @@ __all__ = [
 QUESTION_DOCUMENT: Final = "rate_limit:question"
 ANSWER_DOCUMENT: Final = "rate_limit:answer"
 
+_BLANK_QUESTION: Final = ("", 0, (), 0, 0, 0, 0, 0, 0)
+_BLANK_ANSWER: Final = (0, (), 0, 0, 0, 0, 0)
 
-@frozen(slots=True)
-class QuestionPart:
+
+class QuestionPart(NamedTuple):
     """What a node asks of one key.
+
+    A named tuple, as answers are: many are made and read each second.
 
     Args:
         key: the rate-limit key.
@@ -64,6 +69,10 @@ class QuestionPart:
     returned_number: int
     returned_units: int
 
+    def telling(self, credit_total: int, *, attempt: int) -> QuestionPart:
+        """Return the same question as an attempt that tells of the credit so far."""
+        return self._replace(credit_total=credit_total, attempt=attempt)
+
 
 @frozen(slots=True)
 class Questions:
@@ -74,21 +83,25 @@ class Questions:
 
     def encode(self) -> bytes:
         """Write the questions."""
+        first = min((part.number for part in self.parts), default=0)
         rows = [
-            (
-                part.key,
-                part.number,
-                part.attempt,
-                part.costs,
-                part.ahead,
-                part.credit_total,
-                part.credit_answered,
-                part.returned_number,
-                part.returned_units,
+            _short(
+                (
+                    part.key,
+                    part.number - first,
+                    part.costs,
+                    part.credit_total,
+                    part.credit_answered,
+                    part.ahead,
+                    part.attempt,
+                    part.returned_number,
+                    part.returned_units,
+                ),
+                least=2,
             )
             for part in self.parts
         ]
-        data: bytes = pack((FORMAT_VERSION, self.actor, rows))
+        data: bytes = pack((FORMAT_VERSION, self.actor, first, rows))
         return data
 
     @classmethod
@@ -98,32 +111,55 @@ class Questions:
         Raises:
             RemoteError: not what they should be.
         """
-        actor, rows = read_body(data, 3)
-        return cls(read_actor(actor), read_parts(rows, _read_question))
+        actor, first, rows = read_body(data, 4)
+        read_integer(first, "a number")
+        return cls(read_actor(actor), read_parts(rows, lambda row: _read_question(row, first)))
 
 
-def _read_question(row: Any) -> QuestionPart:
-    items = read_rows(row, "a question", count=9)
-    costs = read_rows(items[3], "costs")
-    if len(costs) > RATE_COSTS_MAX:
-        raise LimitExceeded("costs in a question", size=len(costs), limit=RATE_COSTS_MAX)
+def _short(row: tuple[Any, ...], *, least: int) -> tuple[Any, ...]:
+    """Return a row without what is 0 or empty at its end."""
+    size = len(row)
+    while size > least and not row[size - 1]:
+        size -= 1
+    return row[:size]
+
+
+def _long(row: Any, what: str, *, least: int, blank: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the items of a row, with those of a blank one for what is left out at its end."""
+    items = read_rows(row, what, count_max=len(blank))
+    require(len(items) >= least, f"{what} must have at least {least} items")
+    return (*items, *blank[len(items) :])
+
+
+def _read_several(items: Any, what: str) -> Sequence[Any]:
+    found = read_rows(items, what)
+    if len(found) > RATE_COSTS_MAX:
+        raise LimitExceeded(what, size=len(found), limit=RATE_COSTS_MAX)
+    return found
+
+
+def _read_question(row: Any, first: int) -> QuestionPart:
+    items = _long(row, "a question", least=2, blank=_BLANK_QUESTION)
+    key, number, costs, total, answered, ahead, attempt, window, returned = items
     part = QuestionPart(
-        read_key(items[0]),
-        read_integer(items[1], "a number"),
-        read_integer(items[2], "an attempt"),
-        tuple(read_integer(cost, "a cost", minimum=1) for cost in costs),
-        *(read_integer(item, "units") for item in items[4:]),
+        read_key(key),
+        read_integer(first + read_integer(number, "a number"), "a number"),
+        read_integer(attempt, "an attempt"),
+        tuple(read_integer(cost, "a cost", minimum=1) for cost in _read_several(costs, "costs")),
+        read_integer(ahead, "units ahead"),
+        read_integer(total, "credit"),
+        read_integer(answered, "credit"),
+        read_integer(window, "a window"),
+        read_integer(returned, "units"),
     )
     require(part.credit_answered <= part.credit_total, "more credit is answered than was taken")
     return part
 
 
-@frozen(slots=True)
-class AnswerPart:
+class AnswerPart(NamedTuple):
     """An owner's word on one question.
 
     Args:
-        key: the rate-limit key.
         number: the question's.
         attempt: the attempt that was decided on; times count from when that was sent.
         window: the number of the window in which it was decided.
@@ -135,7 +171,6 @@ class AnswerPart:
         used: units granted in the window, credit and leases included.
     """
 
-    key: str
     number: int
     attempt: int
     window: int
@@ -167,22 +202,23 @@ class Answers:
         """Write the answers."""
         # Most keys have windows of a second, and so the same one: it is said once.
         window = (self.parts[0].window, self.parts[0].window_left_s) if self.parts else (0, 0)
+        first = min((part.number for part in self.parts), default=0)
         rows = []
         for part in self.parts:
             row: tuple[Any, ...] = (
-                part.key,
-                part.number,
-                part.attempt,
+                part.number - first,
                 part.fits,
-                part.lease,
-                part.spent_s or 0,
                 part.remaining,
                 part.used,
+                part.lease,
+                part.attempt,
+                part.spent_s or 0,
             )
-            if (part.window, part.window_left_s) != window:
-                row = (*row, part.window, part.window_left_s)
-            rows.append(row)
-        data: bytes = pack((FORMAT_VERSION, self.actor, self.asker, self.epoch, window, rows))
+            own = (part.window, part.window_left_s)
+            rows.append(_short(row, least=2) if own == window else (*row, *own))
+        data: bytes = pack(
+            (FORMAT_VERSION, self.actor, self.asker, self.epoch, window, first, rows)
+        )
         return data
 
     @classmethod
@@ -192,33 +228,34 @@ class Answers:
         Raises:
             RemoteError: not what they should be.
         """
-        actor, asker, epoch, window, rows = read_body(data, 6)
-        window = tuple(read_rows(window, "a window", count=2))
+        actor, asker, epoch, window, first, rows = read_body(data, 7)
+        number, left_s = read_rows(window, "a window", count=2)
+        shared = (read_integer(number, "a window"), read_seconds(left_s))
+        read_integer(first, "a number")
         return cls(
             read_actor(actor),
             read_actor(asker),
             read_integer(epoch, "an epoch"),
-            read_parts(rows, lambda row: _read_answer(row, window)),
+            read_parts(rows, lambda row: _read_answer(row, first, shared)),
         )
 
 
-def _read_answer(row: Any, window: tuple[Any, ...]) -> AnswerPart:
+def _read_answer(row: Any, first: int, window: tuple[int, float]) -> AnswerPart:
     """Read one answer; one without a window of its own is of the message's."""
-    items = read_rows(row, "an answer", count_max=10)
-    require(len(items) in (8, 10), "an answer must have 8 or 10 items")
-    number, left_s = items[8:] or window
-    fits = read_rows(items[3], "what fits")
-    if len(fits) > RATE_COSTS_MAX:
-        raise LimitExceeded("costs in an answer", size=len(fits), limit=RATE_COSTS_MAX)
+    items = read_rows(row, "an answer", count_max=9)
+    if len(items) == 9:
+        window = read_integer(items[7], "a window"), read_seconds(items[8])
+        items = items[:7]
+    number, fits, remaining, used, lease, attempt, spent_s = _long(
+        items, "an answer", least=2, blank=_BLANK_ANSWER
+    )
     return AnswerPart(
-        read_key(items[0]),
-        read_integer(items[1], "a number"),
-        read_integer(items[2], "an attempt"),
-        read_integer(number, "a window"),
-        read_seconds(left_s),
-        tuple(read_bool(fit, "what fits") for fit in fits),
-        read_integer(items[4], "a lease"),
-        read_seconds(items[5]),
-        read_integer(items[6], "what remains"),
-        read_integer(items[7], "what is used"),
+        read_integer(first + read_integer(number, "a number"), "a number"),
+        read_integer(attempt, "an attempt"),
+        *window,
+        tuple(read_bool(fit, "what fits") for fit in _read_several(fits, "what fits")),
+        read_integer(lease, "a lease"),
+        read_seconds(spent_s),
+        read_integer(remaining, "what remains"),
+        read_integer(used, "what is used"),
     )

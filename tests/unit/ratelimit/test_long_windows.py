@@ -98,13 +98,16 @@ def test_an_owners_death_loses_a_step_at_most(rate_cluster: type[RateCluster]) -
 
 
 def test_what_is_lost_is_what_the_price_says(rate_cluster: type[RateCluster]) -> None:
-    """What a ceiling is above what was used is never more than a step."""
+    """What a ceiling is above what was used is 1 % of the limit, or 100 ms of the demand."""
     cluster = make(rate_cluster, 3)
+    demand = [0.0]
     for _ in range(40):
         offer(cluster, 0.1, 50.0)
         owner = cluster.limiters[owner_of(cluster)]._owner
         owned = owner.keys[slot_of(cluster)]
-        assert 0 <= owned.ceiling - owned.used <= STEP
+        assert owned.demand is not None
+        demand.append(owned.demand.rate() * 0.1)
+        assert 0 <= owned.ceiling - owned.used <= max(STEP, *demand[-2:])
 
 
 def test_a_rolling_restart_keeps_the_count(rate_cluster: type[RateCluster]) -> None:

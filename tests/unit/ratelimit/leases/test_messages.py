@@ -45,7 +45,7 @@ ACTOR = actor_id("m1", 1)
 COUNT = HeldCount(7, "k", 5, 3, 1)
 QUESTION = QuestionPart("k", 1, 0, (1, 2), 3, 4, 2, 5, 0)
 CEILING = Ceiling("k", 5, 10, 3, 1)
-ANSWER = AnswerPart("k", 1, 0, 9, 0.5, (True, False), 3, 0.25, 10, 7)
+ANSWER = AnswerPart(1, 0, 9, 0.5, (True, False), 3, 0.25, 10, 7)
 
 GOOD = {
     QUESTION_DOCUMENT: Questions(ACTOR, (QUESTION,)).encode(),
@@ -60,13 +60,18 @@ GOOD = {
 }
 
 BAD_QUESTIONS = {
-    "too many items": (FORMAT_VERSION, ACTOR, [], 1),
-    "a cost of nothing": (FORMAT_VERSION, ACTOR, [("k", 1, 0, (0,), 0, 0, 0, 0, 0)]),
-    "a negative lease": (FORMAT_VERSION, ACTOR, [("k", 1, 0, (), -1, 0, 0, 0, 0)]),
-    "an empty key": (FORMAT_VERSION, ACTOR, [("", 1, 0, (), 0, 0, 0, 0, 0)]),
-    "more answered than taken": (FORMAT_VERSION, ACTOR, [("k", 1, 0, (), 0, 1, 2, 0, 0)]),
-    "a bool for a number": (FORMAT_VERSION, ACTOR, [("k", True, 0, (), 0, 0, 0, 0, 0)]),
-    "a short actor": (FORMAT_VERSION, b"x", []),
+    "too many items": (FORMAT_VERSION, ACTOR, 0, [], 1),
+    "a cost of nothing": (FORMAT_VERSION, ACTOR, 0, [("k", 1, (0,))]),
+    "a negative lease": (FORMAT_VERSION, ACTOR, 0, [("k", 1, (), 0, 0, -1)]),
+    "an empty key": (FORMAT_VERSION, ACTOR, 0, [("", 1, (1,))]),
+    "more answered than taken": (FORMAT_VERSION, ACTOR, 0, [("k", 1, (), 1, 2)]),
+    "a bool for a number": (FORMAT_VERSION, ACTOR, 0, [("k", True, (1,))]),
+    "a bool for no costs": (FORMAT_VERSION, ACTOR, 0, [("k", 1, False)]),
+    "a bool for what is left out": (FORMAT_VERSION, ACTOR, 0, [("k", 1, (), False)]),
+    "no number": (FORMAT_VERSION, ACTOR, 0, [("k",)]),
+    "a row too long": (FORMAT_VERSION, ACTOR, 0, [("k", 1, (), 0, 0, 0, 0, 0, 0, 0)]),
+    "a number that is no more": (FORMAT_VERSION, ACTOR, (1 << 63) - 1, [("k", 1, (1,))]),
+    "a short actor": (FORMAT_VERSION, b"x", 0, []),
 }
 
 
@@ -126,4 +131,4 @@ def test_another_version_is_refused_as_that() -> None:
 def test_a_message_of_too_many_keys_is_refused() -> None:
     """A frame could hold many more, and each costs memory."""
     with pytest.raises(LimitExceeded):
-        Questions.decode(pack((FORMAT_VERSION, ACTOR, [()] * 257)))
+        Questions.decode(pack((FORMAT_VERSION, ACTOR, 0, [()] * 257)))
