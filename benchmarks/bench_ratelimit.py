@@ -1,7 +1,7 @@
 """Rate limits: decisions a second, what is admitted of what is due, and what the nodes say.
 
     pip install -e '.[bench]'
-    python benchmarks/bench_ratelimit.py [--quick] [--table decisions|cost|accuracy|owner]
+    python benchmarks/bench_ratelimit.py [--quick] [--table decisions|rivals|http|cost|...]
 
 Caveats first. Clusters are production nodes under a virtual clock: frames take 0.5 ms and an
 exponential 1 ms more on average, and are lost as the row says; sockets, TLS and the event loop are
@@ -28,6 +28,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ratelimit_http import http_rows
+from ratelimit_rivals import rival_rows
+from ratelimit_roll import roll_rows
 from ratelimit_world import Arrival, LimitWorld, one_rule
 
 from meshlib.node import MeshConfig, MeshNode
@@ -300,7 +303,15 @@ def accuracy(is_quick: bool) -> Iterator[Row]:
 
 # Tables and marks
 
-TABLES: Final = {"decisions": decisions, "cost": cost, "owner": owner, "accuracy": accuracy}
+TABLES: Final[dict[str, Callable[[bool], Iterator[Row]]]] = {
+    "decisions": decisions,
+    "rivals": rival_rows,
+    "http": http_rows,
+    "cost": cost,
+    "owner": owner,
+    "roll": roll_rows,
+    "accuracy": accuracy,
+}
 
 
 def marks(tables: dict[str, list[Row]]) -> Iterator[tuple[str, str, bool]]:
@@ -310,6 +321,14 @@ def marks(tables: dict[str, list[Row]]) -> Iterator[tuple[str, str, bool]]:
             took = row[f"{kind}_us"]
             if took is not None:
                 yield f"{row['keys']:,} keys, {kind}: {mark} us", f"{took}", took <= mark
+    for row in tables.get("http", []):
+        yield "acquire: 0.9 of a bare route", f"{row['ratio']}", row["ratio"] >= 0.9
+        batches = row["decisions_per_s"]
+        yield "100 at once: 100,000 decisions/s", f"{batches:,}", batches >= 100_000
+    for row in tables.get("roll", []):
+        what = f"rolling restart at 3 times 300/s, seed {row['seed']}: no second above 300"
+        most = max(row["most_in_a_second"], row["most_in_a_window"])
+        yield what, f"{most}, {row['lost_%']} % lost", most <= 300
     for row in tables.get("cost", []):
         what = f"{row['keys']:,} keys, {row['call']}, batch {row['batch_ms']} ms"
         if row["keys"] == 10_000:
