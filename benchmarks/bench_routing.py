@@ -1,8 +1,8 @@
 """Routing policies on a trace of prompts: time to the first token, hit rate, balance.
 
     pip install -e '.[bench]'
-    python benchmarks/bench_routing.py [--quick] [--table policies|told|routers|faults|unshared]
-                                       [--trace FILE] [--requests N]
+    python benchmarks/bench_routing.py [--quick] [--show] [--trace FILE] [--requests N]
+                                       [--table policies|told|routers|faults|unshared]
 
 Caveats first. Routers are production nodes over a simulated network; workers are models: a queue,
 a prefill of 0.05 ms a token, first in first out, a cache of the blocks used last, and decoding that
@@ -209,6 +209,7 @@ def show(name: str, rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="300 requests, to see that it runs")
+    parser.add_argument("--show", action="store_true", help="run nothing; print what was measured")
     parser.add_argument("--table", choices=TABLES, action="append", help="only this one")
     parser.add_argument("--trace", type=Path, default=TRACE)
     parser.add_argument("--requests", type=int, help="only the first of the trace")
@@ -224,7 +225,7 @@ def main() -> None:
     if arguments.quick:
         tables = {}
     print(__doc__)
-    for name in arguments.table or list(TABLES):
+    for name in () if arguments.show else arguments.table or list(TABLES):
         requests = read_requests(name, arguments.trace, count_max=arguments.requests)
         cases = TABLES[name](tuple(arguments.rate or (1.0, 2.5)))
         for case in cases:
@@ -244,7 +245,7 @@ def main() -> None:
     print()
     for what, value, is_met in marks(tables):
         print(f"{'met   ' if is_met else 'MISSED'}  {what}: {value}")
-    if not arguments.quick and tables.get("policies"):
+    if not arguments.quick and not arguments.show and tables.get("policies"):
         plot(tables, RESULTS)
 
 

@@ -106,5 +106,5 @@ def plot_situations(axes: Any, rows: list[Row], situations: dict[str, Case]) -> 
         shade = COLOURS[policy] + ("" if rate == 2.5 else "88")
         axes.bar(places, means, width=0.19, color=shade, label=f"{policy}, rate {rate:g}")
     axes.set_xticks(range(len(situations)), list(situations), fontsize=8)
-    axes.margins(y=0.25)
+    axes.margins(y=0.4)
     axes.legend(fontsize=7)
