@@ -11,6 +11,7 @@ block instead of its tables of children.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -206,7 +207,6 @@ class BlockIndex(BlockReads):
         self, blocks: Sequence[int], data: bytes, tenant: str, access: int
     ) -> list[tuple[int, int | None]]:
         """Insert blocks of which any may be known, each once; return what changed."""
-        self._runs.make_directory()
         held = self._held(blocks, tenant)
         changed = [
             (block, last)
@@ -216,20 +216,44 @@ class BlockIndex(BlockReads):
         if not changed:
             return changed
         holding = self._room_for(tenant, held.count(None))
-        runs, begin, placed = self._runs, 0, -1
+        left = self._hold_whole(blocks, holding, tenant, access)
+        if len(left) < len(blocks):
+            blocks, data = left, blocks_to_bytes(left)
+        runs, begin, known, new = self._runs, 0, -1, -1
+        # What was parted, by peers that send blocks sorted for example, comes together: what was
+        # there and what is new apart, for the former is what will be used again.
         for stretch, end in runs.stretches(blocks, data):
             if stretch is None:
                 run = runs.add(blocks[begin >> 3], data[begin:end])
+                self._hold(holding, tenant, run, access)
+                new = self._join(new, run)
             elif runs.access(stretch[0], holding.number) < access:
                 run = self._isolate(stretch)
-            else:
-                run = -1
-            if run >= 0:
                 self._hold(holding, tenant, run, access)
-                # What was parted, by peers that send blocks sorted for example, comes together.
-                placed = self._join(placed, run)
+                known = self._join(known, run)
             begin = end
         return changed
+
+    def _hold_whole(
+        self, blocks: Sequence[int], holding: Holding, tenant: str, access: int
+    ) -> Sequence[int]:
+        """Let a tenant hold the runs of which all blocks are given; return the other blocks.
+
+        In whatever order: peers send blocks sorted, and what is used again is mostly whole runs.
+        """
+        runs, shards = self._runs, self._runs.make_directory()
+        found = [shards[block & SHARD_MASK].get(block) for block in blocks]
+        whole = {
+            run
+            for run, count in Counter(found).items()
+            if run is not None and count * BLOCK_BYTES == len(runs.pieces[run])
+        }
+        for run in whole:
+            if runs.access(run, holding.number) < access:
+                self._hold(holding, tenant, run, access)
+        if not whole:
+            return blocks
+        return [block for block, run in zip(blocks, found, strict=True) if run not in whole]
 
     def _room_for(self, tenant: str, added: int) -> Holding:
         size = self._pair_count + added

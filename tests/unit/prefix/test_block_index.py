@@ -18,6 +18,7 @@ from meshlib.prefix import (
     text_chain,
     token_chain,
 )
+from meshlib.prefix.chains import bytes_to_blocks
 
 GOLDEN_TEXT = (1510214817639304643, 9058400750390158365, 6877630445146846748)
 GOLDEN_TOKENS = (1167257437131243024, 7840600602417302954)
@@ -359,13 +360,43 @@ def test_placing_many_tells_what_was_there() -> None:
     index._check()
 
 
-def test_blocks_that_come_sorted_come_into_one_run() -> None:
-    """As peers send them, though they share some with what was there before."""
+def runs_of(index: BlockIndex) -> list[list[int]]:
+    """Return the blocks of each run."""
+    return sorted(list(bytes_to_blocks(piece)) for piece in index._runs.pieces if piece)
+
+
+def test_blocks_that_come_sorted_come_into_two_runs() -> None:
+    """As peers send them: what was there before, and what is new between it."""
     index = BlockIndex(is_by_block=True)
     index.insert(list(range(0, 40, 2)), tenant="w", access=1)
     index.insert(list(range(40)), tenant="w", access=2)
 
-    assert 1 == sum(map(bool, index._runs.pieces))
+    assert [list(range(0, 40, 2)), list(range(1, 40, 2))] == runs_of(index)
+    index._check()
+
+
+def test_a_run_that_is_used_again_is_not_parted() -> None:
+    """In whatever order its blocks come, and whoever uses it; others are parted as ever."""
+    index = BlockIndex(is_by_block=True)
+    index.insert([5, 3, 8, 1], tenant="w", access=1)
+    index.insert([20, 21, 22], tenant="w", access=1)
+    index.insert([1, 2, 3, 4, 5, 8, 21], tenant="v", access=2)
+
+    assert [[2, 4], [5, 3, 8, 1], [20], [21], [22]] == runs_of(index)
+    assert [(1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (8, 2), (21, 2)] == sorted(index.entries("v"))
+    assert [1, 1] == [index.access(block, tenant="w") for block in (5, 21)]
+    index._check()
+
+
+def test_what_parted_runs_have_in_common_comes_together() -> None:
+    """After a few prompts that begin alike, their beginning is a run of its own."""
+    index, beginning = BlockIndex(is_by_block=True), list(range(0, 400, 20))
+    for number in range(1, 4):
+        own = [block + number for block in range(0, 400, 40)]
+        index.insert(sorted(beginning + own), tenant="w", access=number)
+
+    assert beginning in runs_of(index)
+    assert len(runs_of(index)) <= 15
     index._check()
 
 
