@@ -66,6 +66,7 @@ class Sources:
         requests: what was asked for over HTTP.
         events: what happened to the node, by the name of the event and its reason, if it has one.
         hits: what workers had cached of the prompts that this node routed to them.
+        tokens: what workers said that requests have used, by model and kind.
         gate: the connections of callers; None without.
         snapshots: where the state is kept; None: nowhere.
         log: what writes the log; None without.
@@ -75,6 +76,7 @@ class Sources:
     requests: RequestCounters = field(factory=RequestCounters)
     events: dict[tuple[str, str], int] = field(factory=dict)
     hits: WorkerHits = field(factory=WorkerHits)
+    tokens: dict[tuple[str, str], int] = field(factory=dict)
     gate: Gate | None = None
     snapshots: SnapshotFile | None = None
     log: LineWriter | None = None
@@ -84,6 +86,19 @@ class Sources:
         reason = getattr(event, "reason", "")
         key = (type(event).__name__, str(reason) if isinstance(reason, Enum) else "")
         self.events[key] = self.events.get(key, 0) + 1
+
+    def note_usage(self, model_id: str, *, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count the tokens of one request. O(1).
+
+        Args:
+            model_id: of its worker; beyond the first `SHOWN_MAX` models they are one, `other`.
+            prompt_tokens: that it asked with.
+            completion_tokens: that it was answered with.
+        """
+        if (model_id, "prompt") not in self.tokens and len(self.tokens) >= 2 * SHOWN_MAX:
+            model_id = "other"
+        for kind, count in (("prompt", prompt_tokens), ("completion", completion_tokens)):
+            self.tokens[model_id, kind] = self.tokens.get((model_id, kind), 0) + count
 
 
 def read_families(mesh: MeshRuntime | None, sources: Sources) -> list[Family]:
@@ -168,6 +183,10 @@ def _of_requests(sources: Sources) -> list[Family]:
         Family(
             "decisions", "What acquire and route decided.", Kind.COUNTER, ("path", "outcome"),
             outcomes,
+        ),
+        Family(
+            "usage_tokens", "What requests have used, as workers said.", Kind.COUNTER,
+            ("model", "kind"), {key: float(count) for key, count in sources.tokens.items()},
         ),
         Family(
             "events", "What happened to the node.", Kind.COUNTER, ("event", "reason"), events

@@ -118,8 +118,10 @@ def test_a_request_counts_where_it_is_until_its_answer_is_through() -> None:
             streamed = passed.response_body.response.body_mutation.streamed_response
             assert (b"data: 1\n\n", False) == (streamed.body, streamed.end_of_stream)
             assert {named[found[1]]: 1} == in_flight(node)
-            await call.tell(answer_body(b'{"usage":{"prompt_tokens":5}}'), answers=1)
+            used = b'{"usage":{"prompt_tokens":5,"completion_tokens":2}}'
+            await call.tell(answer_body(used), answers=1)
             assert {} == in_flight(node)
+            assert {("m", "prompt"): 5, ("m", "completion"): 2} == node.service.sources.tokens
             await call.end()
 
     run(case())

@@ -229,3 +229,15 @@ def test_promtool_finds_nothing_wrong(node: Node) -> None:
     )
 
     assert (0, "") == (checked.returncode, checked.stderr)
+
+
+def test_usage_is_shown_of_a_bounded_number_of_models() -> None:
+    """Those beyond are one: whoever calls names the model."""
+    sources = Sources()
+    for number in range(SHOWN_MAX + 5):
+        sources.note_usage(f"m{number}", prompt_tokens=2, completion_tokens=1)
+    (family,) = [one for one in read_families(None, sources) if one.name == "usage_tokens"]
+
+    assert 2.0 == family.samples["m0", "prompt"]
+    assert 5.0 == family.samples["other", "completion"]
+    assert 2 * (SHOWN_MAX + 1) == len(family.samples)

@@ -27,6 +27,7 @@ from meshlib_server.adapters.envoy.protocol import (
 from meshlib_server.adapters.openai import (
     BODY_BYTES_MAX,
     Prompt,
+    Usage,
     UsageReader,
     read_prompt,
 )
@@ -73,11 +74,13 @@ class Picking(Protocol):
     """What an exchange needs of the picker."""
 
     held_bytes: int
-    prompt_tokens: int
-    completion_tokens: int
 
     def has_room(self, size: int) -> bool:
         """Tell whether so many bytes more may be held."""
+        ...
+
+    def note_usage(self, model_id: str, usage: Usage) -> None:
+        """Count what a request has used."""
         ...
 
     def running(self) -> MeshRuntime | None:
@@ -253,8 +256,8 @@ class Exchange:
         usage = None if self._usage is None else self._usage.usage()
         self._usage = None
         if usage is not None:
-            self._picking.prompt_tokens += usage.prompt_tokens
-            self._picking.completion_tokens += usage.completion_tokens
+            decision = None if self._choice is None else self._choice.decision
+            self._picking.note_usage("" if decision is None else decision.model_id, usage)
         request_id, self._request_id = self._request_id, None
         mesh = self._picking.running()
         if request_id is not None and mesh is not None:

@@ -17,7 +17,7 @@ from meshlib_server.adapters.envoy.counting import Counting, Question, Verdict
 from meshlib_server.adapters.envoy.exchange import Answer, Exchange, Refusal
 from meshlib_server.adapters.envoy.protocol import ProcessingRequest, ProcessingResponse
 from meshlib_server.adapters.envoy.rules import RuleBook, counter_key
-from meshlib_server.adapters.openai import Prompt
+from meshlib_server.adapters.openai import Prompt, Usage
 from meshlib_server.plugs import EnvoySettings, OnFailure
 from meshlib_server.problems import Unavailable
 from meshlib_server.service import Service
@@ -46,10 +46,6 @@ class Picker:
         self.rules = rules
         self.held_bytes = 0
         """Of the bodies that are being read."""
-        self.prompt_tokens = 0
-        """What workers said that they were asked, over all requests that ended here."""
-        self.completion_tokens = 0
-        """What they said that they answered."""
         self._service = service
         self._settings = settings
         self._counting = None if service.running is None else Counting(service.running)
@@ -78,6 +74,14 @@ class Picker:
     def has_room(self, size: int) -> bool:
         """Tell whether so many bytes more of bodies may be held."""
         return self.held_bytes + size <= HELD_BYTES_MAX
+
+    def note_usage(self, model_id: str, usage: Usage) -> None:
+        """Count what a request has used, for the metrics."""
+        self._service.sources.note_usage(
+            model_id,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
 
     def running(self) -> MeshRuntime | None:
         """Return the node while requests can be told to it; None once it has ended."""
