@@ -20,6 +20,7 @@ from meshlib_server.adapters.litellm import (
     Term,
     terms_of,
 )
+from meshlib_server.adapters.litellm.handler import _Hooks
 from meshlib_server.app import build_app
 from meshlib_server.auth import Secrets, TokenSet
 from meshlib_server.client import AsyncMeshClient, UnreachableError
@@ -158,5 +159,37 @@ def test_a_conversation_stays_with_its_deployment() -> None:
         assert {first["model_info"]["id"]: 1} == dict(mesh.sync.load.counts)
         await routing.end("2")
         assert {} == dict(mesh.sync.load.counts)
+
+    run(case)
+
+
+def test_a_stream_is_in_flight_until_its_end_or_until_its_caller_goes() -> None:
+    """Its parts pass as they come; LiteLLM says nothing of one that breaks off."""
+
+    async def parts() -> AsyncIterator[str]:
+        for part in "abc":
+            yield part
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        mesh.sync.sync_policy_state("m", policy_type="cache_aware", config="{}")
+        hooks = _Hooks()
+        hooks.routing = DeploymentRouting(client)
+        deployments = [{"model_info": {"id": name}, "litellm_params": {}} for name in "ab"]
+        # From its first end on a router's requests count: before, nobody may be there to end them.
+        await hooks.routing.choose("m", "a prompt " * 50, deployments, call_id="0")
+        await hooks.routing.end("0")
+        for wanted in (3, 1):
+            await hooks.routing.choose("m", "a prompt " * 50, deployments, call_id="1")
+            data = {"litellm_call_id": "1"}
+            stream = hooks.async_post_call_streaming_iterator_hook(None, parts(), data)
+            passed = []
+            async for part in stream:
+                assert 1 == sum(mesh.sync.load.counts.values())
+                passed.append(part)
+                if len(passed) == wanted:
+                    break
+            await stream.aclose()  # type: ignore[attr-defined]
+            assert list("abc")[:wanted] == passed
+            assert {} == dict(mesh.sync.load.counts)
 
     run(case)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from importlib import import_module
 from typing import Any, Final
 
@@ -83,6 +83,21 @@ class _Hooks:
     ) -> None:
         """Settle a call that has failed for good: it has used nothing."""
         await self.metering.end(str(request_data.get("litellm_call_id", "")), tokens=0)
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        """Pass a stream through; at its end, also when the caller goes, it is in flight no more.
+
+        LiteLLM tells of the success of a stream that was read to its end, and of no other: what
+        one that breaks off had reserved stays at its estimate.
+        """
+        try:
+            async for part in response:
+                yield part
+        finally:
+            if self.routing is not None:
+                await self.routing.end(str(request_data.get("litellm_call_id", "")))
 
     # Routing
 
