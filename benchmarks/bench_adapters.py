@@ -40,6 +40,8 @@ EXAMPLES = HERE.parent / "examples" / "envoy"
 RESULTS = HERE / "results"
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 RATE = 200
+STREAM_S = 0.05
+"""Between the first part of a streamed answer and the last."""
 PROMPT_CHARACTERS = 8000
 RULES = """
 domain: llm
@@ -89,6 +91,13 @@ async def worker(port: int) -> None:
                 elif b"content-length: " in head:
                     size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
                     await reader.readexactly(size)
+                if b"x-stream: 1" in head:
+                    writer.write(
+                        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"
+                    )
+                    await asyncio.sleep(STREAM_S)
+                    writer.write(b"2\r\nok\r\n0\r\n\r\n")
+                    continue
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
@@ -132,7 +141,10 @@ async def ask(port: int, connections: int, seconds: float, keys: int) -> dict[st
 
 
 async def offer(port: int, seconds: float, make: Callable[[int], bytes]) -> list[float]:
-    """Offer HTTP requests at a steady rate; return the milliseconds of each."""
+    """Offer HTTP requests at a steady rate; return the milliseconds of each.
+
+    Of an answer that is streamed they are those until its first byte.
+    """
     free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
     for _ in range(16):
         free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
@@ -141,15 +153,20 @@ async def offer(port: int, seconds: float, make: Callable[[int], bytes]) -> list
     async def one(number: int) -> None:
         reader, writer = await free.get()
         began = time.perf_counter()
-        writer.write(make(number))
+        request = make(number)
+        writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         assert head.startswith(b"http/1.1 200"), head
         if b"chunked" in head:
+            await reader.readexactly(1)
+            first_ms = (time.perf_counter() - began) * 1000
             await reader.readuntil(b"0\r\n\r\n")
         else:
             size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
             await reader.readexactly(size)
-        taken.append((time.perf_counter() - began) * 1000)
+            first_ms = 0.0
+        whole_ms = (time.perf_counter() - began) * 1000
+        taken.append(first_ms if b"x-stream: 1" in request else whole_ms)
         free.put_nowait((reader, writer))
 
     tasks = []
@@ -168,13 +185,17 @@ def plain_request(number: int) -> bytes:
     return f"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: k{number % 10}\r\n\r\n".encode()
 
 
-def prompt_request(number: int) -> bytes:
+def prompt_request(number: int, more: str = "") -> bytes:
     # Fifty conversations that go on: the beginning is shared, the end is new.
     words = f"[{number % 50}] " + "some words of a prompt " * 400
     text = f"{words[: PROMPT_CHARACTERS - 8]}{number:08}"
     body = json.dumps({"model": "m", "prompt": text})
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{more}\r\n"
     return (head + body).encode()
+
+
+def streamed_request(number: int) -> bytes:
+    return prompt_request(number, "x-stream: 1\r\n")
 
 
 # What is measured
@@ -366,6 +387,12 @@ def main() -> None:
             for label, example, name, make in (
                 ("rate limits", "limits.yaml", "envoy.filters.http.ratelimit", plain_request),
                 ("picker", "picker.yaml", "envoy.filters.http.ext_proc", prompt_request),
+                (
+                    "picker, first byte of a stream",
+                    "picker.yaml",
+                    "envoy.filters.http.ext_proc",
+                    streamed_request,
+                ),
             ):
                 added[label] = found = measure_added(
                     binary, folder, seconds, example=example, name=name, make=make
