@@ -25,5 +25,6 @@ middleware/    rate limits in front of an application of one's own
 client/        a client of the API, for programs and for the command line
 metrics/       what a process counts, as Prometheus reads it
 tracing.py     a span for each request, for who traces
-commands/      serve, demo, simulate
+planning/      what a cluster will take, from what was measured
+commands/      serve, demo, simulate, plan
 """

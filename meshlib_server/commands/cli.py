@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from meshlib.errors import ConfigError, LocalError
+from meshlib_server.commands.plan import plan
 from meshlib_server.commands.remote import COMMANDS
 from meshlib_server.commands.simulate import simulate
 
@@ -134,6 +135,7 @@ def demo(*, keep: bool, transport: str) -> None:
     sys.exit(run_demo(keep=keep, transport=transport))
 
 
+main.add_command(plan)
 main.add_command(simulate)
 for _command in COMMANDS:
     main.add_command(_command)
