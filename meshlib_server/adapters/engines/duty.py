@@ -35,7 +35,7 @@ def duty_of(worker_id: str, *, name: str, members: Iterable[MemberRecord]) -> Du
         members: as it sees them, itself included.
     """
     ring = ConsistentHashRing(member.name for member in members if member.is_reachable)
-    owners = ring.owners(worker_id, count=2) if len(ring) else ()
+    owners = list(ring.owners(worker_id, count=2)) if len(ring) else []
     if name not in owners:
         return Duty.NONE
-    return Duty.FIRST if name == owners[0] else Duty.SECOND
+    return Duty.FIRST if owners.index(name) == 0 else Duty.SECOND

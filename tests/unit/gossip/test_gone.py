@@ -77,7 +77,7 @@ def test_who_refuses_everybody_and_is_heard_has_the_whole_time(trio: MiniNetwork
 
 
 def test_who_answers_late_and_is_heard_is_not_down_at_once(trio: MiniNetwork) -> None:
-    """Nothing reaches it in time, and what it sends arrives: one that is silent is Down by 2.7 s."""
+    """Nothing reaches it in time, and what it sends arrives; a silent one is Down by 2.7 s."""
     trio.cut("n0", "n2")
     trio.cut("n1", "n2")
     for turn in range(8):
