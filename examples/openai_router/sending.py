@@ -6,6 +6,7 @@ made good by another one. From then on nothing can be: the stream ends with an e
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +21,10 @@ from meshlib import MeshRuntime, RouteDecision
 
 EVENT_BYTES_MAX = 1024 * 1024
 """One event of a worker's stream."""
+
+
+PAUSE_S = 0.1
+"""How long a request waits while there is no worker, before it looks again."""
 
 
 class WorkerFailedError(Exception):
@@ -161,10 +166,13 @@ class Sender:
     async def answer(self, asked: Asked) -> Answer:
         """Return an answer that has begun, from whichever worker gives it.
 
+        Where none is left that could be tried, it waits for one, and begins anew.
+
         Raises:
-            RefusedError: no worker is left that could be tried.
+            RefusedError: there was none for too long.
         """
         failed: set[str] = set()
+        until = monotonic() + self._settings.no_worker_timeout_s
         while True:
             decision = self._mesh.route(
                 self._settings.model,
@@ -174,7 +182,11 @@ class Sender:
                 record=False,
             )
             if decision.worker_id is None or decision.url is None:
-                raise RefusedError(503, "no_worker", "no worker can take the request now")
+                if monotonic() >= until:
+                    raise RefusedError(503, "no_worker", "no worker can take the request now")
+                await asyncio.sleep(PAUSE_S)
+                failed.clear()
+                continue
             self.retries += bool(failed)
             self._circuits.chosen(decision.worker_id)
             try:

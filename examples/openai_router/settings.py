@@ -47,7 +47,8 @@ class Settings:
     connect_timeout_s: float = 1.0
     silence_timeout_s: float = 60.0
     probe_interval_s: float = 0.25
-    probe_timeout_s: float = 1.0
+    probe_timeout_s: float = 3.0
+    no_worker_timeout_s: float = 5.0
     drain_s: float = 1.0
     token: str | None = field(default=None, repr=False)
 

@@ -26,7 +26,7 @@ from openai import (
 from openai.types.chat import ChatCompletionMessageParam
 from openai_router.run import KEYS, MODEL, Cluster, clients
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 FREE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000, "parallel": 1000}

@@ -8,6 +8,7 @@ cluster.py       what checkers see of a simulation
 documents.py     trees, counters and sets: what somebody wrote, and no less than before
 calm.py          after the faults: agreement, then rest
 limits.py        what was granted of rate limits, by window
+slots.py         what is in use of slots at once
 meetings.py      which processes have met: the others are no cluster
 ledger.py        what was written to maps, and must be there at the end
 other_writes.py  the same of trees, counters and sets

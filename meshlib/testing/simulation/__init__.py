@@ -6,6 +6,7 @@ requests.py            scenarios as a command line asks for them
 incidents.py           how each kind of incident happens, and ends
 rolls.py               restarts in turn, and what they must not lose
 workload.py            what the users of the cluster do
+slot_use.py            requests that want slots
 runs.py, campaign.py   one run, many runs
 minimiser.py           makes a failing scenario smaller
 outcome.py, spread.py  what came of a run

@@ -26,6 +26,7 @@ from meshlib.gossip import Event, LinkEnd, Packet
 from meshlib.hashing import hash64
 from meshlib.limits import EVENTS_QUEUED_MAX
 from meshlib.node import MeshNode
+from meshlib.ratelimit import SlotTicket
 from meshlib.testing.checkers.beginnings import Beginnings
 from meshlib.testing.checkers.calm import Calm
 from meshlib.testing.checkers.decisions import Decisions
@@ -39,6 +40,7 @@ from meshlib.testing.checkers.watch import Broken, ContentByVector, Watch
 from meshlib.testing.simulation.incidents import Incidents
 from meshlib.testing.simulation.outcome import Failure, Outcome
 from meshlib.testing.simulation.requests import replay_arguments
+from meshlib.testing.simulation.slot_use import SlotUse
 from meshlib.testing.simulation.spread import Spread
 from meshlib.testing.simulation.workload import Workload
 from meshlib.testing.world.hosts import Host
@@ -126,6 +128,7 @@ class Simulation:
             limits_rng=random.Random(f"{seed}/limits"),
         )
         self._writers = random.Random(f"{seed}/writers")
+        self.slot_use = SlotUse(self, rng=random.Random(f"{seed}/slots"))
         self.incidents = Incidents(self)
         self.calm = Calm(self)
 
@@ -289,6 +292,10 @@ class Simulation:
 
     # What reaches a node
 
+    def call(self, host: Host, kind: int, action: Callable[[float], object]) -> None:
+        """Let a program do something to its node: `action(local time)`."""
+        self._call(host, kind, b"", lambda _node, local: action(local))
+
     def _call(
         self, host: Host, kind: int, data: bytes, action: Callable[[MeshNode, float], object]
     ) -> None:
@@ -309,7 +316,11 @@ class Simulation:
         if host.node is node:
             try:
                 self.limits.meetings.follow(host)
-                self.limits.settled(host, node.limiter.decided())
+                for ticket in node.limiter.decided():
+                    if isinstance(ticket, SlotTicket):
+                        self.slot_use.decided(host, ticket)
+                    else:
+                        self.limits.settled(host, [ticket])
                 self.beginnings.after_event(host, packets, local=local)
                 self.decisions.after_event(host, local=local)
                 self.majorities.after_event(host)
@@ -447,6 +458,7 @@ class Simulation:
         for incident in self.scenario.incidents:
             self.schedule(incident.at_s, self.incidents.begin, incident)
         self.schedule(self.workload.wait_s(), self._write)
+        self.slot_use.begin()
 
     def _write(self, now: float) -> None:
         if self.is_calm:

@@ -136,6 +136,7 @@ class Tuning:
         seed_count: machines that others are told of at their start.
         clock_rate_spread: by how much the machines' monotonic clocks run too fast or too slow,
             at most, as a share; that of a wall clock is an incident.
+        slot_requests_per_s: requests that want slots, of the whole cluster; 0: none.
     """
 
     full_mesh_threshold: int = 10
@@ -154,6 +155,7 @@ class Tuning:
     value_bytes_max: int = 64
     seed_count: int = 2
     clock_rate_spread: float = 0.0
+    slot_requests_per_s: float = 0.0
 
 
 @frozen(slots=True, kw_only=True)
