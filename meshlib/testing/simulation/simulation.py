@@ -128,7 +128,12 @@ class Simulation:
             limits_rng=random.Random(f"{seed}/limits"),
         )
         self._writers = random.Random(f"{seed}/writers")
-        self.slot_use = SlotUse(self, rng=random.Random(f"{seed}/slots"))
+        self.slot_use = SlotUse(
+            self,
+            rng=random.Random(f"{seed}/slots"),
+            per_s=scenario.tuning.slot_requests_per_s,
+            meetings=self.limits.meetings,
+        )
         self.incidents = Incidents(self)
         self.calm = Calm(self)
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from meshlib.ratelimit import ConcurrencySlot, SlotTicket
+from meshlib.testing.checkers.meetings import Meetings
 from meshlib.testing.checkers.slots import SlotLedger
 from meshlib.testing.world.hosts import Host
-
-if TYPE_CHECKING:
-    from meshlib.testing.simulation.simulation import Simulation
 
 __all__ = ["SLOTS", "SlotUse"]
 
@@ -29,19 +27,49 @@ CALL: Final = 11
 """How it is named in the digest of a run."""
 
 
+class SlotWorld(Protocol):
+    """What is needed of a simulation."""
+
+    @property
+    def now(self) -> float:
+        """Simulated seconds."""
+        ...
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the faults are over."""
+        ...
+
+    def schedule(self, at_s: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Run something at a simulated time."""
+        ...
+
+    def running(self) -> list[Host]:
+        """Return the machines with a process."""
+        ...
+
+    def call(self, host: Host, kind: int, action: Callable[[float], object]) -> None:
+        """Let a program do something to its node."""
+        ...
+
+
 class SlotUse:
     """Asks for slots and gives them back, and has the ledger look after each.
 
     Args:
         simulation: where the nodes are.
         rng: what is drawn for it.
+        per_s: how many requests come in a second; 0: none.
+        meetings: who has met whom.
     """
 
-    def __init__(self, simulation: Simulation, *, rng: random.Random) -> None:
+    def __init__(
+        self, simulation: SlotWorld, *, rng: random.Random, per_s: float, meetings: Meetings
+    ) -> None:
         self._simulation = simulation
         self._rng = rng
-        self._per_s = simulation.scenario.tuning.slot_requests_per_s
-        self.ledger = SlotLedger(simulation.limits.meetings)
+        self._per_s = per_s
+        self.ledger = SlotLedger(meetings)
 
     def begin(self) -> None:
         """Let the first request come, if the scenario wants any."""
