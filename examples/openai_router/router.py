@@ -41,6 +41,13 @@ from meshlib_server.adapters.openai import BODY_BYTES_MAX, read_prompt
 
 POLICY = ("expected_time", "{}")
 
+KEEP_ALIVE_S = 75
+"""How long an idle connection of a client stays: longer than clients keep theirs, so that none is
+closed just as a request comes on it."""
+
+WORKER_IDLE_S = 2.0
+"""How long one to a worker does: shorter than workers keep theirs, for the same reason."""
+
 
 class Router:
     """What the endpoints work on."""
@@ -56,7 +63,11 @@ class Router:
             timeout=httpx2.Timeout(
                 settings.silence_timeout_s, connect=settings.connect_timeout_s, pool=None
             ),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx2.Limits(
+                max_connections=None,
+                max_keepalive_connections=64,
+                keepalive_expiry=WORKER_IDLE_S,
+            ),
         )
         self.circuits = Circuits()
         self.doorkeeper = Doorkeeper(self.mesh, settings)
@@ -276,6 +287,7 @@ def main() -> None:
         host=router.settings.host,
         port=router.settings.port,
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=60,
     )
     Server(config, router).run()
