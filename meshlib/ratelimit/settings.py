@@ -72,11 +72,12 @@ class LimitSettings:
         defaults: what the nodes' files say of keys without one; by default nothing.
     """
 
-    __slots__ = ("_app", "_checks", "_defaults", "_rules")
+    __slots__ = ("_app", "_checks", "_defaults", "_rules", "_watchers")
 
     def __init__(self, app: AppStore, *, defaults: Defaults | None = None) -> None:
         self._app = app
         self._defaults = defaults
+        self._watchers: list[Callable[[str], None]] = []
         self._rules = RuleSettings(app, defaults=defaults)
         self._checks = ReadChecks(self._is_readable, all_keys=self.keys)
         self.watch(lambda key: self._checks.note((key,)))
@@ -306,12 +307,17 @@ class LimitSettings:
         if names is None:
             self._rules.note_changes(None)
             self._checks.note(None)
+            for watcher in self._watchers:
+                watcher(GLOBAL_KEY)
             return
         # Most of what changes in this document is no limit: one look at each name.
         named = [name for name in names if isinstance(name, str) and name.startswith(_PREFIXES)]
         if not named:
             return
         self._rules.note_changes(named)
+        for watcher in self._watchers:
+            for name in named:
+                watcher(_limit_key(name) or name)
         found = [key for name in named if (key := _limit_key(name)) is not None]
         if found:
             self._checks.note(found)
@@ -333,9 +339,10 @@ class LimitSettings:
         return sum(self._rules.revision()) << 64 | self._app.tag()
 
     def watch(self, watcher: Callable[[str], None]) -> None:
-        """Call `watcher` with the rate-limit key after each change of a limit made here.
+        """Call `watcher` with the rate-limit key after each change of a limit, here or by a peer.
 
-        With a rule's configuration key after a change of a rule, which may be for any key.
+        With a rule's configuration key after a change of a rule, which may be for any key, and
+        with `global` when all may be different.
         """
 
         def translate(name: str) -> None:
@@ -344,6 +351,7 @@ class LimitSettings:
                 watcher(key)
 
         self._app.watch(translate)
+        self._watchers.append(watcher)
 
 
 def _counted_under(key: str, limit: Limit) -> str:

@@ -168,7 +168,12 @@ async def node_in(state: str, startup: StartupConfig) -> AsyncIterator[Service]:
     network = MemoryNetwork()
     seeds = {"joining": ["b:1"], "syncing": ["b:1"], "isolated": ["b:1"]}.get(state, [])
     after_s = 0.01 if state == "isolated" else 0.0  # 0: never
-    gossip = GossipConfig(bootstrap_after_s=after_s, join_retry_s=0.02, leave_handover_s=0.0)
+    gossip = GossipConfig(
+        bootstrap_after_s=after_s,
+        bootstrap_listen_s=0,
+        join_retry_s=0.02,
+        leave_handover_s=0.0,
+    )
 
     def runtime(name: str, seeds: list[str]) -> MeshRuntime:
         config = MeshConfig(name=name, gossip=gossip, startup=startup)

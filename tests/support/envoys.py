@@ -107,7 +107,7 @@ async def plugged(
     transport = (network or MemoryNetwork()).transport(f"{name}:1")
     config = MeshConfig(
         name=name,
-        gossip=attrs.evolve(GossipConfig.local(), bootstrap_after_s=0.1),
+        gossip=attrs.evolve(GossipConfig.local(), bootstrap_after_s=0.1, bootstrap_listen_s=0),
         rate_limit=RateLimitConfig(mandate_s=0.3),
     )
     clock = {} if wall_clock is None else {"wall_clock": wall_clock}

@@ -15,7 +15,7 @@ from meshlib.testing.checkers.meetings import Meetings
 from meshlib.testing.checkers.slots import SlotLedger
 from meshlib.testing.world.hosts import Host
 
-__all__ = ["SLOTS", "SlotUse"]
+__all__ = ["SLOTS", "SlotUse", "SlotWorld"]
 
 SLOTS: Final = {"one": 1, "few": 3, "many": 8}
 """Keys, and how many slots each has."""
