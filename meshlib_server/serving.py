@@ -56,7 +56,9 @@ LEAVE_TIMEOUT_S: Final = 4.5
 
 EXIT_FAILURE: Final = 1
 
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096
+"""Connections that wait to be taken; the kernel has its own bound. One that finds no room is tried
+again by its caller's kernel after a second or three, whoever it is."""
 
 
 class StartError(Exception):

@@ -84,6 +84,23 @@ class _GentleTransport:
         return getattr(self._transport, name)
 
 
+class _NoTransport:
+    """What a connection has after its end."""
+
+    def write(self, _data: bytes) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Do nothing: it is closed."""
+
+    def is_closing(self) -> bool:
+        """Tell that it is closed."""
+        return True
+
+
+_NO_TRANSPORT: Final = _NoTransport()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection of a caller; arguments as uvicorn gives them."""
 
@@ -137,6 +154,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._gate.leave(self)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        # It refers to nothing that refers to it, so that it goes by itself. The collector may never
+        # look: what was alive when it took long is frozen (`lag.py`), thousands of callers as well.
+        # asyncio's transport holds a method of its own, which it never calls again.
+        getattr(self._real, "__dict__", {}).pop("_read_ready_cb", None)
+        self.transport = _NO_TRANSPORT  # type: ignore[assignment]
+        self.flow = self.cycle = None  # type: ignore[assignment]
+        self.pipeline.clear()
+        self._real = self._served = self._begun = self.connecting = None
+        self._held_head = b""
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; what is no request, or too large for one, is refused."""
@@ -179,6 +205,8 @@ class BoundedProtocol(HttpToolsProtocol):
         coming, so its head does not wait.
         """
         served = self._served
+        if self._real is None:
+            return
         if self._held_head:
             data, self._held_head = self._held_head + data, b""
         elif served is not self._begun and served.response_started:
@@ -186,8 +214,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if served.expected_content_length:
                 self._held_head = data
                 return
-        if self._real is not None:
-            self._real.write(data)
+        self._real.write(data)
 
     def _write_held_head(self) -> None:
         """Write a head behind which nothing came: it was asked for alone, or the body failed."""

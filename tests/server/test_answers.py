@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -125,3 +127,30 @@ async def test_a_head_whose_body_fails_is_written() -> None:
     [head] = wire.written
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert wire.has_ended
+
+
+@pytest.mark.parametrize(
+    "come", [b"", b"GET / HT", b"GET" + ASKED, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"]
+)
+async def test_nothing_is_left_of_a_connection_once_it_has_ended(come: bytes) -> None:
+    """Also where the collector does not look, whatever came before: it may be frozen."""
+    server = HttpServer(answer, settings=HttpSettings(), connections_max=8)
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    protocol = server._make_protocol()
+    seen = weakref.ref(protocol)
+    server.gate.enter(protocol, "127.0.0.1")
+    protocol.connection_made(Wire())
+    if come:
+        protocol.data_received(come)
+    gc.disable()
+    try:
+        await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        del protocol
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert seen() is None
+    finally:
+        gc.enable()
+        server.gate.close()
