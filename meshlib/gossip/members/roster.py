@@ -206,8 +206,10 @@ class Roster:
         self._detector.give_up_relays(address)
         for member in self._view.peers():
             if member.address == address:
-                is_asked = is_refused and self._detector.is_asking(member)
-                has_ended = is_asked and self._refusals.note(member, now)
+                # Who is suspected was asked before, and the link may have broken on the question.
+                is_suspected = member.status is MemberStatus.SUSPECTED
+                is_asked = is_suspected or self._detector.is_asking(member)
+                has_ended = is_refused and is_asked and self._refusals.note(member, now)
                 found = self._detector.on_lost(member, now, is_refused=is_refused)
                 if has_ended and self._electorate.is_pair:
                     self._electorate.note_ended(member)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.mini_network import PORT, MiniNetwork
 
 from meshlib.gossip import LinkEnd
+from meshlib.node import HealthStatus
 
 
 def break_links(network: MiniNetwork, name: str) -> None:
@@ -114,3 +115,25 @@ def test_one_that_begins_again_at_once_is_alive(trio: MiniNetwork) -> None:
 
     assert [trio.view(name)["n2"] for name in trio.nodes] == ["Alive"] * 3
     assert "MemberDown" not in trio.kinds("n0") + trio.kinds("n1")
+
+
+def test_the_survivor_of_two_is_whole_though_the_link_broke_on_a_question(
+    network: MiniNetwork,
+) -> None:
+    """The other has been asked, and is suspected for the break: its refusal is the answer."""
+    network.is_refusing = False
+    for name in ("n0", "n1"):
+        network.start(name)
+    network.run(2.0)
+    network.kill("n1")
+    node = network.nodes["n0"]
+    probed = node.diagnostics()["failure_detector"]["probed"]
+    network.run_until(lambda: "n1" in probed, limit_s=2.0)
+    node.connection_lost("n1" + PORT, now=network.now, end=LinkEnd.BROKEN)
+    assert network.view("n0")["n1"] == "Suspected"
+
+    node.connection_lost("n1" + PORT, now=network.now, end=LinkEnd.REFUSED)
+
+    assert network.view("n0")["n1"] == "Down"
+    assert node.health().status is HealthStatus.DEGRADED
+    assert node.health().partition.has_quorum
