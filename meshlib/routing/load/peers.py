@@ -81,7 +81,8 @@ class PeerLoads:
             return False
         peer.sequence = message.sequence
         for row in message.rows:
-            self._speeds.hear(sender, row.worker_id, row.speed)
+            if row.epoch >= self._epochs.get(row.worker_id, 0):
+                self._speeds.hear(sender, row.worker_id, row.speed, now=now)
             self._take(peer, row, now)
         if peer.rows and self._sweep_at is None:
             self._sweep_at = now + SWEEP_S

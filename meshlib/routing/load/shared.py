@@ -265,7 +265,7 @@ class SharedLoad:
 
     def speed(self, worker_id: str) -> float:
         """Return how many tokens a second a worker prefills; as `Speeds.of`."""
-        return self._speeds.of(worker_id)
+        return self._speeds.of(worker_id, now=self.latest_s)
 
     def clear(self, worker_id: str, *, epoch: int, now: float) -> None:
         """Take note that a worker has restarted or gone: all that was begun before is over.
@@ -280,6 +280,7 @@ class SharedLoad:
         if worker_id not in self._epochs and len(self._epochs) >= TENANTS_MAX:
             del self._epochs[next(iter(self._epochs))]
         self._epochs[worker_id] = epoch
+        self._speeds.forget_worker(worker_id)
         gone = self._own.clear(worker_id)
         if gone:
             self._count(worker_id, -gone)
@@ -366,7 +367,7 @@ class SharedLoad:
         return updates
 
     def _row(self, worker_id: str, now: float) -> LoadRow:
-        measured = self._speeds.to_tell(worker_id)
+        measured = self._speeds.to_tell(worker_id, now=now)
         left, wait_s = self._own.left(worker_id, speed=self.speed(worker_id), now=now)
         return LoadRow(
             worker_id,

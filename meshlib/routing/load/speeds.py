@@ -1,11 +1,15 @@
 """How many tokens a second workers prefill, as routers have measured and told it.
 
-Rule: what a worker's speed counts as is decided in this file, from what was told and not from what
-was measured, so that all routers know the same.
+Rules this file owns:
+- What a worker's speed counts as is decided from what was told and not from what was measured, so
+  that all routers know the same.
+- A measurement counts for `KEPT_S`, and none of a worker that has restarted. Whoever was slow once
+  is not chosen while others are idle, and so is not measured again: it would be slow for good.
 """
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import Final
 
@@ -26,21 +30,30 @@ SPEED_SHARE_MIN: Final = 0.1
 SPEED_MAX: Final = 1e9
 """Tokens a second that no worker prefills."""
 
+KEPT_S: Final = 30.0
+"""How long a measurement counts, in seconds. A worker in use is measured far more often; who is
+not, as others were faster, is given a prompt and measured anew after so long."""
+
 MEASURED_TOKENS_MIN: Final = 64
 """A prefill of fewer tokens says little of a speed: it is over before the overhead is."""
+
+
+_UNMEASURED: Final = (0.0, 0, -math.inf)
+_UNHEARD: Final = (0, -math.inf)
 
 
 class Speeds:
     """What this router has measured its workers to prefill, and what all have told of it."""
 
-    __slots__ = ("_heard", "_means", "_measured", "_told", "_usual")
+    __slots__ = ("_heard", "_learnt_until", "_means", "_measured", "_told", "_usual")
 
     def __init__(self) -> None:
-        self._measured: dict[str, tuple[float, int]] = {}
-        self._told: dict[str, int] = {}
-        self._heard: dict[str, dict[str, int]] = {}
+        self._measured: dict[str, tuple[float, int, float]] = {}
+        self._told: dict[str, tuple[int, float]] = {}
+        self._heard: dict[str, dict[str, tuple[int, float]]] = {}
         self._means: dict[str, float] = {}
         self._usual = 0.0
+        self._learnt_until = math.inf
 
     def measure(self, begun: Begun, *, now: float) -> bool:
         """Learn from the first token of a request; say whether anything could be. O(1).
@@ -54,60 +67,79 @@ class Speeds:
             return False
         sample = min(work / took_s, SPEED_MAX)
         before = self._measured.pop(begun.worker_id, None)
-        if before is None:
+        if before is None or now - before[2] > KEPT_S:
             if len(self._measured) >= TENANTS_MAX:
                 del self._measured[next(iter(self._measured))]
-            self._measured[begun.worker_id] = (sample, 1)
+            self._measured[begun.worker_id] = (sample, 1, now)
             return True
-        speed, count = before
+        speed, count, _ = before
         share = max(SPEED_SHARE_MIN, 1.0 / (count + 1)) * begun.tokens / work
-        self._measured[begun.worker_id] = (speed + share * (sample - speed), count + 1)
+        self._measured[begun.worker_id] = (speed + share * (sample - speed), count + 1, now)
         return True
 
-    def to_tell(self, worker_id: str) -> int:
+    def to_tell(self, worker_id: str, *, now: float) -> int:
         """Return what this router has measured at a worker; 0 for nothing. It counts from now on.
 
         O(1).
         """
-        measured = round(self._measured.get(worker_id, (0.0, 0))[0])
-        if measured and measured != self._told.get(worker_id):
+        speed, _, at = self._measured.get(worker_id, _UNMEASURED)
+        if now - at > KEPT_S:
+            return 0
+        measured = round(speed)
+        if (measured, at) != self._told.get(worker_id):
             if len(self._told) >= TENANTS_MAX:
                 self._told.clear()
-            self._told[worker_id] = measured
+            self._told[worker_id] = measured, at
             self._usual = 0.0
         return measured
 
-    def hear(self, router: str, worker_id: str, speed: int) -> None:
+    def hear(self, router: str, worker_id: str, speed: int, *, now: float) -> None:
         """Take what another router has measured at a worker; 0 says nothing. O(1)."""
         if not speed:
             return
         speeds = self._heard.setdefault(router, {})
-        if speed != speeds.get(worker_id) and len(speeds) < TENANTS_MAX:
-            speeds[worker_id] = speed
-            self._usual = 0.0
+        if worker_id in speeds or len(speeds) < TENANTS_MAX:
+            if speed != speeds.get(worker_id, _UNHEARD)[0]:
+                self._usual = 0.0
+            speeds[worker_id] = speed, now
 
     def forget(self, router: str) -> None:
         """Drop what another router has told. O(1)."""
         if self._heard.pop(router, None) is not None:
             self._usual = 0.0
 
-    def of(self, worker_id: str) -> float:
+    def forget_worker(self, worker_id: str) -> None:
+        """Drop what is known of a worker that has restarted or gone: it is another one. O(routers).
+
+        Or one that was measured as it went would count as slow for good: whoever is slow is not
+        chosen while others are idle, and is not measured again.
+        """
+        self._measured.pop(worker_id, None)
+        for told in (self._told, *self._heard.values()):
+            told.pop(worker_id, None)
+        self._usual = 0.0
+
+    def of(self, worker_id: str, *, now: float) -> float:
         """Return how many tokens a second a worker prefills: what routers have told of it. O(1).
 
-        O(routers x workers) when one has told something new. A measurement is as good as what was
-        known of the worker's cache and queue, so a worker counts as slower or faster than the
-        others only when it is by a quarter. What this router has measured itself counts once it
-        was told, so that all know the same.
+        O(routers x workers) when one has told something new, or it is too long ago. A measurement
+        is as good as what was known of the worker's cache and queue, so a worker counts as slower
+        or faster than the others only when it is by a quarter. What this router has measured itself
+        counts once it was told, so that all know the same.
         """
-        if not self._usual:
-            self._learn()
+        if not self._usual or now > self._learnt_until:
+            self._learn(now)
         return self._means.get(worker_id, self._usual)
 
-    def _learn(self) -> None:
+    def _learn(self, now: float) -> None:
         told: dict[str, list[int]] = {}
+        oldest = math.inf
         for speeds in (self._told, *self._heard.values()):
-            for worker_id, speed in speeds.items():
-                told.setdefault(worker_id, []).append(speed)
+            for worker_id, (speed, at) in speeds.items():
+                if now - at <= KEPT_S:
+                    told.setdefault(worker_id, []).append(speed)
+                    oldest = min(oldest, at)
+        self._learnt_until = oldest + KEPT_S
         means = {worker_id: sum(each) / len(each) for worker_id, each in told.items()}
         self._usual = usual = median(means.values()) if means else DEFAULT_SPEED
         self._means = {

@@ -279,6 +279,41 @@ def test_a_small_difference_of_speeds_is_none(routers: Routers) -> None:
     assert load.speed("w3") < load.speed("w1") / 3
 
 
+def measure(routers: Routers, worker_id: str, took_s: float) -> None:
+    """Let router a prefill 10,000 tokens at a worker, in so many seconds."""
+    request_id = routers.loads["a"].begin(worker_id, prefill_tokens=10_000, now=routers.now)
+    routers.run(took_s)
+    routers.loads["a"].first_token(request_id, now=routers.now)
+    routers.loads["a"].end(request_id, now=routers.now)
+    routers.run(1.0)
+
+
+def test_a_worker_that_was_slow_once_is_not_slow_for_good(routers: Routers) -> None:
+    """It is not chosen while others are idle, so nobody measures it: that counts for a while."""
+    for worker_id, took_s in (("w1", 4.0), ("w2", 0.5), ("w3", 0.5)):
+        measure(routers, worker_id, took_s)
+    before = routers.loads["b"].speed("w1")
+    for _ in range(16):
+        measure(routers, "w2", 0.5)
+        measure(routers, "w3", 0.5)
+
+    assert before < routers.loads["b"].speed("w2") / 3
+    speeds = {load.speed("w1") for load in routers.loads.values()}
+    assert speeds == {load.speed("w2") for load in routers.loads.values()}
+    assert len(speeds) == 1
+
+
+def test_a_worker_that_restarted_has_no_speed_from_before(routers: Routers) -> None:
+    """It is another process, maybe on another machine."""
+    for worker_id, took_s in (("w1", 4.0), ("w2", 0.5), ("w3", 0.5)):
+        measure(routers, worker_id, took_s)
+    for load in routers.loads.values():
+        load.clear("w1", epoch=7, now=routers.now)
+    routers.run(1.0)
+
+    assert [load.speed("w1") == load.speed("w2") for load in routers.loads.values()] == [True] * 3
+
+
 # Whatever happens
 
 STEPS = (
