@@ -367,7 +367,7 @@ class SharedLoad:
         return updates
 
     def _row(self, worker_id: str, now: float) -> LoadRow:
-        measured = self._speeds.to_tell(worker_id, now=now)
+        measured = self._speeds.to_tell(worker_id)
         left, wait_s = self._own.left(worker_id, speed=self.speed(worker_id), now=now)
         return LoadRow(
             worker_id,

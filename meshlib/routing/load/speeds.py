@@ -3,8 +3,9 @@
 Rules this file owns:
 - What a worker's speed counts as is decided from what was told and not from what was measured, so
   that all routers know the same.
-- A measurement counts for `KEPT_S`, and none of a worker that has restarted. Whoever was slow once
-  is not chosen while others are idle, and so is not measured again: it would be slow for good.
+- What was measured counts until nobody has measured the worker for `KEPT_S`, or it has restarted.
+  Whoever was slow once is not chosen while others are idle, and so is not measured again: it would
+  be slow for good.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ SPEED_MAX: Final = 1e9
 """Tokens a second that no worker prefills."""
 
 KEPT_S: Final = 30.0
-"""How long a measurement counts, in seconds. A worker in use is measured far more often; who is
-not, as others were faster, is given a prompt and measured anew after so long."""
+"""How long measurements of a worker count after the last one, in seconds. A worker in use is
+measured far more often; one that is not, for others were faster, is tried again after so long."""
 
 MEASURED_TOKENS_MIN: Final = 64
 """A prefill of fewer tokens says little of a speed: it is over before the overhead is."""
@@ -67,7 +68,7 @@ class Speeds:
             return False
         sample = min(work / took_s, SPEED_MAX)
         before = self._measured.pop(begun.worker_id, None)
-        if before is None or now - before[2] > KEPT_S:
+        if before is None:
             if len(self._measured) >= TENANTS_MAX:
                 del self._measured[next(iter(self._measured))]
             self._measured[begun.worker_id] = (sample, 1, now)
@@ -77,16 +78,14 @@ class Speeds:
         self._measured[begun.worker_id] = (speed + share * (sample - speed), count + 1, now)
         return True
 
-    def to_tell(self, worker_id: str, *, now: float) -> int:
+    def to_tell(self, worker_id: str) -> int:
         """Return what this router has measured at a worker; 0 for nothing. It counts from now on.
 
         O(1).
         """
         speed, _, at = self._measured.get(worker_id, _UNMEASURED)
-        if now - at > KEPT_S:
-            return 0
         measured = round(speed)
-        if (measured, at) != self._told.get(worker_id):
+        if measured and (measured, at) != self._told.get(worker_id):
             if len(self._told) >= TENANTS_MAX:
                 self._told.clear()
             self._told[worker_id] = measured, at
@@ -133,14 +132,14 @@ class Speeds:
 
     def _learn(self, now: float) -> None:
         told: dict[str, list[int]] = {}
-        oldest = math.inf
+        latest: dict[str, float] = {}
         for speeds in (self._told, *self._heard.values()):
             for worker_id, (speed, at) in speeds.items():
-                if now - at <= KEPT_S:
-                    told.setdefault(worker_id, []).append(speed)
-                    oldest = min(oldest, at)
-        self._learnt_until = oldest + KEPT_S
-        means = {worker_id: sum(each) / len(each) for worker_id, each in told.items()}
+                told.setdefault(worker_id, []).append(speed)
+                latest[worker_id] = max(at, latest.get(worker_id, at))
+        fresh = {worker_id: at for worker_id, at in latest.items() if now - at <= KEPT_S}
+        self._learnt_until = min(fresh.values(), default=math.inf) + KEPT_S
+        means = {worker_id: sum(told[worker_id]) / len(told[worker_id]) for worker_id in fresh}
         self._usual = usual = median(means.values()) if means else DEFAULT_SPEED
         self._means = {
             worker_id: speed
