@@ -131,15 +131,20 @@ class Speeds:
         return self._means.get(worker_id, self._usual)
 
     def _learn(self, now: float) -> None:
-        told: dict[str, list[int]] = {}
-        latest: dict[str, float] = {}
+        latest = {worker_id: at for worker_id, (_, _, at) in self._measured.items()}
         for speeds in (self._told, *self._heard.values()):
-            for worker_id, (speed, at) in speeds.items():
-                told.setdefault(worker_id, []).append(speed)
+            for worker_id, (_, at) in speeds.items():
                 latest[worker_id] = max(at, latest.get(worker_id, at))
-        fresh = {worker_id: at for worker_id, at in latest.items() if now - at <= KEPT_S}
-        self._learnt_until = min(fresh.values(), default=math.inf) + KEPT_S
-        means = {worker_id: sum(told[worker_id]) / len(told[worker_id]) for worker_id in fresh}
+        for worker_id, at in list(latest.items()):
+            if now - at > KEPT_S:
+                self.forget_worker(worker_id)
+                del latest[worker_id]
+        self._learnt_until = min(latest.values(), default=math.inf) + KEPT_S
+        told: dict[str, list[int]] = {}
+        for speeds in (self._told, *self._heard.values()):
+            for worker_id, (speed, _) in speeds.items():
+                told.setdefault(worker_id, []).append(speed)
+        means = {worker_id: sum(each) / len(each) for worker_id, each in told.items()}
         self._usual = usual = median(means.values()) if means else DEFAULT_SPEED
         self._means = {
             worker_id: speed
