@@ -233,8 +233,11 @@ class Carrier:
         }
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = str(error) or type(error).__name__
-        self._log.tell("NATS", self._last_error)
+        told = str(error) or type(error).__name__
+        # A server says why it closes a connection, and a broken connection is what comes of it.
+        if not (self._last_error and isinstance(error, OSError)):
+            self._last_error = told
+        self._log.tell("NATS", told)
 
     async def _on_closed(self) -> None:
         self._lost.set()

@@ -25,6 +25,7 @@ from meshlib.aio import (
     NatsTransport,
 )
 from meshlib.aio.framing import encode_hello
+from meshlib.aio.nats.carrier import Carrier
 from meshlib.aio.nats.settings import COUNT
 from meshlib.aio.nats.subjects import inbox_of, is_reply_within
 from meshlib.errors import ConfigError
@@ -287,6 +288,24 @@ async def test_a_user_and_a_password_are_shown(
             with pytest.raises(OSError, match="Authorization") as caught:
                 await one.start(new_recorder())
             assert "secret" not in str(caught.value)
+
+
+async def test_what_a_server_said_explains_the_break_that_follows(
+    tmp_path: Path, new_recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of the two the client tells last is chance."""
+    on_error = Carrier._on_error
+
+    async def told_late(self: Carrier, error: Exception) -> None:
+        await on_error(self, error)
+        await on_error(self, ConnectionResetError(104, "Connection reset by peer"))
+
+    monkeypatch.setattr(Carrier, "_on_error", told_late)
+    with real_nats(tmp_path, config=['authorization { user: mesh, password: "right" }']) as server:
+        settings = NatsConfig(connect_timeout_s=0.3)
+        one = NatsTransport("a:1", servers=[server.url], nats=settings)
+        with pytest.raises(OSError, match="Authorization"):
+            await one.start(new_recorder())
 
 
 async def test_frames_pass_over_tls(
