@@ -130,6 +130,7 @@ def test_the_last_known_limit_is_in_force_from_the_first_request(own_launcher: L
     assert {LIMIT} == {answer.json()["limit"] for answer in asked}
 
 
+@pytest.mark.slow
 def test_the_walk_through_with_a_peer_that_is_not_there_works_in_time(
     own_launcher: Launcher,
 ) -> None:

@@ -114,11 +114,8 @@ def cluster(start: Start, tmp_path: Path) -> Cluster:
     return Cluster(start, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "newer",
-    [("one",), pytest.param(("two", "three"), marks=pytest.mark.slow)],
-    ids="+".join,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("newer", [("one",), ("two", "three")], ids="+".join)
 async def test_processes_of_both_releases_have_what_each_of_them_wrote(
     cluster: Cluster, newer: tuple[str, ...]
 ) -> None:

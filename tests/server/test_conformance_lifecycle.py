@@ -69,6 +69,7 @@ def test_a_write_just_before_the_shutdown_reaches_the_others(
     agree([stays], "/mesh/config", {"keys": sorted(f"k{number}" for number in range(50))})
 
 
+@pytest.mark.slow
 def test_a_lone_node_shuts_down_too(own_launcher: Launcher) -> None:
     """There is nobody to tell."""
     node = own_launcher.node("lone")
@@ -79,6 +80,7 @@ def test_a_lone_node_shuts_down_too(own_launcher: Launcher) -> None:
     assert 0 == node.started.wait(5)
 
 
+@pytest.mark.slow
 def test_an_open_connection_does_not_hold_the_shutdown_up(own_launcher: Launcher) -> None:
     """Nor does a request that never ends, which is answered 503 without a traceback in the log."""
     node = own_launcher.node("held")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import httpx2
+import pytest
 from support.servers import TOKEN, Eventually, Launcher, Node
 
 GRACE = {"MESH_HTTP_GRACE_S": "1"}
@@ -42,6 +43,7 @@ class Caller(threading.Thread):
             self.connection.close()
 
 
+@pytest.mark.slow
 def test_no_kept_connection_ends_in_a_reset(own_launcher: Launcher, eventually: Eventually) -> None:
     """Each is told with its last answer, and every answer before the leaving is a good one."""
     node = own_launcher.node("loaded", environment=GRACE)

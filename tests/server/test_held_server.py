@@ -363,6 +363,7 @@ def test_refused_upgrades_are_no_errors(own_launcher: Launcher) -> None:
     assert 1 == len([line for line in lines if "unauthenticated" in line["message"]])
 
 
+@pytest.mark.slow
 def test_a_pipe_that_nobody_reads_stops_no_node(own_launcher: Launcher) -> None:
     """Standard error is full before the node says its first word."""
     node = own_launcher.node("unheard")

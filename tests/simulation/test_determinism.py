@@ -26,7 +26,8 @@ def outcome_in_a_new_process(seed: int, hash_seed: int) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("seed", [pytest.param(3, marks=pytest.mark.slow), 11])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, 11])
 def test_the_same_seed_is_the_same_history_under_another_hash_seed(seed: int) -> None:
     """Neither the trace digest nor anything else depends on PYTHONHASHSEED."""
     assert outcome_in_a_new_process(seed, 1) == outcome_in_a_new_process(seed, 77)

@@ -166,6 +166,7 @@ def test_a_run_that_cannot_be_is_refused(wrong: Any) -> None:
         RoutingScenario(**wrong)
 
 
+@pytest.mark.slow
 def test_shared_load_brings_the_first_token_sooner() -> None:
     """Against one after the other, hashes, and the cache with counts, on a trace of talks."""
     trace = conversations(400)

@@ -175,7 +175,7 @@ MUTANTS = (
     lose_unsent_writes_when_rejoining,
     vector_moves_over_a_gap,
     log_has_holes,
-    naive_stability,
+    pytest.param(naive_stability, marks=pytest.mark.slow),
     time_does_not_travel,
     *(
         pytest.param(mutant, marks=pytest.mark.long)
