@@ -36,9 +36,8 @@ def test_shutdown_is_accepted_and_the_process_ends_well(
     assert "healthy" == stays.get("/mesh/health")["status"]
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_does_the_same(
     own_launcher: Launcher, eventually: Eventually, number: int
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_profile_names_the_node_and_the_file_of_its_token(node: Node, tmp_path
     assert (0, "node1 is ready") == (result.exit_code, result.stdout[:14])
 
 
+@pytest.mark.slow
 def test_leave_ends_the_node_and_events_end_with_it(own_launcher: Launcher) -> None:
     """Only when it is confirmed."""
     node = own_launcher.node("lone")

@@ -642,6 +642,7 @@ async def test_a_stalled_loop_accuses_nobody(cluster: Cluster) -> None:
     assert one.counters.timer_late_max_s > 1.0
 
 
+@pytest.mark.slow
 async def test_a_worker_is_healthy_on_all_nodes_while_it_is_kept(cluster: Cluster) -> None:
     """And before and after that it is not, once its lease is over."""
     one, two = await cluster.start("one", "two")
