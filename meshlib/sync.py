@@ -633,8 +633,8 @@ class MeshSyncManager:
         """
         of_defaults: list[StateChange] = []
         for change in changes:
-            follow = self._followers.get(change.document, self._follow_tree)
-            of_defaults += follow(change)
+            follow = self._followers.get(change.document)
+            of_defaults += self._follow_tree(change) if follow is None else follow(change)
         if self._subscriptions:
             self._tell(changes, of_defaults)
 

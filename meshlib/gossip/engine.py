@@ -11,7 +11,7 @@ Contract, which everything that drives an engine relies on:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from meshlib.errors import RejectReason, RemoteError, VersionMismatch
 from meshlib.gossip.clock_offsets import ClockOffset
@@ -145,7 +145,7 @@ class Engine:
         """Whether this node holds what a ready peer held when they met, or has begun itself."""
         return self._parts.beginning.is_ready
 
-    def clock_offsets(self, now: float) -> list[ClockOffset]:
+    def clock_offsets(self, now: float) -> Sequence[ClockOffset]:
         """Return how far the clocks of the members in reach are from this node's. O(members)."""
         return self._parts.offsets.of_peers(now)
 

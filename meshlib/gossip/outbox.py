@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -100,22 +100,40 @@ class Outbox:
         return self.send(member.address, message)
 
     def drain(self, header: FrameHeader, *, bytes_max: int) -> list[Packet]:
-        """Pack everything that waits into frames. O(size)."""
+        """Pack everything that waits into frames. O(size).
+
+        Mostly the same messages wait for each neighbour, and no frame names whom it is for: what
+        was packed for one is sent to those that follow and are to hear the same.
+        """
         packets: list[Packet] = []
-        formats = self._speech.formats
+        packed: list[bytes] = []
+        packed_in: Dialect | None = None
+        frames: list[bytes] = []
+        unsendable: list[int] = []
         for (address, dialect), messages in self._waiting.items():
-            writer = FrameWriter(header, bytes_max=bytes_max, dialect=dialect, formats=formats)
-            for message in messages:
-                if not writer.add(message):
-                    self.dropped_count += 1
-                    self._note_unsendable(address, len(message))
-            packets += [Packet(address, frame) for frame in writer.frames()]
+            if dialect is not packed_in or messages != packed:
+                packed, packed_in = messages, dialect
+                frames, unsendable = self._pack(messages, header, dialect, bytes_max)
+            for size in unsendable:
+                self._note_unsendable(address, size)
+            packets += [Packet(address, frame) for frame in frames]
         self._waiting = {}
         self._bytes = {}
         return packets
 
+    def _pack(
+        self, messages: Sequence[bytes], header: FrameHeader, dialect: Dialect, bytes_max: int
+    ) -> tuple[list[bytes], list[int]]:
+        """Return the frames of some messages, and the sizes of those that fit into none."""
+        writer = FrameWriter(
+            header, bytes_max=bytes_max, dialect=dialect, formats=self._speech.formats
+        )
+        unsendable = [len(message) for message in messages if not writer.add(message)]
+        return writer.frames(), unsendable
+
     def _note_unsendable(self, destination: str, size: int) -> None:
         """Count and tell: what the message carried will not arrive by trying again."""
+        self.dropped_count += 1
         self._counters.messages_unsendable += 1
         self._events.emit(MessageUnsendable(destination=destination, size=size))
 

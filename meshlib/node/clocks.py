@@ -53,7 +53,7 @@ class ClockJudge:
         self,
         clock: HybridClock,
         *,
-        offsets: Callable[[float], list[ClockOffset]],
+        offsets: Callable[[float], Sequence[ClockOffset]],
         partition: Callable[[], PartitionView],
         is_comparing: Callable[[float], bool],
         now: Callable[[], float],

@@ -580,7 +580,7 @@ class MeshNode(RoutingVerbs):
 
         Those that have been measured, sorted by name.
         """
-        return self._engine.clock_offsets(self._time.latest_s)
+        return list(self._engine.clock_offsets(self._time.latest_s))
 
     def round_trips_s(self) -> Mapping[str, float]:
         """Return how long members take to answer a probe, in seconds, by name. O(1).
@@ -665,7 +665,7 @@ class MeshNode(RoutingVerbs):
 
     def _follow(self, changes: Sequence[Change]) -> None:
         """Tell each who keeps something beside the documents what has changed in them."""
-        documents = {change.document for change in changes}
+        documents = [change.document for change in changes]
         with unguarded(self.replica):
             self.sync.publish(changes)
             if WORKERS_DOCUMENT in documents:

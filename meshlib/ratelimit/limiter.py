@@ -267,12 +267,12 @@ class RateLimiter(LimitReservations):
 
     def next_deadline(self) -> float | None:
         """Return when `tick` is due, in monotonic seconds, or None while nothing is."""
-        due_at = min(
-            self._timers.next_deadline(),
-            self._outgoing_due_at,
-            self._owner.next_deadline(),
-            self._slots.next_deadline(),
-        )
+        due_at = self._outgoing_due_at
+        for other_at in (
+            self._timers.next_deadline(), self._owner.next_deadline(), self._slots.next_deadline()
+        ):  # fmt: skip
+            if other_at < due_at:
+                due_at = other_at
         return None if due_at == math.inf else due_at
 
     def tick(self, now: float) -> list[RateMessage]:

@@ -78,7 +78,8 @@ class ReadChecks:
             return
         if self._are_all_noted:
             return
-        self._waiting.update(dict.fromkeys(keys))
+        for key in keys:
+            self._waiting[key] = None
 
     def look(self) -> None:
         """Read the keys that have changed and were not looked at yet, up to so many."""

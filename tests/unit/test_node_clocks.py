@@ -52,6 +52,17 @@ def test_offsets_are_measured_with_their_error(clocks: Clocks) -> None:
     assert abs(back.offset_s + 12.5) <= back.error_s
 
 
+def test_a_clock_that_is_set_is_seen_with_the_next_look(clocks: Clocks) -> None:
+    """Though a look costs nothing where nothing has changed: no time has passed here."""
+    first, _ = clocks.start("n0", "n1")
+    clocks.network.run(3.0)
+    (before,) = first.clock_offsets()
+    assert first.clock_offsets() == [before]
+    clocks.ahead_s["n0"] = 30.0
+    (after,) = first.clock_offsets()
+    assert after.offset_s == pytest.approx(before.offset_s - 30.0, abs=0.01)
+
+
 def test_clocks_that_agree_are_no_problem(clocks: Clocks) -> None:
     """A third of a second apart is nothing to tell."""
     clocks.ahead_s["n1"] = 0.3
@@ -104,7 +115,7 @@ def test_a_worse_measurement_counts_when_it_contradicts_a_better_one(clocks: Clo
     (before,) = offsets.of_peers(now)
     told_ms = int((clocks.read("n1") - 0.3) * 1000)
     offsets.observe("n1", told_ms, sent=now - 1.0, now=now)
-    assert offsets.of_peers(now) == [before]
+    assert tuple(offsets.of_peers(now)) == (before,)
     offsets.observe("n1", told_ms + 30_000, sent=now - 1.0, now=now)
     (after,) = offsets.of_peers(now)
     assert (round(after.offset_s), round(after.error_s, 1)) == (30, 0.5)

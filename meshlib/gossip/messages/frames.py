@@ -69,12 +69,15 @@ MESSAGE_OVERHEAD_BYTES = 5
 MESSAGES_MAX: Final = 256
 """In one frame. A frame is handled at one go: what it asks for must not hold the loop."""
 
+HEADERS_KEPT_MAX: Final = 256
+"""Own headers that are kept laid out: one for each node of a process and format."""
+
 READY = 1
 LEAVING = 2
 ALONE = 4
 
 
-@frozen(slots=True)
+@frozen(slots=True, cache_hash=True)
 class FrameHeader:
     """Who sent a frame.
 
@@ -141,6 +144,19 @@ def _told(version: int, formats: tuple[int, int]) -> tuple[int, bytes]:
     return told, MAGIC + bytes((told,))
 
 
+@lru_cache(maxsize=HEADERS_KEPT_MAX)
+def _lay_out(header: FrameHeader, dialect: Dialect) -> tuple[tuple[Any, ...], int]:
+    """Return the fields of a header, and how many bytes they have. A node has one for long."""
+    fields: tuple[Any, ...] = (
+        header.cluster, header.name, header.incarnation, header.actor, header.address,
+        READY * header.is_ready + LEAVING * header.is_leaving + ALONE * header.is_alone,
+        header.stored_at_ms,
+    )  # fmt: skip
+    if dialect.header_fields:
+        fields += tuple(field.value for field in dialect.header_fields)
+    return fields, len(pack(fields))
+
+
 class FrameWriter:
     """Pack messages into as few frames as their size allows.
 
@@ -173,14 +189,8 @@ class FrameWriter:
     ) -> None:
         self._version = dialect.version
         self._formats = formats
-        self._header: tuple[Any, ...] = (
-            header.cluster, header.name, header.incarnation, header.actor, header.address,
-            READY * header.is_ready + LEAVING * header.is_leaving + ALONE * header.is_alone,
-            header.stored_at_ms,
-        )  # fmt: skip
-        if dialect.header_fields:
-            self._header += tuple(field.value for field in dialect.header_fields)
-        self._overhead = PREFIX_BYTES + len(pack(self._header)) + MESSAGE_OVERHEAD_BYTES
+        self._header, header_bytes = _lay_out(header, dialect)
+        self._overhead = PREFIX_BYTES + header_bytes + MESSAGE_OVERHEAD_BYTES
         self._bytes_max = bytes_max
         self._frames: list[bytes] = []
         self._messages: list[bytes] = []

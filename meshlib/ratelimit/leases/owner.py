@@ -265,7 +265,9 @@ class KeyOwner(KeyGranter):
         """Return when `tick` is due, in monotonic seconds; infinity when it is not."""
         if self._has_left:
             return math.inf
-        due_at = min(self.keeper.next_deadline(), self.ceilings.next_deadline())
+        due_at, other_at = self.keeper.next_deadline(), self.ceilings.next_deadline()
+        if other_at < due_at:
+            due_at = other_at
         return self._call_due_at if self._call_due_at < due_at and self._may_call() else due_at
 
     def _may_call(self) -> bool:

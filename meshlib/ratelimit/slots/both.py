@@ -58,7 +58,10 @@ class ClusterSlots:
 
     def next_deadline(self) -> float:
         """Return when `tick` is due, in monotonic seconds; infinity when it is not."""
-        return min(self.holder.next_deadline(), self.owner.next_deadline())
+        due_at, other_at = self.holder.next_deadline(), self.owner.next_deadline()
+        if other_at < due_at:
+            due_at = other_at
+        return due_at
 
     def tick(self, now: float) -> list[RateMessage]:
         """Do what is due; return what is to be sent."""

@@ -293,7 +293,9 @@ class SlotHolder:
         while self._deadlines and self._deadlines[0][2].decision is not None:
             heapq.heappop(self._deadlines)
         report_at = self._dues[0][0] if self._dues else math.inf
-        return min(report_at, self._deadlines[0][0] if self._deadlines else math.inf)
+        if self._deadlines and self._deadlines[0][0] < report_at:
+            return self._deadlines[0][0]
+        return report_at
 
     def tick(self, now: float) -> dict[str, list[SlotReport]]:
         """Answer who has waited long enough; return what is to be reported, by owner."""

@@ -327,12 +327,12 @@ class SharedLoad:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` is due, in monotonic seconds; None while there is nothing to do."""
-        dues = (
-            self._own.next_expiry(),
-            self._telling.next_deadline(),
-            self._peers.next_deadline(),
-        )
-        return min((due for due in dues if due is not None), default=None)
+        due_at = self._own.next_expiry()
+        for other_at in (self._telling.next_deadline(), self._peers.next_deadline()):
+            # Asked in each step of a node, like all of its kind: no generator, and no `min`.
+            if other_at is not None and (due_at is None or other_at < due_at):
+                due_at = other_at
+        return due_at
 
     def tick(self, now: float, *, others: Sequence[str]) -> list[VolatileUpdate]:
         """Do what is due, and return what to tell. O(workers told of, routers now and then).

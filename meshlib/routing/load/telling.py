@@ -58,8 +58,11 @@ class Telling:
 
     def next_deadline(self) -> float | None:
         """Return when anything is due, in monotonic seconds; None while nothing is. O(1)."""
-        dues = (self._tell_at, self._repeat_at, self._greet_at)
-        return min((due for due in dues if due is not None), default=None)
+        due_at = self._tell_at
+        for other_at in (self._repeat_at, self._greet_at):
+            if other_at is not None and (due_at is None or other_at < due_at):
+                due_at = other_at
+        return due_at
 
     def take_due(self, now: float, *, workers: Collection[str]) -> tuple[Sequence[str], bool]:
         """Return which workers are to be told of to everybody, and whether those are all.
