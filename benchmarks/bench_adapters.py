@@ -39,6 +39,7 @@ HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples" / "envoy"
 RESULTS = HERE / "results"
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+EXT_PROC = "envoy.filters.http.ext_proc"
 RATE = 200
 STREAM_S = 0.05
 """Between the first part of a streamed answer and the last."""
@@ -386,13 +387,9 @@ def main() -> None:
         else:
             for label, example, name, make in (
                 ("rate limits", "limits.yaml", "envoy.filters.http.ratelimit", plain_request),
-                ("picker", "picker.yaml", "envoy.filters.http.ext_proc", prompt_request),
-                (
-                    "picker, first byte of a stream",
-                    "picker.yaml",
-                    "envoy.filters.http.ext_proc",
-                    streamed_request,
-                ),
+                ("picker", "picker.yaml", EXT_PROC, prompt_request),
+                ("picker, first byte of a stream", "picker.yaml", EXT_PROC, streamed_request),
+                ("picker, full duplex", "picker-streamed.yaml", EXT_PROC, prompt_request),
             ):
                 added[label] = found = measure_added(
                     binary, folder, seconds, example=example, name=name, make=make

@@ -17,6 +17,7 @@ from support.servers import Launcher, Node, eventually
 from support.transports import poll_until
 
 EXAMPLE = ROOT / "examples" / "envoy" / "picker.yaml"
+STREAMED = ROOT / "examples" / "envoy" / "picker-streamed.yaml"
 CONVERSATIONS = 24
 TURNS = 5
 AT_ONCE = 8
@@ -43,7 +44,7 @@ class Picked:
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Make nodes for the tests of this file, the last of which kills one."""
+    """Make nodes for the tests of this file, which kill some."""
     made = Launcher(directory=tmp_path_factory.mktemp("picked"))
     yield made
     made.stop()
@@ -88,7 +89,12 @@ def _knows_workers(node: Node) -> bool:
 
 @contextlib.contextmanager
 def envoy(
-    picked: Picked, folder: Path, launcher: Launcher, front: int, asked: int
+    picked: Picked,
+    folder: Path,
+    launcher: Launcher,
+    front: int,
+    asked: int,
+    example: Path = EXAMPLE,
 ) -> Iterator[None]:
     """Run an Envoy before the workers that asks so many of the nodes."""
     grpc_ports = [int(n.environment["MESH_ENVOY_LISTEN"].rpartition(":")[2]) for n in picked.nodes]
@@ -104,7 +110,7 @@ def envoy(
         ]
         return text.replace(line, "\n".join([line, *others]))
 
-    with real_envoy(EXAMPLE, folder, ports=ports, admin=admin, edit=more):
+    with real_envoy(example, folder, ports=ports, admin=admin, edit=more):
         yield
 
 
@@ -124,16 +130,23 @@ def turn(conversation: int, number: int) -> str:
 
 
 async def converse(client: httpx2.AsyncClient, model: str, *, at_once: int = 1) -> list[int]:
-    """Have all conversations, turn by turn, so many at once; return the statuses but 200."""
+    """Have all conversations, turn by turn, so many at once; return the statuses but 200.
+
+    An answer that breaks off is 0.
+    """
     failed = []
     room = asyncio.Semaphore(at_once)
 
     async def say(conversation: int, number: int) -> None:
         async with room:
             body = {"model": model, "prompt": turn(conversation, number)}
-            answer = await client.post("/v1/completions", json=body)
-            if answer.status_code != 200:
-                failed.append(answer.status_code)
+            try:
+                answer = await client.post("/v1/completions", json=body)
+            except httpx2.RemoteProtocolError:  # it broke off
+                failed.append(0)
+            else:
+                if answer.status_code != 200:
+                    failed.append(answer.status_code)
 
     for number in range(TURNS):
         await asyncio.gather(*(say(one, number) for one in range(CONVERSATIONS)))
@@ -167,33 +180,101 @@ def test_three_pickers_hit_the_caches_as_one_does(
     assert abs(of_all - of_one) <= 0.01
 
 
+async def kill_under_load(picked: Picked, client: httpx2.AsyncClient) -> tuple[list[int], int]:
+    """Kill the second node with requests under way; return the statuses but 200, and the broken."""
+    async with workers_on(picked.workers) as workers:
+        talking = asyncio.create_task(converse(client, "all", at_once=AT_ONCE))
+        await poll_until(lambda: sum(one.requests for one in workers) > CONVERSATIONS, 60.0)
+        await asyncio.to_thread(picked.nodes[1].kill)
+        failed = await talking
+        # And from then on nobody: the others have its share.
+        assert [] == await converse(client, "all", at_once=AT_ONCE)
+    return [one for one in failed if one], failed.count(0)
+
+
 def test_a_picker_that_is_killed_fails_no_request(
     picked: Picked, launcher: Launcher, tmp_path: Path
 ) -> None:
-    """What it would have been asked is asked of the others.
+    """What it had under way goes on to some worker; the others have its share."""
 
-    But for what is under way there: of a body that is streamed through Envoy has kept nothing to
-    ask another one with, and says 503. An answer that is streamed passes while it is made.
-    """
+    async def case() -> None:
+        async with client_of(picked.all_front) as client:
+            assert ([], 0) == await kill_under_load(picked, client)
+
+    with envoy(picked, tmp_path, launcher, picked.all_front, 3):
+        asyncio.run(case())
+
+
+def test_in_full_duplex_only_what_is_under_way_fails_with_its_picker(
+    picked: Picked, launcher: Launcher, tmp_path: Path
+) -> None:
+    """Envoy has kept nothing to go on with: 503, or an answer that breaks off."""
+    restart(picked.nodes[1])
+
+    async def case() -> None:
+        async with client_of(picked.all_front) as client:
+            failed, broken_count = await kill_under_load(picked, client)
+            print(f"{len(failed)} and {broken_count} of {AT_ONCE} under way failed")
+            assert {503} >= set(failed)
+            assert AT_ONCE >= len(failed) + broken_count
+
+    with envoy(picked, tmp_path, launcher, picked.all_front, 3, STREAMED):
+        asyncio.run(case())
+
+
+def test_callers_do_not_choose_and_a_large_body_passes(
+    picked: Picked, launcher: Launcher, tmp_path: Path
+) -> None:
+    """The prompt's worker has it whatever endpoint is named; beyond the buffer it goes by load."""
+
+    async def case() -> None:
+        async with workers_on(picked.workers), client_of(picked.all_front) as client:
+            body = {"model": "all", "prompt": turn(99, 3)}
+            first = (await client.post("/v1/completions", json=body)).json()["port"]
+            for port in picked.workers:
+                named = {"x-gateway-destination-endpoint": f"127.0.0.1:{port}"}
+                answer = await client.post("/v1/completions", json=body, headers=named)
+                assert first == answer.json()["port"]
+            large = {"model": "all", "user": "x" * 3_000_000, "prompt": "large"}
+            for _ in range(3):
+                answer = await client.post("/v1/completions", json=large)
+                assert 200 == answer.status_code
+
+    with envoy(picked, tmp_path, launcher, picked.all_front, 3):
+        asyncio.run(case())
+
+
+def test_streams_end_well_though_every_picker_is_killed(
+    picked: Picked, launcher: Launcher, tmp_path: Path
+) -> None:
+    """An answer passes while it is made, also through a picker that dies meanwhile."""
+    restart(picked.nodes[1])
 
     async def case() -> None:
         async with workers_on(picked.workers) as workers, client_of(picked.all_front) as client:
             body = {"model": "all", "prompt": "streamed", "stream": True}
-            async with client.stream("POST", "/v1/completions", json=body) as answer:
-                parts = answer.aiter_bytes()
-                assert b"data: 1\n\n" == await anext(parts)
+            async with contextlib.AsyncExitStack() as stack:
+                answers = []
+                for _ in range(6):
+                    asked = client.stream("POST", "/v1/completions", json=body)
+                    answers.append((await stack.enter_async_context(asked)).aiter_bytes())
+                assert {b"data: 1\n\n"} == {await anext(answer) for answer in answers}
+                for node in picked.nodes:
+                    await asyncio.to_thread(node.kill)
                 for worker in workers:
                     worker.may_finish.set()
-                assert b"data: 2\n\n" == b"".join([part async for part in parts])
-            talking = asyncio.create_task(converse(client, "all", at_once=AT_ONCE))
-            await poll_until(lambda: sum(one.requests for one in workers) > CONVERSATIONS, 60.0)
-            await asyncio.to_thread(picked.nodes[1].kill)
-            failed = await talking
-            print(f"{len(failed)} of {AT_ONCE} under way failed")
-            assert {503} >= set(failed)
-            assert AT_ONCE >= len(failed)
-            # And from then on nobody: the others have its share.
+                for answer in answers:
+                    assert b"data: 2\n\n" == b"".join([part async for part in answer])
+            # Where nobody picks, Envoy's fallback does.
             assert [] == await converse(client, "all", at_once=AT_ONCE)
 
     with envoy(picked, tmp_path, launcher, picked.all_front, 3):
         asyncio.run(case())
+
+
+def restart(node: Node) -> None:
+    """Have a node there that was killed, unless it is."""
+    if node.started.poll() is not None:
+        node.start()
+    eventually(node.is_ready, f"{node.name} is ready")
+    eventually(partial(_knows_workers, node), f"{node.name} knows the workers")

@@ -10,11 +10,22 @@ from typing import Any
 import grpc
 import pytest
 from support.envoys import Plugged, plugged
-from support.pickers import Call, answer_body, answered, asked, body, endpoints, prompt
+from support.pickers import (
+    BUFFERED,
+    BUFFERED_PARTIAL,
+    Call,
+    answer_body,
+    answered,
+    asked,
+    body,
+    endpoints,
+    prompt,
+)
 from support.transports import poll_until
 
 from meshlib_server.adapters.envoy import picker as picker_module
 from meshlib_server.adapters.envoy.choosing import endpoint_of
+from meshlib_server.adapters.envoy.protocol import ProcessingRequest
 from meshlib_server.adapters.openai import BODY_BYTES_MAX
 from meshlib_server.plugs import OnFailure
 
@@ -210,6 +221,74 @@ def test_what_has_no_body_to_wait_for_is_answered_at_once(message: Any) -> None:
             add_workers(node, 1)
             (headers,) = await Call(node.channel).tell(message, answers=1)
             assert ["10.0.0.1:8000"] == endpoints(headers)
+
+    run(case())
+
+
+@pytest.mark.parametrize("mode", [BUFFERED, BUFFERED_PARTIAL])
+def test_where_envoy_keeps_the_body_it_is_chosen_when_that_comes(mode: int) -> None:
+    """The headers go on at once, without what the caller named; the body is not sent back."""
+
+    async def case() -> None:
+        async with plugged() as node:
+            add_workers(node)
+            call = Call(node.channel)
+            (headers,) = await call.tell(asked(body_mode=mode), answers=1)
+            removed = headers.request_headers.response.header_mutation.remove_headers
+            assert ["x-gateway-destination-endpoint"] == list(removed)
+            (answer,) = await call.tell(prompt(TEXT), answers=1)
+            first = endpoints(answer)[0]
+            assert not answer.request_body.response.HasField("body_mutation")
+            await call.tell(answered(served=first, is_end=True), answers=1)
+            await call.end()
+            again = Call(node.channel)
+            assert first == (await again.pick(TEXT + "and more"))[0]
+            await again.end()
+
+    run(case())
+
+
+def test_of_a_body_that_envoy_kept_in_part_nothing_is_read() -> None:
+    """It goes by load, at once: the rest of it does not come by here."""
+
+    async def case() -> None:
+        async with plugged() as node:
+            add_workers(node, 2)
+            found = []
+            for _ in range(2):
+                call = Call(node.channel)
+                part = body(b'{"model": "m", "prompt": "' + b"x" * 500, is_end=False)
+                _, answer = await call.tell(asked(body_mode=BUFFERED_PARTIAL), part, answers=2)
+                found += endpoints(answer)[:1]
+            assert {"10.0.0.1:8000", "10.0.0.2:8000"} == set(found)
+
+    run(case())
+
+
+def test_a_refusal_of_a_body_that_envoy_kept_is_the_answer() -> None:
+    """As in full duplex."""
+
+    async def case() -> None:
+        async with plugged() as node:
+            call = Call(node.channel)
+            _, answer = await call.tell(asked(body_mode=BUFFERED), prompt(TEXT), answers=2)
+            assert 503 == answer.immediate_response.status.code
+
+    run(case())
+
+
+def test_trailers_without_a_body_go_on() -> None:
+    """The headers have gone on, to where Envoy's fallback says."""
+    trailers = ProcessingRequest()
+    trailers.request_trailers.SetInParent()
+
+    async def case() -> None:
+        async with plugged() as node:
+            add_workers(node)
+            call = Call(node.channel)
+            _, answer = await call.tell(asked(body_mode=BUFFERED), trailers, answers=2)
+            assert "request_trailers" == answer.WhichOneof("response")
+            await call.end()
 
     run(case())
 

@@ -12,7 +12,7 @@ from meshlib_server.adapters.envoy.protocol import ProcessingRequest, Processing
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 ENDPOINT = "x-gateway-destination-endpoint"
-FULL_DUPLEX = 4
+BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX = 2, 3, 4
 
 
 def asked(
@@ -97,10 +97,11 @@ class Call:
 
 
 def endpoints(answer: Any) -> list[str]:
-    """Return what an answer to headers picks, the same in the header and in the metadata."""
-    (option,) = answer.request_headers.response.header_mutation.set_headers
+    """Return what an answer to headers or to a kept body picks: in header and metadata the same."""
+    response = getattr(answer, answer.WhichOneof("response")).response
+    (option,) = response.header_mutation.set_headers
     value = option.header.raw_value.decode()
     assert option.header.key == ENDPOINT
     assert answer.dynamic_metadata["envoy.lb"][ENDPOINT] == value
-    assert answer.request_headers.response.clear_route_cache
+    assert response.clear_route_cache
     return list(value.split(","))

@@ -1,7 +1,9 @@
 """One HTTP request and its response, as Envoy tells of them, and what it is answered.
 
-The order is Envoy's: the headers of the request, which are answered only once the body that they
-need is in; then each part of the body as it came; then the response in the same way, unbuffered.
+The order is Envoy's. In full duplex the headers of the request are answered only once the body
+that they need is in, then each part of the body as it came. Where Envoy itself keeps the body, the
+headers go on at once and the choice is made when the body comes; if this process dies meanwhile,
+Envoy still has the whole request. The response passes in the same way, unbuffered.
 """
 
 from __future__ import annotations
@@ -50,6 +52,9 @@ RENEW_S: Final = 200.0
 _OVERWRITE: Final = 2
 _FULL_DUPLEX: Final = 4
 """The body mode in which parts are answered as they come."""
+
+_BUFFERED: Final = (2, 3)
+"""The body modes in which Envoy keeps the body, all of it or as far as its buffer goes."""
 
 
 @frozen
@@ -106,7 +111,7 @@ class Exchange:
     _size: int = 0
     _subset: frozenset[str] | None = None
     _is_answered: bool = False
-    _is_full_duplex: bool = True
+    _body_mode: int = _FULL_DUPLEX
     _is_response_full_duplex: bool = True
     _choice: Choice | None = None
     _request_id: str | None = None
@@ -122,19 +127,23 @@ class Exchange:
         """
         kind = message.WhichOneof("request")
         if message.HasField("protocol_config"):
-            self._is_full_duplex = message.protocol_config.request_body_mode == _FULL_DUPLEX
+            self._body_mode = message.protocol_config.request_body_mode
             mode = message.protocol_config.response_body_mode
             self._is_response_full_duplex = mode == _FULL_DUPLEX
         if kind == "request_headers":
             self._subset = _subset(message)
-            if message.request_headers.end_of_stream or not self._is_full_duplex:
+            if message.request_headers.end_of_stream or not self._waits_for_body:
                 return await self._answer(None)
             self._parts = []
-            return []
+            if self._body_mode == _FULL_DUPLEX:
+                return []
+            return [ProcessingResponse(request_headers=HeadersResponse(response=_unnamed()))]
         if kind == "request_body":
             return await self._on_body(message.request_body)
         if kind == "request_trailers":
-            answers = [] if self._is_answered else await self._answer(self._read())
+            # Where Envoy keeps the body this is a request without one, and its headers have gone.
+            is_due = not self._is_answered and self._is_full_duplex
+            answers = await self._answer(self._read()) if is_due else []
             return [*answers, ProcessingResponse(request_trailers=TrailersResponse())]
         if kind == "response_headers":
             return self._on_response(message)
@@ -152,6 +161,14 @@ class Exchange:
 
     # The request
 
+    @property
+    def _is_full_duplex(self) -> bool:
+        return self._body_mode == _FULL_DUPLEX
+
+    @property
+    def _waits_for_body(self) -> bool:
+        return self._is_full_duplex or self._body_mode in _BUFFERED
+
     async def _on_body(self, part: Any) -> list[Any]:
         if self._is_answered or self._parts is None:
             mode = self._is_full_duplex
@@ -160,12 +177,12 @@ class Exchange:
         self._size += len(part.body)
         self._picking.held_bytes += len(part.body)
         is_too_much = self._size > BODY_BYTES_MAX or not self._picking.has_room(0)
-        if not part.end_of_stream and not is_too_much:
+        if self._is_full_duplex and not part.end_of_stream and not is_too_much:
             return []
         prompt = None if is_too_much else self._read()
         parts, is_last = self._parts, part.end_of_stream
         answers = await self._answer(prompt)
-        if answers[0].HasField("immediate_response"):
+        if not self._is_full_duplex or answers[0].HasField("immediate_response"):
             return answers
         for at, body in enumerate(parts):
             is_end = is_last and at == len(parts) - 1
@@ -181,23 +198,28 @@ class Exchange:
             self._parts = None
 
     async def _answer(self, prompt: Prompt | None) -> list[Any]:
-        """Answer the headers."""
+        """Answer the headers, or the body that Envoy has kept with them."""
+        is_for_body = self._parts is not None and not self._is_full_duplex
         picked = await self._picking.pick(prompt, self._subset)
         self._release()
         self._is_answered = True
         if isinstance(picked, Refusal):
             return [_refused(picked)]
-        if picked is None:  # whoever called does not choose either
-            common = CommonResponse()
-            common.header_mutation.remove_headers.append(ENDPOINT)
-            return [ProcessingResponse(request_headers=HeadersResponse(response=common))]
-        self._begin(picked)
-        value = ",".join(picked.endpoints)
-        common = CommonResponse(clear_route_cache=True)
-        header = common.header_mutation.set_headers.add(append_action=_OVERWRITE)
-        header.header.key, header.header.raw_value = ENDPOINT, value.encode()
-        answer = ProcessingResponse(request_headers=HeadersResponse(response=common))
-        answer.dynamic_metadata.update({NAMESPACE: {ENDPOINT: value}})
+        value = ""
+        if picked is None:
+            common = _unnamed()
+        else:
+            self._begin(picked)
+            value = ",".join(picked.endpoints)
+            common = CommonResponse(clear_route_cache=True)
+            header = common.header_mutation.set_headers.add(append_action=_OVERWRITE)
+            header.header.key, header.header.raw_value = ENDPOINT, value.encode()
+        if is_for_body:
+            answer = ProcessingResponse(request_body=BodyResponse(response=common))
+        else:
+            answer = ProcessingResponse(request_headers=HeadersResponse(response=common))
+        if value:
+            answer.dynamic_metadata.update({NAMESPACE: {ENDPOINT: value}})
         return [answer]
 
     # The response
@@ -263,6 +285,13 @@ class Exchange:
         if request_id is not None and mesh is not None:
             with contextlib.suppress(LocalError):  # it counts no more: its worker was cleared
                 mesh.end(request_id)
+
+
+def _unnamed() -> Any:
+    """Return what takes an endpoint away that the caller has named: callers do not choose."""
+    common = CommonResponse()
+    common.header_mutation.remove_headers.append(ENDPOINT)
+    return common
 
 
 def _passed(body: bytes, is_end: bool, is_full_duplex: bool) -> Any:
