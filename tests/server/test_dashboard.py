@@ -197,6 +197,28 @@ def test_a_wrong_token_is_asked_for_again_and_none_is_in_the_address(
 
 @needs_browser
 @pytest.mark.slow
+def test_before_a_token_nothing_is_wrong_and_many_keys_hide_nothing(
+    own_launcher: Launcher, open_page: Open
+) -> None:
+    """Who opens the page is asked, not refused; and a list scrolls in its own place."""
+    node = own_launcher.node("one")
+    node.start()
+    for number in range(0, 200, 100):
+        keys = {f"key/{one}": "00" for one in range(number, number + 100)}
+        node.request("PATCH", "/mesh/config", {"put": [{"key": k, "value": keys[k]} for k in keys]})
+    page = open_page(node, token="")
+    expect(page.locator("#state")).to_have_text("a token is needed")
+    expect(page.locator("#notice")).to_have_text("")
+
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+
+    expect(page.locator("#config tbody tr")).to_have_count(200)
+    assert page.evaluate("document.documentElement.scrollHeight") < 3 * SIZES["desk"]["height"]
+
+
+@needs_browser
+@pytest.mark.slow
 def test_a_name_that_is_markup_is_text(node: Node, name: str, open_page: Open) -> None:
     """Whatever a worker is called, it runs nothing."""
     strange = f"{name}<img src=x onerror=alert(1)>"
