@@ -23,7 +23,7 @@ from attrs import define, field
 from meshlib_server.commands.nats import NatsServer
 from meshlib_server.commands.processes import MODEL, Node, StepFailed, free_ports, make_nodes
 
-__all__ = ["Node", "StepFailed", "make_nodes", "run_demo"]
+__all__ = ["Node", "StepFailed", "make_nodes", "run_demo", "scrape_configuration"]
 
 STEP_TIMEOUT_S: Final = 15.0
 POLL_S: Final = 0.01
@@ -312,6 +312,25 @@ def _show_logs(nodes: list[Node]) -> None:
                 click.echo(line, err=True)
 
 
+def scrape_configuration(nodes: list[Node], directory: Path) -> str:
+    """Return what Prometheus has to know to scrape the nodes.
+
+    Args:
+        nodes: the nodes.
+        directory: where the file with their token is.
+
+    Returns:
+        YAML.
+    """
+    targets = ", ".join(f'"{node.url.removeprefix("http://")}"' for node in nodes)
+    return f"""global: {{scrape_interval: 2s}}
+scrape_configs:
+  - job_name: meshlib
+    authorization: {{type: Bearer, credentials_file: {directory}/tokens}}
+    static_configs: [{{targets: [{targets}]}}]
+"""
+
+
 def _tell_how_to_use(nodes: list[Node], directory: Path, nats: NatsServer | None) -> None:
     click.echo("\nThe cluster is left running:")
     for node in nodes:
@@ -320,6 +339,12 @@ def _tell_how_to_use(nodes: list[Node], directory: Path, nats: NatsServer | None
     header = f'"Authorization: Bearer $(cat {directory}/tokens)"'
     click.echo(f"\n  curl -H {header} {nodes[0].url}/mesh/status")
     click.echo(f"  {nodes[0].url}/mesh/ui is the dashboard; it asks for that token")
+    scraping = directory / "prometheus.yml"
+    scraping.write_text(scrape_configuration(nodes, directory))
+    where = f"--config.file={scraping} --storage.tsdb.path={directory}/prometheus"
+    click.echo(f"  prometheus {where} scrapes all of them")
     processes = [node.process for node in nodes] + ([] if nats is None else [nats.process])
     pids = " ".join(str(process.pid) for process in processes if process is not None)
-    click.echo(f"\nTo stop it:  kill {pids}; rm -r {directory}")
+    assert nodes[1].process is not None
+    click.echo(f"\nOne that dies is seen by the others:  kill -9 {nodes[1].process.pid}")
+    click.echo(f"To stop them:  kill {pids}; rm -r {directory}")
