@@ -6,7 +6,7 @@ also removed from its model's tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -457,6 +457,7 @@ class MeshSyncManager:
         salt: str = "",
         session: str = "",
         session_ttl_s: float = SESSION_TTL_S,
+        held: Mapping[str, int] | None = None,
         now: float | None = None,
     ) -> RouteDecision:
         """Choose a worker of a model for a prompt, and record nothing.
@@ -473,6 +474,8 @@ class MeshSyncManager:
             session: the conversation or user that it is part of; empty: none.
             session_ttl_s: for so long after its last prompt a session stays at its worker, in
                 seconds; 1 to 86,400.
+            held: how many characters of the prompt's beginning workers have cached, by a better
+                word than the tree's; None: nobody knows better.
             now: monotonic seconds; None: the latest time that is known here.
 
         Raises:
@@ -489,6 +492,7 @@ class MeshSyncManager:
             salt=salt,
             session=session,
             session_ttl_s=session_ttl_s,
+            held=held,
             now=self._time(now),
         )
 
@@ -519,6 +523,7 @@ class MeshSyncManager:
         salt: str = "",
         session: str = "",
         session_ttl_s: float = SESSION_TTL_S,
+        held: Mapping[str, int] | None = None,
         record: bool = True,
         now: float | None = None,
     ) -> RouteDecision:
@@ -545,9 +550,12 @@ class MeshSyncManager:
             salt=salt,
             session=session,
             session_ttl_s=session_ttl_s,
+            held=held,
             now=self.load.latest_s if now is None else self._time(now),
         )
-        if record:
+        if record and held is not None:
+            policy.placed(decision)  # what the tree has is another question
+        elif record:
             matched = decision.matched
             policy.placed(decision, held=matched + len(decision.key) - len(text) if matched else 0)
         return decision

@@ -295,6 +295,7 @@ class MeshFront:
         salt: str = "",
         session: str = "",
         session_ttl_s: float = SESSION_TTL_S,
+        held: Mapping[str, int] | None = None,
         record: bool = True,
     ) -> RouteDecision:
         """Choose a worker for a prompt and record the placement everywhere. Never waits.
@@ -314,6 +315,9 @@ class MeshFront:
                 session was with last, whichever router asks. Empty: none.
             session_ttl_s: for so long after its last prompt a session stays at its worker, in
                 seconds; 1 to 86,400.
+            held: how many characters of the prompt's beginning workers have cached, by a better
+                word than the tree's, such as that of the engines themselves; of those that it
+                names the tree is not believed. None: nobody knows better.
             record: whether it is recorded at once that the worker will hold the prompt.
 
         Raises:
@@ -329,6 +333,7 @@ class MeshFront:
             salt=salt,
             session=session,
             session_ttl_s=session_ttl_s,
+            held=held,
             record=record,
             now=monotonic(),
         )

@@ -5,7 +5,7 @@ Rule: none of these waits, and each supplies the time to what is below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from meshlib.clock import MonotonicTime
 from meshlib.errors import InvalidValueError, UnknownKeyError
@@ -36,6 +36,7 @@ class RoutingVerbs:
         salt: str = "",
         session: str = "",
         session_ttl_s: float = SESSION_TTL_S,
+        held: Mapping[str, int] | None = None,
         now: float | None = None,
     ) -> RouteDecision:
         """Choose a worker for a prompt and record nothing; as `MeshSyncManager.select`."""
@@ -48,6 +49,7 @@ class RoutingVerbs:
             salt=salt,
             session=session,
             session_ttl_s=session_ttl_s,
+            held=held,
             now=None if now is None else self._time.follow(now),
         )
 
@@ -66,6 +68,7 @@ class RoutingVerbs:
         salt: str = "",
         session: str = "",
         session_ttl_s: float = SESSION_TTL_S,
+        held: Mapping[str, int] | None = None,
         record: bool = True,
         now: float | None = None,
     ) -> RouteDecision:
@@ -82,6 +85,7 @@ class RoutingVerbs:
             salt=salt,
             session=session,
             session_ttl_s=session_ttl_s,
+            held=held,
             record=record,
             now=None if now is None else self._time.follow(now),
         )

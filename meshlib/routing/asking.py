@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from meshlib.arguments import check_number
-from meshlib.errors import InvalidValueError, check_several
+from meshlib.arguments import check_kind, check_number
+from meshlib.errors import InvalidTypeError, InvalidValueError, check_several
 from meshlib.routing.prompts import check_session, prompt_key, session_key
 from meshlib.state import WorkerState, check_text
 
-__all__ = ["check_tokens", "eligible", "keys_of"]
+__all__ = ["check_held", "check_tokens", "eligible", "keys_of"]
 
 
 def check_tokens(tokens: float) -> None:
@@ -26,6 +26,29 @@ def check_tokens(tokens: float) -> None:
     check_number("tokens", tokens, wanted="a number of tokens")
     if not 0 <= tokens < math.inf:
         raise InvalidValueError(f"tokens must be 0 or more and finite, got {tokens}")
+
+
+def check_held(held: Mapping[str, int], *, length: int) -> None:
+    """Check what workers are said to hold of a prompt. O(workers).
+
+    Args:
+        held: characters, by worker.
+        length: of the prompt.
+
+    Raises:
+        InvalidTypeError: no mapping, or other things in it than names and whole numbers.
+        InvalidValueError: less than nothing, or more than there is.
+    """
+    check_kind("held", held, Mapping, wanted="a mapping of workers to characters")
+    for worker_id, count in held.items():
+        check_text("a worker's id", worker_id)
+        if type(count) is not int:
+            kind = type(count).__name__
+            raise InvalidTypeError(f"held must be whole numbers of characters, not {kind}")
+        if not 0 <= count <= length:
+            raise InvalidValueError(
+                f"held must be 0 to the {length} characters of the text, got {count}"
+            )
 
 
 def eligible(

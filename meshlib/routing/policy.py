@@ -13,7 +13,7 @@ from meshlib.errors import InvalidTypeError, StateError
 from meshlib.limits import TREE_CHARACTERS_MAX
 from meshlib.ring import ConsistentHashRing
 from meshlib.routing.ages import WorkerAges
-from meshlib.routing.asking import check_tokens, eligible, keys_of
+from meshlib.routing.asking import check_held, check_tokens, eligible, keys_of
 from meshlib.routing.cache_aware import CACHE_AWARE, CacheAwareConfig, choose_worker
 from meshlib.routing.expected_time import EXPECTED_TIME
 from meshlib.routing.load import SharedLoad
@@ -123,6 +123,7 @@ class CacheAwarePolicy:
         salt: str = "",
         session: str = "",
         session_ttl_s: float = SESSION_TTL_S,
+        held: Mapping[str, int] | None = None,
         now: float = 0.0,
     ) -> RouteDecision:
         """Choose a worker for a prompt; nothing is recorded. Never waits.
@@ -142,6 +143,9 @@ class CacheAwarePolicy:
                 worker that the session was with last, on every router, as long as that one may
                 be chosen; whatever the policy is, and whatever that one has to do. Empty: none.
             session_ttl_s: for so long after its last prompt a session stays; 1 to 86,400.
+            held: how many characters of the prompt's beginning workers have cached, by a better
+                word than the tree's, such as their own; of those that it names the tree is not
+                believed. None: nobody knows better.
             now: monotonic seconds.
 
         Returns:
@@ -150,13 +154,15 @@ class CacheAwarePolicy:
 
         Raises:
             InvalidTypeError: an argument of another type.
-            InvalidValueError: a text that cannot be encoded as UTF-8, tokens or a time to live
-                out of range.
+            InvalidValueError: a text that cannot be encoded as UTF-8, tokens, a time to live or
+                characters out of range.
             LimitError: a session's name over 1 KiB.
         """
         check_text("text", text)
         if tokens is not None:
             check_tokens(tokens)
+        if held is not None:
+            check_held(held, length=len(text))
         workers = self._may_take(exclude, candidates)
         key, sticky = text, None
         if salt or session or text[:1] == MARK or type(salt) is not str or type(session) is not str:
@@ -171,15 +177,17 @@ class CacheAwarePolicy:
                 session=sticky,
             )
         policy = self.policy
-        held = self._held(key, len(key) - len(text)) if policy.records else {}
+        known = self._held(key, len(key) - len(text)) if policy.records else {}
+        if held is not None:
+            known = {name: count for name, count in {**known, **held}.items() if count}
         if tokens is None:
             tokens = len(text) / policy.characters_per_token
         bound = None if sticky is None else self._bound(sticky)
         if bound is not None and bound in workers:
             worker_id, reason = bound, RouteReason.SESSION
         else:
-            worker_id, reason = self._choose(policy, text, workers, held, tokens, now)
-        matched = held.get(worker_id, 0)
+            worker_id, reason = self._choose(policy, text, workers, known, tokens, now)
+        matched = known.get(worker_id, 0)
         return RouteDecision(
             worker_id=worker_id,
             url=workers[worker_id].url,

@@ -54,6 +54,7 @@ class _RouteBody:
     salt: str = ""
     session: str = ""
     session_ttl_s: float = SESSION_TTL_S
+    held: dict[str, int] | None = None
     record: bool = True
 
 
@@ -234,6 +235,7 @@ async def _route(request: Request) -> Response:
         salt=body.salt,
         session=body.session,
         session_ttl_s=body.session_ttl_s,
+        held=body.held,
         record=body.record,
         now=now,
     )

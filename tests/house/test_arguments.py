@@ -280,7 +280,7 @@ RIGHT: dict[str, Any] = {
     "operation": TreeInsert("a", "b"), "operations": [], "value": b"v", "limit_per_second": 4,
     "stores": ["workers"], "timeout_s": 0.001, "config_key": "k", "function": len,
     "receipt": WriteReceipt(ActorId(b"a" * 16), 0), "tokens": 5, "exclude": [], "candidates": [],
-    "salt": "s", "session": "s", "session_ttl_s": 5.0, "record": True, "now": 0.0,
+    "salt": "s", "session": "s", "session_ttl_s": 5.0, "record": True, "now": 0.0, "held": {},
     "decision": NOBODY, "target": NOBODY, "prefill_tokens": 5, "request_id": "r",
     "decoded_tokens": 5,
     "pattern": "user:*", "limits": "60/minute", "costs": {"global": 1}, "estimate": 1,
@@ -300,7 +300,7 @@ TAKEN: dict[str, tuple[Any, ...]] = {
     "exclude": (dict,), "candidates": (dict, None), "record": (bool,), "now": (*NUMBER, None),
     "decision": (), "target": (str,), "prefill_tokens": (*NUMBER, None),
     "decoded_tokens": (int, None),
-    "session_ttl_s": NUMBER, "limit": (int,), "ticket": (),
+    "session_ttl_s": NUMBER, "held": (dict, None), "limit": (int,), "ticket": (),
 }  # fmt: skip
 """Which of `WRONG` are right for it; where none are named, text is."""
 

@@ -200,9 +200,20 @@ def test_a_session_stays_at_its_worker(node: Node, model: str) -> None:
     assert (first["worker_id"], "session") == (second["worker_id"], second["reason"])
 
 
+def test_a_better_word_than_the_trees_is_believed(node: Node, model: str) -> None:
+    """Of the workers that it names: who has evicted the prompt, and who has stored it."""
+    w1, w2 = f"{model}-w1", f"{model}-w2"
+    route(node, model, "Hello world", candidates=[w1])
+
+    assert 11 == route(node, model, "Hello world", record=False)["matched"]
+    known = route(node, model, "Hello world", held={w1: 0, w2: 9}, record=False)
+    assert (w2, 9) == (known["worker_id"], known["matched"])
+
+
 @pytest.mark.parametrize(
     "more",
     [
+        {"held": ["w1"]}, {"held": {"w1": 1.5}}, {"held": {"w1": -1}}, {"held": {"w1": 12}},
         {"session": 3}, {"session": "s", "session_ttl_s": 0},
         {"tokens": -1}, {"tokens": "3"}, {"exclude": "w1"}, {"exclude": [1]}, {"candidates": {}},
         {"salt": 3}, {"record": "no"}, {"wait": 1},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 from support.engine_publisher import BLOCK, Publisher, two_ports
 
 from meshlib import GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
 from meshlib.prefix import token_chain
+from meshlib.routing import TreeInsert
 from meshlib_server.adapters.engines import Duty, Engine, EngineFollower
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -36,6 +38,11 @@ def held(follower: EngineFollower) -> frozenset[int]:
     return frozenset(block for block, _ in follower.index.entry_hashes("w1"))
 
 
+def text_of(tokens: list[int]) -> str:
+    """Return a prompt of which each token has four characters."""
+    return "".join(f"{token:03} " for token in tokens)
+
+
 class Router:
     """One router: its node and its index."""
 
@@ -45,7 +52,14 @@ class Router:
             transport=network.transport(f"{name}:1"),
             seeds=["a:1", "b:1", "c:1"],
         )
-        self.engines = EngineFollower(self.mesh, [engine])
+        self.engines = EngineFollower(self.mesh, [engine], block_tokens=BLOCK)
+
+    def route(self, tokens: list[int]) -> tuple[str | None, int]:
+        """Return where a prompt of these tokens goes, and how much of it is cached there."""
+        text = text_of(tokens)
+        held = self.engines.held(text, tokens)
+        decision = self.mesh.route("m", text, tokens=len(tokens), held=held, record=False)
+        return decision.worker_id, decision.matched
 
 
 @contextlib.asynccontextmanager
@@ -111,3 +125,30 @@ async def test_what_is_expected_stands_until_the_engine_says_otherwise() -> None
 
         await until(lambda: held(engines) == publisher.blocks)
         assert (("w1",), 7) == engines.index.match(chain)
+
+
+async def test_prompts_go_by_what_the_engine_has_and_not_by_what_was_sent_to_it() -> None:
+    """Stored for others: warm. Evicted: not, though the tree says that it was sent there."""
+    async with Publisher(two_ports()) as publisher, three_routers(publisher) as routers:
+        mesh, size = routers[Duty.NONE].mesh, len(text_of(PROMPT))
+        for name in ("w1", "w2"):
+            mesh.sync.sync_worker_state(name, model_id="m", url=name, health=True, load=0.0)
+        mesh.sync.sync_tree_operation("m", TreeInsert(text_of(PROMPT), "w2"))
+        for router in routers.values():
+            known = partial(router.route, PROMPT)
+            await until(lambda known=known: known() == ("w2", size))  # type: ignore[misc]
+        unheard = [200 + token for token in PROMPT]
+
+        await publisher.store(unheard)  # no router has sent it there
+        for router in routers.values():
+            await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+            assert ("w1", size) == router.route(unheard)
+            assert ("w2", size) == router.route(PROMPT)  # it says nothing, and the tree does
+
+        mesh.sync.sync_tree_operation("m", TreeInsert(text_of(unheard), "w1"))
+        await publisher.clear()
+        for router in routers.values():
+            tree = router.mesh.sync
+            await until(lambda tree=tree: tree.match_tree("m", text_of(unheard)).matched == size)  # type: ignore[misc]
+            await until(lambda router=router: not held(router.engines))  # type: ignore[misc]
+            assert 0 == router.route(unheard)[1]

@@ -22,7 +22,7 @@ from attrs import frozen
 from meshlib import Document, MeshRuntime, WriteContext
 from meshlib.crdt import ORSet
 from meshlib.errors import StateError
-from meshlib.prefix import BlockIndex
+from meshlib.prefix import BLOCK_TOKENS, BlockIndex, token_chain
 from meshlib_server.adapters.engines.cache import EngineCache
 from meshlib_server.adapters.engines.duty import Duty, duty_of
 from meshlib_server.adapters.engines.feed import EngineFeed
@@ -59,18 +59,32 @@ class EngineFollower:
 
         engines = EngineFollower(mesh, [Engine("w1", "tcp://w1:5557", "tcp://w1:5558")])
         async with engines:
-            match = engines.index.match(token_chain(tokens, block_tokens=16))
-            engines.expect("w1", chain)
+            held = engines.held(text, tokens)
+            decision = mesh.route("llama-3", text, tokens=len(tokens), held=held, record=False)
+            ...  # it is sent to decision.url, and the worker has taken it
+            mesh.placed(decision)
+            engines.expect(decision.worker_id, token_chain(tokens, block_tokens=16))
 
     Args:
         mesh: this router's node.
         engines: those of one model, all with blocks of one size.
         index: where their blocks go; a new one unless given.
+        block_tokens: the size of their blocks, at least 1.
+
+    Raises:
+        InvalidValueError: a size under 1.
     """
 
     def __init__(
-        self, mesh: MeshRuntime, engines: Iterable[Engine], *, index: BlockIndex | None = None
+        self,
+        mesh: MeshRuntime,
+        engines: Iterable[Engine],
+        *,
+        index: BlockIndex | None = None,
+        block_tokens: int = BLOCK_TOKENS,
     ) -> None:
+        token_chain((), block_tokens=block_tokens)  # refuses a size that cannot be
+        self._block_tokens = block_tokens
         self.index = BlockIndex(is_by_block=True) if index is None else index
         self._watches = {engine.worker_id: _Watch(mesh, engine, self.index) for engine in engines}
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,6 +105,31 @@ class EngineFollower:
     def duty(self, worker_id: str) -> Duty:
         """Return what this router has to do with an engine, as of the last tick."""
         return self._watches[worker_id].duty
+
+    def held(self, text: str, tokens: Sequence[int]) -> dict[str, int]:
+        """Tell how much of a prompt each engine has; for `held` of `MeshRuntime.route`.
+
+        By the engines' own word, and by what is expected of them. O(tokens + engines); never waits.
+
+        Args:
+            text: the prompt.
+            tokens: the same as the engines see it, from its beginning on.
+
+        Returns:
+            characters, by worker: as large a part of the text as that of the tokens that is there.
+            Engines that have said nothing yet are left out: of these the tree knows more.
+
+        Raises:
+            InvalidValueError: a token out of range.
+        """
+        chain = token_chain(tokens, block_tokens=self._block_tokens)
+        matched = self.index.match_each(chain)
+        per_block = self._block_tokens * len(text) / len(tokens) if matched else 0.0
+        return {
+            worker_id: int(matched.get(worker_id, 0) * per_block)
+            for worker_id, watch in self._watches.items()
+            if watch.is_known
+        }
 
     def expect(self, worker_id: str, chain: Sequence[int]) -> None:
         """Take for cached what a request that was sent to an engine will leave there.
@@ -119,6 +158,8 @@ class _Watch:
         self._feed: EngineFeed | None = None
         self._listening = contextlib.AsyncExitStack()
         self._seen: object = None
+        self.is_known = False
+        """Whether the engine has said anything, as far as this router has heard."""
 
     async def run(self) -> None:
         """Listen, write and follow as the ring says, until cancelled or the node has ended."""
@@ -176,6 +217,7 @@ class _Watch:
         if seen == self._seen:
             return
         self._seen = seen
+        self.is_known = not state.is_bottom()
         told, held = state.value, self.view.blocks
         self.view.adopt(told - held, held - told, now=time.monotonic())
 
