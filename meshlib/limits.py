@@ -60,6 +60,7 @@ __all__ = [
     "RENEWALS_PER_MESSAGE_MAX",
     "REQUESTS_IN_FLIGHT_MAX",
     "SLOTS_MAX",
+    "SLOT_LEASES_MAX",
     "SUBSCRIPTION_QUEUE_MAX",
     "TENANTS_MAX",
     "TEXT_CHARACTERS_MAX",
@@ -228,6 +229,9 @@ RATE_RESERVATIONS_MAX: Final = 100_000
 
 RATE_KEYS_AT_ONCE_MAX: Final = 100
 """Keys of one call, all or nothing, and decisions of one batch."""
+
+SLOT_LEASES_MAX: Final = 100_000
+"""Slots that other programs hold by name at one node; a further one is refused."""
 
 SLOTS_MAX: Final = 1_000_000
 """The most requests of one key at once that a limit may be."""

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from meshlib import MeshNode, MeshRuntime
+from meshlib.aio import LeasedSlots
 from meshlib_server.dashboard import EventFeed, overview
 from meshlib_server.metrics import Sources
 from meshlib_server.problems import Code, Unavailable
@@ -37,6 +38,7 @@ class Service:
     ) -> None:
         self.sources = sources if sources is not None else Sources()
         self._mesh = mesh
+        self._slots: LeasedSlots | None = None
         self.feed = EventFeed(self._overview, is_ending=lambda: self.is_draining)
         """What happens, for those who look on."""
         self._shut_down = shut_down
@@ -70,6 +72,14 @@ class Service:
     def node(self) -> MeshNode:
         """The node behind it, or `Unavailable` likewise."""
         return self.mesh.node
+
+    @property
+    def slots(self) -> LeasedSlots:
+        """The slots that others hold by name at this node, or `Unavailable` as `mesh`."""
+        mesh = self.mesh
+        if self._slots is None:
+            self._slots = LeasedSlots(mesh)
+        return self._slots
 
     def _overview(self) -> dict[str, Any]:
         return overview(self.mesh, self.sources)

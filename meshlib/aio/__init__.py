@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from meshlib.aio.concurrency import ConcurrencyLimit, HeldSlot
+from meshlib.aio.concurrency import ConcurrencyLimit, HeldSlot, LeasedSlot, LeasedSlots
 from meshlib.aio.diagnosis import Diagnosis, SeedReport
 from meshlib.aio.discovery import (
     Discovery,
@@ -94,6 +94,8 @@ __all__ = [
     "FileSeeds",
     "FixedSeeds",
     "HeldSlot",
+    "LeasedSlot",
+    "LeasedSlots",
     "LinkConfig",
     "LinkFailure",
     "LinkFault",

@@ -22,6 +22,7 @@ __all__ = [
     "ReservedUnits",
     "RoutedTo",
     "ServerEvent",
+    "SlotLease",
     "StoreCounts",
     "UsedLimit",
     "WorkerView",
@@ -202,6 +203,14 @@ class ReservedUnits(Admission):
     """Whether an estimate was counted; `reservation_id` is empty when it was not."""
 
     reservation_id: str
+
+
+@frozen(kw_only=True)
+class SlotLease(Admission):
+    """Whether there was a slot, and for how long it is held; `slot_id` is empty without one."""
+
+    slot_id: str
+    lease_s: float
 
 
 @frozen(kw_only=True)

@@ -253,6 +253,30 @@ class Calls:
         body = {"reservation_id": reservation_id, "actual": actual}
         return Call(method="POST", path="/mesh/rate-limit/settle", body=body, read=_nothing)
 
+    def acquire_slot(
+        self, key: str, *, limit: int, wait_s: float, lease_s: float
+    ) -> Call[answers.SlotLease]:
+        """POST /mesh/slots/acquire; a refusal is an answer and no error."""
+        return Call(
+            method="POST",
+            path="/mesh/slots/acquire",
+            body={"key": key, "limit": limit, "wait_s": wait_s, "lease_s": lease_s},
+            statuses=(200, 429),
+            read=lambda tree: read_answer(answers.SlotLease, tree),
+        )
+
+    def renew_slot(self, slot_id: str, *, lease_s: float | None) -> Call[None]:
+        """POST /mesh/slots/renew."""
+        body: dict[str, Any] = {"slot_id": slot_id}
+        if lease_s is not None:
+            body["lease_s"] = lease_s
+        return Call(method="POST", path="/mesh/slots/renew", body=body, read=_nothing)
+
+    def release_slot(self, slot_id: str) -> Call[None]:
+        """POST /mesh/slots/release."""
+        body = {"slot_id": slot_id}
+        return Call(method="POST", path="/mesh/slots/release", body=body, read=_nothing)
+
     def limit_rules(self) -> Call[tuple[answers.LimitRuleView, ...]]:
         """GET /mesh/limits."""
         return Call(

@@ -17,6 +17,7 @@ from meshlib_server.client.answers import (
     ReservedUnits,
     RoutedTo,
     ServerEvent,
+    SlotLease,
     WorkerView,
 )
 from meshlib_server.client.calls import Call, Calls, read_events
@@ -211,6 +212,27 @@ class MeshClient:
     def settle(self, reservation_id: str, *, actual: int) -> None:
         """Count what was really used in the place of an estimate."""
         self._send(_CALLS.settle(reservation_id, actual=actual))
+
+    def acquire_slot(
+        self, key: str, *, limit: int, wait_s: float = 0.0, lease_s: float = 30.0
+    ) -> SlotLease:
+        """Take one of a key's slots in the whole cluster; held until released, or the lease ends.
+
+        Args:
+            key: whose requests they are.
+            limit: how many of them run at once, on all nodes together.
+            wait_s: seconds to wait while all are used; less than the client's `timeout_s`.
+            lease_s: seconds for which it is held unless it is renewed, at the same node.
+        """
+        return self._send(_CALLS.acquire_slot(key, limit=limit, wait_s=wait_s, lease_s=lease_s))
+
+    def renew_slot(self, slot_id: str, *, lease_s: float | None = None) -> None:
+        """Hold a slot for another lease; an `ApiError` of 404 says that it is held no more."""
+        self._send(_CALLS.renew_slot(slot_id, lease_s=lease_s))
+
+    def release_slot(self, slot_id: str) -> None:
+        """Give a slot back."""
+        self._send(_CALLS.release_slot(slot_id))
 
     def limit_rules(self) -> tuple[LimitRuleView, ...]:
         """Return the rules in force, by name."""
@@ -420,6 +442,29 @@ class AsyncMeshClient:
     async def settle(self, reservation_id: str, *, actual: int) -> None:
         """Count what was really used in the place of an estimate."""
         await self._send(_CALLS.settle(reservation_id, actual=actual))
+
+    async def acquire_slot(
+        self, key: str, *, limit: int, wait_s: float = 0.0, lease_s: float = 30.0
+    ) -> SlotLease:
+        """Take one of a key's slots in the whole cluster; held until released, or the lease ends.
+
+        Args:
+            key: whose requests they are.
+            limit: how many of them run at once, on all nodes together.
+            wait_s: seconds to wait while all are used; less than the client's `timeout_s`.
+            lease_s: seconds for which it is held unless it is renewed, at the same node.
+        """
+        return await self._send(
+            _CALLS.acquire_slot(key, limit=limit, wait_s=wait_s, lease_s=lease_s)
+        )
+
+    async def renew_slot(self, slot_id: str, *, lease_s: float | None = None) -> None:
+        """Hold a slot for another lease; an `ApiError` of 404 says that it is held no more."""
+        await self._send(_CALLS.renew_slot(slot_id, lease_s=lease_s))
+
+    async def release_slot(self, slot_id: str) -> None:
+        """Give a slot back."""
+        await self._send(_CALLS.release_slot(slot_id))
 
     async def limit_rules(self) -> tuple[LimitRuleView, ...]:
         """Return the rules in force, by name."""

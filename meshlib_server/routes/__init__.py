@@ -4,6 +4,7 @@ cluster.py     /status and /health
 rate_limit.py  /rate-limit, its statistics and its busiest keys
 decisions.py   /rate-limit/acquire and the other verbs
 limit_rules.py  /limits
+slots.py       /slots
 routing.py     /route and /trees
 workers.py     /workers
 policies.py    /policies
@@ -29,6 +30,7 @@ from meshlib_server.routes import (
     policies,
     rate_limit,
     routing,
+    slots,
     workers,
 )
 
@@ -38,8 +40,8 @@ PREFIXES = ("/mesh", "/ha")
 """Where the endpoints are found: as specified, and as the upstream binary serves them."""
 
 _MODULES = (
-    routing, decisions, cluster, rate_limit, limit_rules, workers, policies, app_config, events,
-    lifecycle,
+    routing, decisions, slots, cluster, rate_limit, limit_rules, workers, policies, app_config,
+    events, lifecycle,
 )  # fmt: skip
 
 

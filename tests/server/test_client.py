@@ -150,6 +150,28 @@ def test_tokens_are_limited_reserved_and_settled(node: Node, name: str) -> None:
     assert [("1000/31d", 50)] == [(limit.policy, limit.used_count) for limit in used]
 
 
+def test_requests_at_once_are_limited_by_slots(node: Node, name: str) -> None:
+    """Taken, renewed and given back; a refusal is an answer, and an unknown slot an error."""
+    with MeshClient(node.address, token=TOKEN) as client:
+        slot = client.acquire_slot(name, limit=1, wait_s=8, lease_s=600)
+        refused = client.acquire_slot(name, limit=1)
+        client.renew_slot(slot.slot_id)
+        client.renew_slot(slot.slot_id, lease_s=60)
+        client.release_slot(slot.slot_id)
+        again = client.acquire_slot(name, limit=1, wait_s=8)
+        with pytest.raises(ApiError) as caught:
+            client.renew_slot(slot.slot_id)
+
+    assert (True, 600.0, False, "") == (
+        slot.allowed,
+        slot.lease_s,
+        refused.allowed,
+        refused.slot_id,
+    )
+    assert again.allowed
+    assert 404 == caught.value.status
+
+
 def test_events_begin_with_an_overview(node: Node) -> None:
     """And another follows each second, if that is asked for."""
     with MeshClient(node.address, token=TOKEN) as client:

@@ -158,6 +158,39 @@ def test_the_statistics_of_a_rule_tell_of_each_of_its_limits(node: Node, name: s
     assert {"key": f"{name}:a", "mark": "3600g", "admitted_count": 3, "refused_count": 2} in keys
 
 
+def slots(node: Node, verb: str, body: Any) -> Any:
+    return node.client.post(f"/mesh/slots/{verb}", json=body)
+
+
+def test_a_key_has_so_many_slots_in_the_whole_cluster(cluster: list[Node], name: str) -> None:
+    """Whichever node is asked; one that is given back is had by who waits elsewhere."""
+    body = {"key": name, "limit": 2, "lease_s": 600}
+    first, second = (slots(node, "acquire", {**body, "wait_s": 30}) for node in cluster[:2])
+    refused = slots(cluster[2], "acquire", body)
+    given = {"slot_id": first.json()["slot_id"]}
+    renewed = slots(cluster[0], "renew", given)
+    elsewhere = slots(cluster[1], "release", given)
+    released = [slots(cluster[0], "release", given).status_code for _ in range(2)]
+    third = slots(cluster[2], "acquire", {**body, "wait_s": 30})
+
+    assert [200, 200, 429] == [each.status_code for each in (first, second, refused)]
+    assert DECISION | {"slot_id", "lease_s"} == refused.json().keys() == first.json().keys()
+    assert '"2 at once";q=2;qu="concurrent-requests"' == refused.headers["ratelimit-policy"]
+    assert {"status": "renewed", "lease_s": 600.0, **given} == renewed.json()
+    assert (404, [200, 404]) == (elsewhere.status_code, released)
+    assert (200, 600.0) == (third.status_code, third.json()["lease_s"])
+
+
+def test_a_slot_is_free_when_its_holder_says_nothing(node: Node, name: str) -> None:
+    """After its lease; who held it is told so when it speaks again."""
+    body = {"key": name, "limit": 1, "lease_s": 0.2}
+    first = slots(node, "acquire", {**body, "wait_s": 30})
+    second = slots(node, "acquire", {**body, "wait_s": 30, "lease_s": 600})
+
+    assert (200, 200) == (first.status_code, second.status_code)
+    assert 404 == slots(node, "renew", {"slot_id": first.json()["slot_id"]}).status_code
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -194,6 +227,14 @@ def test_a_rule_that_cannot_be_names_its_field(
         ("acquire", {"key": "global", "wait_s": 0}),
         ("acquire", {"key": ""}),
         ("acquire", {"batch": [{"key": "a"}] * 101}),
+        ("../slots/acquire", {"key": "a"}),
+        ("../slots/acquire", {"key": "", "limit": 1}),
+        ("../slots/acquire", {"key": "a", "limit": 0}),
+        ("../slots/acquire", {"key": "a", "limit": 1.5}),
+        ("../slots/acquire", {"key": "a", "limit": 1, "wait_s": -1}),
+        ("../slots/acquire", {"key": "a", "limit": 1, "lease_s": 0}),
+        ("../slots/renew", {"slot_id": 3}),
+        ("../slots/release", {}),
         ("reserve", {"key": "global", "estimate": 0}),
         ("reserve", {"key": "global", "estimate": 1, "lease_s": 0}),
         ("settle", {"reservation_id": "x", "actual": -1}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from meshlib import (
     MeshRuntime,
     NotReadyError,
 )
-from meshlib.aio import ConcurrencyLimit
+from meshlib.aio import ConcurrencyLimit, LeasedSlots
+from meshlib.errors import InvalidFieldError, LimitError, UnknownKeyError
 
 pytestmark = pytest.mark.anyio
 
@@ -132,3 +134,83 @@ async def test_the_slots_of_a_node_that_crashes_are_free_again() -> None:
     assert all(slot.decision.confirmed for slot in slots)
     for mesh in meshes[:2]:
         await mesh.stop()
+
+
+async def test_a_leased_slot_is_held_until_it_is_released() -> None:
+    """Once; then nobody knows its name any more."""
+    async with make_mesh() as mesh:
+        slots = LeasedSlots(mesh)
+        first = await slots.acquire("ann", limit=1)
+        refused = await slots.acquire("ann", limit=1)
+        slots.release(first.slot_id)
+
+        assert (True, 30.0) == (bool(first), first.lease_s)
+        assert (False, "", 0.0) == (bool(refused), refused.slot_id, refused.lease_s)
+        for gone in (first.slot_id, "", "nobody's"):
+            with pytest.raises(UnknownKeyError):
+                slots.release(gone)
+            with pytest.raises(UnknownKeyError):
+                slots.renew(gone)
+        assert await slots.acquire("ann", limit=1)
+        assert 1 == len(slots)
+
+
+async def test_a_slot_whose_holder_says_nothing_is_free_after_its_lease() -> None:
+    """Whoever waits for it has it then, and its name is worth nothing."""
+    async with make_mesh() as mesh:
+        slots = LeasedSlots(mesh)
+        first = await slots.acquire("ann", limit=1, lease_s=0.1)
+        second = await slots.acquire("ann", limit=1, timeout_s=60)
+
+        assert second
+        assert first.slot_id != second.slot_id
+        with pytest.raises(UnknownKeyError):
+            slots.renew(first.slot_id)
+
+
+async def test_a_renewed_slot_is_held_for_its_new_lease() -> None:
+    """However long the old one was: longer, and shorter."""
+    async with make_mesh() as mesh:
+        slots = LeasedSlots(mesh)
+        longer = await slots.acquire("ann", limit=2, lease_s=0.1)
+        assert 3_600 == slots.renew(longer.slot_id, lease_s=3_600)
+        shorter = await slots.acquire("ann", limit=2, lease_s=3_600)
+        slots.renew(shorter.slot_id, lease_s=0.15)
+        assert await slots.acquire("ann", limit=2, timeout_s=60)
+
+        assert 3_600 == slots.renew(longer.slot_id)
+
+
+@pytest.mark.parametrize("lease_s", [0, 0.05, 86_401, float("nan"), "30", None, True])
+async def test_a_lease_that_cannot_be_is_refused(lease_s: Any) -> None:
+    """And no slot is taken, or ends at another time."""
+    async with make_mesh() as mesh:
+        slots = LeasedSlots(mesh)
+        held = await slots.acquire("ann", limit=2)
+        with pytest.raises((InvalidTypeError, InvalidFieldError)):
+            await slots.acquire("ann", limit=2, lease_s=lease_s)
+        if lease_s is not None:
+            with pytest.raises((InvalidTypeError, InvalidFieldError)):
+                slots.renew(held.slot_id, lease_s=lease_s)
+        assert 1 == len(slots)
+        assert await slots.acquire("ann", limit=2)
+
+
+async def test_more_leased_slots_than_a_node_keeps_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those who have waited too; and the slots of the cluster are free for others."""
+    monkeypatch.setattr("meshlib.aio.concurrency.leased.SLOT_LEASES_MAX", 2)
+    async with make_mesh() as mesh:
+        slots = LeasedSlots(mesh)
+        first = await slots.acquire("ann", limit=1)
+        waiting = asyncio.create_task(slots.acquire("ann", limit=1, timeout_s=60))
+        await asyncio.sleep(0)
+        for key in ("bob", "cem"):
+            with pytest.raises(LimitError) if key == "cem" else contextlib.nullcontext():
+                await slots.acquire(key, limit=1)
+        mesh.release_slot(slots._leases[first.slot_id].held._ticket)
+        with pytest.raises(LimitError):
+            await waiting
+        ticket = await mesh.acquire_slot("ann", limit=1)
+        assert ticket.slot is not None
