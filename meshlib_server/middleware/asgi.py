@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meshlib_server.middleware.charges import Answer, Charge
 from meshlib_server.middleware.charging import (
     Admission,
-    Answer,
-    Charge,
     Charging,
     MeshSource,
     OnFailure,
@@ -69,7 +68,7 @@ class RateLimitMiddleware:
         admission = await self._charging.admit(scope)
         if admission.refusal is not None:
             await send_refusal(admission.refusal, send)
-        elif admission.reserved:
+        elif admission.is_open:
             await follow(self._app, scope, receive, send, admission=admission)
         else:
             await self._app(scope, receive, _with_headers(send, admission))

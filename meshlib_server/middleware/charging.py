@@ -1,21 +1,21 @@
 """What a request is charged: decided before it is served, and settled when it is over.
 
 Rule: a request passes all that it is charged for, or nothing of it is counted; what was reserved
-for it is settled once, however it ends.
+for it is settled, and what it holds given back, once and however it ends.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from meshlib import Decision, MeshRuntime
+from meshlib.aio import HeldSlot
 from meshlib.errors import (
     ConfigError,
     InvalidFieldError,
@@ -26,22 +26,10 @@ from meshlib.errors import (
     UnknownKeyError,
 )
 from meshlib.ratelimit import Reservation
+from meshlib_server.middleware.charges import Answer, Asked, Charge
 from meshlib_server.middleware.headers import Refusal, rate_limit_headers, refused
 
-__all__ = [
-    "Admission",
-    "Answer",
-    "Charge",
-    "Charging",
-    "MeshSource",
-    "OnFailure",
-    "as_told",
-    "by_header",
-    "tell_used",
-]
-
-TAIL_BYTES: Final = 8192
-"""What is kept of an answer that is settled by what it says: its usage stands at the end of it."""
+__all__ = ["Admission", "Charging", "MeshSource", "OnFailure", "tell_used"]
 
 UNITS_MAX: Final = 2**53
 
@@ -56,9 +44,6 @@ _ADMISSIONS: Final = "meshlib.admissions"
 
 _logger = logging.getLogger(__name__)
 
-Asked = Mapping[str, Any]
-"""What a request is known by: its ASGI scope, or its WSGI environment."""
-
 MeshSource = MeshRuntime | Callable[[], MeshRuntime | None]
 """A running node, or what returns it once there is one."""
 
@@ -71,100 +56,6 @@ class OnFailure(StrEnum):
 
     OPEN = "open"
     """It passes, and is not counted."""
-
-
-@define
-class Answer:
-    """What has gone out to whoever asked.
-
-    Args:
-        status_code: the HTTP status; 500 where the application failed before it answered.
-        is_complete: whether the answer was sent to its end.
-        body_bytes: how much of it went out.
-        tail: the last 8 KiB of it, as they were sent; compressed, if the application does so.
-    """
-
-    status_code: int = 500
-    is_complete: bool = False
-    body_bytes: int = 0
-    tail: bytes = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take the next piece. O(size of the piece)."""
-        self.body_bytes += len(data)
-        self.tail = (self.tail + data)[-TAIL_BYTES:]
-
-
-def as_told(_answer: Answer) -> int | None:
-    """Leave it to the application to tell, by `tell_used`; else it stays at the estimate."""
-    return None
-
-
-def _positive(_charge: Any, _name: object, cost: int | Callable[[Asked], int]) -> None:
-    if not callable(cost) and (type(cost) is not int or cost < 1):
-        raise ConfigError(f"cost must be a function, or a whole number from 1, got {cost!r}")
-
-
-def _function(_charge: Any, name: Any, value: Any) -> None:
-    if not callable(value) and not (value is None and name.name == "actual"):
-        raise ConfigError(f"{name.name} must be a function, got {value!r}")
-
-
-@frozen(kw_only=True)
-class Charge:
-    """What requests are charged under one key. A request may have several; it passes all or none.
-
-    Args:
-        key: returns the rate-limit key of a request, or None for one that is not charged. It gets
-            the ASGI scope, or the WSGI environment. Its limit is a rule's, or one of its own.
-        cost: units, at least 1, or what returns them; 0 for a request that costs nothing. With
-            `actual`, the estimate.
-        actual: returns what was really used, once the answer is over; None leaves it at what the
-            application has told by `tell_used`, else at the estimate. Without `actual` nothing
-            is settled.
-        lease_s: seconds after which it stays at its estimate, 1 to 86,400.
-
-    Raises:
-        ConfigError: a cost that cannot be, or no function where one is meant.
-    """
-
-    key: Callable[[Asked], str | None] = field(validator=_function)
-    cost: int | Callable[[Asked], int] = field(default=1, validator=_positive)
-    actual: Callable[[Answer], int | None] | None = field(default=None, validator=_function)
-    lease_s: float = 600.0
-
-
-def by_header(name: str, *, prefix: str, is_secret: bool = False) -> Callable[[Asked], str | None]:
-    """Return a function that makes a key of a header's value; for `Charge.key`.
-
-    Args:
-        name: the header's.
-        prefix: what comes before the value, such as `user:`, as the pattern of a rule has it.
-        is_secret: whether the value is a secret, such as an API key: a digest of it is the key
-            then, which all nodes and whoever looks at busy keys may see.
-
-    Returns:
-        a function; it returns None for a request without the header, or with an empty one.
-    """
-    raw_name, environ_name = name.lower().encode(), "HTTP_" + name.upper().replace("-", "_")
-
-    def key_of(asked: Asked) -> str | None:
-        value: str = ""
-        headers = asked.get("headers")
-        if headers is None:
-            value = asked.get(environ_name, "")
-        else:
-            for each, raw in headers:
-                if each == raw_name:
-                    value = raw.decode("latin-1")
-                    break
-        if not value:
-            return None
-        if is_secret:
-            value = hashlib.sha256(value.encode()).hexdigest()[:32]
-        return prefix + value
-
-    return key_of
 
 
 def tell_used(asked: Asked, units: int, *, key: str | None = None) -> None:
@@ -195,6 +86,7 @@ class Admission:
         refusal: the answer, for a request that does not pass.
         mesh: the node that decided.
         reserved: what is still to be settled.
+        slots: what is held until the answer has ended.
         told: units as the application told them, by key; under None those of all.
     """
 
@@ -202,7 +94,13 @@ class Admission:
     refusal: Refusal | None = None
     mesh: MeshRuntime | None = None
     reserved: Sequence[tuple[Charge, Reservation]] = ()
+    slots: Sequence[HeldSlot] = ()
     told: dict[str | None, int] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to do when the answer is over."""
+        return bool(self.reserved or self.slots)
 
     def headers(self) -> dict[str, str]:
         """Return what is told of it in the headers of the answer."""
@@ -218,7 +116,7 @@ class Admission:
         self.told = {**(self.told or {}), key: units}
 
     def settle(self, answer: Answer) -> None:
-        """Count what was really used; a second call does nothing.
+        """Give slots back and count what was really used; a second call does nothing.
 
         Args:
             answer: what went out.
@@ -226,6 +124,7 @@ class Admission:
         Raises:
             InvalidFieldError, InvalidTypeError: units that cannot be: of whoever told them.
         """
+        self._release()
         reserved, self.reserved = self.reserved, ()
         told = self.told or {}
         for charge, reservation in reserved:
@@ -237,10 +136,16 @@ class Admission:
                 self._settle_one(reservation, units)
 
     def give_back(self) -> None:
-        """Take back what was reserved for a request that does not pass."""
+        """Take back what was reserved and held for a request that does not pass."""
+        self._release()
         reserved, self.reserved = self.reserved, ()
         for _, reservation in reserved:
             self._settle_one(reservation, 0)
+
+    def _release(self) -> None:
+        slots, self.slots = self.slots, ()
+        for slot in slots:
+            slot.release()
 
     def _settle_one(self, reservation: Reservation, units: int) -> None:
         assert self.mesh is not None
@@ -256,6 +161,21 @@ class Admission:
 
 
 _FREE: Final = Admission()
+
+
+@define(slots=True)
+class _Charged:
+    """What one request is charged.
+
+    Args:
+        wanted: units by key.
+        estimated: what is settled later.
+        slots: key, how many there are, and for how long it waits for one.
+    """
+
+    wanted: dict[str, int] = field(factory=dict)
+    estimated: list[tuple[Charge, str, int]] = field(factory=list)
+    slots: list[tuple[str, int, float]] = field(factory=list)
 
 
 class Charging:
@@ -291,7 +211,7 @@ class Charging:
         self._charges = tuple(charges)
         self._timeout_s = timeout_s
         self._logged_at = float("-inf")
-        is_simple = len(charges) == 1 and charges[0].actual is None
+        is_simple = len(charges) == 1 and charges[0].actual is None and charges[0].slots is None
         self._only = charges[0] if is_simple else None
 
     def mesh(self) -> MeshRuntime:
@@ -334,31 +254,48 @@ class Charging:
         except MeshError as error:
             return self.failed(error)
 
-    def _charged(self, asked: Asked) -> tuple[dict[str, int], list[tuple[Charge, str, int]]]:
-        """Return what a request is charged: units by key, and what is estimated."""
-        wanted: dict[str, int] = {}
-        estimated: list[tuple[Charge, str, int]] = []
+    def _charged(self, asked: Asked) -> _Charged:
+        """Return what a request is charged."""
+        charged = _Charged()
+        wanted, estimated = charged.wanted, charged.estimated
         for charge in self._charges:
             key = charge.key(asked)
             if key is None:
+                continue
+            if charge.slots is not None:
+                slots = charge.slots if isinstance(charge.slots, int) else charge.slots(asked)
+                if slots:
+                    charged.slots.append((key, slots, charge.wait_s))
                 continue
             cost = charge.cost if isinstance(charge.cost, int) else charge.cost(asked)
             if cost and charge.actual is not None:
                 estimated.append((charge, key, cost))
             elif cost:
                 wanted[key] = wanted.get(key, 0) + cost
-        return wanted, estimated
+        charged.slots.sort()  # all requests wait for them in one order, so none for each other
+        return charged
 
     async def _decide(self, asked: Asked) -> Admission:
-        wanted, estimated = self._charged(asked)
-        if not wanted and not estimated:
+        charged = self._charged(asked)
+        wanted, estimated = charged.wanted, charged.estimated
+        if not wanted and not estimated and not charged.slots:
             return _FREE
         mesh, timeout_s = self.mesh(), self._timeout_s
         reserved: list[tuple[Charge, Reservation]] = []
-        admission = Admission(mesh=mesh, reserved=reserved)
+        held: list[HeldSlot] = []
+        admission = Admission(mesh=mesh, reserved=reserved, slots=held)
         is_admitted = False
         decisions: list[Decision] = []
         try:
+            # These first: what is counted is counted when the request begins, and not while it
+            # waits for its turn.
+            for key, slots, wait_s in charged.slots:
+                ticket = await mesh.acquire_slot(key, limit=slots, timeout_s=wait_s)
+                slot = HeldSlot(mesh, ticket)
+                if not slot:
+                    return _over(slot.decision)
+                held.append(slot)
+                decisions.append(slot.decision)
             for charge, key, estimate in estimated:
                 reservation = await mesh.reserve_confirmed(
                     key, estimate=estimate, lease_s=charge.lease_s, timeout_s=timeout_s

@@ -15,10 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from meshlib.errors import InvalidTypeError
 from meshlib_server.middleware.asgi import follow
+from meshlib_server.middleware.charges import Answer, Charge
 from meshlib_server.middleware.charging import (
     Admission,
-    Answer,
-    Charge,
     Charging,
     MeshSource,
     OnFailure,

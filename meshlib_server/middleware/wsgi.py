@@ -7,10 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 from meshlib.errors import StateError
+from meshlib_server.middleware.charges import Answer, Charge
 from meshlib_server.middleware.charging import (
     Admission,
-    Answer,
-    Charge,
     Charging,
     MeshSource,
     OnFailure,
@@ -71,7 +70,7 @@ class WsgiRateLimitMiddleware:
             answer.status_code = int(status.split(" ", 1)[0])
             return start_response(status, [*headers, *more], *rest)
 
-        if not admission.reserved:
+        if not admission.is_open:
             return self._app(environ, start)
         admission.register(environ)
         try:
