@@ -16,6 +16,7 @@ from meshlib_server.auth import AuthMiddleware, Keyring, Secrets
 from meshlib_server.http.gate import HttpSettings
 from meshlib_server.metrics import CountedRequests
 from meshlib_server.problems import EXCEPTION_HANDLERS
+from meshlib_server.resources import DirectRoutes
 from meshlib_server.routes import PREFIXES, api_routes
 from meshlib_server.routes.description import description_routes
 from meshlib_server.routes.events import ui_routes
@@ -52,7 +53,7 @@ def build_app(
     if gossip is not None:
         routes += [WebSocketRoute(f"{prefix}/gossip", gossip) for prefix in PREFIXES]
     app = Starlette(
-        routes=routes,
+        routes=[DirectRoutes(routes), *routes],
         middleware=[
             Middleware(CountedRequests, counters=service.sources.requests),
             *([caps] if rate or body_bytes_max else []),

@@ -44,10 +44,11 @@ def rate_limit_headers(decision: Decision) -> dict[str, str]:
 
 
 def raw_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an admission as ASGI has them: for each request. O(1)."""
+    """Return the same headers as ASGI has them: for each request. O(1)."""
+    wait = () if decision.allowed else _raw(retry_after(decision.retry_after_s))
     policy = decision.policy
     if not policy:
-        return []
+        return [*wait]
     policy_header, limit_header = _of_policy(policy, decision.limit)
     remaining, reset_s = decision.remaining, math.ceil(decision.reset_after_s)
     return [
@@ -56,7 +57,12 @@ def raw_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
         limit_header,
         (b"x-ratelimit-remaining", b"%d" % remaining),
         (b"x-ratelimit-reset", b"%d" % reset_s),
+        *wait,
     ]
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 @lru_cache(maxsize=1024)
@@ -91,7 +97,7 @@ class Refusal:
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers as ASGI has them."""
-        return [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        return _raw(self.headers)
 
 
 def refused(

@@ -5,6 +5,9 @@ Decisions have the headers of `meshlib_server.middleware`.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from attrs import frozen
@@ -18,13 +21,13 @@ from meshlib.limits import RATE_KEYS_AT_ONCE_MAX
 from meshlib.ratelimit import Decision
 from meshlib_server.bodies import read_record
 from meshlib_server.describing import Scope, Shape, described
-from meshlib_server.middleware.headers import rate_limit_headers
+from meshlib_server.middleware.headers import rate_limit_headers, raw_headers
 from meshlib_server.problems import BadRequest, Code, problem_body
 from meshlib_server.resources import resource
 from meshlib_server.service import mesh_of
 from meshlib_server.structure import AtMost
 
-__all__ = ["DECISION", "as_json", "as_response", "rate_limit_headers", "routes"]
+__all__ = ["DECISION", "as_json", "as_response", "as_text", "rate_limit_headers", "routes"]
 
 DECISION: Final = Shape(
     {
@@ -52,18 +55,58 @@ def as_json(decision: Decision) -> dict[str, Any]:
     }
 
 
-def as_response(decision: Decision, **fields: Any) -> Response:
+def as_text(decision: Decision, **fields: str) -> str:
+    """Return the same as JSON, and what is told beside it. O(fields).
+
+    Written here and not by `json`, which takes five times as long: for each request.
+    """
+    allowed, limit, remaining, retry_after_s, reset_after_s, policy, confirmed, _ = decision
+    more = (
+        "".join(f',"{name}":{_quoted(value)}' for name, value in fields.items()) if fields else ""
+    )
+    return (
+        f'{{"allowed":{"true" if allowed else "false"},"limit":{limit},"remaining":{remaining},'
+        f'"retry_after_s":{retry_after_s!r},"reset_after_s":{reset_after_s!r},'
+        f'"policy":{_quoted(policy)},"confirmed":{"true" if confirmed else "false"}{more}}}'
+    )
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+class _Told(Response):
+    """An answer whose bytes are there already.
+
+    Args:
+        text: JSON.
+        status_code: the HTTP status.
+        headers: as ASGI has them.
+    """
+
+    def __init__(
+        self, text: str, *, status_code: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        self.status_code = status_code
+        self.background = None
+        self.body = text.encode()
+        length = b"%d" % len(self.body)
+        self.raw_headers = [*headers, (b"content-length", length), _JSON]
+
+
+_JSON: Final = (b"content-type", b"application/json")
+
+
+def as_response(decision: Decision, **fields: str) -> Response:
     """Answer with a decision: 200, or 429 when it was refused.
 
     Args:
         decision: on the request.
         fields: what is told beside it.
     """
-    return JSONResponse(
-        {**as_json(decision), **fields},
-        status_code=200 if decision else 429,
-        headers=rate_limit_headers(decision),
-    )
+    text = as_text(decision, **fields)
+    return _Told(text, status_code=200 if decision else 429, headers=raw_headers(decision))
 
 
 @frozen(kw_only=True)
@@ -152,15 +195,16 @@ async def _acquire(request: Request) -> Response:
 async def _acquire_each(request: Request, batch: tuple[_OneBody, ...]) -> Response:
     mesh = mesh_of(request)
     decided = await mesh.acquire_each([(_checked(one.key), one.cost) for one in batch])
-    return JSONResponse({"decisions": [_one_of(outcome) for outcome in decided]})
+    return _Told(f'{{"decisions":[{",".join(map(_one_of, decided))}]}}')
 
 
-def _one_of(outcome: Decision | LocalError) -> dict[str, Any]:
+def _one_of(outcome: Decision | LocalError) -> str:
     if isinstance(outcome, Decision):
-        return as_json(outcome)
+        return as_text(outcome)
     is_unknown = isinstance(outcome, UnknownKeyError)
     code = Code.NOT_FOUND if is_unknown else Code.INVALID_REQUEST
-    return problem_body(404 if is_unknown else 400, str(outcome), code=code)
+    body = problem_body(404 if is_unknown else 400, str(outcome), code=code)
+    return json.dumps(body, ensure_ascii=False)
 
 
 @described(
