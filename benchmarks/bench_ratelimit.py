@@ -64,6 +64,7 @@ def _node(limit: int) -> MeshNode:
 
 
 def _per_call_us(node: MeshNode, keys: list[str], count: int, *, is_admitted: bool) -> float:
+    """Return the least of five rounds; one over many keys takes about a second, new to all."""
     limiter, monotonic = node.limiter, time.monotonic
     acquire = limiter.acquire
     for key in keys:
@@ -72,13 +73,14 @@ def _per_call_us(node: MeshNode, keys: list[str], count: int, *, is_admitted: bo
     size = len(keys)
     for _ in range(5):
         wrong = 0
-        begin = time.thread_time()
+        began_at, begin = monotonic(), time.thread_time()
         for number in range(count):
             decision = acquire(keys[number % size], now=monotonic())
             if decision[0] is not is_admitted:
                 wrong += 1
         took = time.thread_time() - begin
-        assert wrong <= 0.05 * count, (wrong, count)
+        # By the wall clock, which goes on while others have the processor.
+        assert wrong <= 0.05 * count + size * (1 + monotonic() - began_at), (wrong, count)
         best = min(best, took / count * 1e6)
     return best
 
@@ -88,15 +90,14 @@ def decisions(is_quick: bool) -> Iterator[Row]:
     count = 20_000 if is_quick else 200_000
     for size in (1, 1000) if is_quick else (1, 1000, 100_000):
         keys = [f"user:{number}" for number in range(size)]
-        admitted = _per_call_us(_node(10**9), keys, count, is_admitted=True)
-        # Of one unit a second each: that of the loop's first round, and maybe of the next window.
-        refused = None
-        if size * 20 <= count:
-            refused = _per_call_us(_node(1), keys, count, is_admitted=False)
+        times = max(count, 10 * size)
+        admitted = _per_call_us(_node(10**9), keys, times, is_admitted=True)
+        # Of one unit a second each, which passes: of many keys a tenth are admitted.
+        refused = _per_call_us(_node(1), keys, times, is_admitted=False)
         yield {
             "keys": size,
             "admitted_us": round(admitted, 2),
-            "refused_us": None if refused is None else round(refused, 2),
+            "refused_us": round(refused, 2),
             "admitted_per_s": round(1e6 / admitted),
             "limitador_us": f"{LIMITADOR_US[0]} / {LIMITADOR_US[1]}",
         }

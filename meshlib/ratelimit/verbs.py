@@ -268,12 +268,16 @@ class LimitVerbs(LeaseDecider):
         What is nearly always so of such a key, in one place and without a call: this is done for
         each request. None: whatever else is so.
         """
-        plan = self._plans.get(key) if type(key) is str and now < self._settings_look_at else None
+        if now >= self._settings_look_at:
+            self._look_at_settings(now)
+        plan = self._plans.get(key) if type(key) is str else None
         if plan is None or type(cost) is not int or cost < 1 or len(plan) != 1:
             return None
         tracked = plan[0]
         owned = tracked.owned
-        if owned is None or now >= owned.open_until or owned.demand is not None:
+        if owned is None or now >= self._owner.open_until or owned.demand is not None:
+            return None
+        if now >= owned.open_until and not self._go_on(tracked, owned, now):
             return None
         limit = tracked.limit
         if (used := owned.used + cost) <= limit:  # as `_use`
@@ -282,9 +286,11 @@ class LimitVerbs(LeaseDecider):
             tracked.admitted_count += cost
             reset_s, number = tracked.used_until - now, tracked.used_number
             return _new(Decision, (True, limit, left, 0.0, reset_s, tracked.policy, True, number))
-        if cost <= limit and now < tracked.spent_until:
-            return tracked.refused(now, cost)
-        return None
+        if cost > limit or owned.debt:
+            return None  # it can never pass, or later windows are spent as well
+        tracked.left, tracked.used = limit - owned.used, owned.used
+        tracked.retry_at = tracked.used_until
+        return tracked.refused(now, cost)
 
     def _decide_now(self, tracked: HeldKey, cost: int, now: float) -> Decision | None:
         """Decide by what is known or owned here; None where only credit is left."""

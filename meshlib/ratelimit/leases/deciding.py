@@ -81,7 +81,7 @@ class LeaseDecider(LeaseAsker):
         """Decide from what is held, from what the owner said, or because it says nothing."""
         if tracked.owner == self._name:
             owned = tracked.owned
-            if owned is None or now >= owned.open_until:
+            if owned is None or now >= owned.open_until or now >= self._owner.open_until:
                 owned = self._open_owned(tracked, now)
             if owned is not None and owned.used + cost <= min(tracked.limit, owned.ceiling):
                 return self._use(tracked, owned, cost, now)
@@ -116,6 +116,14 @@ class LeaseDecider(LeaseAsker):
             tracked.used_until = now + self._windows.left_of(terms, now)
             self._tracked.move_to_end(tracked.key)
         return owned
+
+    def _go_on(self, tracked: HeldKey, owned: OwnedKey, now: float) -> bool:
+        """Go on to the running second with a key of this node's own; tell whether it may."""
+        if not self._owner.go_on(owned, tracked.key, now):
+            return False
+        tracked.used_number, tracked.used_until = owned.number, owned.open_until
+        self._tracked.move_to_end(tracked.key)
+        return True
 
     def _use(self, tracked: HeldKey, owned: OwnedKey, cost: int, now: float) -> Decision:
         """Admit from what this node may use as the owner."""

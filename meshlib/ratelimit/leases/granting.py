@@ -41,6 +41,10 @@ SKEW_WINDOWS: Final = 2
 SWEPT_PER_KEY: Final = 2
 """Old keys that are looked at, and forgotten, for each new one."""
 
+UNUSED_KEPT_S: Final = 5
+"""For how many seconds a key is kept of which nothing is used or owed, while there is room: one
+that is used each second is then not made anew each time."""
+
 STEP_S: Final = 0.1
 """A ceiling is raised by what is asked for in so many seconds, or by a part of the limit."""
 
@@ -107,6 +111,7 @@ class KeyGranter:
             if self.mandate.closed_until(key) >= number or not self._make_room(number, now):
                 return None
             owned = self.keys[key] = OwnedKey(number)
+            return None if number > self.mandate.number_max else owned
         self.keys.move_to_end(key)
         owned.enter(number, limit=limit, now=now)
         return None if owned.number > self.mandate.number_max else owned
@@ -140,9 +145,12 @@ class KeyGranter:
         return len(self.keys) < RATE_KEYS_MAX
 
     def _is_needless(self, key: str, owned: OwnedKey, number: int, now: float) -> bool:
-        limit = self._limit_of(key)
         if now < owned.open_until:
             return False
+        if owned.number < number and not (owned.debt or owned.askers or owned.demand):
+            # Of a second that is over, and owes nothing; but it may be asked for again soon.
+            return number - owned.number > UNUSED_KEPT_S or len(self.keys) >= RATE_KEYS_MAX
+        limit = self._limit_of(key)
         if owned.is_kept or limit is not None:
             for asker in owned.askers.values():
                 if now - asker.asked_at <= ASKER_KEPT_S:

@@ -56,7 +56,8 @@ class OwnedKey:
         ceiling: up to so many units may be used before a majority keeps a higher ceiling.
         debt_ceiling: the same of the debt.
         ceiling_number: of which window that is.
-        open_until: until when its owner itself may use it without a question, in monotonic seconds.
+        open_until: until when its owner itself may use it without a question, in monotonic seconds,
+            while that one's mandate lasts.
     """
 
     number: int

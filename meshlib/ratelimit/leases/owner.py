@@ -39,7 +39,8 @@ CALL_RETRY_S: Final = (0.025, 0.1)
 """The first and the longest pause between two calls for votes while a majority is missing."""
 
 OPEN_S: Final = 0.1
-"""For how long an owner uses a key of its own before it looks again whether it still may."""
+"""For how long an owner uses keys of its own before it looks again whether it still may, once half
+of its mandate is over: then votes are to be asked for."""
 
 TERMS_MAX: Final = 64
 """Views gone through without a break that are remembered; after more it counts as a break."""
@@ -79,6 +80,9 @@ class KeyOwner(KeyGranter):
         super().__init__(
             name, actor=actor, limit_of=limit_of, windows=windows, mandate_s=mandate_s, view=view
         )
+        self.open_until = -math.inf
+        """Until when the keys that are open may be used, in monotonic seconds: not for longer than
+        the mandate is valid. What ends it before closes each of them."""
         self.voter = Voter(actor, mandate_s=mandate_s)
         self._mandate_s = mandate_s
         self._has_quorum = True
@@ -139,7 +143,8 @@ class KeyOwner(KeyGranter):
         """Return a key of which this node may use units itself, each without a question. O(1).
 
         Whoever uses some adds it to `used`, up to the limit and the ceiling, and says so in
-        `note_use` where others keep it; until `open_until`, and no longer.
+        `note_use` where others keep it; until its `open_until` or that of this owner, and no
+        longer.
 
         Args:
             key: the rate-limit key.
@@ -163,9 +168,32 @@ class KeyOwner(KeyGranter):
             self._want_call(now)
         owned = self._state(key, limit, now)
         if owned is not None:
-            ends_at = now + self._windows.left_s(now)
-            owned.open_until = min(mandate.valid_until, ends_at, now + OPEN_S)
+            owned.open_until = now + self._windows.left_s(now)
+            again_at = max(now + OPEN_S, mandate.valid_until - self._mandate_s / 2)
+            self.open_until = min(mandate.valid_until, again_at)
         return owned
+
+    def go_on(self, owned: OwnedKey, key: str, now: float) -> bool:
+        """Open a key anew whose second is over, where nothing else has ended; as `open`. O(1).
+
+        Args:
+            owned: a key of windows of a second that `open` has returned.
+            key: the rate-limit key.
+            now: monotonic seconds.
+
+        Returns:
+            whether it is open; else it is to be looked at from the ground up.
+        """
+        number = self._windows.read(now)
+        was_closed = owned.open_until == -math.inf  # or forgotten
+        if was_closed or owned.debt or owned.askers or owned.number >= number:
+            return False
+        if now >= self.open_until or number > self.mandate.number_max:
+            return False
+        self.keys.move_to_end(key)
+        owned.number, owned.used = number, 0
+        owned.open_until = now + self._windows.left_s(now)
+        return True
 
     def ask(self, name: str, actor: ActorId, part: QuestionPart, now: float) -> AnswerPart | None:
         """Decide on a question, or keep it until that may be. O(costs).
