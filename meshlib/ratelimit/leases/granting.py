@@ -159,7 +159,9 @@ class KeyGranter:
             if limit is not None:
                 owned.enter(number, limit=limit, now=now)
             # Others keep what was counted, and up to a step more: that is lost to make room only.
-            is_unused = limit is None or not (owned.used or owned.debt)
+            # So it is where all was refunded: of this window the ceiling is still kept.
+            is_kept_high = limit is not None and limit.is_window and owned.ceiling > 0
+            is_unused = limit is None or not (owned.used or owned.debt or is_kept_high)
             return is_unused or len(self.keys) >= RATE_KEYS_MAX
         if limit is not None:
             owned.enter(number, limit=limit, now=now)

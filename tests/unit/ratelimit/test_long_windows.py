@@ -13,6 +13,7 @@ from meshlib.ratelimit.leases.kept.keeper import Keeper
 from meshlib.ratelimit.leases.kept.messages import KEEP_DOCUMENT, KEPT_DOCUMENT, Ceiling, Kept
 from meshlib.ratelimit.leases.kept.raising import Ceilings, Raise
 from meshlib.ratelimit.leases.views import View
+from meshlib.ratelimit.records import Decision
 from meshlib.state import Limit
 
 DAY_S = 86_400
@@ -82,6 +83,29 @@ def test_the_next_window_begins_anew(rate_cluster: type[RateCluster]) -> None:
 
     assert all(units <= 100 for units in windows)
     assert 100 == windows[1] == windows[2]
+
+
+def test_what_was_refunded_may_be_used_whatever_comes_between(
+    rate_cluster: type[RateCluster],
+) -> None:
+    """A key of which nothing is used is not forgotten while others keep a ceiling of it."""
+    cluster = make(rate_cluster, 3)
+    cluster.settings.set_rule("all", pattern="*", limits=Limit(LIMIT, per=DAY_S))
+    limiter = cluster.limiters[owner_of(cluster)]
+    others = [key for key in map(str, range(40)) if limiter._view.owner(key) == limiter._name]
+
+    def ask(key: str) -> Decision:
+        ticket = limiter.ask(key, now=cluster.time.now)
+        cluster.run(0.5, rates=lambda _now: {})
+        assert ticket.decision is not None
+        return ticket.decision
+
+    ask("ann")
+    limiter.refund("ann", now=cluster.time.now)
+    for key in others:
+        ask(key)
+
+    assert LIMIT - 1 == ask("ann").remaining
 
 
 def test_an_owners_death_loses_a_step_at_most(rate_cluster: type[RateCluster]) -> None:
