@@ -55,15 +55,14 @@ def as_json(decision: Decision) -> dict[str, Any]:
     }
 
 
-def as_text(decision: Decision, **fields: str) -> str:
+def as_text(decision: Decision, **fields: str | float) -> str:
     """Return the same as JSON, and what is told beside it. O(fields).
 
     Written here and not by `json`, which takes five times as long: for each request.
     """
     allowed, limit, remaining, retry_after_s, reset_after_s, policy, confirmed, _ = decision
-    more = (
-        "".join(f',"{name}":{_quoted(value)}' for name, value in fields.items()) if fields else ""
-    )
+    told = (f',"{name}":{json.dumps(value, ensure_ascii=False)}' for name, value in fields.items())
+    more = "".join(told) if fields else ""
     return (
         f'{{"allowed":{"true" if allowed else "false"},"limit":{limit},"remaining":{remaining},'
         f'"retry_after_s":{retry_after_s!r},"reset_after_s":{reset_after_s!r},'
@@ -98,7 +97,7 @@ class _Told(Response):
 _JSON: Final = (b"content-type", b"application/json")
 
 
-def as_response(decision: Decision, **fields: str) -> Response:
+def as_response(decision: Decision, **fields: str | float) -> Response:
     """Answer with a decision: 200, or 429 when it was refused.
 
     Args:

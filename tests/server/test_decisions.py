@@ -38,12 +38,12 @@ def scope(path: str, **fields: str) -> dict[str, Any]:
     return {"type": "http", "method": "POST", "path": path, **fields}
 
 
-@given(decisions, st.text())
-def test_the_text_of_a_decision_is_its_json(decision: Decision, value: str) -> None:
+@given(decisions, st.text(), durations)
+def test_the_text_of_a_decision_is_its_json(decision: Decision, value: str, lease_s: float) -> None:
     """It is put together by hand, and says what `json` would."""
-    expected = {**as_json(decision), "reservation_id": value}
+    expected = {**as_json(decision), "reservation_id": value, "lease_s": lease_s}
 
-    assert expected == json.loads(as_text(decision, reservation_id=value))
+    assert expected == json.loads(as_text(decision, reservation_id=value, lease_s=lease_s))
     assert as_json(decision) == json.loads(as_text(decision))
 
 
