@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test slow network demo lint types docs package laws fuzz long coverage constraints clean
+.PHONY: help test slow network demo envoy lint types docs package laws fuzz long coverage constraints clean
 
 help:
 	@echo "make test    install into $(VENV) and run the tests"
@@ -11,6 +11,7 @@ help:
 	@echo "make network five processes on links that are cut and lossy; Linux, as root"
 	@echo "make demo    three nodes as three processes, through the documented workflows;"
 	@echo "             TRANSPORT=nats: over a nats-server that it starts"
+	@echo "make envoy   Envoys with limits and the picker before three nodes; ENVOY_FLAGS=--stay"
 	@echo "make lint    ruff, format and lint"
 	@echo "make types   mypy strict and pyright"
 	@echo "make docs    the pages of docs/ and the API reference, built strictly into site/"
@@ -47,6 +48,10 @@ network: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m meshlib_server demo $(if $(TRANSPORT),--transport $(TRANSPORT)) $(DEMO_FLAGS)
+
+# The examples of examples/envoy: nodes, workers and real Envoys.
+envoy: $(VENV)/.envoy
+	$(BIN)/python examples/envoy/run.py $(ENVOY_FLAGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
