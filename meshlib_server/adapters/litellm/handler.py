@@ -87,7 +87,7 @@ class _Hooks:
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncIterator[Any]:
-        """Pass a stream through; at its end, also when the caller goes, it is in flight no more.
+        """Pass a stream through; at its end, also when the caller goes, it runs no more.
 
         LiteLLM tells of the success of a stream that was read to its end, and of no other: what
         one that breaks off had reserved stays at its estimate.
@@ -96,8 +96,10 @@ class _Hooks:
             async for part in response:
                 yield part
         finally:
+            call_id = str(request_data.get("litellm_call_id", ""))
+            await self.metering.stop(call_id)
             if self.routing is not None:
-                await self.routing.end(str(request_data.get("litellm_call_id", "")))
+                await self.routing.end(call_id)
 
     # Routing
 
@@ -167,6 +169,7 @@ def make_handler(
     is_open: bool = True,
     has_routing: bool = False,
     timeout_s: float = 2.0,
+    call_s: float = 600.0,
 ) -> Any:
     """Make what `litellm_settings: callbacks` names.
 
@@ -178,6 +181,8 @@ def make_handler(
         is_open: whether calls pass while the node cannot be asked; else they are answered 503.
         has_routing: whether deployments are chosen by prefix and load.
         timeout_s: how long the node is waited for.
+        call_s: how long a call takes at most; one whose end is never told counts as parallel so
+            long.
 
     Raises:
         ImportError: LiteLLM is not installed.
@@ -191,7 +196,7 @@ def make_handler(
     # LiteLLM calls a hook only where it stands in the class itself, and not in one beneath it.
     hooks = {name: hook for name, hook in vars(_Hooks).items() if name not in _OF_EACH_CLASS}
     made: Any = type("MeshHandler", (base,), hooks)()
-    made.metering = Metering(client, is_open=is_open)
+    made.metering = Metering(client, is_open=is_open, call_s=call_s)
     made.routing = DeploymentRouting(client) if has_routing else None
     made.models = dict(models or {})
     made.output_tokens = output_tokens

@@ -40,21 +40,31 @@ class OverLimit(Exception):  # noqa: N818 - it is an answer, and no fault
 
 
 @define
+class _Begun:
+    """What a call has: the names of its reservations and of its slots."""
+
+    reserved: list[str] = field(factory=list)
+    slots: list[str] = field(factory=list)
+
+
+@define
 class Metering:
     """Counts calls at one node of the cluster.
 
     Args:
         client: of that node: who reserves there settles there.
         is_open: whether a call passes when the node cannot be asked.
+        call_s: how long a call takes at most: a slot of one whose end is never told is free then.
     """
 
     client: AsyncMeshClient
     is_open: bool = True
-    _calls: OrderedDict[str, list[str]] = field(factory=OrderedDict)
+    call_s: float = 600.0
+    _calls: OrderedDict[str, _Begun] = field(factory=OrderedDict)
     _written: set[str] = field(factory=set)
 
     async def begin(self, call_id: str, terms: Sequence[Term], *, estimate: int) -> None:
-        """Count a call and reserve its tokens: under all of its limits, or under none.
+        """Count a call, reserve its tokens and take its slots: under all its limits or under none.
 
         Args:
             call_id: the call's name, for `end`.
@@ -74,10 +84,31 @@ class Metering:
 
     async def _begin(self, call_id: str, terms: Sequence[Term], estimate: int) -> None:
         for term in terms:
-            if not term.per_minute:
+            if not term.units:
                 raise OverLimit(term, 60.0)
-        for policy in {term.policy for term in terms} - self._written:
+        rates = [term for term in terms if not term.is_parallel]
+        for policy in {term.policy for term in rates} - self._written:
             await self._write(policy)
+        begun = _Begun()
+        try:
+            await self._take_slots([term for term in terms if term.is_parallel], begun.slots)
+            await self._count(rates, estimate, begun.reserved)
+        except (ClientError, OverLimit):
+            await self._release(begun)
+            raise
+        if begun.reserved or begun.slots:
+            self._calls[call_id] = begun
+            while len(self._calls) > CALLS_MAX:
+                self._calls.popitem(last=False)
+
+    async def _take_slots(self, terms: Sequence[Term], taken: list[str]) -> None:
+        for term in terms:
+            answer = await self.client.acquire_slot(term.key, limit=term.units, lease_s=self.call_s)
+            if not answer.allowed:
+                raise OverLimit(term, answer.retry_after_s)
+            taken.append(answer.slot_id)
+
+    async def _count(self, terms: Sequence[Term], estimate: int, reserved: list[str]) -> None:
         requests = {term.key: term for term in terms if not term.is_tokens}
         if requests:
             answer = await self.client.acquire_many(dict.fromkeys(requests, 1))
@@ -87,7 +118,6 @@ class Metering:
                     next(iter(requests.values())),
                 )
                 raise OverLimit(refused, answer.retry_after_s)
-        reserved: list[str] = []
         try:
             refused_tokens = await self._reserve(terms, estimate, reserved)
         except ClientError:
@@ -96,10 +126,6 @@ class Metering:
         if refused_tokens is not None:
             await self._take_back(requests, reserved)
             raise refused_tokens
-        if reserved:
-            self._calls[call_id] = reserved
-            while len(self._calls) > CALLS_MAX:
-                self._calls.popitem(last=False)
 
     async def _reserve(
         self, terms: Sequence[Term], estimate: int, reserved: list[str]
@@ -107,7 +133,7 @@ class Metering:
         """Reserve under each limit of tokens, as far as there is room."""
         for term in (term for term in terms if term.is_tokens):
             # More than the limit would never pass: it may use what there is.
-            units = max(1, min(estimate, term.per_minute))
+            units = max(1, min(estimate, term.units))
             answer = await self.client.reserve(term.key, estimate=units)
             if not answer.allowed:
                 return OverLimit(term, answer.retry_after_s)
@@ -121,11 +147,33 @@ class Metering:
             call_id: as for `begin`.
             tokens: 0 for a call that failed.
         """
-        for reservation_id in self._calls.pop(call_id, ()):
+        begun = self._calls.pop(call_id, None)
+        if begun is None:
+            return
+        await self._release(begun)
+        for reservation_id in begun.reserved:
             try:
                 await self.client.settle(reservation_id, actual=tokens)
             except ClientError:
                 continue  # it stays at its estimate, as one whose end is never told
+
+    async def stop(self, call_id: str) -> None:
+        """Take note that a call does not run any more, whatever it has used.
+
+        Args:
+            call_id: as for `begin`.
+        """
+        begun = self._calls.get(call_id)
+        if begun is not None:
+            await self._release(begun)
+
+    async def _release(self, begun: _Begun) -> None:
+        slots, begun.slots = begun.slots, []
+        for slot_id in slots:
+            try:
+                await self.client.release_slot(slot_id)
+            except ClientError:
+                continue  # it is free once its lease has ended
 
     async def _take_back(self, requests: dict[str, Term], reserved: list[str]) -> None:
         for reservation_id in reserved:

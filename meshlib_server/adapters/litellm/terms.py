@@ -7,10 +7,13 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from meshlib.limits import SLOTS_MAX
+
 __all__ = ["ModelTerms", "Term", "terms_of"]
 
 REQUESTS: Final = "requests"
 TOKENS: Final = "tokens"
+PARALLEL: Final = "parallel"
 
 _HOLDERS: Final = (
     # who, the attribute that names them, those of their requests and tokens a minute
@@ -27,10 +30,12 @@ class ModelTerms:
     Args:
         rpm: requests a minute; None: any.
         tpm: tokens a minute; None: any.
+        parallel: calls that run at the same time; None: any.
     """
 
     rpm: int | None = None
     tpm: int | None = None
+    parallel: int | None = None
 
 
 @frozen
@@ -38,19 +43,21 @@ class Term:
     """One limit that a call is under.
 
     Args:
-        policy: the limit, such as `20/minute`; 0 of them let none pass.
+        policy: the limit, such as `20/minute` or `4 at once`; 0 of them let none pass.
         key: what it is counted by: the limit, what is counted, who, and their name.
         is_tokens: whether tokens are counted, and not requests.
+        is_parallel: whether calls are counted that run at the same time.
     """
 
     policy: str
     key: str
     is_tokens: bool
+    is_parallel: bool = False
 
     @property
-    def per_minute(self) -> int:
-        """Units of it."""
-        return int(self.policy.partition("/")[0])
+    def units(self) -> int:
+        """How many a minute, or at once."""
+        return int(self.policy.replace("/", " ").partition(" ")[0])
 
 
 def terms_of(caller: Any, model: str, models: Mapping[str, ModelTerms]) -> list[Term]:
@@ -67,9 +74,22 @@ def terms_of(caller: Any, model: str, models: Mapping[str, ModelTerms]) -> list[
         if name:
             rates = (getattr(caller, rpm, None), getattr(caller, tpm, None))
             found += list(_terms(who, str(name), rates))
+    key = getattr(caller, "api_key", None)
+    if key:
+        found += _parallel("key", str(key), getattr(caller, "max_parallel_requests", None))
     if model in models:
         found += list(_terms("model", model, (models[model].rpm, models[model].tpm)))
+        found += _parallel("model", model, models[model].parallel)
     return found
+
+
+def _parallel(who: str, name: str, slots: object) -> list[Term]:
+    if not isinstance(slots, int | float) or isinstance(slots, bool) or slots < 0:
+        return []
+    key = f"litellm:{PARALLEL}:{who}:{name[:500]}"
+    # More than can be counted is as good as any.
+    policy = f"{int(min(slots, SLOTS_MAX))} at once"
+    return [Term(policy, key, is_tokens=False, is_parallel=True)]
 
 
 def _terms(who: str, name: str, rates: tuple[object, object]) -> Iterator[Term]:
