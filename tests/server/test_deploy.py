@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -269,6 +270,35 @@ def test_every_object_of_kubernetes_is_of_its_schema() -> None:
     assert len(list(yaml.safe_load_all((DEPLOY / "kubernetes" / "meshlib.yaml").read_text()))) == (
         said.count(" passed for resource ")
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+def test_the_library_behind_docker_compose_takes_the_compose_file(tmp_path: Path) -> None:
+    """By its schema, and by the rules that it has beside it; one with a wrong key it refuses."""
+    program = tmp_path / "compose_check"
+    environment = {**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    subprocess.run(
+        ["go", "build", "-o", str(program), "."],
+        cwd=Path(__file__).parents[1] / "support" / "compose_check",
+        env={**environment, "GOTOOLCHAIN": "local"}, check=True,
+    )  # fmt: skip
+    text = (DEPLOY / "compose" / "compose.yaml").read_text()
+    found = []
+    for name, content in (("good", text), ("bad", text.replace("read_only:", "readonly:"))):
+        folder = tmp_path / name
+        folder.mkdir()
+        for secret in ("tokens", "peer-token", "prometheus-token"):
+            (folder / secret).write_text("secret\n")
+        (folder / "compose.yaml").write_text(content)
+        checked = subprocess.run(
+            [program, str(folder / "compose.yaml")], capture_output=True, text=True, check=False
+        )
+        found.append((checked.returncode, checked.stdout.split(), checked.stderr))
+
+    assert (0, ["[node1", "node2", "node3", "prometheus]"], "") == found[0]
+    assert 1 == found[1][0]
+    assert "readonly" in found[1][2]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
