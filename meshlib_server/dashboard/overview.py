@@ -23,6 +23,9 @@ _SHOWN_MAX: Final = 200
 _KEYS_MAX: Final = 20
 """Rate-limit keys that are shown: of each the owners are asked from then on."""
 
+_KEYS_LOOKED_AT_MAX: Final = 5_000
+"""Of more keys nobody is told which are the busiest: to look at each would hold the event loop."""
+
 _RING_MEMBERS_MAX: Final = 64
 """Of more members nobody could read it, and a ring of them takes long to make."""
 
@@ -66,6 +69,7 @@ def overview(mesh: MeshRuntime, sources: Sources) -> dict[str, Any]:
         "workers": _workers(node, sources),
         "policies": _policies(node),
         "limits": _limits(mesh),
+        "busiest": _busiest(mesh, len(node.limiter.diagnostics()["tracked"])),
         "ring": _ring(node),
         "config_keys": node.sync.config_keys()[:_SHOWN_MAX],
         "traffic": {
@@ -158,6 +162,21 @@ def _limits(mesh: MeshRuntime) -> list[dict[str, Any]]:
             }
         )
     return limits
+
+
+def _busiest(mesh: MeshRuntime, key_count: int) -> list[dict[str, Any]]:
+    """Return the keys of which this node has decided most; none where there are too many."""
+    if key_count > _KEYS_LOOKED_AT_MAX:
+        return []
+    return [
+        {
+            "key": use.key,
+            "mark": use.mark,
+            "admitted_count": use.admitted_count,
+            "refused_count": use.refused_count,
+        }
+        for use in mesh.busiest_keys(count=_KEYS_MAX)
+    ]
 
 
 def _ring(node: MeshNode) -> dict[str, float]:

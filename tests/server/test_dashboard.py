@@ -163,6 +163,22 @@ def test_a_limit_is_changed_by_the_keyboard(
 
 @needs_browser
 @pytest.mark.slow
+def test_what_a_limit_admits_and_refuses_is_drawn(node: Node, name: str, open_page: Open) -> None:
+    """Against the limit; and the keys of which most was decided are named."""
+    hexed = b'{"limit_per_second": 2}'.hex()
+    node.request("POST", "/mesh/config", {"key": f"rate_limit:{name}", "value": hexed})
+    page = open_page(node)
+    expect(page.locator("#state")).to_have_text("ready")
+    for _ in range(12):
+        node.client.post("/mesh/rate-limit/acquire", json={"key": name})
+
+    busy = row(page, "busiest", name).locator("td")
+    expect(busy.nth(2)).to_have_text(re.compile("[1-9]"))
+    expect(row(page, "limits", name).locator("svg polyline")).to_have_count(3)
+
+
+@needs_browser
+@pytest.mark.slow
 def test_what_a_token_does_not_open_is_said(own_launcher: Launcher, open_page: Open) -> None:
     """A reader sees everything, and is refused a change in words."""
     node = own_launcher.node("one", environment={"MESH_TOKENS": "reader:read"})

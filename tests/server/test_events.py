@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -168,8 +169,30 @@ def test_an_overview_is_bounded_and_holds_no_value_of_the_configuration() -> Non
 
     assert (200, 200, 20) == tuple(len(tree[name]) for name in ("workers", "config_keys", "limits"))
     assert "hush" not in text
+    assert [] == tree["busiest"]
     assert b"hush".hex() not in text
     assert {"a": 1.0} == tree["ring"]
+
+
+def test_an_overview_names_the_busiest_keys_unless_there_are_too_many_to_look_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With what this node has admitted and refused of each."""
+
+    async def use(mesh: MeshRuntime) -> Any:
+        mesh.limits.set("k", 2)
+        for _ in range(5):
+            await mesh.acquire_confirmed("k")
+        found = overview(mesh, Sources())["busiest"]
+        module = sys.modules["meshlib_server.dashboard.overview"]
+        monkeypatch.setattr(module, "_KEYS_LOOKED_AT_MAX", 0)
+        return found, overview(mesh, Sources())["busiest"]
+
+    [used], nothing = anyio.run(with_node, use)
+
+    assert ("k", "") == (used["key"], used["mark"])
+    assert 5 == used["admitted_count"] + used["refused_count"]
+    assert [] == nothing
 
 
 @pytest.mark.slow
