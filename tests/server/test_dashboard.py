@@ -163,6 +163,39 @@ def test_a_limit_is_changed_by_the_keyboard(
 
 @needs_browser
 @pytest.mark.slow
+def test_a_policy_is_set(node: Node, name: str, open_page: Open) -> None:
+    """By its form, and shows."""
+    page = open_page(node)
+    expect(page.locator("#state")).to_have_text("ready")
+
+    page.fill("#policy-form [name=model]", name)
+    page.fill("#policy-form [name=type]", "round_robin")
+    page.press("#policy-form [name=type]", "Enter")
+
+    expect(row(page, "policies", name).locator("td").nth(1)).to_have_text("round_robin")
+    assert "round_robin" == node.get(f"/mesh/policies/{name}")["policy_type"]
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_member_that_is_down_is_forgotten(own_launcher: Launcher, open_page: Open) -> None:
+    """After a question; one that is there has no such button."""
+    nodes = own_launcher.cluster("one", "two", "three")
+    page = open_page(nodes[0])
+    forget = page.get_by_role("button", name="Forget two")
+    expect(row(page, "members", "two").locator("td").nth(1)).to_have_text("Alive")
+    expect(forget).to_be_hidden()
+    nodes[1].kill()
+    page.on("dialog", lambda dialog: dialog.accept())
+
+    forget.click()
+
+    expect(row(page, "members", "two")).to_have_count(0)
+    expect(page.locator("#members tbody tr")).to_have_count(2)
+
+
+@needs_browser
+@pytest.mark.slow
 def test_what_a_limit_admits_and_refuses_is_drawn(node: Node, name: str, open_page: Open) -> None:
     """Against the limit; and the keys of which most was decided are named."""
     hexed = b'{"limit_per_second": 2}'.hex()

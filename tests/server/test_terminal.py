@@ -131,6 +131,23 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(
     assert "Traceback" not in result.output
 
 
+def test_a_shell_completes_commands_and_options() -> None:
+    """As the page on operations has it set up."""
+    runner = CliRunner()
+    script = runner.invoke(
+        main, prog_name="meshlib-server", env={"_MESHLIB_SERVER_COMPLETE": "bash_source"}
+    )
+    found = []
+    for words in ("meshlib-server li", "meshlib-server limits s", "meshlib-server status --js"):
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        variables = {"_MESHLIB_SERVER_COMPLETE": "bash_complete", **asked}
+        completed = runner.invoke(main, prog_name="meshlib-server", env=variables)
+        found.append(completed.stdout.split())
+
+    assert "complete -o nosort -F" in script.stdout
+    assert [["plain,limits"], ["plain,set"], ["plain,--json"]] == found
+
+
 def test_a_profile_names_the_node_and_the_file_of_its_token(node: Node, tmp_path: Path) -> None:
     """So that neither is typed."""
     token = tmp_path / "token"
