@@ -5,7 +5,8 @@
 Caveats first: client, node, worker and Envoy share this machine's cores and its loopback. The rate
 limit service is set beside a Python gRPC service that answers a constant, asked by the same
 client: the ratio of decisions a second has the client's own work in both, so the processor time of
-a call at the server is given beside it. What a plug adds is the time through an Envoy with it, less
+a call at the server is given beside it. They are asked in turns, and the ratio is the median of
+the turns. What a plug adds is the time through an Envoy with it, less
 the time through one without, each measured in turn at a steady 200 requests a second.
 """
 
@@ -29,6 +30,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc
@@ -41,6 +43,8 @@ RESULTS = HERE / "results"
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 EXT_PROC = "envoy.filters.http.ext_proc"
 RATE = 200
+TURNS = 5
+"""In which services that are compared are asked, one after the other; of each the median counts."""
 STREAM_S = 0.05
 """Between the first part of a streamed answer and the last."""
 PROMPT_CHARACTERS = 8000
@@ -277,12 +281,25 @@ def nodes(folder: Path, count: int) -> Iterator[list[tuple[subprocess.Popen[byte
 def measure_decisions(folder: Path, seconds: float) -> list[dict[str, Any]]:
     rows = []
 
-    def row(name: str, pid: int, port: int, connections: int, keys: int) -> None:
-        asyncio.run(ask(port, connections, 0.5, keys))
-        before = cpu_s(pid)
-        found = asyncio.run(ask(port, connections, seconds, keys))
-        cpu_us = (cpu_s(pid) - before) / found["count"] * 1e6
-        rows.append({"name": name, "connections": connections, "cpu_us": cpu_us, **found})
+    def rows_of(asked: dict[str, tuple[int, int]], connections: int, keys: int) -> None:
+        """Ask services in turns, so that what else the machine does is in each of them."""
+        slices: dict[str, list[dict[str, float]]] = {name: [] for name in asked}
+        for turn in range(TURNS + 1):
+            for name, (pid, port) in asked.items():
+                before = cpu_s(pid)
+                found = asyncio.run(ask(port, connections, seconds / TURNS, keys))
+                found["cpu_us"] = (cpu_s(pid) - before) / found["count"] * 1e6
+                if turn:  # the first is warming up
+                    slices[name].append(found)
+        first = next(iter(slices.values()))
+        for name, found_of in slices.items():
+            ratios = [
+                one["per_s"] / beside["per_s"] for one, beside in zip(found_of, first, strict=True)
+            ]
+            middle = {key: median(one[key] for one in found_of) for key in found_of[0]}
+            rows.append(
+                {"name": name, "connections": connections, **middle, "ratio": median(ratios)}
+            )
 
     constant_port = free_port()
     with (
@@ -290,11 +307,11 @@ def measure_decisions(folder: Path, seconds: float) -> list[dict[str, Any]]:
         nodes(folder, 1) as [(alone, _, alone_port)],
     ):
         wait_until(lambda: listens(constant_port))
+        beside = {"constant": (constant.pid, constant_port)}
         for connections in (1, 16):
-            row("constant", constant.pid, constant_port, connections, 1)
-            row("one node, one key", alone.pid, alone_port, connections, 1)
-    with nodes(folder, 3) as [(first, _, first_port), *_]:
-        row("three nodes, 1,000 keys", first.pid, first_port, 16, 1000)
+            rows_of({**beside, "one node, one key": (alone.pid, alone_port)}, connections, 1)
+        with nodes(folder, 3) as [(first, _, first_port), *_]:
+            rows_of({**beside, "three nodes, 1,000 keys": (first.pid, first_port)}, 16, 1000)
     return rows
 
 
@@ -372,11 +389,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="meshlib-bench-"))
     try:
         rows = measure_decisions(folder, seconds)
-        constants = {row["connections"]: row for row in rows if row["name"] == "constant"}
         print(f"{'service':26}{'conns':>6}{'per s':>9}{'ratio':>7}", end="")
         print(f"{'p50 ms':>8}{'p99':>7}{'cpu us':>8}")
         for row in rows:
-            row["ratio"] = row["per_s"] / constants[row["connections"]]["per_s"]
             print(
                 f"{row['name']:26}{row['connections']:6}{row['per_s']:9,.0f}{row['ratio']:7.2f}"
                 f"{row['p50_ms']:8.2f}{row['p99_ms']:7.2f}{row['cpu_us']:8.0f}"
