@@ -8,9 +8,19 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
+from support.mini_network import PORT, MiniNetwork
 
 from meshlib import GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
-from meshlib_server.adapters.engines import EngineLoad, EnginePoller, read_load
+from meshlib.errors import StateError
+from meshlib_server.adapters.engines import (
+    Duties,
+    Duty,
+    EngineLoad,
+    EnginePoller,
+    duty_of,
+    read_load,
+)
+from meshlib_server.adapters.engines.poller import LOOK_S
 
 VLLM = """# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -123,3 +133,65 @@ async def test_one_router_asks_all_know_and_another_takes_over(anyio_backend: st
         engine.text = VLLM
         await until_all_know((True, 9.0))
         assert {"a", "b"} == set(engine.asked)
+
+
+def first_of(network: MiniNetwork, worker_id: str) -> list[str]:
+    """Return the nodes that take themselves for the one that asks a worker."""
+    return [
+        name
+        for name, node in network.nodes.items()
+        if duty_of(worker_id, name=name, members=node.members()) is Duty.FIRST
+    ]
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_when_a_router_dies_another_asks_its_workers_within_a_second(count: int) -> None:
+    """In virtual time: each of its workers has one that asks, and that one has looked by then."""
+    network, names = MiniNetwork(), [f"n{number}" for number in range(count)]
+    for name in names:
+        network.start(name)
+    network.run(3.0)
+    workers = [f"w{number}" for number in range(40)]
+    assert all(len(first_of(network, worker)) == 1 for worker in workers)
+    dead = "n1"
+    orphans = [worker for worker in workers if first_of(network, worker) == [dead]]
+    network.kill(dead)
+    for name in network.nodes:  # what its system does with the connections of a process
+        network.nodes[name].connection_lost(dead + PORT, now=network.now)
+        network.pump(name)
+
+    def are_asked() -> bool:
+        return all(len(first_of(network, worker)) == 1 for worker in orphans)
+
+    assert orphans
+    assert not any(first_of(network, worker) for worker in orphans)
+    assert network.run_until(are_asked, limit_s=3.0) + LOOK_S < 1.0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_duties_are_those_of_the_ring_as_members_come_and_go(anyio_backend: str) -> None:
+    """And are worked out when the members change, not whenever they are asked for."""
+    network, workers = MemoryNetwork(), [f"w{number}" for number in range(20)]
+
+    def made(name: str) -> MeshRuntime:
+        config = MeshConfig(name=name, gossip=GossipConfig.of("local"))
+        return MeshRuntime(config, transport=network.transport(f"{name}:1"), seeds=["a:1"])
+
+    async with made("a") as mesh:
+        await mesh.wait_ready()
+        duties = Duties(mesh)
+        counts = [duties.change_count(), duties.change_count()]
+        assert {Duty.FIRST} == {duties.of(worker) for worker in workers}
+        async with made("b"):
+            await until(lambda: len(mesh.members()) == 2)
+            assert {Duty.FIRST, Duty.SECOND} == {duties.of(worker) for worker in workers}
+            for worker in workers:
+                wanted = duty_of(worker, name="a", members=mesh.members())
+                assert wanted is duties.of(worker)
+        await until(lambda: duties.change_count() == 3)
+        assert {Duty.FIRST} == {duties.of(worker) for worker in workers}
+
+    assert [1, 1] == counts
+    with pytest.raises(StateError):
+        duties.of("w1")

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshlib_server.adapters.engines.cache import EngineCache
-from meshlib_server.adapters.engines.duty import Duty, duty_of
+from meshlib_server.adapters.engines.duty import Duties, Duty, duty_of
 from meshlib_server.adapters.engines.events import (
     EngineBatch,
     EngineCleared,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from meshlib_server.adapters.engines.subscriber import EngineSubscriber
 
 __all__ = [
+    "Duties",
     "Duty",
     "Engine",
     "EngineBatch",

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from meshlib import ConsistentHashRing, MemberRecord
+from meshlib import ConsistentHashRing, MemberRecord, MeshRuntime
 
-__all__ = ["Duty", "duty_of"]
+__all__ = ["Duties", "Duty", "duty_of"]
 
 
 class Duty(StrEnum):
@@ -35,7 +35,57 @@ def duty_of(worker_id: str, *, name: str, members: Iterable[MemberRecord]) -> Du
         members: as it sees them, itself included.
     """
     ring = ConsistentHashRing(member.name for member in members if member.is_reachable)
+    return _duty(ring, worker_id, name)
+
+
+def _duty(ring: ConsistentHashRing, worker_id: str, name: str) -> Duty:
     owners = list(ring.owners(worker_id, count=2)) if len(ring) else []
     if name not in owners:
         return Duty.NONE
     return Duty.FIRST if owners.index(name) == 0 else Duty.SECOND
+
+
+class Duties:
+    """What one router has to do with each worker, as `duty_of` says, without a new ring each time.
+
+    A ring of 64 routers takes 44 ms to make, and is asked many times a second for each worker.
+
+    Args:
+        mesh: the router's node.
+    """
+
+    def __init__(self, mesh: MeshRuntime) -> None:
+        self._mesh = mesh
+        self._revision: int | None = None
+        self._change_count = 0
+        self._ring = ConsistentHashRing()
+        self._known: dict[str, Duty] = {}
+
+    def of(self, worker_id: str) -> Duty:
+        """Return what the router has to do with a worker now. O(1) while the members stay.
+
+        Raises:
+            StateError: the node has not started, or has ended.
+        """
+        self.change_count()
+        duty = self._known.get(worker_id)
+        if duty is None:
+            duty = self._known[worker_id] = _duty(self._ring, worker_id, self._mesh.config.name)
+        return duty
+
+    def change_count(self) -> int:
+        """Return how often duties may have changed, by the members as they are now. O(1) if not.
+
+        Raises:
+            StateError: as `of`.
+        """
+        revision = self._mesh.node.members_revision
+        if revision == self._revision:
+            return self._change_count
+        self._revision = revision
+        wanted = {member.name for member in self._mesh.members() if member.is_reachable}
+        if wanted != set(self._ring.nodes):
+            self._ring.update(wanted)
+            self._known.clear()
+            self._change_count += 1
+        return self._change_count

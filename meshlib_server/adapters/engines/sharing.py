@@ -24,7 +24,7 @@ from meshlib.crdt import ORSet
 from meshlib.errors import StateError
 from meshlib.prefix import BLOCK_TOKENS, BlockIndex, token_chain
 from meshlib_server.adapters.engines.cache import EngineCache
-from meshlib_server.adapters.engines.duty import Duty, duty_of
+from meshlib_server.adapters.engines.duty import Duties, Duty
 from meshlib_server.adapters.engines.feed import EngineFeed
 from meshlib_server.adapters.engines.subscriber import EngineSubscriber
 
@@ -86,7 +86,10 @@ class EngineFollower:
         token_chain((), block_tokens=block_tokens)  # refuses a size that cannot be
         self._block_tokens = block_tokens
         self.index = BlockIndex(is_by_block=True) if index is None else index
-        self._watches = {engine.worker_id: _Watch(mesh, engine, self.index) for engine in engines}
+        duties = Duties(mesh)
+        self._watches = {
+            engine.worker_id: _Watch(mesh, engine, self.index, duties) for engine in engines
+        }
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -151,8 +154,10 @@ def _discard(blocks: ORSet[int], _context: WriteContext, *, block: int) -> ORSet
 class _Watch:
     """One engine, as one router follows it."""
 
-    def __init__(self, mesh: MeshRuntime, engine: Engine, index: BlockIndex) -> None:
-        self._mesh, self._engine = mesh, engine
+    def __init__(
+        self, mesh: MeshRuntime, engine: Engine, index: BlockIndex, duties: Duties
+    ) -> None:
+        self._mesh, self._engine, self._duties = mesh, engine, duties
         self.duty = Duty.NONE
         self.view = EngineCache(index, worker_id=engine.worker_id)
         self._feed: EngineFeed | None = None
@@ -174,8 +179,7 @@ class _Watch:
             await self._listening.aclose()
 
     async def _step(self) -> None:
-        worker_id, name = self._engine.worker_id, self._mesh.config.name
-        self.duty = duty_of(worker_id, name=name, members=self._mesh.members())
+        self.duty = self._duties.of(self._engine.worker_id)
         if self.duty is Duty.NONE:
             await self._listening.aclose()
             self._feed = None
