@@ -19,6 +19,7 @@ __all__ = [
     "DECODED_TOKENS_MAX",
     "DECODE_DEPTH_MAX",
     "DOCUMENTS_MAX",
+    "DOCUMENT_CHANGES_MAX",
     "DOCUMENT_NAME_BYTES_MAX",
     "ENTRY_BYTES_MAX",
     "EVENTS_QUEUED_MAX",
@@ -163,6 +164,9 @@ ACCEPTED_CONNECTIONS_MAX: Final = 4_608
 
 EVENTS_QUEUED_MAX: Final = 65_536
 """Events that nobody has drained yet; the oldest is dropped and counted beyond it."""
+
+DOCUMENT_CHANGES_MAX: Final = 256
+"""Deltas of a document that one reader has not taken; beyond it, it reads the whole state anew."""
 
 SUBSCRIPTION_QUEUE_MAX: Final = 65_536
 """Changes that one subscriber has not read yet; it is told how many it missed beyond it."""

@@ -55,7 +55,7 @@ from meshlib.replication.replica import Replica, ReplicaState
 from meshlib.replication.stability import StabilityTracker
 from meshlib.replication.transfers.digests import DocumentDigests
 from meshlib.replication.transfers.pages import TransferPage, TransferPages
-from meshlib.replication.typed import Document
+from meshlib.replication.typed import Document, DocumentChanges
 from meshlib.replication.vector import marked_number, vector_hash
 from meshlib.replication.writes import WriteContext
 
@@ -66,6 +66,7 @@ __all__ = [
     "Change",
     "ChangesDropped",
     "Document",
+    "DocumentChanges",
     "DocumentDigests",
     "EntriesHeld",
     "EntrySkipped",

@@ -17,7 +17,7 @@ from meshlib.identity import ActorId
 from meshlib.invariants import Inspectable
 from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.intake import Intake
-from meshlib.replication.journal import Journal
+from meshlib.replication.journal import Journal, Readings
 from meshlib.replication.page_content import PAGE_VERSION
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, ReplicaEvent, WriteReceipt
@@ -136,6 +136,12 @@ class LocalReplica:
         document may not be there at all.
         """
         return self._served.documents.skipped()
+
+    def read(self, document: str) -> Readings:
+        """Return a new queue of what becomes new in a document; see `Document.changes`. O(1)."""
+        if self.guard is not None:
+            self.guard()
+        return self._served.journal.read(document)
 
     def changes(self) -> list[Change]:
         """Drain what became new, in order."""

@@ -12,7 +12,7 @@ from meshlib.replication.local import LocalReplica
 from meshlib.replication.records import WriteReceipt
 from meshlib.replication.writes import WriteContext
 
-__all__ = ["Document"]
+__all__ = ["Document", "DocumentChanges"]
 
 LatticeT = TypeVar("LatticeT", bound=Lattice)
 
@@ -71,5 +71,43 @@ class Document(Generic[LatticeT]):
         check_callable("mutate", mutate, wanted="a function of the state and the context")
         return self._replica.write(self.name, mutate)
 
+    def changes(self) -> DocumentChanges[LatticeT]:
+        """Hear of what becomes new in the document from now on, own writes too. Close it when done.
+
+        For who keeps something that is made of a large state, and would rather not make it anew
+        with each change. O(1).
+        """
+        return DocumentChanges(self)
+
     def __repr__(self) -> str:
         return f"Document({self.name!r}, {self.kind.__name__})"
+
+
+class DocumentChanges(Generic[LatticeT]):
+    """What became new in one document: a bounded queue for one reader, made by `Document.changes`.
+
+    Args:
+        document: which one.
+    """
+
+    __slots__ = ("_readings", "_replica")
+
+    def __init__(self, document: Document[LatticeT]) -> None:
+        self._replica = document._replica  # noqa: SLF001 - the two are one thing
+        self._readings = self._replica.read(document.name)
+
+    def take(self) -> list[LatticeT] | None:
+        """Return what became new since the last call, as deltas in order; None: all of it. O(1).
+
+        None comes at first, after 256 deltas that were not taken, and when something vanished
+        without a removal: then `Document.state` is to be read anew. Deltas are to be read and not
+        changed; what was new may come twice.
+        """
+        if self._replica.guard is not None:
+            self._replica.guard()
+        return cast("list[LatticeT] | None", self._readings.take())
+
+    def close(self) -> None:
+        """Hear of nothing any more; what waits is dropped. Closing again changes nothing."""
+        self._readings.is_closed = True
+        self._readings.take()

@@ -40,8 +40,8 @@ def named_types(annotation: object) -> set[type]:
 
 
 BEHIND_THE_FRONT = {
-    "DriverCounters", "HealthStatus", "KeyUse", "LimitSettings", "LimitUsage", "LinkFailure",
-    "LocalReplica", "PartitionView", "Reservation", "SeedReport", "SlotTicket",
+    "DocumentChanges", "DriverCounters", "HealthStatus", "KeyUse", "LimitSettings", "LimitUsage",
+    "LinkFailure", "LocalReplica", "PartitionView", "Reservation", "SeedReport", "SlotTicket",
 }  # fmt: skip
 """What is reached through what is named at the top, and is seldom written down."""
 

@@ -167,3 +167,24 @@ async def test_whatever_happens_the_index_is_the_truth_in_the_end(
         assert feed.is_whole
         assert second.is_whole
         await publisher.__aexit__()
+
+
+async def test_what_has_changed_is_told_once(ports: tuple[int, int]) -> None:
+    """What was stored, removed, or both: nobody need compare all of it."""
+    cache = EngineCache(BlockIndex(is_by_block=True), worker_id="w1", has_changes=True)
+    async with Publisher(ports) as publisher:
+        endpoint, replay = publisher.endpoints
+        feed = EngineFeed(cache)
+        async with EngineSubscriber(feed, endpoint=endpoint, replay=replay):
+            await publisher.store(PROMPT)
+            await until(lambda: held(feed) == publisher.blocks)
+            stored = publisher.blocks
+            assert stored == cache.take_changes()
+            assert set() == cache.take_changes()
+            await publisher.evict(3)
+            await until(lambda: held(feed) == publisher.blocks)
+            assert stored - publisher.blocks == cache.take_changes()
+            assert all(cache.holds(block) == (block in publisher.blocks) for block in stored)
+            await publisher.clear()
+            await until(lambda: not held(feed))
+            assert 7 == len(cache.take_changes())

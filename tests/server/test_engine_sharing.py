@@ -11,9 +11,10 @@ import pytest
 from support.engine_publisher import BLOCK, Publisher, two_ports
 
 from meshlib import GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
+from meshlib.crdt import ORSet
 from meshlib.prefix import token_chain
 from meshlib.routing import TreeInsert
-from meshlib_server.adapters.engines import Duty, Engine, EngineFollower
+from meshlib_server.adapters.engines import Duty, Engine, EngineCache, EngineFollower
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -47,6 +48,7 @@ class Router:
     """One router: its node and its index."""
 
     def __init__(self, network: MemoryNetwork, name: str, engine: Engine) -> None:
+        self.network = network
         self.mesh = MeshRuntime(
             MeshConfig(name=name, gossip=GossipConfig.of("local")),
             transport=network.transport(f"{name}:1"),
@@ -152,3 +154,48 @@ async def test_prompts_go_by_what_the_engine_has_and_not_by_what_was_sent_to_it(
             await until(lambda tree=tree: tree.match_tree("m", text_of(unheard)).matched == size)  # type: ignore[misc]
             await until(lambda router=router: not held(router.engines))  # type: ignore[misc]
             assert 0 == router.route(unheard)[1]
+
+
+async def test_what_others_have_told_wrongly_is_put_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the first, who looks at what has changed and never again at all that is there."""
+    async with Publisher(two_ports()) as publisher, three_routers(publisher) as routers:
+        await publisher.store(PROMPT)
+        for router in routers.values():
+            await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+
+        def walk(_cache: EngineCache) -> frozenset[int]:
+            raise AssertionError("all that is there is looked at again")
+
+        monkeypatch.setattr(EngineCache, "blocks", property(walk))
+
+        told = routers[Duty.SECOND].mesh.document("engine:w1", ORSet)
+        told.write(lambda blocks, _: blocks.discard_all(list(publisher.blocks)[:5]))
+        told.write(lambda blocks, write: blocks.add(123, dot=write.dot()))
+        await publisher.store([7] * 20)
+        await publisher.evict(2)
+
+        def is_right() -> bool:
+            value = routers[Duty.NONE].mesh.document("engine:w1", ORSet).state.value
+            return bool(value == publisher.blocks)
+
+        await until(is_right)
+        for router in routers.values():
+            await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+
+
+async def test_a_router_that_comes_later_has_all_of_it() -> None:
+    """What was told before it came, and what is evicted from then on."""
+    async with Publisher(two_ports()) as publisher, three_routers(publisher) as routers:
+        await publisher.store(PROMPT)
+        one = routers[Duty.NONE]
+        await until(lambda: held(one.engines) == publisher.blocks)
+        late = Router(one.network, "d", Engine("w1", *publisher.endpoints))
+        async with late.mesh:
+            await late.mesh.wait_ready()
+            async with late.engines:
+                await until(lambda: held(late.engines) == publisher.blocks)
+                await publisher.evict(4)
+                for router in (*routers.values(), late):
+                    await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]

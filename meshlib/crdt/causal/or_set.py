@@ -173,6 +173,20 @@ class ORSet(DottedState, Generic[E]):
         held = self._opened().get(element)
         return self._superseding(() if held is None else _each(held))
 
+    def discard_all(self, elements: Iterable[E]) -> Self:
+        """Return the delta that removes many elements, those that are there. O(elements)."""
+        opened = self._opened()
+        held = (opened.get(element) for element in dict.fromkeys(elements))
+        return self._superseding(dot for dots in held if dots is not None for dot in _each(dots))
+
+    def additions(self) -> Iterator[tuple[DotLike, E]]:
+        """Yield each addition that is in force, its dot and its element, in no order. O(n).
+
+        For who follows a set by its deltas: a removal names dots, and only who has seen their
+        additions knows of what.
+        """
+        return self._leaves()
+
     def clear(self) -> Self:
         """Return the delta that removes every element seen here. O(n)."""
         return self._superseding(dot for dot, _ in self._leaves())

@@ -63,9 +63,10 @@ class EngineCache:
     Args:
         index: where they go, best made with `is_by_block`.
         worker_id: the engine's name there.
+        has_changes: whether it is kept which blocks came and went, for `take_changes`.
     """
 
-    def __init__(self, index: BlockIndex, *, worker_id: str) -> None:
+    def __init__(self, index: BlockIndex, *, worker_id: str, has_changes: bool = False) -> None:
         self.index = index
         self.worker_id = worker_id
         self.left_out_count = 0
@@ -73,11 +74,23 @@ class EngineCache:
         self._known: dict[EngineHash, _Known] = {}
         self._count: dict[int, int] = {}
         self._expected: OrderedDict[int, float] = OrderedDict()
+        self._changed: set[int] | None = set() if has_changes else None
 
     @property
     def blocks(self) -> frozenset[int]:
         """What the engine holds by its own word. O(blocks)."""
         return frozenset(self._count)
+
+    def holds(self, block: int) -> bool:
+        """Tell whether the engine holds a block by its own word. O(1)."""
+        return block in self._count
+
+    def take_changes(self) -> set[int]:
+        """Return the blocks that it has stored or removed since the last call, or both. O(1)."""
+        if self._changed is None:
+            return set()
+        changed, self._changed = self._changed, set()
+        return changed
 
     def apply(self, events: Iterable[EngineEvent], *, now: float) -> None:
         """Take the engine's word. O(blocks of the events).
@@ -96,6 +109,8 @@ class EngineCache:
 
     def clear(self, *, now: float) -> None:
         """Forget everything, what was expected too: the engine has, or has started anew."""
+        if self._changed is not None:
+            self._changed.update(self._count)
         self._known.clear()
         self._count.clear()
         self._expected.clear()
@@ -123,6 +138,8 @@ class EngineCache:
                 self._count[block] = self._count.get(block, 0) + 1
             else:
                 known.media.add(event.medium)
+        if self._changed is not None:
+            self._changed.update(blocks)
 
     def _remove(self, event: EngineRemoved, now: float) -> None:
         gone = []
@@ -139,6 +156,8 @@ class EngineCache:
                 del self._count[known.block]
                 self._expected.pop(known.block, None)
                 gone.append(known.block)
+        if self._changed is not None:
+            self._changed.update(gone)
         self._tell(BlocksRemoved(tuple(gone)), now)
 
     def adopt(self, added: Iterable[int], removed: Iterable[int], *, now: float) -> None:

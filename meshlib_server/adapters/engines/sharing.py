@@ -13,16 +13,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import islice
 from typing import Final, Self
 
 from attrs import frozen
 
-from meshlib import Document, MeshRuntime, WriteContext
+from meshlib import Document, MeshRuntime
 from meshlib.crdt import ORSet
 from meshlib.errors import StateError
+from meshlib.identity import ActorId
 from meshlib.prefix import BLOCK_TOKENS, BlockIndex, token_chain
+from meshlib.replication import DocumentChanges
 from meshlib_server.adapters.engines.cache import EngineCache
 from meshlib_server.adapters.engines.duty import Duties, Duty
 from meshlib_server.adapters.engines.feed import EngineFeed
@@ -33,8 +34,8 @@ __all__ = ["Engine", "EngineFollower"]
 TICK_S: Final = 0.05
 """How often a router writes what it has heard, and looks what others have written."""
 
-BLOCKS_PER_WRITE: Final = 4_000
-"""Blocks that are added, and removed, in one write: what is more goes with the next tick."""
+BLOCKS_PER_STEP: Final = 1_000
+"""Blocks that are written in one tick, and that the index is given in one turn of the loop."""
 
 
 @frozen
@@ -147,10 +148,6 @@ class EngineFollower:
         self._watches[worker_id].view.expect(chain, now=time.monotonic())
 
 
-def _discard(blocks: ORSet[int], _context: WriteContext, *, block: int) -> ORSet[int]:
-    return blocks.discard(block)
-
-
 class _Watch:
     """One engine, as one router follows it."""
 
@@ -162,7 +159,9 @@ class _Watch:
         self.view = EngineCache(index, worker_id=engine.worker_id)
         self._feed: EngineFeed | None = None
         self._listening = contextlib.AsyncExitStack()
-        self._seen: object = None
+        self._untold: set[int] | None = None
+        self._changes: DocumentChanges[ORSet[int]] | None = None
+        self._additions: dict[tuple[ActorId, int], int] = {}
         self.is_known = False
         """Whether the engine has said anything, as far as this router has heard."""
 
@@ -176,6 +175,8 @@ class _Watch:
             if self._mesh.is_running:
                 raise
         finally:
+            if self._changes is not None:
+                self._changes.close()
             await self._listening.aclose()
 
     async def _step(self) -> None:
@@ -186,44 +187,96 @@ class _Watch:
         elif self._feed is None:
             await self._listen()
         if self._mesh.is_ready:
-            if self.duty is Duty.FIRST:
-                self._write()
-            self._follow()
+            await self._follow()
+            self._write()
+            await self._follow()
         self.view.tick(time.monotonic())
 
     async def _listen(self) -> None:
         engine = self._engine
         heard = BlockIndex(is_by_block=True)
-        self._feed = EngineFeed(EngineCache(heard, worker_id=engine.worker_id))
+        self._feed = EngineFeed(EngineCache(heard, worker_id=engine.worker_id, has_changes=True))
+        self._untold = None
         subscriber = EngineSubscriber(
             self._feed, endpoint=engine.endpoint, replay=engine.replay, topic=engine.topic
         )
         await self._listening.enter_async_context(subscriber)
 
     def _write(self) -> None:
-        """Tell the others what is different from what they were told. O(blocks)."""
+        """Tell the others what is different from what they were told. O(changes).
+
+        All of it is compared once, where this router has just become the one that tells.
+        """
         feed = self._feed
-        if feed is None or not feed.is_synced:
+        if feed is None:
+            return
+        changed = feed.cache.take_changes()
+        if self.duty is not Duty.FIRST or not feed.is_synced:
+            self._untold = None
             return
         told = self._document()
-        heard, known = feed.cache.blocks, told.state.value
-        added = list(islice(heard - known, BLOCKS_PER_WRITE))
-        removed = list(islice(known - heard, BLOCKS_PER_WRITE))
+        if self._untold is None:
+            self._untold = set(feed.cache.blocks ^ told.state.value)
+        else:
+            self._untold |= changed
+        if not self._untold:
+            return
+        step = list(islice(self._untold, BLOCKS_PER_STEP))
+        added: list[int] = []
+        removed: list[int] = []
+        for block in step:
+            if feed.cache.holds(block) != (block in told.state):
+                (added if feed.cache.holds(block) else removed).append(block)
         if added:
             told.write(lambda blocks, w: blocks.add_all(added, first=w.dot()))
-        for block in removed:
-            told.write(partial(_discard, block=block))
+        if removed:
+            told.write(lambda blocks, _: blocks.discard_all(removed))
+        # A new set, since one that was large is slow to walk through however little is in it.
+        self._untold = self._untold.difference(step)
 
-    def _follow(self) -> None:
-        """Let the index have what the routers were told. O(blocks), where that has changed."""
-        state = self._document().state
-        seen = len(state), tuple(sorted(state.context.vector.items()))
-        if seen == self._seen:
-            return
-        self._seen = seen
+    async def _follow(self) -> None:
+        """Let the index have what the routers were told. O(changes), and O(blocks) at first."""
+        touched = self._told_blocks()
+        while touched:
+            step = [touched.pop() for _ in range(min(len(touched), BLOCKS_PER_STEP))]
+            state = self._document().state
+            added = [block for block in step if block in state]
+            removed = [block for block in step if block not in state]
+            self.view.adopt(added, removed, now=time.monotonic())
+            await asyncio.sleep(0)
+
+    def _told_blocks(self) -> set[int]:
+        """Return the blocks of which this router was told something since the last call."""
+        told = self._document()
+        if self._changes is None:
+            self._changes = told.changes()
+        deltas = self._changes.take()
+        state = told.state
         self.is_known = not state.is_bottom()
-        told, held = state.value, self.view.blocks
-        self.view.adopt(told - held, held - told, now=time.monotonic())
+        if deltas is None:
+            self._additions = dict(state.additions())
+            self._untold = None
+            return set(state.value ^ self.view.blocks)
+        touched = self._touched(deltas)
+        if self._untold is not None and self._feed is not None:
+            holds = self._feed.cache.holds  # another router may have told something else
+            self._untold.update(block for block in touched if holds(block) != (block in state))
+        return touched
+
+    def _touched(self, deltas: Iterable[ORSet[int]]) -> set[int]:
+        """Return the blocks that deltas add or remove. O(deltas).
+
+        A removal names the additions that it has seen, so these are kept: some 100 bytes a block.
+        """
+        touched: set[int] = set()
+        for delta in deltas:
+            live = dict(delta.additions())
+            for dot in delta.context:
+                if dot not in live and (block := self._additions.pop(dot, None)) is not None:
+                    touched.add(block)
+            self._additions.update(live)
+            touched.update(live.values())
+        return touched
 
     def _document(self) -> Document[ORSet[int]]:
         return self._mesh.document(f"engine:{self._engine.worker_id}", ORSet)

@@ -43,6 +43,19 @@ def test_many_elements_are_added_by_one_delta() -> None:
     assert state.add_all([], first=Dot(ALICE, 1)).is_bottom()
 
 
+def test_many_elements_are_removed_by_one_delta() -> None:
+    """Those that are there, with all the additions that were seen of them."""
+    state = ORSet[str]().add_all(["a", "b", "c"], first=Dot(ALICE, 1))
+    state.absorb(ORSet[str]().add("b", dot=Dot(BOB, 1)))
+    delta = state.discard_all(["b", "x", "c", "b"])
+    assert CausalContext([Dot(ALICE, 2), Dot(ALICE, 3), Dot(BOB, 1)]) == delta.context
+    state.absorb(delta)
+    state._check()
+    assert {"a"} == state.value
+    assert [((ALICE, 1), "a")] == list(state.additions())
+    assert state.discard_all([]).is_bottom()
+
+
 def test_none_of_many_dots_may_be_used() -> None:
     """A range that meets a dot seen before is refused, wherever it meets it."""
     state = ORSet[str]().add("x", dot=Dot(ALICE, 3))
