@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from support.engine_publisher import BLOCK, Publisher, two_ports
 
-from meshlib import GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
+from meshlib import ConsistentHashRing, GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
 from meshlib.crdt import ORSet
 from meshlib.prefix import token_chain
 from meshlib.routing import TreeInsert
@@ -199,3 +199,45 @@ async def test_a_router_that_comes_later_has_all_of_it() -> None:
                 await publisher.evict(4)
                 for router in (*routers.values(), late):
                     await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+
+
+async def test_a_router_that_comes_first_on_the_ring_takes_nothing_away() -> None:
+    """It cannot have what the engine keeps no more: who was first before goes on until it has."""
+    async with (
+        Publisher(two_ports(), buffer_steps=3) as publisher,
+        three_routers(publisher) as routers,
+    ):
+        for number in range(10):
+            await publisher.store([number] * 8)
+        former, names = (
+            routers[Duty.FIRST],
+            [router.mesh.config.name for router in routers.values()],
+        )
+        for router in routers.values():
+            await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+        known = publisher.blocks
+        rings = {name: ConsistentHashRing([*names, name]) for name in (f"r{n}" for n in range(100))}
+        name = next(name for name, ring in rings.items() if ring.owner("w1") == name)
+        late = Router(former.network, name, Engine("w1", *publisher.endpoints))
+        everybody = [*routers.values(), late]
+        async with late.mesh:
+            await late.mesh.wait_ready()
+            async with late.engines:
+                await until(lambda: late.engines.duty("w1") is Duty.FIRST)
+                await until(lambda: former.engines.duty("w1") is Duty.SECOND)
+                await publisher.store([99] * 8)
+
+                def is_told() -> bool:
+                    assert all(known <= held(router.engines) for router in routers.values())
+                    return all(held(router.engines) == publisher.blocks for router in everybody)
+
+                await until(is_told)
+                await publisher.evict_first(4)  # of which the new one has never heard
+                for router in everybody:
+                    await until(lambda router=router: held(router.engines) == publisher.blocks)  # type: ignore[misc]
+                await publisher.clear()  # and now it has the whole cache
+                await publisher.store(PROMPT)
+                await former.mesh.abort()
+                await publisher.store([5] * 8)
+                left = [router for router in everybody if router is not former]
+                await until(lambda: all(held(each.engines) == publisher.blocks for each in left))

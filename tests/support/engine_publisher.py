@@ -121,6 +121,11 @@ class Publisher:
         gone = [self.truth.popitem()[0] for _ in range(min(count, len(self.truth)))]
         await self.publish([["BlockRemoved", gone, "GPU"]], is_lost=is_lost)
 
+    async def evict_first(self, count: int) -> None:
+        """Evict the blocks that were stored first."""
+        gone = [self.truth.popitem(last=False)[0] for _ in range(min(count, len(self.truth)))]
+        await self.publish([["BlockRemoved", gone, "GPU"]])
+
     async def clear(self, *, is_lost: bool = False) -> None:
         """Evict everything."""
         self.truth.clear()

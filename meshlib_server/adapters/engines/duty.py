@@ -35,10 +35,6 @@ def duty_of(worker_id: str, *, name: str, members: Iterable[MemberRecord]) -> Du
         members: as it sees them, itself included.
     """
     ring = ConsistentHashRing(member.name for member in members if member.is_reachable)
-    return _duty(ring, worker_id, name)
-
-
-def _duty(ring: ConsistentHashRing, worker_id: str, name: str) -> Duty:
     owners = list(ring.owners(worker_id, count=2)) if len(ring) else []
     if name not in owners:
         return Duty.NONE
@@ -59,7 +55,7 @@ class Duties:
         self._revision: int | None = None
         self._change_count = 0
         self._ring = ConsistentHashRing()
-        self._known: dict[str, Duty] = {}
+        self._known: dict[str, tuple[str, ...]] = {}
 
     def of(self, worker_id: str) -> Duty:
         """Return what the router has to do with a worker now. O(1) while the members stay.
@@ -67,11 +63,23 @@ class Duties:
         Raises:
             StateError: the node has not started, or has ended.
         """
+        name, owners = self._mesh.config.name, self.owners(worker_id)
+        if name not in owners:
+            return Duty.NONE
+        return Duty.FIRST if owners[0] == name else Duty.SECOND
+
+    def owners(self, worker_id: str) -> tuple[str, ...]:
+        """Return the routers that are first and second for a worker. O(1) while the members stay.
+
+        Raises:
+            StateError: as `of`.
+        """
         self.change_count()
-        duty = self._known.get(worker_id)
-        if duty is None:
-            duty = self._known[worker_id] = _duty(self._ring, worker_id, self._mesh.config.name)
-        return duty
+        owners = self._known.get(worker_id)
+        if owners is None:
+            owners = self._ring.owners(worker_id, count=2) if len(self._ring) else ()
+            self._known[worker_id] = owners
+        return owners
 
     def change_count(self) -> int:
         """Return how often duties may have changed, by the members as they are now. O(1) if not.

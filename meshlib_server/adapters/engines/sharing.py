@@ -4,7 +4,12 @@ Two routers listen to each engine: the first on the ring and the second. The fir
 hears into a replicated set of blocks, one for each engine; every router's index follows these
 sets. When the first is gone, the second has heard everything already, and writes on.
 
-Rule: an engine's set is written only by a router that is first and has all that it could get.
+A router that has just come may be first and not have the whole cache: the engine keeps only its
+last messages. Who has it whole says so in a small replicated set, and while the first is not in it
+and the second is, the second writes: it was the first before.
+
+Rule: an engine's set is written only by the first of the two that has all, or else by the first,
+and by neither before it has all that it could get.
 """
 
 from __future__ import annotations
@@ -187,8 +192,9 @@ class _Watch:
         elif self._feed is None:
             await self._listen()
         if self._mesh.is_ready:
+            is_telling = self._is_telling()
             await self._follow()
-            self._write()
+            self._write(is_telling=is_telling)
             await self._follow()
         self.view.tick(time.monotonic())
 
@@ -202,7 +208,26 @@ class _Watch:
         )
         await self._listening.enter_async_context(subscriber)
 
-    def _write(self) -> None:
+    def _is_telling(self) -> bool:
+        """Say whether this router has the whole cache, and tell whether it is to write. O(1)."""
+        mesh, worker_id = self._mesh, self._engine.worker_id
+        name, feed = mesh.config.name, self._feed
+        those = mesh.document(f"engine_whole:{worker_id}", ORSet)
+        whole: ORSet[str] = those.state
+        was_whole = name in whole
+        is_whole = feed is not None and feed.is_whole and (feed.is_synced or was_whole)
+        if is_whole and not was_whole:
+            those.write(lambda names, w: names.add(name, dot=w.dot()))
+        elif was_whole and not is_whole:
+            those.write(lambda names, _: names.discard(name))
+        owners = self._duties.owners(worker_id)
+        if self.duty is Duty.NONE:
+            return False
+        if self.duty is Duty.FIRST:
+            return is_whole or len(owners) < 2 or owners[1] not in whole
+        return is_whole and owners[0] not in whole
+
+    def _write(self, *, is_telling: bool) -> None:
         """Tell the others what is different from what they were told. O(changes).
 
         All of it is compared once, where this router has just become the one that tells.
@@ -211,7 +236,7 @@ class _Watch:
         if feed is None:
             return
         changed = feed.cache.take_changes()
-        if self.duty is not Duty.FIRST or not feed.is_synced:
+        if not is_telling or not feed.is_synced:
             self._untold = None
             return
         told = self._document()
