@@ -68,7 +68,7 @@ class RateLimitMiddleware:
         admission = await self._charging.admit(scope)
         if admission.refusal is not None:
             await send_refusal(admission.refusal, send)
-        elif admission.is_open:
+        elif admission.reserved or admission.slots:
             await follow(self._app, scope, receive, send, admission=admission)
         else:
             await self._app(scope, receive, _with_headers(send, admission))
