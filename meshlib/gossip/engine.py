@@ -314,8 +314,8 @@ class Engine:
                 self._message_handlers[type(message)](message, header, now)
             except RemoteError as error:  # a page of a transfer, which is read when it is taken
                 self.reject(error.reason, sender=sender, size=len(data), detail=str(error))
-        if is_peer:
-            parts.beginning.hear(header, now)
+        if is_peer and parts.beginning.hear(header, now):
+            parts.dialler.greet(header.address, now)
         if not is_current:
             parts.roster.on_past_header(header)
             if not messages:

@@ -84,6 +84,34 @@ def test_a_roll_of_a_cluster_whose_first_node_knows_nobody_loses_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [6, 7])
+def test_a_roll_of_all_but_one_that_is_no_seed_loses_nothing(seed: int) -> None:
+    """Who alone has the state knows the others by name, and they know nobody but each other.
+
+    In a mesh that is not full it speaks to a few of them now and then: to be asked by those that
+    hear it is its chance, and they begin without it after two seconds.
+    """
+    names = machine_names(7)
+    roll = Incident(
+        number=0, kind=IncidentKind.ROLL, at_s=10.0, duration_s=0.8, names=names, amount=6.0
+    )
+    scenario = Scenario(
+        seed=seed,
+        node_count=len(names),
+        duration_s=16.0,
+        network=NetworkFaults(delay_min_s=0.006, delay_mean_s=0.03, link_bytes_per_s=200_000),
+        incidents=(roll,),
+        tuning=Tuning(
+            full_mesh_threshold=6, bootstrap_after_s=2.0, writes_per_s=20.0, key_count=20,
+            value_bytes_max=64, seed_count=2,
+        ),
+    )  # fmt: skip
+    outcome = Simulation(scenario).run()
+
+    assert outcome.failure is None, str(outcome)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", [2, 3])
 def test_nodes_that_start_together_beside_others_take_their_state(size: int, seed: int) -> None:

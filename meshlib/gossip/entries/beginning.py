@@ -370,11 +370,16 @@ class Beginning:
         """Drop what is kept about a member that is gone."""
         self._heard.pop(name, None)
 
-    def hear(self, header: FrameHeader, now: float) -> None:
-        """Take note of what a member says of itself in a frame. O(1)."""
+    def hear(self, header: FrameHeader, now: float) -> bool:
+        """Take note of what a member says of itself in a frame. O(1).
+
+        Returns:
+            Whether it is no member that is known here, says that it is ready, and this node looks
+            for one that is, or has nobody: it is to be asked then.
+        """
         member = self._view.members.get(header.name)
         if member is None or member.actor != header.actor:
-            return
+            return header.is_ready and (self.wants_goal or not self._view.peers())
         known = self._heard.get(header.name)
         if known is None or known.actor != header.actor:
             known = _Heard(actor=header.actor, is_newcomer=not header.is_ready)
@@ -395,6 +400,7 @@ class Beginning:
                 # There is a cluster after all.
                 self.is_ready = False
                 self._arm(now)
+        return False
 
     def on_vector(self, vector: Mapping[ActorId, int], header: FrameHeader, now: float) -> None:
         """Take a ready peer's whole vector for the goal, unless there is one. O(actors)."""

@@ -2,13 +2,17 @@
 
 Rule this file owns: Down members and seeds are dialled for ever, at a rate that does not grow with
 the cluster. Those who went a moment ago, in whatever way, far more often: they may have been
-restarted, know nobody, and listen for no longer than half an interval.
+restarted, know nobody, and listen for no longer than half an interval. Who looks for somebody that
+is ready asks whoever shows by a frame that it is: that one knew this node's earlier start, and may
+be the only one that has the state, and be no seed.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from meshlib.errors import check_several
@@ -32,6 +36,13 @@ LOOKS = 4
 DIALS_LATELY = 3
 """How often each of them is dialled then, by all together, about: of two, as in a restart. Of more
 each less often, for they are elsewhere, and need one dial to be found."""
+
+
+GREETED_MAX = 16
+"""Strangers that are remembered, so that each is asked once in a while and not for each frame."""
+
+GREETED_S = 0.5
+"""When a stranger is asked again, in seconds."""
 
 
 class Dialler:
@@ -64,6 +75,7 @@ class Dialler:
         self._outbox = outbox
         self._is_join_armed = False
         self._looks = 0
+        self._greeted: dict[str, float] = {}
         self.seeds: tuple[str, ...] = ()
 
     def start(self, now: float) -> None:
@@ -132,6 +144,19 @@ class Dialler:
             if address not in reached and self._rng.random() * (len(peers) + 1) < dials:
                 self._dial(address)
 
+    def greet(self, address: str, now: float) -> None:
+        """Ask somebody unknown who was heard, and is ready, to let this node in. O(1)."""
+        if address == self._view.record.address or self._view.is_leaving:
+            return
+        greeted = self._greeted
+        if now - greeted.get(address, -math.inf) < GREETED_S:
+            return
+        greeted.pop(address, None)
+        if len(greeted) >= GREETED_MAX:
+            del greeted[next(iter(greeted))]
+        greeted[address] = now
+        self._dial(address)
+
     def _dial(self, address: str) -> None:
         """Ask whoever is there to let this node in, and at a seed to say so.
 
@@ -155,7 +180,11 @@ class Dialler:
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show the seeds, and whether they are being asked to let this node in."""
-        return {"seeds": self.seeds, "is_join_armed": self._is_join_armed}
+        return {
+            "seeds": self.seeds,
+            "is_join_armed": self._is_join_armed,
+            "greeted": MappingProxyType(self._greeted),
+        }
 
     def _check(self) -> None:
         """Assert that each chain of dials goes on, and goes on once."""
@@ -165,3 +194,4 @@ class Dialler:
         require(self, joins == self._is_join_armed, "asking to be let in is not due once")
         require(self, len(set(self.seeds)) == len(self.seeds), "a seed is dialled twice")
         require(self, self._view.record.address not in self.seeds, "this node dials itself")
+        require(self, len(self._greeted) <= GREETED_MAX, "too many strangers are remembered")
