@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from support.limit_lab import QuietLab
@@ -222,6 +223,40 @@ def test_a_busy_key_is_decided_on_the_spot() -> None:
     print(f"\nwaited: {waits[True]} of 2,000, one at least in each of four windows")
 
     assert waits[True] <= 0.02 * 2000
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param(32, marks=pytest.mark.slow),
+        pytest.param(128, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
+)
+def test_an_owner_is_not_asked_too_often(nodes: int) -> None:
+    """Leases lengthen with the nodes: one key takes at most 2,000 questions a second."""
+    lab = QuietLab(nodes, limit=20_000)
+    lab.run_for(REST_S)
+    first = lab.machines["m0"].limiter
+    assert first is not None
+    owner = lab.machines[first._view.owner("many")].limiter
+    assert owner is not None
+    asked: Counter[int] = Counter()
+    ask = owner._owner.ask
+
+    def counting(name: str, *rest: Any) -> Any:
+        asked[int(lab.now)] += name != owner._name
+        return ask(name, *rest)
+
+    owner._owner.ask = counting  # type: ignore[assignment]
+    rng = random.Random(5)
+    for _ in range(2 * 40_000):
+        lab.offer(REST_S + 2 * rng.random(), f"m{rng.randrange(nodes)}", is_waiting=False)
+    lab.run_for(2.5)
+    second = int(REST_S) + 1  # leases have their length by then
+    print(f"\n{nodes} nodes: {asked[second]} questions, {lab.admitted[second]} of 20,000 admitted")
+
+    assert 0 < asked[second] <= 2000
+    assert 0.95 * 20_000 <= lab.admitted[second]
 
 
 def test_frames_of_many_keys_are_shared() -> None:
