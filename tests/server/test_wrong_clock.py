@@ -33,6 +33,9 @@ DECISIONS = {
     "post /route/{model_id}/first_token",
     "post /route/{model_id}/renew",
     "post /shutdown",
+    "post /slots/acquire",
+    "post /slots/release",
+    "post /slots/renew",
     "post /workers/{worker_id}/heartbeat",
 }
 """What writes nothing that has a time: counts, loads, leases, and the end of a node."""

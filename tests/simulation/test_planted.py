@@ -10,7 +10,7 @@ from meshlib.testing.simulation.simulation import Simulation
 from meshlib.testing.world.drawing import draw_scenario
 
 SEEDS = {
-    "compare_with_the_gone": (7,),
+    "compare_with_the_gone": (2,),
     "hold_for_nothing": (5,),
     "maintain_twice_after_a_rejoin": (2,),
     "miscount_what_waits": (1,),
