@@ -255,8 +255,9 @@ class ExchangingReplica(LocalReplica):
 
         What readers have seen does not go back so, and what a sender that is gone had is not lost.
         The entries stay what they are, with their writer's stamps and numbers: only what carries
-        them here is a write of this node. What the vector covers is here already, or dead.
-        O(documents), and O(entries) of those that were shown.
+        them here is a write of this node. Those that came late are written again after that, by
+        `write_late`. What the vector covers is here already, or dead. O(documents), and O(entries)
+        of those that were shown.
 
         Returns:
             how many entries were written.
@@ -279,8 +280,11 @@ class ExchangingReplica(LocalReplica):
             self._parts.journal.note(Change(document.name, held, False, True))
             if wanted:
                 shown.drop([key for key, _ in shown.entries() if key not in wanted])
+                # Removals may have been dropped since it was shown.
+                late = self._parts.late.find(document, shown)
                 for piece, _ in encoded_pieces([shown], bytes_max=ENTRY_BYTES_MAX // 2):
                     self._write(document.name, partial(_given, piece))
+                self._parts.late.note(document, late)
                 count += len(wanted)
         return count
 

@@ -9,7 +9,8 @@ it would have been removed.
 Rule R4: such a write is kept, because losing one is worse, and written again as a write of now,
 as soon as no more of them come: what its writer wrote next may be on its way, and must not lose
 against it. So it is later than the removal for everyone, those included who still have its
-tombstone, and what was removed has come back by a later write only.
+tombstone, and what was removed has come back by a later write only. Readers may see it meanwhile,
+also as a part of a state that is not joined yet.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class LateWrites:
     def find(self, document: HeldDocument, part: Any) -> list[Any]:
         """Return the keys that a part sets late, and that are not set here. O(part).
 
-        Only for maps, which alone drop removals; to be asked before the part is absorbed.
+        Only for maps, which alone drop removals; to be asked before the part is absorbed, or shown.
         """
         if self.horizon == NEVER or not document.traits.is_prunable:
             return []
@@ -70,7 +71,7 @@ class LateWrites:
             for key, entry in part.entries()
             if entry.payload is not None
             and self.is_late(entry.stamp)
-            and self._may_be_removed(document.state.entry(key))
+            and self._may_be_removed(document.view.entry(key))
         ]
 
     def _may_be_removed(self, held: Any) -> bool:
@@ -81,9 +82,9 @@ class LateWrites:
         return held is None or (held.payload is None and self.is_late(held.stamp))
 
     def note(self, document: HeldDocument, keys: Iterable[Any]) -> None:
-        """Gather those of the found keys that were absorbed. O(keys)."""
+        """Gather those of the found keys that were absorbed, or are shown. O(keys)."""
         for key in keys:
-            if document.state.entry(key) is not None:
+            if document.view.entry(key) is not None:
                 self._found.setdefault(document.name, {})[key] = None
                 self._is_fresh = True
 

@@ -94,13 +94,13 @@ class Replica(ExchangingReplica):
     def write_late(self) -> int:
         """Write again what came after removals that it may come before were dropped: rule R4.
 
-        To be called now and then; what came since the last call waits for the next one.
-        O(what came late).
+        To be called now and then; what came since the last call waits for the next one, and all
+        of it while readers see a state that is coming still. O(what came late + documents).
 
         Returns:
             how many keys were written again.
         """
-        if self.is_rejoining:
+        if self.is_rejoining or self.has_early:
             return 0
         count = 0
         late = self._parts.late

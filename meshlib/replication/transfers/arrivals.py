@@ -184,8 +184,10 @@ class Arrivals:
             parts.clock.observe(Stamp(*max(stamps)[:2], BASE))
         except ClockSkewError:
             return
+        late = parts.late.find(document, part)
         new = document.show(part, covers=parts.vector.covers)
         parts.documents.put(document)
+        parts.late.note(document, late)
         if not new.is_bottom():
             parts.journal.note(Change(name, new, False))
 

@@ -10,7 +10,7 @@ from support.world import World
 from meshlib.codec import pack, unpack
 from meshlib.errors import DecodeError
 from meshlib.identity import actor_id
-from meshlib.replication import LogEntry, Replica, TransferPage
+from meshlib.replication import LogEntry, Replica, TransferPage, TransferPages
 from meshlib.replication.late_writes import POSTPONED_MAX
 
 
@@ -180,6 +180,65 @@ def test_late_writes_that_follow_one_another_for_ever_are_written_in_the_end(wor
     assert entry_of(here, "key-0").actor == here.actor
     assert here.write_late() == 1
     assert here.write_late() == 0
+
+
+def shown_late(world: World) -> tuple[Replica, LogEntry, TransferPages]:
+    """Return a replica whose readers see a late write before it is joined, and the removal."""
+    here, removal, unseen = removed_and_dropped(world)
+    other = world.replica("other")
+    other.receive([unseen])
+    pages = other.transfer_pages(here.transfer_offer())
+    here.absorb_page(next(pages), is_shown=True)
+    assert world.live(here) == {"key": "unseen"}
+    return here, removal, pages
+
+
+def test_a_late_write_that_is_shown_early_waits_to_be_joined(world: World) -> None:
+    """Nothing is written again of a state that is coming still: the rest of it may say more."""
+    here, _, _ = shown_late(world)
+    settle(here)
+
+    assert here.flush() == []
+    assert [*here.inspectable()["late_writes"].diagnostics()["waiting"]["m"]] == ["key"]
+    here._check()
+
+
+def test_a_late_write_that_was_shown_early_is_written_again_once(world: World) -> None:
+    """When the transfer is complete, as one that nobody had been shown."""
+    here, removal, pages = shown_late(world)
+    here.complete_transfer(pages.vector)
+    settle(here)
+
+    assert world.live(here) == {"key": "unseen"}
+    assert entry_of(here).stamp > removal_stamp(removal, world)
+    assert len(here.flush()) == 1
+    settle(here)
+    assert here.flush() == []
+
+
+def test_a_late_write_that_was_shown_by_one_who_is_gone_is_written_again(world: World) -> None:
+    """It is kept, because readers have seen it, and not under the removal."""
+    here, removal, _ = shown_late(world)
+    assert here.keep_early() == 1
+    settle(here)
+
+    assert world.live(here) == {"key": "unseen"}
+    assert entry_of(here).actor == here.actor
+    assert entry_of(here).stamp > removal_stamp(removal, world)
+
+
+def test_what_was_shown_before_a_removal_was_heard_to_be_dropped_is_late_too(world: World) -> None:
+    """One peer shows a write and is gone, and another's state has dropped a removal after it."""
+    there, removal, unseen = removed_and_dropped(world)
+    world.put(there, "other", 1)
+    gone, here = world.replica("gone"), world.replica("newcomer")
+    gone.receive([unseen])
+    here.absorb_page(next(gone.transfer_pages(here.transfer_offer())), is_shown=True)
+    world.transfer(there, here)
+    settle(here)
+
+    assert world.live(here) == {"key": "unseen", "other": 1}
+    assert entry_of(here).stamp > removal_stamp(removal, world)
 
 
 def test_one_that_comes_back_removes_again_what_the_others_never_heard_of(world: World) -> None:
