@@ -41,6 +41,7 @@ def test_the_corpus_has_every_kind_of_message(world: Flooded) -> None:
     assert codes == {kind.code for kind in MESSAGE_TYPES}
 
 
+@pytest.mark.slow
 def test_a_flood_of_damaged_frames_changes_nothing(world: Flooded) -> None:
     """No node ends or raises, no member appears, what is refused changes nothing at all.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOW = {"custom_crdt", "join_server_cluster", "shared_rate_limit"}
 EXAMPLES = [
-    pytest.param(path, marks=[pytest.mark.slow] if path.stem == "shared_rate_limit" else [])
+    pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [])
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
 

@@ -679,6 +679,7 @@ def mypy(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_other_type_checker_finds_no_error_in_a_users_file(tmp_path: Path) -> None:
     """A record of which some fields are given included: that is how it is written."""
     path = tmp_path / "user_code.py"

@@ -46,7 +46,8 @@ def in_a_new_process(*arguments: str, **environment: str) -> subprocess.Complete
     "arguments",
     [
         pytest.param(["--seed", "5", "--seconds", "10"], marks=pytest.mark.slow),
-        ["--seed", "5", *SHORT, "--partition", "3-5"],
+        pytest.param(["--seed", "5", *SHORT, "--partition", "3-5"], marks=pytest.mark.slow),
+        ["--seed", "5", "--nodes", "3", "--seconds", "3"],
         pytest.param(["--seeds", "3-4", "--seconds", "6", "--jobs", "1"], marks=pytest.mark.slow),
     ],
     ids=" ".join,

@@ -50,6 +50,7 @@ def test_reading_along_changes_nothing() -> None:
     assert lines != []
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_history() -> None:
     """The digest tells histories apart."""
     scenario = draw_scenario(5, duration_s=5.0)

@@ -15,7 +15,7 @@ REACHED_ON_PURPOSE = {"difference_repaired", "survivor_of_two"}
 that are drawn: they have tests of their own, `unit/gossip/test_divergence.py` and
 `test_sides.py`."""
 
-QUICK = {0, 2, 5, 6, 7, 8, 9}
+QUICK = {0, 2, 6, 8, 9}
 """Seeds whose clusters are small."""
 
 SEEDS = [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in range(24)]

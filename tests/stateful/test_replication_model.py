@@ -27,7 +27,7 @@ from meshlib.replication.transfers.arrivals import Arrivals
 @pytest.mark.parametrize(
     "seeds",
     [
-        pytest.param(range(start, start + 20), marks=[pytest.mark.slow] if start >= 40 else [])
+        pytest.param(range(start, start + 20), marks=[pytest.mark.slow] if start >= 20 else [])
         for start in range(0, 100, 20)
     ],
 )
