@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parents[1]
 FILES = sorted(TESTS.rglob("*.py"))
 
@@ -54,6 +56,7 @@ def _is_any(annotation: ast.expr | None) -> bool:
     return annotation is None or ast.unparse(annotation) in {"Any", "Iterator[Any]", "list[Any]"}
 
 
+@pytest.mark.slow
 def test_no_fixture_is_any() -> None:
     """A shared class has a home in `tests/support`, from where it can be imported."""
     found = {str(path.relative_to(TESTS)): here for path in FILES if (here := list(vague(path)))}

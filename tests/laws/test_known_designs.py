@@ -408,6 +408,7 @@ def test_some_mistakes_are_lattices_and_only_the_oracle_sees_them(spec: CRDTSpec
     assert first_violation(spec, laws=others, profile=QUICK) is None
 
 
+@pytest.mark.slow
 def test_a_state_out_of_normal_form_is_shown_by_its_own_join() -> None:
     """Four rows on a board of three were decoded, and a join with itself has three."""
     violation = first_violation(FOUR_DECODED, profile=QUICK)

@@ -7,12 +7,25 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.servers import Eventually, Launcher
 
 PROGRAM = [sys.executable, "-m", "meshlib_server"]
 INSECURE = ["--insecure", "--listen", "127.0.0.1:0"]
+
+
+def first_of(*cases: Any) -> list[Any]:
+    """Return cases of which the first alone is quick: each of them starts a process."""
+    return [
+        cases[0],
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in map(_several, cases[1:])),
+    ]
+
+
+def _several(case: Any) -> tuple[Any, ...]:
+    return case if isinstance(case, tuple) else (case,)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +58,7 @@ def test_a_port_in_use_is_exit_code_3() -> None:
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" == one_line(result)
 
 
-@pytest.mark.parametrize("flag", ["--config", "--token-file", "--peer-token-file"])
+@pytest.mark.parametrize("flag", first_of("--config", "--token-file", "--peer-token-file"))
 def test_an_unreadable_file_is_exit_code_3(flag: str, tmp_path: Path) -> None:
     """Named, with the reason."""
     absent = tmp_path / "absent"
@@ -58,11 +71,11 @@ def test_an_unreadable_file_is_exit_code_3(flag: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [
+    first_of(
         ("mesh: {self_nmae: a}", "mesh.self_nmae: unknown key"),
         ("mesh: {enabled: 1}", "mesh.enabled: expected a boolean"),
         ("mesh: [", "is no valid YAML"),
-    ],
+    ),
 )
 def test_a_mistake_in_the_configuration_is_exit_code_3(
     tmp_path: Path, text: str, named: str
@@ -105,7 +118,9 @@ def test_without_an_address_that_peers_could_reach_it_is_exit_code_3() -> None:
     assert line.startswith("there is no address that the peer 192.0.2.99:8000 could reach")
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:8000", "0:8000", "[::ffff:0.0.0.0]:8000", "*:8000"])
+@pytest.mark.parametrize(
+    "address", first_of("0.0.0.0:8000", "0:8000", "[::ffff:0.0.0.0]:8000", "*:8000")
+)
 def test_advertising_every_interface_is_exit_code_3(address: str) -> None:
     """0.0.0.0 is no address to dial, however it is written."""
     line = one_line(run("serve", *INSECURE, "--advertise", address))
@@ -134,7 +149,7 @@ def test_a_name_taken_by_a_live_node_is_exit_code_3(own_launcher: Launcher) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [
+    first_of(
         ["serve", "--surprise"],
         ["serve", "--listen", "8000"],
         ["serve", "--peer", "host"],
@@ -142,7 +157,7 @@ def test_a_name_taken_by_a_live_node_is_exit_code_3(own_launcher: Launcher) -> N
         ["serve", "--name"],
         ["serve", "more"],
         ["nothing"],
-    ],
+    ),
 )
 def test_a_wrong_command_line_is_exit_code_2(arguments: list[str]) -> None:
     """With what is wrong about it."""
@@ -152,7 +167,7 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: list[str]) -> None:
     assert "Error: " in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize("arguments", first_of(["--help"], ["serve", "--help"], ["demo", "--help"]))
 def test_help_is_exit_code_0(arguments: list[str]) -> None:
     """On each level."""
     result = run(*arguments)
@@ -203,7 +218,7 @@ mesh:
     assert host not in ("0.0.0.0", "")
 
 
-@pytest.mark.parametrize("everywhere", ["0.0.0.0", "0"])
+@pytest.mark.parametrize("everywhere", first_of("0.0.0.0", "0"))
 def test_listening_everywhere_advertises_this_machines_address_towards_its_peer(
     own_launcher: Launcher, eventually: Eventually, everywhere: str
 ) -> None:
@@ -233,6 +248,7 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(own_launcher: L
     assert "flag" == node.get("/mesh/status")["node_name"]
 
 
+@pytest.mark.slow
 def test_one_peer_of_the_file_may_be_a_list(own_launcher: Launcher, eventually: Eventually) -> None:
     """`init_peer` takes several, and passes over those that are not there."""
     first = own_launcher.node("first")

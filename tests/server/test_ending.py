@@ -124,6 +124,7 @@ def test_a_sighup_rereads_the_tokens(
     assert 0 == node.started.wait(10)
 
 
+@pytest.mark.slow
 def test_a_connection_that_has_just_come_is_answered_at_the_end(own_launcher: Launcher) -> None:
     """Its request is on its way while the server closes: 503, and no end without an answer."""
     node = own_launcher.node("late")

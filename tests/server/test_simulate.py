@@ -47,7 +47,6 @@ def in_a_new_process(*arguments: str, **environment: str) -> subprocess.Complete
     [
         pytest.param(["--seed", "5", "--seconds", "10"], marks=pytest.mark.slow),
         pytest.param(["--seed", "5", *SHORT, "--partition", "3-5"], marks=pytest.mark.slow),
-        ["--seed", "5", "--nodes", "3", "--seconds", "3"],
         pytest.param(["--seeds", "3-4", "--seconds", "6", "--jobs", "1"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
@@ -198,6 +197,7 @@ def test_a_campaign_with_a_failure_names_the_seeds() -> None:
     assert "2 seeds" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_campaign_tells_which_interesting_states_were_reached() -> None:
     """With what each of them means."""
     result = simulate("--seeds", "1-2", "--seconds", "6", "--jobs", "1")
@@ -216,7 +216,12 @@ def test_a_trace_tells_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "magic"), [("a.svg", b"<?xml"), ("a.png", b"\x89PNG"), ("a.pdf", b"%PDF")]
+    ("name", "magic"),
+    [
+        ("a.svg", b"<?xml"),
+        pytest.param("a.png", b"\x89PNG", marks=pytest.mark.slow),
+        pytest.param("a.pdf", b"%PDF", marks=pytest.mark.slow),
+    ],
 )
 def test_the_spread_is_drawn_into_a_file(name: str, magic: bytes, tmp_path: Path) -> None:
     """In the format of its ending; the same run gives the same bytes."""

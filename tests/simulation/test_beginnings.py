@@ -61,7 +61,9 @@ def run(kind: IncidentKind, seed: int, *, count: int, size: int, seed_count: int
         pytest.param(5, 4, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("kind", [IncidentKind.ROLL, IncidentKind.HASTY_ROLL])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(IncidentKind.ROLL, marks=pytest.mark.slow), IncidentKind.HASTY_ROLL]
+)
 def test_a_roll_loses_nothing(kind: IncidentKind, count: int, size: int, seed: int) -> None:
     """One, two or all but one at a time, by readiness or in haste."""
     outcome = run(kind, seed, count=count, size=size)

@@ -77,8 +77,8 @@ def much_placed() -> Scenario:
     ("scenario", "plant"),
     [
         (in_halves, forget_without_a_majority),
-        (in_halves, take_half_for_a_majority),
-        (back_on_one_side, compare_with_the_peak),
+        pytest.param(in_halves, take_half_for_a_majority, marks=pytest.mark.slow),
+        pytest.param(back_on_one_side, compare_with_the_peak, marks=pytest.mark.slow),
         (two_apart, take_silence_for_an_end),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.mini_network import MiniNetwork
 
 from meshlib.gossip import GossipConfig, decode_frame
@@ -44,6 +45,7 @@ def test_a_peer_learns_whom_to_forget_before_it_is_sent_state(trio: MiniNetwork)
     assert trio.values("key") == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_newcomer_to_a_large_cluster_greets_its_neighbours_only(network: MiniNetwork) -> None:
     """It does not begin an exchange with each of forty."""
     for index in range(40):
