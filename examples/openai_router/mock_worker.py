@@ -19,7 +19,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -147,6 +147,10 @@ def make_app(worker: Worker) -> Starlette:
         answer = piece(body, words, is_stream=False, finish="stop")
         return JSONResponse({**answer, "usage": usage})
 
+    async def gone(_request: Request, _error: Exception) -> Response:
+        """Answer nobody: a router was killed while it sent a request."""
+        return Response(status_code=400)
+
     async def health(_request: Request) -> Response:
         return Response()
 
@@ -166,7 +170,8 @@ def make_app(worker: Worker) -> Starlette:
             Route("/v1/completions", complete, methods=["POST"]),
             Route("/health", health),
             Route("/counts", counts),
-        ]
+        ],
+        exception_handlers={ClientDisconnect: gone},
     )
 
 

@@ -23,7 +23,7 @@ from openai_router.sending import Answer, Asked, Sender, WorkerFailedError
 from openai_router.settings import Settings
 from openai_router.workers import Circuits, Prober, monotonic
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -223,6 +223,10 @@ def make_app(router: Router) -> Starlette:
         model = {"id": router.settings.model, "object": "model", "created": 0, "owned_by": "mesh"}
         return JSONResponse({"object": "list", "data": [model]})
 
+    async def gone(_request: Request, _error: Exception) -> Response:
+        """Answer nobody: the client went away while it sent its request."""
+        return Response(status_code=400)
+
     async def ready(_request: Request) -> Response:
         workers = router.mesh.sync.get_all_worker_states()
         can_serve = router.mesh.is_ready and any(worker.health for worker in workers)
@@ -259,6 +263,7 @@ def make_app(router: Router) -> Starlette:
             Route("/readyz", ready),
             Route("/stats", stats),
         ],
+        exception_handlers={ClientDisconnect: gone},
     )
 
 

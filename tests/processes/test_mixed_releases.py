@@ -33,6 +33,7 @@ class Cluster:
         self.nodes: dict[str, Child] = {}
         self.written: set[str] = set()
         self._is_away = ""
+        self._turn = asyncio.Lock()
 
     async def begin(self, releases: dict[str, bool]) -> None:
         """Start all nodes: of the next release where that is said."""
@@ -49,7 +50,8 @@ class Cluster:
 
     async def restart(self, name: str, *, is_next: bool) -> None:
         """Let a node leave, and start it at its address as one of a release."""
-        self._is_away = name
+        async with self._turn:  # nothing may be on its way to a process that ends
+            self._is_away = name
         child = self.nodes[name]
         assert 0 == await child.leave()
         seeds = [other for key, other in self.nodes.items() if key != name]
@@ -73,13 +75,13 @@ class Cluster:
 
     async def _write(self, is_over: asyncio.Event) -> None:
         while not is_over.is_set():
-            number = len(self.written)
-            name = NAMES[number % len(NAMES)]
-            if name == self._is_away:
-                name = next(other for other in NAMES if other != name)
-            key = f"key-{number}"
-            self.written.add(key)
-            async with asyncio.timeout(30):
+            async with self._turn, asyncio.timeout(30):
+                number = len(self.written)
+                name = NAMES[number % len(NAMES)]
+                if name == self._is_away:
+                    name = next(other for other in NAMES if other != name)
+                key = f"key-{number}"
+                self.written.add(key)
                 await self.nodes[name].ask(put={key: number})
             await asyncio.sleep(0.005)
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import define, field
@@ -24,6 +25,7 @@ from openai import (
     RateLimitError,
 )
 from openai.types.chat import ChatCompletionMessageParam
+from openai_router.mock_worker import Worker, make_app
 from openai_router.run import KEYS, MODEL, Cluster, clients
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -292,3 +294,21 @@ def test_the_example_runs_as_it_is_and_checks_its_own_outcome() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert "60 of 80 passed, 20 were refused" in result.stdout
     assert 2 == result.stdout.count("16 of 16 requests were answered")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_who_goes_away_with_half_a_request_is_no_error_of_a_worker(path: str) -> None:
+    """A router that is killed does: it filled the log of whoever it spoke to."""
+    app = make_app(Worker(0.0))
+    sent: list[Any] = []
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+
+    assert sent[0]["status"] == 400
