@@ -37,7 +37,6 @@ DIALS_LATELY = 3
 """How often each of them is dialled then, by all together, about: of two, as in a restart. Of more
 each less often, for they are elsewhere, and need one dial to be found."""
 
-
 GREETED_MAX = 16
 """Strangers that are remembered, so that each is asked once in a while and not for each frame."""
 

@@ -35,10 +35,18 @@ def duty_of(worker_id: str, *, name: str, members: Iterable[MemberRecord]) -> Du
         members: as it sees them, itself included.
     """
     ring = ConsistentHashRing(member.name for member in members if member.is_reachable)
-    owners = list(ring.owners(worker_id, count=2)) if len(ring) else []
+    return _duty(name, _owners(ring, worker_id))
+
+
+def _owners(ring: ConsistentHashRing, worker_id: str) -> tuple[str, ...]:
+    """Return the first and the second router, as far as there are so many."""
+    return tuple(ring.owners(worker_id, count=2)) if len(ring) else ()
+
+
+def _duty(name: str, owners: tuple[str, ...]) -> Duty:
     if name not in owners:
         return Duty.NONE
-    return Duty.FIRST if owners.index(name) == 0 else Duty.SECOND
+    return Duty.FIRST if owners[0] == name else Duty.SECOND
 
 
 class Duties:
@@ -63,10 +71,7 @@ class Duties:
         Raises:
             StateError: the node has not started, or has ended.
         """
-        name, owners = self._mesh.config.name, self.owners(worker_id)
-        if name not in owners:
-            return Duty.NONE
-        return Duty.FIRST if owners[0] == name else Duty.SECOND
+        return _duty(self._mesh.config.name, self.owners(worker_id))
 
     def owners(self, worker_id: str) -> tuple[str, ...]:
         """Return the routers that are first and second for a worker. O(1) while the members stay.
@@ -77,8 +82,7 @@ class Duties:
         self.change_count()
         owners = self._known.get(worker_id)
         if owners is None:
-            owners = self._ring.owners(worker_id, count=2) if len(self._ring) else ()
-            self._known[worker_id] = owners
+            owners = self._known[worker_id] = _owners(self._ring, worker_id)
         return owners
 
     def change_count(self) -> int:
