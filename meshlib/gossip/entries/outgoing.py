@@ -20,7 +20,7 @@ from meshlib.invariants import require
 from meshlib.limits import TRANSFER_WINDOW_BYTES_MAX
 from meshlib.replication import TransferPage, TransferPages
 
-__all__ = ["OutgoingState", "SentPage"]
+__all__ = ["PAGE_COST_BYTES", "OutgoingState", "SentPage"]
 
 PAGE_COST_BYTES = 256
 """What a page counts for beside its content."""

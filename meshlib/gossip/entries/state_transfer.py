@@ -22,7 +22,7 @@ from meshlib.errors import RejectReason, RemoteError
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination
-from meshlib.gossip.entries.outgoing import OutgoingState, SentPage
+from meshlib.gossip.entries.outgoing import PAGE_COST_BYTES, OutgoingState, SentPage
 from meshlib.gossip.entries.ways import Ways
 from meshlib.gossip.events import EntryRejected, StateRestored
 from meshlib.gossip.messages.frames import FrameHeader
@@ -55,8 +55,9 @@ and is not sent twice for being asked for twice."""
 STEP_BYTES = TRANSFER_PAGE_BYTES_MAX // 2
 """After how many bytes no further page is made in the same step."""
 
-EARLY_PAGES_MAX = 1024
-"""How many pages are kept that came before their turn."""
+TAKEN_MAX = 64
+"""How many pages that came before their turn are taken in one step: each has a price beside that
+of its bytes."""
 
 PACE_S = 0.001
 """How long after a step the next one follows, in seconds."""
@@ -75,12 +76,16 @@ class _Incoming:
     ask_again_at: float = 0.0
     early: dict[int, tuple[TransferPageMessage, FrameHeader]] = field(factory=dict)
     early_bytes: int = 0
+    is_taking: bool = False
 
     def keep(self, message: TransferPageMessage, header: FrameHeader) -> None:
-        """Keep a page whose turn has not come, if there is room: it is sent again otherwise."""
-        size = len(message.state)
+        """Keep a page whose turn has not come, if there is room: it is sent again otherwise.
+
+        There is for all that its sender has on its way at once, for it counts alike.
+        """
+        size = PAGE_COST_BYTES + len(message.state)
         is_room = self.early_bytes + size <= TRANSFER_WINDOW_BYTES_MAX
-        if is_room and message.index not in self.early and len(self.early) < EARLY_PAGES_MAX:
+        if is_room and message.index not in self.early:
             self.early[message.index] = message, header
             self.early_bytes += size
 
@@ -88,7 +93,7 @@ class _Incoming:
         """Drop a page whose turn has come, if it is kept: it may have come twice."""
         kept = self.early.pop(index, None)
         if kept is not None:
-            self.early_bytes -= len(kept[0].state)
+            self.early_bytes -= PAGE_COST_BYTES + len(kept[0].state)
 
 
 class StateTransfer:
@@ -305,24 +310,47 @@ class StateTransfer:
         if incoming.next_index < message.index:
             incoming.keep(message, header)
             return False
-        return self._take(incoming, message, header, now)
+        is_whole = self._take(incoming, message, header, now)
+        self._go_on(incoming, now)
+        return is_whole
 
     def take_waiting(self, timer: Timer, now: float) -> bool:
-        """Take a page that came before its turn, now that it is; see `take_page`. One at a time."""
+        """Take pages that came before their turn, now that it is; see `take_page`.
+
+        As many bytes in one step as are sent in one, and no more than `TAKEN_MAX` pages.
+        """
         incoming = self._incoming
         if incoming is None or incoming.session != timer.token or incoming.peer != timer.key:
             return False
-        waiting = incoming.early.get(incoming.next_index)
-        if waiting is None:
-            return False
-        try:
-            return self._take(incoming, *waiting, now)
-        except RemoteError:
-            return False  # an event tells; the connection that it came by is not known any more
+        incoming.is_taking = False
+        taken_bytes = 0
+        for _ in range(TAKEN_MAX):
+            waiting = incoming.early.get(incoming.next_index)
+            if waiting is None or taken_bytes >= STEP_BYTES or self._incoming is not incoming:
+                break
+            taken_bytes += PAGE_COST_BYTES + len(waiting[0].state)
+            try:
+                if self._take(incoming, *waiting, now):
+                    return True
+            except RemoteError:
+                return False  # an event tells; the connection it came by is not known any more
+        self._go_on(incoming, now)
+        return False
+
+    def _go_on(self, incoming: _Incoming, now: float) -> None:
+        """Ask for the page that follows, and have it taken soon if it has come: by one timer."""
+        if self._incoming is not incoming:
+            return
+        self._ask_for_page(incoming, now)
+        if incoming.next_index in incoming.early and not incoming.is_taking:
+            incoming.is_taking = True
+            timer = Timer(TimerKind.TRANSFER_TAKE, incoming.peer, incoming.session)
+            self._timers.set(now + PACE_S, timer)
 
     def _take(
         self, incoming: _Incoming, message: TransferPageMessage, header: FrameHeader, now: float
     ) -> bool:
+        """Absorb the page whose turn it is; say whether it was the last."""
         incoming.drop(message.index)
         if message.document:
             try:
@@ -339,10 +367,6 @@ class StateTransfer:
         incoming.next_index += 1
         incoming.tries = 0
         if message.vector is None:
-            self._ask_for_page(incoming, now)
-            if incoming.next_index in incoming.early:
-                timer = Timer(TimerKind.TRANSFER_TAKE, incoming.peer, incoming.session)
-                self._timers.set(now + PACE_S, timer)
             return False
         self._incoming = None
         # What a transfer cannot bring, entries stamped ahead for one, the next would not either.
@@ -425,7 +449,9 @@ class StateTransfer:
             require(self, incoming.peer in members, "a state comes from who is gone")
             is_within = 0 <= incoming.tries <= TRIES_MAX and incoming.next_index >= 0
             require(self, is_within, "a page was asked for too often")
-            early_bytes = sum(len(message.state) for message, _ in incoming.early.values())
+            early_bytes = sum(
+                PAGE_COST_BYTES + len(message.state) for message, _ in incoming.early.values()
+            )
             is_counted = early_bytes == incoming.early_bytes <= TRANSFER_WINDOW_BYTES_MAX
             require(self, is_counted, "pages before their turn are miscounted, or too many")
             is_early = all(index >= incoming.next_index for index in incoming.early)

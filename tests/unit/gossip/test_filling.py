@@ -249,3 +249,30 @@ def test_who_awaits_what_was_not_made_is_not_heard(network: MiniNetwork) -> None
     network.run(0.01)
     assert before[2] == outgoing.made_count
     node._check()
+
+
+def test_pages_that_waited_for_a_lost_one_are_taken_many_at_a_time(network: MiniNetwork) -> None:
+    """Over two thousand small ones, the fourth lost: hardly one is sent twice."""
+    tiny_pages = GossipConfig(packet_bytes_max=1024)
+    network.start("n0", config=tiny_pages, replication=SHORT_LOG)
+    for number in range(1200):
+        network.put("n0", f"key-{number}", "x" * 200)
+    network.run(3.0)
+    pages: list[int] = []
+    asked: list[TransferNext] = []
+
+    def is_lost(frame: bytes) -> bool:
+        for one in decode_frame(frame, cluster="mesh").messages:
+            if isinstance(one, TransferNext):
+                asked.append(one)
+            elif isinstance(one, TransferPageMessage):
+                pages.append(one.index)
+        return pages[-1:] == [3] and pages.count(3) == 1
+
+    network.is_lost = is_lost
+    node = network.start("n1", config=tiny_pages, replication=SHORT_LOG)
+    network.run_until(lambda: node.is_ready, limit_s=1.5)
+    assert pages.count(3) == 2
+    assert len(set(pages)) > 2000
+    assert len(pages) < 1.1 * len(set(pages))
+    assert len(asked) < len(pages) / 10
