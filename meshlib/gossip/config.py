@@ -64,7 +64,8 @@ class GossipConfig:
         join_retry_s: between two tries to reach a seed before anyone is known.
         heal_interval_s: between two dials of a seed or Down member, for ever; cluster-wide the
             rate stays constant because each node dials with probability 1/n for each target.
-            Who has gone within the last minute is dialled a dozen times as often.
+            Who has gone within the last minute, and one or two who have for longer, are dialled a
+            dozen times as often.
         forget_after_s: how long a Down member is kept before it is forgotten. A node away for
             longer than half of this comes back as a new writer.
             Only where a majority is in reach, or where it does not count: see `Electorate`.

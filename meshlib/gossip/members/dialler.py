@@ -2,9 +2,10 @@
 
 Rule this file owns: Down members and seeds are dialled for ever, at a rate that does not grow with
 the cluster. Those who went a moment ago, in whatever way, far more often: they may have been
-restarted, know nobody, and listen for no longer than half an interval. Who looks for somebody that
-is ready asks whoever shows by a frame that it is: that one knew this node's earlier start, and may
-be the only one that has the state, and be no seed.
+restarted, know nobody, and listen for no longer than half an interval. As often those who have been
+gone for longer, while they are few, for that may be when they come back. Who looks for somebody
+that is ready asks whoever shows by a frame that it is: that one knew this node's earlier start, and
+may be the only one that has the state, and be no seed.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ LATELY_S = 60.0
 LOOKS = 4
 """How often in each interval those are dialled who are gone of late."""
 
-DIALS_LATELY = 3
+DIALS_PER_LOOK = 3
 """How often each of them is dialled then, by all together, about: of two, as in a restart. Of more
 each less often, for they are elsewhere, and need one dial to be found."""
+
+FEW = 2
+"""So many who have been gone for longer, or seeds at which nobody is, are dialled as often. More of
+them are another side of the cluster, to meet at one place, or names that nobody has any more."""
+
 
 GREETED_MAX = 16
 """Strangers that are remembered, so that each is asked once in a while and not for each frame."""
@@ -130,14 +136,18 @@ class Dialler:
         gone = [member for member in members if not member.is_reachable]
         lately = [m.address for m in gone if now - members.since(m.name) < LATELY_S]
         targets: dict[str, float] = {}
+        ever = dict.fromkeys(self.seeds)
+        ever |= {m.address: None for m in gone if m.status is MemberStatus.DOWN}
+        reached = {self._view.record.address, *(member.address for member in peers)}
+        ever = {address: None for address in ever if address not in reached}
         if not self._looks:
             if not peers:
                 self._begin_to_join(now)
-            targets |= dict.fromkeys(self.seeds, 1.0)
-            targets |= {m.address: 1.0 for m in gone if m.status is MemberStatus.DOWN}
-        for address in lately:
-            targets[address] = targets.get(address, 0.0) + DIALS_LATELY / max(1, len(lately) - 1)
-        reached = {self._view.record.address, *(member.address for member in peers)}
+            targets |= dict.fromkeys(ever, 1.0)
+        for several in (dict.fromkeys(lately), ever if len(ever) <= FEW else ()):
+            for address in several:
+                dials = DIALS_PER_LOOK / max(1, len(several) - 1)
+                targets[address] = targets.get(address, 0.0) + dials
         for address, dials in targets.items():
             # Each of n nodes with probability 1/n: one dial for a target in each interval.
             if address not in reached and self._rng.random() * (len(peers) + 1) < dials:

@@ -494,3 +494,24 @@ def test_a_node_that_begins_with_nobody_listens_for_a_while(network: MiniNetwork
     assert (listening, are_ready) == ((True, True), True)
     assert [first.is_listening, second.is_listening, third.is_listening] == [False] * 3
     assert third.is_ready
+
+
+@pytest.mark.parametrize("away_s", [3.0, 70.0, 400.0])
+@pytest.mark.parametrize("names", [ALL[:2], ALL])
+def test_the_first_comes_back_with_all_however_long_it_was_away(
+    network: MiniNetwork, names: tuple[str, ...], away_s: float
+) -> None:
+    """It is told of nobody: the others find it while it listens, before it says that it is back."""
+    network.start("n0", seeds=())
+    for name in names[1:]:
+        network.start(name, seeds=names)
+    network.run(2.0)
+    for index in range(10):
+        network.put("n1", f"key-{index}", index)
+    network.run(2.0)
+    network.kill("n0")
+    network.run(away_s)
+    first = network.start("n0", seeds=())
+    network.run_until(lambda: first.is_ready and not first.is_listening)
+
+    assert len(network.content("n0")) == 10
