@@ -44,7 +44,7 @@ slow: $(VENV)/.envoy
 
 # Who asks for these and cannot run them here is told so: nothing is skipped.
 network: $(VENV)/.installed
-	MESHLIB_NETWORK_REQUIRED=1 $(BIN)/python -m pytest -m network tests/network
+	MESHLIB_NETWORK_REQUIRED=1 $(BIN)/python -m pytest -m 'network and not long' tests/network
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m meshlib_server demo $(if $(TRANSPORT),--transport $(TRANSPORT)) $(DEMO_FLAGS)
