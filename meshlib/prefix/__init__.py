@@ -20,9 +20,12 @@ Each index is useful on its own.
 
 from meshlib.prefix.block_index import BlockIndex
 from meshlib.prefix.chains import (
+    BLOCK_BYTES,
     BLOCK_CHARACTERS,
     BLOCK_TOKENS,
     Chain,
+    blocks_to_bytes,
+    bytes_to_blocks,
     text_chain,
     token_blocks,
     token_chain,
@@ -47,6 +50,7 @@ from meshlib.prefix.token_tree import TokenTree
 
 __all__ = [
     "ACCESS_MAX",
+    "BLOCK_BYTES",
     "BLOCK_CHARACTERS",
     "BLOCK_TOKENS",
     "BlockEvent",
@@ -60,6 +64,8 @@ __all__ = [
     "Placement",
     "RadixTree",
     "TokenTree",
+    "blocks_to_bytes",
+    "bytes_to_blocks",
     "check_access",
     "check_block",
     "check_tenant",

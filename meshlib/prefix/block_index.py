@@ -112,20 +112,10 @@ class BlockIndex(BlockReads):
     def older(self, chain: Iterable[int], *, tenant: str, access: int) -> list[int]:
         """Return the blocks that a tenant does not hold or used before `access`. O(blocks)."""
         blocks = list(chain)
-        held = self._held(blocks, tenant)
+        held = self.accesses(blocks, tenant=tenant)
         return [
             block for block, last in zip(blocks, held, strict=True) if last is None or last < access
         ]
-
-    def _held(self, blocks: Sequence[int], tenant: str) -> list[int | None]:
-        """Return when a tenant used each block last."""
-        holding = self._holdings.get(tenant)
-        if holding is None:
-            return [None] * len(blocks)
-        number, holders = holding.number, self._runs.holders
-        shards = self._runs.make_directory()
-        found = [shards[block & SHARD_MASK].get(block) for block in blocks]
-        return [None if run is None else holders[run].get(number) for run in found]
 
     def place(self, block: int, *, tenant: str, access: int) -> Placement:
         """Insert one block, and tell what was there before. Errors as of `insert`.
@@ -207,7 +197,9 @@ class BlockIndex(BlockReads):
         self, blocks: Sequence[int], data: bytes, tenant: str, access: int
     ) -> list[tuple[int, int | None]]:
         """Insert blocks of which any may be known, each once; return what changed."""
-        held = self._held(blocks, tenant)
+        found = self._runs.runs_of(blocks)
+        number = self._holdings[tenant].number if tenant in self._holdings else -1
+        held = self._accesses(found, number)
         changed = [
             (block, last)
             for block, last in zip(blocks, held, strict=True)
@@ -216,9 +208,10 @@ class BlockIndex(BlockReads):
         if not changed:
             return changed
         holding = self._room_for(tenant, held.count(None))
-        left = self._hold_whole(blocks, holding, tenant, access)
-        if len(left) < len(blocks):
-            blocks, data = left, blocks_to_bytes(left)
+        if found.count(None) < len(found):
+            left = self._hold_whole(blocks, found, holding, tenant, access)
+            if len(left) < len(blocks):
+                blocks, data = left, blocks_to_bytes(left)
         runs, begin, known, new = self._runs, 0, -1, -1
         # What was parted, by peers that send blocks sorted for example, comes together: what was
         # there and what is new apart, for the former is what will be used again.
@@ -235,14 +228,18 @@ class BlockIndex(BlockReads):
         return changed
 
     def _hold_whole(
-        self, blocks: Sequence[int], holding: Holding, tenant: str, access: int
+        self,
+        blocks: Sequence[int],
+        found: Sequence[int | None],
+        holding: Holding,
+        tenant: str,
+        access: int,
     ) -> Sequence[int]:
         """Let a tenant hold the runs of which all blocks are given; return the other blocks.
 
         In whatever order: peers send blocks sorted, and what is used again is mostly whole runs.
         """
-        runs, shards = self._runs, self._runs.make_directory()
-        found = [shards[block & SHARD_MASK].get(block) for block in blocks]
+        runs = self._runs
         whole = {
             run
             for run, count in Counter(found).items()

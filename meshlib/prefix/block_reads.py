@@ -98,6 +98,17 @@ class BlockReads:
         run = (runs.directory or runs.make_directory())[block & SHARD_MASK].get(block)
         return None if run is None else self._runs.holders[run].get(holding.number)
 
+    def accesses(self, blocks: Sequence[int], *, tenant: str) -> list[int | None]:
+        """Return the last access of each block by a tenant, None where it has it not. O(blocks)."""
+        holding = self._holdings.get(tenant)
+        if holding is None:
+            return [None] * len(blocks)
+        return self._accesses(self._runs.runs_of(blocks), holding.number)
+
+    def _accesses(self, found: Iterable[int | None], number: int) -> list[int | None]:
+        holders = self._runs.holders
+        return [None if run is None else holders[run].get(number) for run in found]
+
     def match(self, chain: Iterable[int]) -> Match:
         """Find the most leading blocks that anybody holds, and all who hold them. O(r + m).
 

@@ -65,6 +65,11 @@ def text_chain(text: str, *, block_characters: int = BLOCK_CHARACTERS) -> Chain:
     if block_characters < 1:
         raise InvalidValueError(f"block_characters must be at least 1, got {block_characters}")
     end = len(text) - len(text) % block_characters
+    if text.isascii():
+        data = text.encode()
+        return _chain(
+            data[start : start + block_characters] for start in range(0, end, block_characters)
+        )
     return _chain(
         text[start : start + block_characters].encode("utf-8", "surrogatepass")
         for start in range(0, end, block_characters)

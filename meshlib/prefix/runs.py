@@ -116,6 +116,11 @@ class Runs:
             return None
         return run, self._offset(run, block.to_bytes(BLOCK_BYTES, "big"))
 
+    def runs_of(self, blocks: Sequence[int]) -> list[int | None]:
+        """Return the run of each block, None where it is in none. O(blocks) and more at first."""
+        shards = self.directory or self.make_directory()
+        return [shards[block & SHARD_MASK].get(block) for block in blocks]
+
     def _offset(self, run: int, block: bytes) -> int:
         at = self.pieces[run].find(block)
         while at % BLOCK_BYTES:

@@ -23,9 +23,11 @@ from meshlib.routing.records import TreeInsert, TreeOperation, TreeRemove
 from meshlib.state import check_text
 
 __all__ = [
+    "INSERTION_BYTES",
     "TREE_PREFIX",
     "TREE_TAG",
     "TreeDocument",
+    "access_after",
     "access_now",
     "check_operation",
     "clipped",
@@ -38,6 +40,9 @@ TREE_PREFIX: Final = "tree:"
 """What comes before a model's id in the name of its tree's document."""
 
 TREE_TAG: Final = "record:tree"
+
+INSERTION_BYTES: Final = 256
+"""What an insertion takes at the most beside what is inserted and its tenant."""
 
 _TEXT_BYTES_MAX: Final = ENTRY_BYTES_MAX - 8 * 1024
 """What a text may take in UTF-8, so that its insertion fits an entry of the log."""
@@ -93,6 +98,11 @@ def access_now(cache: Any, context: WriteContext, tenant: str) -> int:
     now = (stamp.wall_ms << _ACCESS_BITS) | order
     floor: int = cache.generation(tenant).floor
     return max(now, floor + 1)
+
+
+def access_after(duration_s: float) -> int:
+    """Return by how much two accesses differ that are so many seconds apart."""
+    return int(duration_s * 1000) << _ACCESS_BITS
 
 
 def used_ms(access: int) -> int:

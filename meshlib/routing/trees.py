@@ -39,6 +39,7 @@ from meshlib.limits import (
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeOperation, TreeState
 from meshlib.routing.tree_documents import (
+    INSERTION_BYTES,
     TREE_TAG,
     TreeDocument,
     access_now,
@@ -51,9 +52,6 @@ from meshlib.routing.tree_documents import (
 from meshlib.state import Documents, ReadChecks, check_identifier, check_text
 
 __all__ = ["TreeSync"]
-
-_INSERTION_BYTES: Final = 256
-"""What an insertion takes at the most beside its text and its tenant."""
 
 _EVICTION_BYTES: Final = 128
 """What an eviction takes at the most beside its tenant."""
@@ -361,7 +359,7 @@ class TreeSync:
             if not held:
                 # Who holds something is in the tree, so there is room for both.
                 self._check_room(model_id, {tenant})
-            self._insert(model_id, key, tenant, characters_max)
+            self._insert(model_id, key, tenant, characters_max, refresh_s)
 
     def _key_of(self, text: str) -> tuple[Any, int]:
         """Return what stands in the tree for a text, and how many characters that are."""
@@ -372,7 +370,14 @@ class TreeSync:
         document = self._find(model_id)
         return None if document is None else document.cache.access(key, tenant=tenant)
 
-    def _insert(self, model_id: str, key: Any, tenant: str, characters_max: int) -> WriteReceipt:
+    def _insert(
+        self, model_id: str, key: Any, tenant: str, characters_max: int, refresh_s: float = 0.0
+    ) -> WriteReceipt:
+        """Write that a tenant has what stands for a text; it has room, once others have made it.
+
+        Where that is of several parts, those used in the last `refresh_s` need not be written.
+        """
+        del refresh_s  # a text is one entry, and the beginnings of it live as long
         text: str = key
         document = self._find(model_id)
         if document is None:
@@ -394,7 +399,7 @@ class TreeSync:
             return _delta(delta, counted)
 
         size = len(text) if text.isascii() else len(text.encode())
-        size += 4 * len(tenant) + _INSERTION_BYTES
+        size += 4 * len(tenant) + INSERTION_BYTES
         replica = self._documents.replica
         return replica.write_applied(tree_document(model_id), insert, bytes_max=size)
 

@@ -266,9 +266,42 @@ class HashedPrefixCacheState(TenantCache[int, BlockIndex]):
                 raise LimitError(self._what, size=size, limit=BLOCKS_MAX)
         return delta
 
+    def insert_here(self, blocks: Sequence[int], *, tenant: str, access: int) -> Self:
+        """Record blocks in this very state, and return the delta. O(blocks).
+
+        The same as to `absorb` what `insert_blocks` returns, for whoever makes a write of its own.
+        Errors as of that; this state is unchanged after any of them.
+
+        Args:
+            blocks: a chain or some of one, each block once.
+            tenant: who has them.
+            access: when they were used.
+        """
+        self._check_insertion(tenant, access)
+        delta = type(self)()
+        generation = self._generations.get(tenant, ORIGIN)
+        if access <= generation.floor:
+            return delta
+        store = self._store
+        if store.size + len(blocks) > BLOCKS_MAX:
+            size = store.size + store.accesses(blocks, tenant=tenant).count(None)
+            if size > max(BLOCKS_MAX, store.size):
+                raise LimitError(self._what, size=size, limit=BLOCKS_MAX)
+        placed = store.place_all(blocks, tenant=tenant, access=access)
+        for block, previous in placed:
+            self._note_placed(tenant, generation.epoch, block, previous, access)
+        delta._place_all(
+            [(block, access) for block, _ in placed], tenant=tenant, epoch=generation.epoch
+        )
+        return delta
+
     def access(self, block: int, *, tenant: str) -> int | None:
         """Return the last access of a block, or None. O(1)."""
         return self._store.access(block, tenant=tenant)
+
+    def accesses(self, blocks: Sequence[int], *, tenant: str) -> list[int | None]:
+        """Return the last access of each block by a tenant; as `BlockIndex.accesses`."""
+        return self._store.accesses(blocks, tenant=tenant)
 
     def match(self, chain: Iterable[int]) -> Match:
         """Find the most leading blocks anybody has; as `BlockIndex.match`."""

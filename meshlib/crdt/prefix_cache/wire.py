@@ -16,12 +16,28 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from operator import lt
 from typing import Any, Final
 
 from meshlib.errors import DecodeError, LimitError, LimitExceeded, LocalError
 from meshlib.limits import TENANTS_MAX, TEXT_CHARACTERS_MAX
-from meshlib.prefix import ACCESS_MAX, check_tenant, common_prefix_length
-from meshlib.reading import is_row, read_bytes, read_integer, read_rows, read_text, require
+from meshlib.prefix import (
+    ACCESS_MAX,
+    BLOCK_BYTES,
+    blocks_to_bytes,
+    bytes_to_blocks,
+    check_tenant,
+    common_prefix_length,
+)
+from meshlib.reading import (
+    are_integers,
+    is_row,
+    read_bytes,
+    read_integer,
+    read_rows,
+    read_text,
+    require,
+)
 
 __all__ = [
     "SharedTexts",
@@ -40,9 +56,6 @@ GAIN_MIN: Final = 16
 
 _TEXT_BYTES_MAX: Final = 4 * TEXT_CHARACTERS_MAX
 """A text of so many characters in UTF-8, at the most."""
-
-BLOCK_BYTES: Final = 8
-"""One block's hash."""
 
 
 class SharedTexts:
@@ -175,30 +188,28 @@ def write_blocks(entries: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
     if not entries:
         return 0, b"", ()
     oldest = min(access for _, access in entries)
-    hashes = b"".join(block.to_bytes(BLOCK_BYTES, "big") for block, _ in entries)
-    return oldest, hashes, tuple(access - oldest for _, access in entries)
+    hashes = blocks_to_bytes([block for block, _ in entries])
+    return oldest, hashes, tuple([access - oldest for _, access in entries])
 
 
-def read_blocks(oldest: Any, hashes: Any, offsets: Any, *, floor: int) -> Iterator[tuple[int, int]]:
+def read_blocks(oldest: Any, hashes: Any, offsets: Any, *, floor: int) -> list[tuple[int, int]]:
     """Read what `write_blocks` returned, strictly."""
     offsets = read_rows(offsets, "the accesses of a tenant")
     hashes = read_bytes(hashes, "the blocks of a tenant")
     require(len(hashes) == BLOCK_BYTES * len(offsets), "each block must have 8 bytes and an access")
     oldest = _read_oldest(oldest, offsets, floor=floor)
-    previous = -1
-    for index, offset in enumerate(offsets):
-        block = int.from_bytes(hashes[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES], "big")
-        require(previous < block, "blocks must be sorted, each once")
-        yield block, oldest + offset
-        previous = block
+    blocks = bytes_to_blocks(hashes)
+    require(all(map(lt, blocks, blocks[1:])), "blocks must be sorted, each once")
+    return [(block, oldest + offset) for block, offset in zip(blocks, offsets, strict=True)]
 
 
 def _read_oldest(oldest: Any, offsets: Sequence[Any], *, floor: int) -> int:
     if not offsets:
         return read_integer(oldest, "the oldest access of nothing", maximum=0)
     oldest = read_integer(oldest, "the oldest access", minimum=floor + 1, maximum=ACCESS_MAX)
-    for offset in offsets:
-        read_integer(offset, "an access", maximum=ACCESS_MAX - oldest)
+    if not are_integers(offsets) or max(offsets) > ACCESS_MAX - oldest:
+        for offset in offsets:
+            read_integer(offset, "an access", maximum=ACCESS_MAX - oldest)
     require(min(offsets) == 0, "accesses must count from the oldest")
     return int(oldest)
 

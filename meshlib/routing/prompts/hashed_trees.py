@@ -7,7 +7,7 @@ is one block. Everything else, such as removals and epochs, is as of the trees o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
@@ -20,13 +20,25 @@ from meshlib.prefix import BLOCK_CHARACTERS, Chain, text_chain
 from meshlib.replication import WriteContext, WriteReceipt
 from meshlib.routing.prompts.keys import SESSION_MARK
 from meshlib.routing.records import TreeInsert, TreeMatch, TreeState
-from meshlib.routing.tree_documents import access_now, tree_document, used_ms
+from meshlib.routing.tree_documents import (
+    INSERTION_BYTES,
+    access_after,
+    access_now,
+    tree_document,
+    used_ms,
+)
 from meshlib.routing.trees import TreeSync
 from meshlib.state import Documents, check_identifier, check_text
 
 __all__ = ["HashedTreeDocument", "HashedTreeSync", "PrefixSync", "tree_sync"]
 
 HASHED_TREE_TAG: Final = "record:tree_hash"
+
+_BLOCK_BYTES: Final = 20
+"""What a block takes at the most in an insertion: its hash, and when it was used."""
+
+_AGES_A_TURN: Final = 8
+"""A block counts as used now for this part of the time from a use to being dropped."""
 
 
 @lattice(name="tree_hash")
@@ -68,6 +80,27 @@ def tree_sync(documents: Documents, prefix_sync: PrefixSync) -> TreeSync:
     return (HashedTreeSync if prefix_sync is PrefixSync.HASH else TreeSync)(documents)
 
 
+def _stale(
+    cache: HashedPrefixCacheState, chain: Chain, *, tenant: str, access: int, refresh_s: float
+) -> Sequence[int]:
+    """Return which blocks to write of a chain that is used: what is new or was used long ago.
+
+    And the last one, of which it is told when all were used. A beginning that many share is
+    written now and then, not with each of them; but long before its turn to be dropped comes, so
+    however little the tree holds it stays as long as it is in use. O(blocks).
+    """
+    eldest = cache.oldest_tenant()
+    if not refresh_s or eldest is None:
+        return chain
+    fresh = min(access_after(refresh_s), (access - eldest[1]) // _AGES_A_TURN)
+    held = cache.accesses(chain, tenant=tenant)
+    least = access - max(0, fresh)
+    stale = [block for block, last in zip(chain, held, strict=True) if last is None or last < least]
+    if not stale or stale[-1] != chain[-1]:
+        stale.append(chain[-1])
+    return stale
+
+
 def _chain(text: str) -> Chain:
     """Return the blocks that stand for a text; what does not fill one is left out."""
     if text.startswith(SESSION_MARK):
@@ -82,10 +115,20 @@ class HashedTreeSync(TreeSync):
     256 characters a block of each worker: what workers share counts for each of them.
     """
 
-    __slots__ = ()
+    __slots__ = ("_chain", "_text")
 
     _document_type: ClassVar[type[Record]] = HashedTreeDocument
     _document_tag: ClassVar[str] = HASHED_TREE_TAG
+
+    def __init__(self, documents: Documents) -> None:
+        super().__init__(documents)
+        # Of the text last asked for: to decide and to place is one computation.
+        self._text, self._chain = "", text_chain("")
+
+    def _chain_of(self, text: str) -> Chain:
+        if text is not self._text:
+            self._text, self._chain = text, _chain(text)
+        return self._chain
 
     def characters(self, model_id: str) -> int:
         """Return how many characters stand behind the blocks of a model's tree. O(1)."""
@@ -112,7 +155,7 @@ class HashedTreeSync(TreeSync):
         document = self._find(model_id)
         if document is None:
             return TreeMatch(tenants=(), matched=0, input_length=len(text))
-        tenants, blocks = document.cache.match(_chain(text))
+        tenants, blocks = document.cache.match(self._chain_of(text))
         matched = blocks * BLOCK_CHARACTERS
         return TreeMatch(tenants=tenants, matched=matched, input_length=len(text))
 
@@ -121,7 +164,7 @@ class HashedTreeSync(TreeSync):
         document = self._find(model_id)
         if document is None:
             return {}
-        each = document.cache.match_each(_chain(text))
+        each = document.cache.match_each(self._chain_of(text))
         return {tenant: blocks * BLOCK_CHARACTERS for tenant, blocks in each.items()}
 
     def held_by(self, model_id: str, text: str, tenant: str) -> int:
@@ -129,12 +172,12 @@ class HashedTreeSync(TreeSync):
         document = self._find(model_id)
         if document is None:
             return 0
-        blocks: int = document.cache.match_tenant(_chain(text), tenant=tenant)
+        blocks: int = document.cache.match_tenant(self._chain_of(text), tenant=tenant)
         return blocks * BLOCK_CHARACTERS
 
     def last_user(self, model_id: str, text: str) -> tuple[str, float] | None:
         """Return the tenant that used the last block of a text last; as of `TreeSync`."""
-        document, chain = self._find(model_id), _chain(text)
+        document, chain = self._find(model_id), self._chain_of(text)
         if document is None or not chain:
             return None
         each = document.cache.match_each(chain)
@@ -149,13 +192,15 @@ class HashedTreeSync(TreeSync):
         return tenant, self._documents.replica.clock.wall_s() - used_ms(access) / 1000.0
 
     def _key_of(self, text: str) -> tuple[Any, int]:
-        chain = _chain(text)
+        chain = self._chain_of(text)
         return chain, len(chain) * BLOCK_CHARACTERS
 
     def _last_use(self, model_id: str, key: Any, tenant: str) -> int | None:
         return super()._last_use(model_id, key[-1], tenant)
 
-    def _insert(self, model_id: str, key: Any, tenant: str, characters_max: int) -> WriteReceipt:
+    def _insert(
+        self, model_id: str, key: Any, tenant: str, characters_max: int, refresh_s: float = 0.0
+    ) -> WriteReceipt:
         chain: Chain = key
         document = self._find(model_id)
         if document is None:
@@ -167,15 +212,19 @@ class HashedTreeSync(TreeSync):
 
         def insert(state: HashedTreeDocument, context: WriteContext) -> HashedTreeDocument:
             cache = state.cache
-            is_new = any(cache.access(block, tenant=tenant) is None for block in chain)
+            count = len(cache)
             access = access_now(cache, context, tenant)
-            delta = cache.insert_blocks(chain, tenant=tenant, access=access)
-            if not is_new or delta.is_bottom():
+            blocks = _stale(cache, chain, tenant=tenant, access=access, refresh_s=refresh_s)
+            delta = cache.insert_here(blocks, tenant=tenant, access=access)
+            if len(cache) == count:
                 return HashedTreeDocument(cache=delta)
             counted = state.changes.increment(by=context.actor)
+            state.changes |= counted
             return HashedTreeDocument(cache=delta, changes=counted)
 
-        return self._write(model_id, insert)
+        size = _BLOCK_BYTES * len(chain) + 4 * len(tenant) + INSERTION_BYTES
+        replica = self._documents.replica
+        return replica.write_applied(tree_document(model_id), insert, bytes_max=size)
 
     def _make_room_for(self, model_id: str, chain: Chain, tenant: str, characters_max: int) -> None:
         """Drop the blocks used least recently, everywhere, until these have room."""
@@ -183,7 +232,7 @@ class HashedTreeSync(TreeSync):
         blocks_max = min(characters_max // BLOCK_CHARACTERS, BLOCKS_MAX)
         if cache.size + len(chain) <= blocks_max:
             return
-        added = sum(cache.access(block, tenant=tenant) is None for block in chain)
+        added = cache.accesses(chain, tenant=tenant).count(None)
         if cache.size + added > blocks_max:
             at_once = blocks_max // 8 + added
             self._bring_down(model_id, max(0, blocks_max - added), at_once=at_once)

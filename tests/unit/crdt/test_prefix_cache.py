@@ -48,8 +48,11 @@ def insert(state: Any, text: str, tenant: str, access: int) -> Any:
     """Insert the text, or the block that stands for it in hash mode."""
     if isinstance(state, PrefixCacheState):
         return state.insert(text, tenant=tenant, access=access)
-    block = TEXTS.index(text) * 41 * SPREAD
-    return state.insert_blocks([block], tenant=tenant, access=access)
+    return state.insert_blocks([block_of(text)], tenant=tenant, access=access)
+
+
+def block_of(text: str) -> int:
+    return TEXTS.index(text) * 41 * SPREAD
 
 
 Step = tuple[str, str, str, int]
@@ -128,16 +131,14 @@ def test_what_is_inserted_in_place_is_what_is_inserted_and_absorbed(
 ) -> None:
     """The same delta, the same state, the same digests, and nothing where nothing is new."""
     [state] = grown
-    if not isinstance(state, PrefixCacheState):
-        return
     in_place = state.copy()
     for _, text, tenant, number in steps:
-        if text and number:
-            delta = state.insert(text, tenant=tenant, access=number)
-            state.absorb(delta)
-            assert delta == in_place.insert_here(text, tenant=tenant, access=number)
-            assert state == in_place
-            assert state.digest() == in_place.digest()
+        delta = insert(state, text, tenant, number)
+        state.absorb(delta)
+        key: Any = text if isinstance(state, PrefixCacheState) else [block_of(text)]
+        assert delta == in_place.insert_here(key, tenant=tenant, access=number)
+        assert state == in_place
+        assert state.digest() == in_place.digest()
     in_place._check()
 
 
@@ -598,6 +599,10 @@ def test_the_blocks_are_limited_on_local_insertions(monkeypatch: pytest.MonkeyPa
     with pytest.raises(LimitError):
         state.insert_blocks([3], tenant="w", access=1)
     assert len(state.insert_blocks([1, 2], tenant="w", access=2)) == 2
+    with pytest.raises(LimitError):
+        state.insert_here([2, 3], tenant="w", access=2)
+    assert len(state) == 2
+    assert len(state.insert_here([1, 2], tenant="w", access=2)) == 2
 
 
 @pytest.mark.parametrize("cls", [PrefixCacheState, HashedPrefixCacheState])

@@ -134,6 +134,40 @@ def test_a_tree_keeps_to_its_size(hashed: MeshSyncManager) -> None:
     assert hashed.match_tree("m", texts[0]).matched == 0
 
 
+def test_a_beginning_that_many_share_is_not_written_with_each(
+    world: World, hashed: MeshSyncManager
+) -> None:
+    """But for now and then: what was used just now would be used just now again."""
+    replica = hashed.trees._documents.replica
+    written = []
+    for number in range(40):
+        world.wall_s += 1.0
+        hashed.route("m", SHARED + f"{number:04}" * BLOCK)
+        hashed.trees._documents.replica.flush()
+        [change] = [each for each in replica.changes() if each.document == "tree:m"]
+        delta: Any = change.delta
+        written.append(len(delta.cache))
+    assert 14 == written[0] == max(written)
+    assert 4 == min(written)
+    assert written.count(14) < 20
+
+
+def test_a_beginning_in_use_outlives_what_is_used_once(
+    world: World, hashed: MeshSyncManager
+) -> None:
+    """In a tree that is full several times over, and whatever else is asked in between."""
+    config = f'{{"max_tree_size": {60 * BLOCK}, "cache_threshold": 0.1}}'
+    hashed.sync_policy_state("m", policy_type="cache_aware", config=config)
+    rng = random.Random(4)
+    hashed.route("m", SHARED)
+    for number in range(120):
+        world.wall_s += rng.random()
+        hashed.route("m", "".join(rng.choices("xyz", k=4 * BLOCK)))
+        if number % 5 == 0:
+            own = "".join(rng.choices("xyz", k=BLOCK))
+            assert hashed.route("m", SHARED + own).matched == 10 * BLOCK
+
+
 STEPS = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 10), st.integers(0, 2), st.booleans()), max_size=20
 )
