@@ -8,6 +8,7 @@ node that is ready.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from meshlib.codec import decode_value
@@ -26,6 +27,12 @@ UNKNOWN_KEY: Final = "nobody-limits-this"
 
 READY_PERIOD: Final = 8
 """Every how many events a ready node is looked at; one that is not, after each."""
+
+
+@lru_cache(maxsize=1024)
+def _config_of(payload: bytes) -> Any:
+    """Return the configuration in a written policy: all nodes have the same few."""
+    return decode_value(payload)["config"]
 
 
 class Decisions:
@@ -110,7 +117,7 @@ class Decisions:
                     raise Broken("file and operator", f"{key} was removed, and is {policy}")
                 self._sometimes.count("default_came_back", int(policy is not None))
                 continue
-            config = decode_value(entry.payload)["config"]
+            config = _config_of(entry.payload)
             if policy is None or (policy.default_of, policy.config) != (None, config):
                 raise Broken("file and operator", f"{key} was written, and is {policy}")
             said = node.sync.defaults.get("policies", key)
