@@ -180,6 +180,7 @@ MESSAGES: dict[str, Message] = {
     ),
     "TransferNext": TransferNext(session=1, index=2),
     "VolatileMessage": VolatileMessage(document="rate_limit:report", payload=b"payload"),
+    "VolatileMessage of a numbered document": VolatileMessage("load:word", payload=b"payload"),
 }
 
 HEADER = FrameHeader(

@@ -548,7 +548,9 @@ class Beginning:
         self._is_ready_told = tells_ready
         is_leaving = view.is_draining or view.is_leaving
         is_alone = self._knows_nobody
-        told = (record, is_ready, is_leaving, is_alone, self.stored_at_ms)
+        # Whose state is the newest is asked of those that wait: who is ready need not say.
+        stored_at_ms = 0 if is_ready else self.stored_at_ms
+        told = (record, is_ready, is_leaving, is_alone, stored_at_ms)
         if told != self._told:
             self._told = told
             self._header = FrameHeader(
@@ -560,7 +562,7 @@ class Beginning:
                 is_ready=is_ready,
                 is_leaving=is_leaving,
                 is_alone=is_alone,
-                stored_at_ms=self.stored_at_ms,
+                stored_at_ms=stored_at_ms,
             )
         return self._header
 

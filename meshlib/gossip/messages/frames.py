@@ -7,12 +7,14 @@ Layout:
                format before as well; one bit: whether it speaks the one after
     8 bytes    XXH3-64 of the body, big endian, with the byte before it as its seed: damage on the
                way is seen before anything is read
-    the body   msgpack: [cluster, name, incarnation, actor, address, flags, stored at,
-               [message bytes, ...]]
+    the body   msgpack: [cluster, name, incarnation, address, flags, raised by, stored at,
+               [message bytes, ...]], where of the last three those are left out that are 0 and
+               have nothing but zeros behind them
 
 The flags are 1 for a sender that is ready, 2 for one that is about to leave and 4 for one that
-began alone and has found no cluster since; `stored at` is of when the state is that the sender
-began with.
+began alone and has found no cluster since. The incarnation is `raised by` so much above the one
+that the sender began with, which with its name makes the actor that it is (`identity.py`).
+`stored at` is of when the state is that the sender began with.
 
 Rules: the exact size of a frame is accounted for in this file alone (`FrameWriter`). The first 11
 bytes are laid out so in every format there will ever be: whoever cannot read a frame learns from
@@ -30,10 +32,9 @@ from attrs import define, frozen
 from meshlib.codec import pack
 from meshlib.errors import ClusterMismatch, DecodeError, RejectReason, VersionMismatch
 from meshlib.gossip.messages.dialects import DIALECTS, Dialect
-from meshlib.gossip.messages.fields import check_identity
 from meshlib.gossip.messages.kinds import Message
 from meshlib.hashing import hash64
-from meshlib.identity import ActorId
+from meshlib.identity import INCARNATION_SPAN, ActorId, actor_id, actor_incarnation
 from meshlib.limits import (
     CLUSTER_NAME_BYTES_MAX,
     FORMAT_MAX,
@@ -50,7 +51,6 @@ from meshlib.reading import (
     read_incarnation,
     read_integer,
     read_name,
-    read_row,
     read_rows,
     read_text,
     read_tree,
@@ -62,6 +62,9 @@ __all__ = ["FORMAT_VERSION", "Frame", "FrameHeader", "FrameWriter", "decode_fram
 MAGIC = b"MS"
 FORMAT_VERSION: Final = FORMAT_NEWEST
 HEADER_FIELDS: Final = 7
+HEADER_FIELDS_MIN: Final = 4
+"""Those of a header that are never left out."""
+
 PREFIX_BYTES = 11
 MESSAGE_OVERHEAD_BYTES = 5
 """The most that msgpack puts before a run of bytes."""
@@ -93,7 +96,7 @@ class FrameHeader:
         is_alone: whether the sender began with nobody else there, and has not taken the state of
             anybody since.
         stored_at_ms: of when the state is that the sender began with, in milliseconds since
-            1970 by its wall clock; 0 when it began with nothing.
+            1970 by its wall clock; 0 when it began with nothing, and when it is ready.
     """
 
     cluster: str
@@ -145,16 +148,26 @@ def _told(version: int, formats: tuple[int, int]) -> tuple[int, bytes]:
 
 
 @lru_cache(maxsize=HEADERS_KEPT_MAX)
-def _lay_out(header: FrameHeader, dialect: Dialect) -> tuple[tuple[Any, ...], int]:
-    """Return the fields of a header, and how many bytes they have. A node has one for long."""
-    fields: tuple[Any, ...] = (
-        header.cluster, header.name, header.incarnation, header.actor, header.address,
+def _lay_out(header: FrameHeader, dialect: Dialect) -> bytes:
+    """Return a body up to its messages. A node has one header for long."""
+    more = dialect.header_fields
+    fields: Sequence[Any] = (
+        header.cluster, header.name, header.incarnation, header.address,
         READY * header.is_ready + LEAVING * header.is_leaving + ALONE * header.is_alone,
+        header.incarnation - actor_incarnation(header.actor),
         header.stored_at_ms,
     )  # fmt: skip
-    if dialect.header_fields:
-        fields += tuple(field.value for field in dialect.header_fields)
-    return fields, len(pack(fields))
+    fields = (*fields, *(field.value for field in more)) if more else _without_zeros(fields)
+    packed: bytes = pack((*fields, 0))
+    return packed[:-1]  # without the number that stood where the messages do
+
+
+def _without_zeros(fields: Sequence[Any]) -> Sequence[Any]:
+    """Return the fields of a header without what is 0 at their end and may be left out."""
+    count = len(fields)
+    while count > HEADER_FIELDS_MIN and fields[count - 1] == 0:
+        count -= 1
+    return fields[:count]
 
 
 class FrameWriter:
@@ -189,8 +202,8 @@ class FrameWriter:
     ) -> None:
         self._version = dialect.version
         self._formats = formats
-        self._header, header_bytes = _lay_out(header, dialect)
-        self._overhead = PREFIX_BYTES + header_bytes + MESSAGE_OVERHEAD_BYTES
+        self._header = _lay_out(header, dialect)
+        self._overhead = PREFIX_BYTES + len(self._header) + MESSAGE_OVERHEAD_BYTES
         self._bytes_max = bytes_max
         self._frames: list[bytes] = []
         self._messages: list[bytes] = []
@@ -220,7 +233,7 @@ class FrameWriter:
         return frames
 
     def _close(self) -> None:
-        body: bytes = pack((*self._header, self._messages))
+        body = self._header + pack(self._messages)
         self._frames.append(seal(body, self._version, self._formats))
         self._messages = []
         self._size = self._overhead
@@ -229,24 +242,44 @@ class FrameWriter:
 # By type as well: True and 1.0 equal 1, and are not what is written. What is refused is not kept.
 @lru_cache(maxsize=MEMBERS_MAX, typed=True)
 def _read_header(
-    cluster: str, name: Any, incarnation: Any, actor: Any, address: Any,
-    flags: Any, stored_at_ms: Any,
+    cluster: str, name: Any, incarnation: Any, address: Any, *more: Any
 ) -> FrameHeader:  # fmt: skip
     """Read a header; a peer's frames have one until it refutes or its flags change."""
+    require(not more or more[-1] != 0, "what is 0 at the end of a header must be left out")
+    flags, raised_by, stored_at_ms = (*more, 0, 0, 0)[: HEADER_FIELDS - HEADER_FIELDS_MIN]
+    name = read_name(name, "the sender's name")
+    incarnation = read_incarnation(incarnation)
+    raised_max = min(incarnation, INCARNATION_SPAN - 1)
+    raised_by = read_integer(raised_by, "what an incarnation is raised by", maximum=raised_max)
     told = read_integer(flags, "the flags of a header", maximum=READY | LEAVING | ALONE)
-    header = FrameHeader(
+    return FrameHeader(
         cluster=cluster,
-        name=read_name(name, "the sender's name"),
-        incarnation=read_incarnation(incarnation),
-        actor=read_actor(actor),
+        name=name,
+        incarnation=incarnation,
+        actor=read_actor(actor_id(name, incarnation - raised_by)),
         address=read_address(address),
         is_ready=bool(told & READY),
         is_leaving=bool(told & LEAVING),
         is_alone=bool(told & ALONE),
         stored_at_ms=read_integer(stored_at_ms, "when a state was stored"),
     )
-    check_identity(header.actor, header.name, header.incarnation)
-    return header
+
+
+def _check_header(fields: Sequence[Any], dialect: Dialect, cluster: str) -> FrameHeader:
+    """Check and read what stands before the messages; of another cluster, nothing but its name."""
+    require(are_plain(fields), "the fields of a header must hold nothing inside")
+    named = read_text(fields[0], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
+    if named != cluster:
+        raise ClusterMismatch(ours=cluster, theirs=named)
+    more = dialect.header_fields
+    if more:
+        require(len(fields) == HEADER_FIELDS + len(more), "a header must have all its fields")
+        for field, told in zip(more, fields[HEADER_FIELDS:], strict=True):
+            field.read(told)
+        fields = _without_zeros(fields[:HEADER_FIELDS])
+    else:
+        require(len(fields) <= HEADER_FIELDS, "a header must have no more than its fields")
+    return _read_header(*fields)
 
 
 def decode_frame(data: bytes, *, cluster: str, formats: tuple[int, int] = FORMATS) -> Frame:
@@ -279,17 +312,10 @@ def decode_frame(data: bytes, *, cluster: str, formats: tuple[int, int] = FORMAT
     if not is_whole:
         raise DecodeError("the checksum does not fit", reason=RejectReason.CHECKSUM)
     dialect = DIALECTS[version]
-    messages_at = HEADER_FIELDS + len(dialect.header_fields)
-    tree = read_row(read_tree(body), "a frame", messages_at + 1)
-    require(are_plain(tree[:messages_at]), "the fields of a header must hold nothing inside")
-    named = read_text(tree[0], "the cluster's name", bytes_max=CLUSTER_NAME_BYTES_MAX)
-    if named != cluster:
-        raise ClusterMismatch(ours=cluster, theirs=named)
-    header = _read_header(*tree[:HEADER_FIELDS])
-    if dialect.header_fields:
-        for field, told_there in zip(dialect.header_fields, tree[HEADER_FIELDS:], strict=False):
-            field.read(told_there)
-    rows = read_rows(tree[messages_at], "the messages", count_max=MESSAGES_MAX)
+    tree = read_rows(read_tree(body), "a frame")
+    require(len(tree) > HEADER_FIELDS_MIN, "a frame must have a header and messages")
+    header = _check_header(tree[:-1], dialect, cluster)
+    rows = read_rows(tree[-1], "the messages", count_max=MESSAGES_MAX)
     if theirs[1] > newest:
         return _read_from_newer(header, rows, dialect, theirs)
     decode = dialect.decode_message

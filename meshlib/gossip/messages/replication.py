@@ -7,7 +7,7 @@ kind says (`fields.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
@@ -22,13 +22,16 @@ from meshlib.gossip.messages.fields import (
     TRUTH,
     VECTOR,
     VECTOR_OR_NONE,
+    kind,
 )
 from meshlib.gossip.messages.offers import OFFER, CompactOffer
 from meshlib.identity import ActorId
-from meshlib.reading import require
+from meshlib.limits import DOCUMENT_NAME_BYTES_MAX
+from meshlib.reading import is_integer, read_integer, read_text, require
 from meshlib.replication import LogEntry, ShortEntry
 
 __all__ = [
+    "NUMBERED_DOCUMENTS",
     "EntriesMessage",
     "ExchangeEqual",
     "ExchangeRequest",
@@ -170,10 +173,42 @@ class TransferNext:
     index: int = field(metadata=NUMBER)
 
 
+NUMBERED_DOCUMENTS: Final = (
+    "rate_limit:question",
+    "rate_limit:answer",
+    "rate_limit:keep",
+    "rate_limit:kept",
+    "load:in_flight",
+    "load:word",
+    "workers:renewals",
+)
+"""Volatile documents that busy clusters speak of all the time: each travels as its place here,
+counted from 1, and not by its name, which would be a fifth of a small frame."""
+
+_NUMBERS: Final = {name: place for place, name in enumerate(NUMBERED_DOCUMENTS, start=1)}
+
+
+def _volatile_document_to_wire(name: str) -> str | int:
+    return _NUMBERS.get(name, name)
+
+
+def _volatile_document(wire: Any) -> str:
+    """Read a name, or the number that stands for it: whatever has one is told by that alone."""
+    what = "a volatile document"
+    if is_integer(wire):
+        return NUMBERED_DOCUMENTS[read_integer(wire, what, minimum=1, maximum=len(_NUMBERS)) - 1]
+    name = read_text(wire, what, bytes_max=DOCUMENT_NAME_BYTES_MAX)
+    require(name not in _NUMBERS, "a volatile document that has a number must be told by it")
+    return name
+
+
+VOLATILE_NAME: Final = kind(_volatile_document, _volatile_document_to_wire)
+
+
 @frozen(slots=True)
 class VolatileMessage:
     """A part of a document that is not logged: it is cumulative and soon out of date."""
 
     code: ClassVar[int] = 18
-    document: str = field(metadata=DOCUMENT)
+    document: str = field(metadata=VOLATILE_NAME)
     payload: bytes = field(metadata=PAYLOAD)
