@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
-from meshlib.crdt import text_named
+from meshlib.crdt import LWWMap, text_named
 from meshlib.errors import DecodeError, RejectReason, StateError
 from meshlib.identity import ActorId
 from meshlib.limits import ENTRY_BYTES_MAX, TRANSFER_PAGE_BYTES_MAX
@@ -45,7 +45,14 @@ class ReplicaState:
     pages: tuple[TransferPage, ...]
 
 
-def _given(delta: Any, _state: Any, _context: WriteContext) -> Any:
+def _taken_over(delta: Any, state: Any, context: WriteContext) -> Any:
+    """Return what was another's as it is, but for removals: of those this node is the writer now.
+
+    Of a value it does not matter whether anybody counts its writer; a tombstone stays until all
+    are known to have seen it.
+    """
+    if isinstance(delta, LWWMap):
+        return delta.with_removals_by(context.actor, sequence=context.sequence, unless=state)
     return delta
 
 
@@ -255,9 +262,9 @@ class ExchangingReplica(LocalReplica):
 
         What readers have seen does not go back so, and what a sender that is gone had is not lost.
         The entries stay what they are, with their writer's stamps and numbers: only what carries
-        them here is a write of this node. Those that came late are written again after that, by
-        `write_late`. What the vector covers is here already, or dead. O(documents), and O(entries)
-        of those that were shown.
+        them here is a write of this node, and removals, with the time they had. Those that came
+        late are written again after that, by `write_late`. What the vector covers is here already,
+        or dead. O(documents), and O(entries) of those that were shown.
 
         Returns:
             how many entries were written.
@@ -283,7 +290,7 @@ class ExchangingReplica(LocalReplica):
                 # Removals may have been dropped since it was shown.
                 late = self._parts.late.find(document, shown)
                 for piece, _ in encoded_pieces([shown], bytes_max=ENTRY_BYTES_MAX // 2):
-                    self._write(document.name, partial(_given, piece))
+                    self._write(document.name, partial(_taken_over, piece))
                 self._parts.late.note(document, late)
                 count += len(wanted)
         return count

@@ -307,6 +307,24 @@ class LWWMap(Generic[K, V]):
             self._pending.update(dict.fromkeys(dropped))
         return len(dropped)
 
+    def with_removals_by(self, actor: ActorId, *, sequence: int, unless: Self) -> Self:
+        """Return this map with its removals made by another writer, at the times they have. O(n).
+
+        For who takes over removals of a writer that nobody counts: no clock would ever tell that
+        all have seen them, and their tombstones would stay for good.
+
+        Args:
+            actor: who makes them now.
+            sequence: the number of that write among its actor's.
+            unless: a removal that would not be later than what is held here stays as it is.
+        """
+        entries, held = dict(self._entries), unless._entries
+        for key, (wall_ms, logical, _, _, payload, changes) in self._entries.items():
+            row = (wall_ms, logical, actor, sequence, None, changes)
+            if payload is None and (key not in held or held[key][:3] < row[:3]):
+                entries[key] = row
+        return self._of(entries, tombstone_count=self._tombstone_count)
+
     def __or__(self, other: Self, /) -> Self:
         if other.__class__ is not self.__class__:
             return NotImplemented

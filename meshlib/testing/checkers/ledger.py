@@ -92,6 +92,17 @@ class Ledger:
         writes = self._writes.get((document, key), {}).values()
         return any(write.payload == payload for write in writes)
 
+    def knows_removal(self, document: str, key: str, entry: LWWEntry) -> bool:
+        """Tell whether an entry is a removal that was made at its time, by whomever.
+
+        Whoever keeps one of a writer that nobody counts is its writer from then on.
+        """
+        writes = self._writes.get((document, key), {}).values()
+        time = entry.stamp[:2]
+        return entry.payload is None and any(
+            write.payload is None and write.stamp[:2] == time for write in writes
+        )
+
     def note_rejoined(self, actor: ActorId) -> None:
         """Note that a node came back as this writer, and wrote known values again as it did."""
         self._rejoined.add(actor)

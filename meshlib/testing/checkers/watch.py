@@ -336,7 +336,8 @@ class Watch:
             and not self._ledger.was_removed_after(document, key, before.stamp)
         ):
             raise Broken("version", f"{document}/{key} went from {before} to {entry}")
-        if not self._ledger.knows(document, key, entry):
+        known = self._ledger
+        if not known.knows(document, key, entry) and not known.knows_removal(document, key, entry):
             is_again = entry.actor == self._actor or self._ledger.has_rejoined(entry.actor)
             if not (is_again and self._ledger.knows_value(document, key, entry.payload)):
                 raise Broken("made up", f"{document}/{key} {entry} was written by nobody")

@@ -225,3 +225,33 @@ def test_a_large_tree_takes_the_place_of_a_small_one(world: World) -> None:
     world.transfer(b, a)
     assert a.content_digest() == b.content_digest()
     b._check()
+
+
+def test_a_removal_that_was_shown_is_kept_as_this_nodes_own(world: World) -> None:
+    """With the time that it had: its writer is counted by nobody, who would keep it for good."""
+    a, b, c = world.replica("a"), world.replica("b"), world.replica("c")
+    value = world.put(a, "k", 1)
+    world.put(a, "other", 2)
+    removal = world.remove(a, "k")
+    c.receive([value])
+    pages = list(a.transfer_pages(b.transfer_offer()))
+    for page in pages:
+        b.absorb_page(page, is_shown=True)
+    assert b.keep_early() == 2
+    kept: Any = b.get("m")
+    gone: Any = a.get("m")
+    assert kept.entry("k").actor == b.actor
+    assert kept.entry("k").stamp[:2] == gone.entry("k").stamp[:2]
+    assert kept.entry("other") == gone.entry("other")
+
+    c.receive(b.flush())
+    assert (world.live(b), world.live(c)) == ({"other": 2}, {"other": 2})
+    for replica in (b, c):
+        settled = dict(replica.version_vector)
+        replica.collect_tombstones(settled, now=0.0)
+        replica.collect_tombstones(settled, now=1.0)
+        state: Any = replica.get("m")
+        assert state.entry("k") is None
+        replica._check()
+    a.receive(b.flush())
+    assert removal
