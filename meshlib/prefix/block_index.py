@@ -434,6 +434,21 @@ class BlockIndex(BlockReads):
         twin._eldest.copy_from(self._eldest)
         return twin
 
+    def copy_content(self) -> BlockIndex:
+        """Return an index that has the same `entries` and can be asked for nothing else. O(runs).
+
+        It must not be changed: for whoever reads all that an index holds, on another thread too.
+        """
+        twin = BlockIndex(blocks_max=self._blocks_max)
+        twin._runs = runs = self._runs.copy_content()
+        twin._pair_count = self._pair_count
+        for tenant, holding in self._holdings.items():
+            recency = Recency(partial(runs.access, tenant=holding.number))
+            recency.copy_from(holding.recency)
+            copied = twin._holdings[tenant] = Holding(holding.number, recency)
+            copied.block_count = holding.block_count
+        return twin
+
     def _check(self) -> None:
         """Assert every invariant; shows what is broken. O(n)."""
         runs = self._runs

@@ -242,6 +242,25 @@ class PrefixTree(TreeReads[KeyT]):
         twin._take_over(self)  # noqa: SLF001 - of the same class
         return twin
 
+    def copy_content(self) -> Self:
+        """Return a tree that has the same `entries` and can be asked for nothing else. O(nodes).
+
+        Some five times quicker than `copy`, and it must not be changed: for whoever reads all
+        that a tree holds, on another thread too.
+        """
+        twin = type(self)(**{f"{self._what}_max": self._units_max})
+        twin._take_content(self)  # noqa: SLF001 - of the same class
+        return twin
+
+    def _take_content(self, other: PrefixTree[KeyT]) -> None:
+        self._nodes = other._nodes.copy_content()
+        self._names = other._names.copy()
+        self._entry_count = other._entry_count
+        for tenant, holding in other._holdings.items():
+            recency = Recency(partial(self._nodes.access, tenant=holding.number))
+            recency.copy_from(holding.recency)
+            self._holdings[tenant] = Holding(holding.number, recency)
+
     def _take_over(self, other: PrefixTree[KeyT]) -> None:
         self._nodes = other._nodes.copy()
         self._units = other._units

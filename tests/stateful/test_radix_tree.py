@@ -47,6 +47,7 @@ class RadixTreeMachine(RuleBasedStateMachine):
     def make(self, characters_max: int) -> None:
         self.tree = self.new_tree(characters_max)
         self.model: dict[tuple[str, str], int] = {}
+        self.take_hold_of_the_content()
 
     def characters(self, texts: set[str]) -> int:
         return len({text[:length] for text in texts for length in range(1, len(text) + 1)})
@@ -129,6 +130,21 @@ class RadixTreeMachine(RuleBasedStateMachine):
     def remove_tenant(self, tenant: str) -> None:
         assert len(self.of(tenant)) == self.tree.remove_tenant(tenant)
         self.model = {key: access for key, access in self.model.items() if key[1] != tenant}
+
+    @rule()
+    def take_hold_of_the_content(self) -> None:
+        self.held, self.expected = self.tree.copy_content(), self.model.copy()
+
+    @rule()
+    def read_what_was_held(self) -> None:
+        found = {
+            (text, tenant): access
+            for tenant in self.held.tenants()
+            for text, access in self.held.entries(tenant)
+        }
+        assert self.expected == found
+        keys = filter(None, self.held.entries_by_key(buckets=range(256)))
+        assert found == {(text, t): access for text, each in keys for t, access in each}
 
     @rule()
     def go_on_with_a_copy(self) -> None:
@@ -226,6 +242,15 @@ class Tokens:
         twin = Tokens(self.characters_max)
         twin.tree = self.tree.copy()
         return twin
+
+    def copy_content(self) -> Tokens:
+        twin = Tokens(self.characters_max)
+        twin.tree = self.tree.copy_content()
+        return twin
+
+    def entries_by_key(self, **rest: Any) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+        for tokens, held in filter(None, self.tree.entries_by_key(**rest)):
+            yield text_of(tokens), held
 
     def insert(self, text: str, **rest: Any) -> bool:
         return self.tree.insert(tokens_of(text), **rest)

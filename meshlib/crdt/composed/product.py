@@ -185,6 +185,14 @@ class Product:
         """Return an independent copy. O(size)."""
         return type(self)(**{name: own(component) for name, component in self._components()})
 
+    def copy_content(self) -> Self:
+        """Return a `copy` that leaves out what can be made again, where components can."""
+        copies = {
+            name: component.copy_content() if hasattr(component, "copy_content") else own(component)
+            for name, component in self._components()
+        }
+        return type(self)(**copies)
+
     def digest(self) -> int:
         """Hash the components' digests to 64 bits. Empty components do not count."""
         digests = []

@@ -369,20 +369,18 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
         other._digests = None if self._digests is None else self._digests.copy()
         return other
 
-    def content_parts(self, *, size_max: Callable[[], int]) -> Iterator[Self]:
-        """Return states whose join is this one as it is now, made as they are asked for.
+    def copy_content(self) -> Self:
+        """Return an independent state that has the same entries, to be read and not changed.
 
-        O(n + size of the entries) for a list of the entries at once, which takes a tenth of a
-        `copy`; what comes after is independent of this state.
-
-        Args:
-            size_max: returns the characters, or bytes of hashes, after which a part ends.
+        O(n) as `copy`, without what can be made again, which is most of it: for use on another
+        thread. It makes its digests anew when they are asked for, and answers no match.
         """
-        rows = [
-            (tenant, generation, list(self._entries_of(tenant)))
-            for tenant, generation in self._generations.items()
-        ]
-        return self._parts_of(rows, size_max)
+        other = type(self)()
+        other._built = None if self._built is None else self._built.copy_content()
+        other._light = {tenant: held.copy() for tenant, held in self._light.items()}
+        other._light_count = self._light_count
+        other._generations = self._generations.copy()
+        return other
 
     def bucket_parts(
         self, buckets: Collection[int], *, size_max: Callable[[], int]
@@ -394,7 +392,7 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
 
         Args:
             buckets: which.
-            size_max: as in `content_parts`.
+            size_max: returns the characters, or bytes of hashes, after which a part ends.
         """
         wanted = frozenset(buckets)
         rows = (

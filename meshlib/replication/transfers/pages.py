@@ -157,18 +157,8 @@ class TransferPages:
 
     def _everything(self, documents: DocumentTable) -> list[tuple[HeldDocument, _Pieces]]:
         """Return every document and the pieces of it as it is now, made as they are asked for."""
-        found: list[tuple[HeldDocument, _Pieces]] = []
-        for document in sorted(documents, key=_size):
-            if hasattr(document.state, "content_parts"):
-                # A list of entries, which is made much sooner than a tree of them.
-                parts = document.state.content_parts(size_max=self._part_size)
-                head = document.empty()
-                head.skipped = dict(document.skipped)
-                found.append((head, self._part_pieces(parts)))
-            else:
-                copy = document.copy_content()
-                found.append((copy, self._pieces(copy, None)))
-        return found
+        copies = [document.copy_content() for document in sorted(documents, key=_size)]
+        return [(copy, self._pieces(copy, None)) for copy in copies]
 
     def _part_pieces(self, parts: Iterator[Any]) -> _Pieces:
         for part in parts:
@@ -219,7 +209,8 @@ class TransferPages:
     def _pieces(self, document: HeldDocument, buckets: list[int] | None) -> _Pieces:
         """Yield the pieces of a document, all its buckets for None, and those each begins."""
         if buckets is None:
-            buckets = list(range(len(document_digests(document.state))))
+            # How many there are is known without the digests of what is here.
+            buckets = list(range(len(document_digests(document.empty().state))))
         parts = _parts(document.state, buckets, size_max=self._part_size)
         if buckets and parts is not None:
             yield from self._part_pieces(part for part in parts if not part.is_bottom())

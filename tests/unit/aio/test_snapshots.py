@@ -10,7 +10,8 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,15 +20,17 @@ from attrs import evolve
 
 from meshlib.aio import MemoryNetwork, MeshRuntime, SnapshotFile
 from meshlib.clock import HybridClock
-from meshlib.crdt import registry
+from meshlib.crdt import HashedPrefixCacheState, registry
 from meshlib.errors import ConfigError
 from meshlib.gossip import GossipConfig
 from meshlib.identity import actor_id
 from meshlib.membership import MemberRecord
 from meshlib.node import MeshConfig
+from meshlib.prefix import text_chain
 from meshlib.ratelimit.leases.kept.messages import Ceiling
 from meshlib.replication import PAGE_VERSION, Replica, ReplicaState
 from meshlib.routing import TreeInsert, TreeRemove
+from meshlib.routing.prompts.hashed_trees import HashedTreeDocument
 from meshlib.sync import MeshSyncManager
 from meshlib.testing.world.next_format import NEXT_FORMATS, NEXT_PAGE_VERSION
 
@@ -666,6 +669,33 @@ async def test_a_tree_is_kept_as_it_was_when_the_save_began() -> None:
     state = ReplicaState(replica.actor, pages.vector, (next(pages),))
     sync.sync_tree_operation("m", TreeRemove(tenant="w1"))
     sync.sync_tree_operation("m", TreeInsert(text="later", tenant="w0"))
+
+    restored = new_replica(2)
+    restored.import_state(evolve(state, pages=(*state.pages, *pages)))
+
+    assert digest == restored.content_digest() != replica.content_digest()
+
+
+async def test_a_tree_of_hashes_is_kept_as_it_was_when_the_save_began() -> None:
+    """Likewise of blocks."""
+    replica = new_replica()
+    replica.open("blocks", type_tag=registry.type_tag(HashedTreeDocument()))
+
+    def write(make: Callable[[HashedPrefixCacheState], HashedPrefixCacheState]) -> None:
+        replica.write("blocks", lambda state, _: HashedTreeDocument(cache=make(state.cache)))
+
+    for i in range(200):
+        chain = text_chain(f"{i % 7} " * 90, block_characters=1)
+        write(
+            partial(
+                HashedPrefixCacheState.insert_blocks, chain=chain, tenant=f"w{i % 3}", access=i + 1
+            )
+        )
+    digest = replica.content_digest()
+    pages = replica.export_pages(page_bytes_max=4096)
+    state = ReplicaState(replica.actor, pages.vector, (next(pages),))
+    write(lambda cache: cache.remove_tenant("w1"))
+    write(lambda cache: cache.insert_blocks((1, 2), tenant="w0", access=999))
 
     restored = new_replica(2)
     restored.import_state(evolve(state, pages=(*state.pages, *pages)))

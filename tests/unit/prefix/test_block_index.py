@@ -446,6 +446,7 @@ def test_chains_agree_with_a_plain_dict(
 ) -> None:
     """Whatever is done to both: whole chains alone, or blocks one by one as well."""
     index, model = BlockIndex(), dict[tuple[int, str], int]()
+    moments = [(index.copy_content(), model.copy())]
     asked = text_chain(request, block_characters=1)
     for (what, text), tenant, access in steps:
         chain = text_chain(text, block_characters=1)
@@ -474,6 +475,7 @@ def test_chains_agree_with_a_plain_dict(
                 model[block, tenant] = max(access, model.get((block, tenant), 0))
         index._check()
         assert model == blocks_of(index)
+        moments.append((index.copy_content(), model.copy()))
         reached: dict[str, int] = {}
         for holder in "uvw":
             while len(asked) > reached.get(holder, 0) and (
@@ -486,3 +488,5 @@ def test_chains_agree_with_a_plain_dict(
         assert reached == index.match_each(asked)
         oldest = min(((held, key[1]) for key, held in model.items()), default=None)
         assert oldest == ((found := index.oldest_tenant()) and (found[1], found[0]))
+    for content, expected in moments:
+        assert expected == blocks_of(content)
