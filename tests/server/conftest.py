@@ -28,8 +28,13 @@ def own_launcher(tmp_path: Path) -> Iterator[Launcher]:
 
 @pytest.fixture(scope="session")
 def cluster(launcher: Launcher) -> list[Node]:
-    """Three nodes that see each other; shared, so tests use names of their own."""
-    return launcher.cluster("node1", "node2", "node3")
+    """Three nodes that see each other; shared, so tests use names of their own.
+
+    How soon the others answer depends on the machine. Whoever has waited half a second for the
+    owner of a limit refuses by default, which is no answer to what these tests ask.
+    """
+    patient = {"MESH_RATE_LIMIT_CONFIRM_TIMEOUT_S": "8"}
+    return launcher.cluster("node1", "node2", "node3", environment=patient)
 
 
 @pytest.fixture(name="eventually")

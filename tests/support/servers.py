@@ -197,11 +197,22 @@ class Launcher:
         self.nodes.append(node)
         return node
 
-    def cluster(self, *names: str, config: str | None = None) -> list[Node]:
+    def cluster(
+        self,
+        *names: str,
+        config: str | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> list[Node]:
         """Start nodes that know each other, and wait until all see all Alive."""
         ports = self.free_ports(len(names))
         nodes = [
-            self.node(name, port=port, peers=[p for p in ports if p != port], config=config)
+            self.node(
+                name,
+                port=port,
+                peers=[other for other in ports if other != port],
+                config=config,
+                environment=environment,
+            )
             for name, port in zip(names, ports, strict=True)
         ]
         for node in nodes:
