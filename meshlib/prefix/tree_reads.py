@@ -212,10 +212,22 @@ class TreeReads(ABC, Generic[KeyT]):
         Tenants that hold none are left out. O(d + m + t log t) for t tenants on the path; this
         is what a router needs that may not choose everybody.
         """
-        reached: dict[int, int] = {}
-        for node, units in self._path(key):
-            for tenant in self._nodes.holders(node):
-                reached.setdefault(tenant, units)
+        node, _, units, below, _, count = self._seek(key)[1]
+        nodes, reached = self._nodes, dict[int, int]()
+        owners, shared, counts, parents = nodes.owners, nodes.shared, nodes.counts, nodes.parents
+        if below and count:
+            reached = dict.fromkeys(nodes.holders(below), units + count)
+        while node:
+            owner = owners[node]
+            # Who holds a node holds what is above it: others there are only where there are more.
+            if owner >= 0:
+                if not reached:
+                    reached[owner] = units
+            elif len(shared[node]) > len(reached):
+                for tenant in shared[node]:
+                    reached.setdefault(tenant, units)
+            units -= counts[node]
+            node = parents[node]
         names = self._names
         if len(reached) == 1:
             return {names[tenant]: units for tenant, units in reached.items()}

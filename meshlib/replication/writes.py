@@ -43,8 +43,8 @@ class WriteContext:
         """Whether a stamp or a dot was asked for: what bears it can be nowhere yet."""
         self._clock = clock
         self._state = state
-        # Each context that dots were minted in, by identity, and how many.
-        self._minted: dict[int, tuple[CausalContext, int]] = {}
+        # Each context that dots were minted in, by identity, and how many; none as a rule.
+        self._minted: dict[int, tuple[CausalContext, int]] | None = None
 
     def stamp(self) -> Stamp:
         """Mint a stamp, later than all before. O(1)."""
@@ -66,6 +66,8 @@ class WriteContext:
             raise InvalidTypeError(f"{with_article(type(where).__name__)} has no causal context")
         self.has_minted = True
         context = where.context
+        if self._minted is None:
+            self._minted = {}
         _, minted = self._minted.get(id(context), (context, 0))
         self._minted[id(context)] = (context, minted + 1)
         return Dot(self.actor, context.next_dot(self.actor).sequence + minted)
@@ -78,10 +80,11 @@ Mutator = Callable[[Any, WriteContext], Any]
 class _Group:
     """The writes to one document since the last flush: they become one entry."""
 
-    __slots__ = ("deltas", "payload", "sequence", "size")
+    __slots__ = ("deltas", "payload", "receipt", "sequence", "size")
 
-    def __init__(self, sequence: int) -> None:
-        self.sequence = sequence
+    def __init__(self, receipt: WriteReceipt) -> None:
+        self.receipt = receipt
+        self.sequence = receipt.sequence
         self.deltas: list[Any] = []
         self.payload: bytes | None = None
         self.size = 0
@@ -146,7 +149,7 @@ class OpenWrites:
             group = self._begin(name, group, sequence)
         group.add(delta, payload, len(payload))
         parts.journal.note(Change(name, new, True))
-        return WriteReceipt(parts.actor, sequence)
+        return group.receipt
 
     def write_applied(
         self, document: HeldDocument, mutate: Mutator, *, bytes_max: int
@@ -169,13 +172,13 @@ class OpenWrites:
             group = self._begin(name, group, sequence)
         group.add(delta, None, bytes_max)
         parts.journal.note(Change(name, delta, True))
-        return WriteReceipt(parts.actor, sequence)
+        return group.receipt
 
     def _begin(self, name: str, full: _Group | None, sequence: int) -> _Group:
         """Begin a group, after one that has no room left if there is one."""
         if full is not None:
             self._full.append(self._entry(name, full))
-        group = self._groups[name] = _Group(sequence)
+        group = self._groups[name] = _Group(WriteReceipt(self._parts.actor, sequence))
         self.reserved = sequence
         return group
 

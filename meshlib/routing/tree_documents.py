@@ -93,11 +93,11 @@ class TreeDocument(Record):
 
 def access_now(cache: Any, context: WriteContext, tenant: str) -> int:
     """Return an access for now: later than all before, and above what was evicted."""
-    stamp = context.stamp()
-    order = min(stamp.logical, (1 << _ACCESS_BITS) - 1)
-    now = (stamp.wall_ms << _ACCESS_BITS) | order
+    wall_ms, logical, _ = context.stamp()
+    order = logical if logical < 1 << _ACCESS_BITS else (1 << _ACCESS_BITS) - 1
+    now = (wall_ms << _ACCESS_BITS) | order
     floor: int = cache.generation(tenant).floor
-    return max(now, floor + 1)
+    return now if now > floor else floor + 1
 
 
 def access_after(duration_s: float) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from meshlib.clock import Stamp
@@ -355,11 +354,13 @@ class TreeSync:
             # A text that is held only as the beginning of a longer one lives as long as that.
             if last is None or now_ms - used_ms(last) < refresh_s * 1000:
                 return
-        with suppress(*_UNRECORDED):
+        try:
             if not held:
                 # Who holds something is in the tree, so there is room for both.
                 self._check_room(model_id, {tenant})
             self._insert(model_id, key, tenant, characters_max, refresh_s)
+        except _UNRECORDED:
+            return
 
     def _key_of(self, text: str) -> tuple[Any, int]:
         """Return what stands in the tree for a text, and how many characters that are."""

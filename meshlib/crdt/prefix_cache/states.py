@@ -93,10 +93,9 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
         check_text(text)
         _check_encodable(text)
         self._check_insertion(tenant, access)
-        delta = type(self)()
         generation = self._generations.get(tenant, ORIGIN)
         if access <= generation.floor:
-            return delta
+            return type(self)()
         store = self._store
         if store.size + len(text) > TREE_CHARACTERS_MAX:
             size = store.size + len(text) - store.match(text).matched
@@ -105,14 +104,26 @@ class PrefixCacheState(TenantCache[str, RadixTree]):
         data, name, size = store.known_beginning(text)
         key_hash, previous = store.place(text, tenant=tenant, access=access)
         if previous is not None and previous >= access:
-            return delta
+            return type(self)()
         own_name = key_hash if previous is None else 0
-        delta._known = new_tuple(KnownText, (tenant, data, own_name, name, size))
+        known = new_tuple(KnownText, (tenant, data, own_name, name, size))
         self._note_placed(tenant, generation.epoch, key_hash, previous, access)
-        delta._light = {tenant: {text: access}}
-        delta._light_count = 1
-        delta._generations[tenant] = Generation(generation.epoch, 0)
-        return delta
+        if generation.floor:
+            generation = Generation(generation.epoch, 0)
+        return self._of_one(text, tenant, access, generation, known)
+
+    @classmethod
+    def _of_one(
+        cls, text: str, tenant: str, access: int, generation: Generation, known: KnownText
+    ) -> Self:
+        """Return a cache of one entry: as many are made as there are placements."""
+        made = cls.__new__(cls)
+        made._built = made._digests = None
+        made._light = {tenant: {text: access}}
+        made._light_count = 1
+        made._generations = {tenant: generation}
+        made._known = known
+        return made
 
     def known_texts(self) -> Sequence[KnownText]:
         """Return what was known of the text that `insert_here` put into this delta. O(1)."""
