@@ -22,6 +22,7 @@ import selectors
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -69,12 +70,6 @@ class LoopLag:
     held_count: int = 0
     held_max_s: float = 0.0
 
-    def add(self, turn_s: float) -> None:
-        """Count one turn."""
-        self.turns += 1
-        self.busy_s += turn_s
-        self.note_held(turn_s)
-
     def note_held(self, turn_s: float) -> None:
         """Count a turn that took too long, if it did."""
         if turn_s > HELD_S:
@@ -82,6 +77,9 @@ class LoopLag:
             self.held_max_s = max(self.held_max_s, turn_s)
             if turn_s > _TOLD_S:
                 quiet_warning("the event loop was held", f"for {turn_s:.2f} s")
+
+
+_look: Final = selectors.DefaultSelector.select
 
 
 class _WatchingSelector(selectors.DefaultSelector):
@@ -94,10 +92,15 @@ class _WatchingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         """Wait for what is ready, and note how long the turn before took."""
-        if self._looked_at is not None:
-            self._lag.add(time.monotonic() - self._looked_at)
-        found = super().select(timeout)
-        self._looked_at = time.monotonic()
+        looked_at = self._looked_at
+        if looked_at is not None:  # in one place: this is done several times for each request
+            turn_s, lag = monotonic() - looked_at, self._lag
+            lag.turns += 1
+            lag.busy_s += turn_s
+            if turn_s > HELD_S:
+                lag.note_held(turn_s)
+        found = _look(self, timeout)
+        self._looked_at = monotonic()
         return found
 
 

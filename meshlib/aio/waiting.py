@@ -122,7 +122,8 @@ class WaitingFront(MeshFront):
         """
         _check_timeout(timeout_s)
         ticket = self._ask(key, cost=cost, timeout_s=timeout_s)
-        return await self._confirmed(ticket)
+        decision = ticket.decision  # as `_confirmed`: this is done for each request
+        return await self._confirmations.wait(ticket) if decision is None else decision
 
     async def acquire_many_confirmed(
         self, costs: Mapping[str, int], *, timeout_s: float | None = None

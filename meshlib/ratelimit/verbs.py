@@ -121,10 +121,10 @@ class LimitVerbs(LeaseDecider):
                 over 0 and finite. Nothing is counted.
         """
         now = self._enter(now)
-        decision = self._decide_own(key, cost, now) if timeout_s is None else None
+        wait_s = self._wait_s(timeout_s, now)
+        decision = self._decide_own(key, cost, now)
         if decision is not None:
             return Ticket(key, cost, now, decision)
-        wait_s = self._wait_s(timeout_s, now)
         plan = self._plan_for(key, cost, now)
         if len(plan) != 1:
             return self._ask_all(key, dict.fromkeys(plan, cost), wait_s, now).ticket

@@ -4,6 +4,7 @@ serving.py    the gRPC port: which services are there, their bounds and their he
 certificates.py  TLS on that port
 health.py     gRPC health, of the node and of each service
 ratelimit.py  `envoy.service.ratelimit.v3`: a request in, a status for each descriptor out
+answering.py  what is told of them, and of a request that comes again with what changes filled in
 counting.py   what is asked of the node's limits, and how a refused request burns nothing
 picker.py     `envoy.service.ext_proc.v3`: the endpoint picker
 exchange.py   one request of it and its response, message by message

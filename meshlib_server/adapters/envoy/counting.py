@@ -7,6 +7,7 @@ with it: so no key is written, however many there are, and every node knows the 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -16,11 +17,14 @@ from attrs import define, field, frozen
 from meshlib import Decision, MeshRuntime, UnknownKeyError
 from meshlib.errors import InvalidValueError
 
-__all__ = ["RULE_NAME_PREFIX", "UNLIMITED", "Counting", "Question", "Verdict"]
+__all__ = ["RULE_NAME_PREFIX", "UNLIMITED", "Counting", "Question", "Verdict", "told"]
 
 RULE_NAME_PREFIX: Final = "envoy "
 """What comes before a limit in the name of its rule."""
 
+
+LOOK_S: Final = 0.1
+"""How long it may go unnoticed that the file of another node says another limit."""
 
 UNLIMITED: Final = 2**32 - 1
 """What envoyproxy/ratelimit says is left of a limit that is none."""
@@ -82,6 +86,28 @@ class Counting:
 
     mesh: MeshRuntime
     _written: set[str] = field(factory=set)
+    _revision: int | None = None
+    _look_at: float = -math.inf
+
+    def revision(self) -> int:
+        """Return a number that is another one once any limit may be different. O(1).
+
+        A limit that is written is noticed at once, and what the files of other nodes say within
+        `LOOK_S`.
+
+        Raises:
+            StateError: the node has not started, or has ended.
+        """
+        now = time.monotonic()
+        if self._revision is None or now >= self._look_at:
+            limits = self.mesh.limits
+            if self._revision is None:
+                limits.watch(self._note_change)
+            self._revision, self._look_at = limits.tag(), now + LOOK_S
+        return self._revision
+
+    def _note_change(self, _key: str) -> None:
+        self._look_at = -math.inf
 
     async def decide(
         self, questions: Sequence[Question], *, deadline: float | None = None
@@ -101,11 +127,11 @@ class Counting:
         Raises:
             MeshError: a limit cannot be asked now: the node has ended, or is not ready.
         """
-        keys = [self._counted_under(question) for question in questions]
+        keys = [self.counted_under(question) for question in questions]
         if len(questions) == 1 and questions[0].is_plain:  # as most requests are
-            told = await self._acquire({keys[0]: questions[0].cost}, questions, deadline)
-            if told is not None:
-                return [_told(told)]
+            plain = await self._acquire({keys[0]: questions[0].cost}, questions, deadline)
+            if plain is not None:
+                return [told(plain)]
         costs: dict[str, int] = {}
         for question, key in zip(questions, keys, strict=True):
             if question.is_enforced and question.cost:
@@ -118,12 +144,12 @@ class Counting:
         verdicts = []
         for question, key in zip(questions, keys, strict=True):
             if len(costs) == 1 and key in costs and decision is not None:
-                verdicts.append(_told(decision))
+                verdicts.append(told(decision))
             elif question.is_enforced or is_refused or question.is_never:
                 verdicts.append(self._seen(question, key, is_refused=is_refused))
             else:
                 one = await self._acquire({key: question.cost}, questions, deadline)
-                found = self._seen(question, key, is_refused=True) if one is None else _told(one)
+                found = self._seen(question, key, is_refused=True) if one is None else told(one)
                 verdicts.append(found)
         return _with_one_refused(questions, verdicts) if is_refused else verdicts
 
@@ -138,7 +164,7 @@ class Counting:
             if self.mesh.limits.rule(RULE_NAME_PREFIX + policy) is not None:
                 self.mesh.limits.remove_rule(RULE_NAME_PREFIX + policy)
 
-    def _counted_under(self, question: Question) -> str:
+    def counted_under(self, question: Question) -> str:
         """Return the key that is asked for: what is set for a key goes before a file's rule."""
         if not question.policy or not question.per_unit or self.mesh.limits.is_set(question.key):
             return question.key
@@ -199,7 +225,8 @@ class Counting:
         )
 
 
-def _told(decision: Decision) -> Verdict:
+def told(decision: Decision) -> Verdict:
+    """Return what a decision says of its counter."""
     is_unlimited = not decision.limit
     return Verdict(
         is_allowed=decision.allowed,

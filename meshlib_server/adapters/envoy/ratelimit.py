@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import grpc
-from attrs import define, frozen
+from attrs import define
 
 from meshlib import MeshError, StateError
-from meshlib_server.adapters.envoy.counting import UNLIMITED, Counting, Question, Verdict
+from meshlib_server.adapters.envoy.answering import AS_SET, Form, Matched, answered
+from meshlib_server.adapters.envoy.counting import Counting, Verdict, told
 from meshlib_server.adapters.envoy.protocol import RateLimitRequest, RateLimitResponse
 from meshlib_server.adapters.envoy.rules import UNITS, Rule, RuleBook, counter_key
 from meshlib_server.plugs import EnvoySettings, OnFailure
@@ -30,41 +30,40 @@ ENTRIES_MAX: Final = 64
 ANSWER_PART: Final = 0.8
 """Of the time that the caller still waits: what the cluster has to decide in."""
 
+SHORTEST_S: Final = 0.001
+"""A moment for the cluster, where that time is over."""
+
 _Unit: Final = RateLimitResponse.RateLimit.Unit
 _OK: Final = RateLimitResponse.OK
 _OVER: Final = RateLimitResponse.OVER_LIMIT
 
-
-@frozen
-class _Matched:
-    """What one descriptor of a request has to do with."""
-
-    rule: Rule
-    key: str
-    question: Question | None
-    """What is asked of the limits; None when the rule has none."""
-
-    @classmethod
-    def of(cls, rule: Rule, key: str, cost: int) -> _Matched:
-        """Return what a rule makes of a descriptor that is counted under a key."""
-        question = Question(
-            key=key,
-            cost=cost,
-            policy=rule.policy,
-            per_unit=rule.per_unit or 0,
-            is_enforced=rule.is_enforced,
-        )
-        return cls(rule, key, question if rule.per_unit is not None or rule is _AS_SET else None)
-
-
-_AS_SET: Final = Rule(per_unit=None)
-"""Stands for a rule where the limit is what is set for the key."""
 
 REMEMBERED_MAX: Final = 4096
 """Requests whose rules are remembered: callers send the same bytes again and again."""
 
 REMEMBERED_BYTES_MAX: Final = 1024
 """Of a request that is remembered."""
+
+
+@define(kw_only=True)
+class _Shortcut:
+    """A request that asks one counter only, and what becomes of it: nothing is to be looked up.
+
+    Args:
+        domain: of the request.
+        matched: the rule of its one descriptor.
+        key: what is asked for.
+        cost: units.
+        form: the answers.
+        revision: of the limits that this was found by.
+    """
+
+    domain: str
+    matched: Matched
+    key: str
+    cost: int
+    form: Form
+    revision: int
 
 
 @define
@@ -74,10 +73,14 @@ class _Asked:
     Args:
         request: the message.
         matched: the rules that a file has for it, once they were found; None before.
+        is_known: whether the same came before.
+        shortcut: to its answer, where there is one, once it came again.
     """
 
     request: Any
-    matched: list[_Matched | None] | None = None
+    is_known: bool = False
+    matched: list[Matched | None] | None = None
+    shortcut: _Shortcut | None = None
 
 
 class RateLimitService:
@@ -111,7 +114,7 @@ class RateLimitService:
         method = grpc.unary_unary_rpc_method_handler(
             self.should_rate_limit,
             request_deserializer=self._read,
-            response_serializer=RateLimitResponse.SerializeToString,
+            response_serializer=None,  # it returns bytes
         )
         return grpc.method_handlers_generic_handler(self.NAME, {"ShouldRateLimit": method})
 
@@ -124,14 +127,21 @@ class RateLimitService:
                 if len(self._remembered) >= REMEMBERED_MAX:
                     self._remembered = {}
                 self._remembered[data] = asked
+        else:
+            asked.is_known = True
         return asked
 
-    async def should_rate_limit(self, asked: _Asked, context: Any) -> Any:
+    async def should_rate_limit(self, asked: _Asked, context: Any) -> bytes:
         """Decide a request: all of its descriptors have room, or it is over the limit.
 
         It takes at most four fifths of the time that the caller still waits; then the node's
         `partition_mode` decides.
         """
+        shortcut = asked.shortcut
+        if shortcut is not None:
+            answer = await self._take(shortcut, context)
+            if answer is not None:
+                return answer
         request = asked.request
         if asked.matched is None:
             await self._check(request, context)
@@ -140,9 +150,31 @@ class RateLimitService:
         try:
             matched = asked.matched or self._match(asked)
             verdicts = await self._decide(matched, deadline)
+            asked.shortcut = self._shortcut(asked, matched, verdicts) if asked.is_known else None
         except (MeshError, Unavailable) as error:
             return await self._undecided(request, context, error)
-        return self._answer(request, matched, verdicts)
+        return self._written(request.domain, matched, verdicts)
+
+    async def _take(self, shortcut: _Shortcut, context: Any) -> bytes | None:
+        """Answer a request that is known; None when it is to be looked at as a new one is."""
+        counting = self._counting
+        if counting is None or self._service.is_leaving:
+            return None
+        mesh = counting.mesh
+        left_s = context.time_remaining()
+        timeout_s = None if left_s is None else max(SHORTEST_S, left_s * ANSWER_PART)
+        try:
+            if shortcut.revision != counting.revision() or not mesh.is_ready:
+                return None
+            decision = await mesh.acquire_confirmed(
+                shortcut.key, cost=shortcut.cost, timeout_s=timeout_s
+            )
+        except MeshError:
+            return None  # nothing was counted: the long way tells of it
+        if decision.limit == shortcut.form.limit:
+            return shortcut.form.filled(decision)
+        # It is another limit by now.
+        return self._written(shortcut.domain, [shortcut.matched], [told(decision)])
 
     @staticmethod
     async def _check(request: Any, context: Any) -> None:
@@ -156,7 +188,7 @@ class RateLimitService:
             message = f"entries: must be at most {ENTRIES_MAX}"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
 
-    def _match(self, asked: _Asked) -> list[_Matched | None]:
+    def _match(self, asked: _Asked) -> list[Matched | None]:
         """Find the rule of each descriptor, those left out that another one replaces.
 
         What the file says of all of them is remembered; what is set for a key may be another
@@ -164,7 +196,7 @@ class RateLimitService:
         """
         request = asked.request
         matched = [self._find(request, one) for one in request.descriptors]
-        is_lasting = all(one is not None and one.rule is not _AS_SET for one in matched)
+        is_lasting = all(one is not None and one.rule is not AS_SET for one in matched)
         replaced = {name for one in matched if one is not None for name in one.rule.replaces}
         left = [
             None if one is not None and one.rule.name and one.rule.name in replaced else one
@@ -174,7 +206,7 @@ class RateLimitService:
             asked.matched = left
         return left
 
-    def _find(self, request: Any, descriptor: Any) -> _Matched | None:
+    def _find(self, request: Any, descriptor: Any) -> Matched | None:
         entries = [(entry.key, entry.value) for entry in descriptor.entries]
         cost = request.hits_addend or 1
         if descriptor.HasField("hits_addend"):
@@ -183,14 +215,14 @@ class RateLimitService:
             return self._overridden(request.domain, entries, descriptor.limit, cost)
         found = self.rules.find(request.domain, entries)
         if found is not None:
-            return _Matched.of(*found, cost)
+            return Matched.of(*found, cost)
         key = counter_key(request.domain, entries)
-        return _Matched.of(_AS_SET, key, cost) if self._service.mesh.limits.is_set(key) else None
+        return Matched.of(AS_SET, key, cost) if self._service.mesh.limits.is_set(key) else None
 
     @staticmethod
     def _overridden(
         domain: str, entries: Sequence[tuple[str, str]], limit: Any, cost: int
-    ) -> _Matched:
+    ) -> Matched:
         """Take the limit that Envoy itself says, which has a counter of its own.
 
         Envoy's value with a unit that is not kept here fails the request as what cannot be
@@ -200,10 +232,10 @@ class RateLimitService:
         if unit not in UNITS:
             raise Unavailable(f"a limit for each {unit} is not kept here")
         key = f"{counter_key(domain, entries)}@override"
-        return _Matched.of(Rule(per_unit=limit.requests_per_unit, unit=unit), key, cost)
+        return Matched.of(Rule(per_unit=limit.requests_per_unit, unit=unit), key, cost)
 
     async def _decide(
-        self, matched: Sequence[_Matched | None], deadline: float | None
+        self, matched: Sequence[Matched | None], deadline: float | None
     ) -> list[Verdict | None]:
         questions = [one.question for one in matched if one is not None and one.question]
         if not questions:
@@ -218,7 +250,37 @@ class RateLimitService:
             for one in matched
         ]
 
-    async def _undecided(self, request: Any, context: Any, error: Exception) -> Any:
+    def _shortcut(
+        self, asked: _Asked, matched: Sequence[Matched | None], verdicts: Sequence[Verdict | None]
+    ) -> _Shortcut | None:
+        """Return how a request that was just answered is answered the next time, if it is plain."""
+        one, verdict, counting = matched[0], verdicts[0], self._counting
+        if len(matched) != 1 or one is None or one.question is None or counting is None:
+            return None
+        if verdict is None or not verdict.limit or not one.question.is_plain:
+            return None
+        domain, before = asked.request.domain, asked.shortcut
+        if before is not None and before.matched == one and before.form.limit == verdict.limit:
+            form = before.form
+        else:
+            form = Form(domain, one, limit=verdict.limit, has_headers=self._settings.headers)
+        return _Shortcut(
+            domain=domain,
+            matched=one,
+            key=counting.counted_under(one.question),
+            cost=one.question.cost,
+            form=form,
+            revision=counting.revision(),
+        )
+
+    def _written(
+        self, domain: str, matched: Sequence[Matched | None], verdicts: Sequence[Verdict | None]
+    ) -> bytes:
+        answer = answered(domain, matched, verdicts, has_headers=self._settings.headers)
+        serialized: bytes = answer.SerializeToString()
+        return serialized
+
+    async def _undecided(self, request: Any, context: Any, error: Exception) -> bytes:
         """Answer as the setting says what cannot be decided."""
         if self._settings.on_failure is OnFailure.DEFER:
             await self._refuse(context, str(error))
@@ -226,63 +288,10 @@ class RateLimitService:
         answer = RateLimitResponse(overall_code=code)
         for _ in request.descriptors:
             answer.statuses.add(code=code)
-        return answer
+        serialized: bytes = answer.SerializeToString()
+        return serialized
 
     @staticmethod
     async def _refuse(context: Any, reason: str) -> NoReturn:
         await context.abort(grpc.StatusCode.UNAVAILABLE, reason)
         raise AssertionError("unreachable")
-
-    def _answer(
-        self, request: Any, matched: Sequence[_Matched | None], verdicts: Sequence[Verdict | None]
-    ) -> Any:
-        answer = RateLimitResponse(overall_code=_OK)
-        tightest: Verdict | None = None
-        violated = []
-        for at, (one, verdict) in enumerate(zip(matched, verdicts, strict=True)):
-            status = answer.statuses.add(code=_OK)
-            if one is None:
-                continue
-            if verdict is None:
-                status.limit_remaining = UNLIMITED
-                continue
-            status.current_limit.requests_per_unit = min(verdict.limit, UNLIMITED)
-            if one.rule is not _AS_SET:  # of a limit that is set, no unit is told
-                status.current_limit.unit = _Unit.Value(one.rule.unit.upper())
-            status.current_limit.name = one.rule.name
-            status.limit_remaining = min(max(0, verdict.remaining), UNLIMITED)
-            reset_s = int(verdict.reset_after_s)
-            status.duration_until_reset.seconds = reset_s
-            status.duration_until_reset.nanos = int((verdict.reset_after_s - reset_s) * 1e9)
-            if tightest is None or verdict.remaining < tightest.remaining:
-                tightest = verdict
-            if verdict.is_allowed:
-                continue
-            if one.rule.is_enforced:
-                status.code = answer.overall_code = _OVER
-            elif one.rule.is_quota:
-                violated.append(at)
-        if any(one is not None and one.rule.is_quota for one in matched):
-            answer.dynamic_metadata.update(
-                {
-                    "domain": request.domain,
-                    "quotaModeEnabled": True,
-                    "quotaModeViolations": violated,
-                }
-            )
-        if self._settings.headers and tightest is not None:
-            self._add_headers(answer, tightest)
-        return answer
-
-    @staticmethod
-    def _add_headers(answer: Any, tightest: Verdict) -> None:
-        reset = str(math.ceil(tightest.reset_after_s))
-        headers = {
-            "ratelimit-limit": str(tightest.limit),
-            "ratelimit-remaining": str(max(0, tightest.remaining)),
-            "ratelimit-reset": reset,
-        }
-        if answer.overall_code == _OVER:
-            headers["retry-after"] = reset
-        for key, value in headers.items():
-            answer.response_headers_to_add.add(key=key, value=value)
