@@ -71,12 +71,12 @@ def test_a_call_is_under_the_limits_of_its_key_user_team_and_model() -> None:
     found = terms_of(CALLER, "m", {"m": ModelTerms(rpm=9, parallel=4), "other": ModelTerms(rpm=1)})
 
     assert [
-        Term("2/minute", "2/minute:litellm:requests:key:k1", False),
-        Term("100/minute", "100/minute:litellm:tokens:key:k1", True),
-        Term("50/minute", "50/minute:litellm:tokens:user:u1", True),
-        Term("3 at once", "litellm:parallel:key:k1", False, True),
-        Term("9/minute", "9/minute:litellm:requests:model:m", False),
-        Term("4 at once", "litellm:parallel:model:m", False, True),
+        Term("2/minute:litellm:requests:key:k1", units=2),
+        Term("100/minute:litellm:tokens:key:k1", units=100, is_tokens=True),
+        Term("50/minute:litellm:tokens:user:u1", units=50, is_tokens=True),
+        Term("litellm:parallel:key:k1", units=3, is_parallel=True),
+        Term("9/minute:litellm:requests:model:m", units=9),
+        Term("litellm:parallel:model:m", units=4, is_parallel=True),
     ] == found
 
 
@@ -107,7 +107,7 @@ def test_a_call_is_settled_once_by_what_it_used() -> None:
 
     async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
         metering = Metering(client, is_open=False)
-        terms = [Term("100/minute", "100/minute:litellm:tokens:key:k1", True)]
+        terms = [Term("100/minute:litellm:tokens:key:k1", units=100, is_tokens=True)]
         await metering.begin("a", terms, estimate=1_000_000)
         with pytest.raises(OverLimit):
             await metering.begin("b", terms, estimate=1)
@@ -127,11 +127,11 @@ def test_no_more_calls_run_at_once_than_all_limits_allow() -> None:
     async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
         metering = Metering(client, is_open=False)
         parallel = [
-            Term("2 at once", "litellm:parallel:key:k1", False, True),
-            Term("3 at once", "litellm:parallel:model:m", False, True),
+            Term("litellm:parallel:key:k1", units=2, is_parallel=True),
+            Term("litellm:parallel:model:m", units=3, is_parallel=True),
         ]
-        requests = Term("4/minute", "4/minute:litellm:requests:key:k1", False)
-        tokens = Term("100/minute", "100/minute:litellm:tokens:key:k1", True)
+        requests = Term("4/minute:litellm:requests:key:k1", units=4)
+        tokens = Term("100/minute:litellm:tokens:key:k1", units=100, is_tokens=True)
         terms = [requests, tokens, *parallel]
         for call in ("a", "b"):
             await metering.begin(call, terms, estimate=10)
@@ -154,6 +154,52 @@ def test_no_more_calls_run_at_once_than_all_limits_allow() -> None:
     run(case)
 
 
+def test_the_oldest_of_too_many_calls_is_taken_for_over() -> None:
+    """Its slot is another's then, and not held until its lease ends; its end changes nothing."""
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        metering = Metering(client, is_open=False, calls_max=2)
+        tokens = Term("100/minute:litellm:tokens:key:k1", units=100, is_tokens=True)
+        parallel = Term("litellm:parallel:key:k1", units=3, is_parallel=True)
+        for call in "abcdef":
+            await metering.begin(call, [tokens, parallel], estimate=10)
+        assert 60 == used(mesh, tokens.key)
+        await metering.end("a", tokens=1)
+        assert 60 == used(mesh, tokens.key)
+        for call in "ef":
+            await metering.end(call, tokens=1)
+        assert 42 == used(mesh, tokens.key)
+        free = [await client.acquire_slot(parallel.key, limit=3) for _ in range(4)]
+        assert 3 == sum(slot.allowed for slot in free)
+
+    run(case)
+
+
+def test_calls_of_one_name_are_so_many_calls() -> None:
+    """A caller names its calls as it likes: each has a slot until one of that name ends."""
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        metering = Metering(client, is_open=False)
+        tokens = Term("100/minute:litellm:tokens:key:k1", units=100, is_tokens=True)
+        parallel = Term("litellm:parallel:key:k1", units=2, is_parallel=True)
+        terms = [tokens, parallel]
+        for _ in range(2):
+            await metering.begin("same", terms, estimate=10)
+        with pytest.raises(OverLimit, match="2 at once"):
+            await metering.begin("same", terms, estimate=10)
+        await metering.stop("same")
+        await metering.begin("other", terms, estimate=10)
+        with pytest.raises(OverLimit, match="2 at once"):
+            await metering.begin("same", terms, estimate=10)
+        for _ in range(3):
+            await metering.end("same", tokens=4)
+        assert 18 == used(mesh, tokens.key)
+        free = [await client.acquire_slot(parallel.key, limit=2) for _ in range(3)]
+        assert 1 == sum(slot.allowed for slot in free)
+
+    run(case)
+
+
 @pytest.mark.parametrize("is_open", [True, False])
 def test_a_node_that_is_not_there_lets_calls_pass_or_refuses_them(is_open: bool) -> None:
     """As set; a limit of nothing is refused without asking."""
@@ -161,14 +207,14 @@ def test_a_node_that_is_not_there_lets_calls_pass_or_refuses_them(is_open: bool)
     async def case() -> None:
         async with AsyncMeshClient("http://127.0.0.1:1", timeout_s=0.5) as client:
             metering = Metering(client, is_open=is_open)
-            terms = [Term("2/minute", "k", False)]
+            terms = [Term("k", units=2)]
             if is_open:
                 await metering.begin("a", terms, estimate=1)
             else:
                 with pytest.raises(UnreachableError):
                     await metering.begin("a", terms, estimate=1)
             with pytest.raises(OverLimit):
-                await metering.begin("a", [Term("0/minute", "k", False)], estimate=1)
+                await metering.begin("a", [Term("k", units=0)], estimate=1)
             await metering.end("a", tokens=1)
             routing = DeploymentRouting(client, rng=random.Random(1))
             deployments = [{"model_info": {"id": name}} for name in "ab"]
@@ -199,9 +245,28 @@ def test_a_conversation_stays_with_its_deployment() -> None:
     run(case)
 
 
+def test_the_oldest_of_too_many_routed_calls_is_taken_for_over() -> None:
+    """Its worker is not taken for busier than it is, for as long as the proxy lives."""
+
+    async def case(mesh: MeshRuntime, client: AsyncMeshClient) -> None:
+        routing = DeploymentRouting(client, calls_max=2)
+        deployments = [{"model_info": {"id": name}, "litellm_params": {}} for name in "ab"]
+        # From its first end on a router's requests count: before, nobody may be there to end them.
+        await routing.choose("m", "a prompt", deployments, call_id="0")
+        await routing.end("0")
+        for call in "1234":
+            await routing.choose("m", f"prompt {call}", deployments, call_id=call)
+        assert 2 == sum(mesh.sync.load.counts.values())
+        for call in "34":
+            await routing.end(call)
+        assert {} == dict(mesh.sync.load.counts)
+
+    run(case)
+
+
 def test_a_stream_is_in_flight_until_its_end_or_until_its_caller_goes() -> None:
     """Its slot likewise; LiteLLM says nothing of one that breaks off, and its parts just pass."""
-    slot = Term("1 at once", "litellm:parallel:key:k1", is_tokens=False, is_parallel=True)
+    slot = Term("litellm:parallel:key:k1", units=1, is_parallel=True)
 
     async def parts() -> AsyncIterator[str]:
         for part in "abc":

@@ -6,7 +6,7 @@ Rule: LiteLLM is not needed here, and nothing of a prompt leaves but its length.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,7 +18,7 @@ from meshlib_server.client import ApiError, AsyncMeshClient, ClientError
 __all__ = ["Metering", "OverLimit"]
 
 CALLS_MAX: Final = 100_000
-"""Calls that are remembered until they end; what is forgotten stays at its estimate."""
+"""Calls of one process that are remembered until they end."""
 
 RULE_NAME_PREFIX: Final = "litellm "
 
@@ -55,12 +55,17 @@ class Metering:
         client: of that node: who reserves there settles there.
         is_open: whether a call passes when the node cannot be asked.
         call_s: how long a call takes at most: a slot of one whose end is never told is free then.
+        calls_max: calls that are remembered until they end. Beyond them the oldest is taken for
+            one whose end is never told: it runs no more, and its tokens stay at their estimate.
     """
 
     client: AsyncMeshClient
     is_open: bool = True
     call_s: float = 600.0
-    _calls: OrderedDict[str, _Begun] = field(factory=OrderedDict)
+    calls_max: int = CALLS_MAX
+    _calls: OrderedDict[str, deque[_Begun]] = field(factory=OrderedDict)
+    """By name, which callers may choose: several calls have the same one when they like."""
+    _begun_count: int = 0
     _written: set[str] = field(factory=set)
 
     async def begin(self, call_id: str, terms: Sequence[Term], *, estimate: int) -> None:
@@ -97,9 +102,10 @@ class Metering:
             await self._release(begun)
             raise
         if begun.reserved or begun.slots:
-            self._calls[call_id] = begun
-            while len(self._calls) > CALLS_MAX:
-                self._calls.popitem(last=False)
+            self._calls.setdefault(call_id, deque()).append(begun)
+            self._begun_count += 1
+            while self._begun_count > self.calls_max:
+                await self._release(self._forget(next(iter(self._calls))))
 
     async def _take_slots(self, terms: Sequence[Term], taken: list[str]) -> None:
         for term in terms:
@@ -143,13 +149,15 @@ class Metering:
     async def end(self, call_id: str, *, tokens: int) -> None:
         """Settle a call by the tokens that it has used; a second time does nothing.
 
+        Of several calls of one name it is the one that began first.
+
         Args:
             call_id: as for `begin`.
             tokens: 0 for a call that failed.
         """
-        begun = self._calls.pop(call_id, None)
-        if begun is None:
+        if call_id not in self._calls:
             return
+        begun = self._forget(call_id)
         await self._release(begun)
         for reservation_id in begun.reserved:
             try:
@@ -163,9 +171,19 @@ class Metering:
         Args:
             call_id: as for `begin`.
         """
-        begun = self._calls.get(call_id)
-        if begun is not None:
-            await self._release(begun)
+        for begun in self._calls.get(call_id, ()):
+            if begun.slots:
+                await self._release(begun)
+                return
+
+    def _forget(self, call_id: str) -> _Begun:
+        """Take a call off the table: of those of a name the one that began first."""
+        named = self._calls[call_id]
+        begun = named.popleft()
+        self._begun_count -= 1
+        if not named:
+            del self._calls[call_id]
+        return begun
 
     async def _release(self, begun: _Begun) -> None:
         slots, begun.slots = begun.slots, []

@@ -14,6 +14,7 @@ from meshlib_server.client import AsyncMeshClient, ClientError
 __all__ = ["DeploymentRouting"]
 
 CALLS_MAX: Final = 100_000
+"""Calls of one process that are remembered until they end."""
 
 
 @define
@@ -23,10 +24,13 @@ class DeploymentRouting:
     Args:
         client: of a node.
         rng: chooses when the node cannot be asked.
+        calls_max: calls that are remembered until they end; beyond them the oldest is taken for
+            over.
     """
 
     client: AsyncMeshClient
     rng: random.Random = field(factory=random.Random)
+    calls_max: int = CALLS_MAX
     _told: set[str] = field(factory=set)
     _calls: OrderedDict[str, tuple[str, str]] = field(factory=OrderedDict)
 
@@ -50,8 +54,8 @@ class DeploymentRouting:
             return self.rng.choice(list(deployments))
         await self.end(call_id)  # an attempt before this one is over
         self._calls[call_id] = (model, routed.request_id)
-        while len(self._calls) > CALLS_MAX:
-            self._calls.popitem(last=False)
+        while len(self._calls) > self.calls_max:
+            await self.end(next(iter(self._calls)))
         chosen = by_id.get(routed.worker_id)
         return self.rng.choice(list(deployments)) if chosen is None else chosen
 

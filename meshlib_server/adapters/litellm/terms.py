@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from meshlib.limits import SLOTS_MAX
 
@@ -43,21 +43,25 @@ class Term:
     """One limit that a call is under.
 
     Args:
-        policy: the limit, such as `20/minute` or `4 at once`; 0 of them let none pass.
         key: what it is counted by: the limit, what is counted, who, and their name.
+        units: how many a minute, or at once; 0 let none pass.
         is_tokens: whether tokens are counted, and not requests.
         is_parallel: whether calls are counted that run at the same time.
     """
 
-    policy: str
     key: str
-    is_tokens: bool
-    is_parallel: bool = False
+    units: int = field(kw_only=True)
+    is_tokens: bool = field(default=False, kw_only=True)
+    is_parallel: bool = field(default=False, kw_only=True)
 
     @property
-    def units(self) -> int:
-        """How many a minute, or at once."""
-        return int(self.policy.replace("/", " ").partition(" ")[0])
+    def policy(self) -> str:
+        """The limit as text, such as `20/minute` or `4 at once`."""
+        return f"{self.units} at once" if self.is_parallel else _a_minute(self.units)
+
+
+def _a_minute(units: int) -> str:
+    return f"{units}/minute"
 
 
 def terms_of(caller: Any, model: str, models: Mapping[str, ModelTerms]) -> list[Term]:
@@ -88,13 +92,12 @@ def _parallel(who: str, name: str, slots: object) -> list[Term]:
         return []
     key = f"litellm:{PARALLEL}:{who}:{name[:500]}"
     # More than can be counted is as good as any.
-    policy = f"{int(min(slots, SLOTS_MAX))} at once"
-    return [Term(policy, key, is_tokens=False, is_parallel=True)]
+    return [Term(key, units=int(min(slots, SLOTS_MAX)), is_parallel=True)]
 
 
 def _terms(who: str, name: str, rates: tuple[object, object]) -> Iterator[Term]:
     for what, rate in zip((REQUESTS, TOKENS), rates, strict=True):
         if isinstance(rate, int | float) and not isinstance(rate, bool) and rate >= 0:
-            policy = f"{int(rate)}/minute"
             # A name ends the key: whatever is in it, it is read as no other part.
-            yield Term(policy, f"{policy}:litellm:{what}:{who}:{name[:500]}", what == TOKENS)
+            key = f"{_a_minute(int(rate))}:litellm:{what}:{who}:{name[:500]}"
+            yield Term(key, units=int(rate), is_tokens=what == TOKENS)
