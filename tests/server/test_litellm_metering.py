@@ -13,6 +13,7 @@ import pytest
 
 from meshlib import MemoryNetwork, MeshConfig, MeshRuntime
 from meshlib_server.adapters.litellm import (
+    CallerTerms,
     DeploymentRouting,
     Metering,
     ModelTerms,
@@ -78,6 +79,22 @@ def test_a_call_is_under_the_limits_of_its_key_user_team_and_model() -> None:
         Term("9/minute:litellm:requests:model:m", units=9),
         Term("litellm:parallel:model:m", units=4, is_parallel=True),
     ] == found
+
+
+@pytest.mark.parametrize(
+    ("metadata", "of_team"), [(None, 8), ({}, 8), ({"max_parallel_requests": 5}, 5)]
+)
+def test_users_and_teams_have_so_many_calls_at_once(
+    metadata: dict[str, int] | None, of_team: int
+) -> None:
+    """As the handler is told, for LiteLLM has no such limit; a team's own goes before."""
+    caller = SimpleNamespace(user_id="u1", team_id="t1", team_metadata=metadata)
+    callers = CallerTerms(user_parallel=2, team_parallel=8)
+
+    assert [
+        Term("litellm:parallel:user:u1", units=2, is_parallel=True),
+        Term("litellm:parallel:team:t1", units=of_team, is_parallel=True),
+    ] == terms_of(caller, "m", {}, callers=callers)
 
 
 def used(mesh: MeshRuntime, key: str) -> int:

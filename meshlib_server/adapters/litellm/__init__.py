@@ -11,9 +11,10 @@ from __future__ import annotations
 from meshlib_server.adapters.litellm.handler import make_handler
 from meshlib_server.adapters.litellm.metering import Metering, OverLimit
 from meshlib_server.adapters.litellm.routing import DeploymentRouting
-from meshlib_server.adapters.litellm.terms import ModelTerms, Term, terms_of
+from meshlib_server.adapters.litellm.terms import CallerTerms, ModelTerms, Term, terms_of
 
 __all__ = [
+    "CallerTerms",
     "DeploymentRouting",
     "Metering",
     "ModelTerms",

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from meshlib_server.adapters.litellm.metering import Metering, OverLimit
 from meshlib_server.adapters.litellm.routing import DeploymentRouting
-from meshlib_server.adapters.litellm.terms import ModelTerms, terms_of
+from meshlib_server.adapters.litellm.terms import ANY_CALLERS, CallerTerms, ModelTerms, terms_of
 from meshlib_server.adapters.openai import read_prompt
 from meshlib_server.client import AsyncMeshClient, ClientError
 
@@ -31,6 +31,7 @@ class _Hooks:
     metering: Metering
     routing: DeploymentRouting | None
     models: Mapping[str, ModelTerms]
+    callers: CallerTerms = ANY_CALLERS
     output_tokens: int
     _router: Any = None
 
@@ -40,7 +41,8 @@ class _Hooks:
         """Count a call before it is made; 429 when one of its limits has no room."""
         if self.routing is not None:
             self._take_over_routing()
-        terms = terms_of(user_api_key_dict, str(data.get("model", "")), self.models)
+        model = str(data.get("model", ""))
+        terms = terms_of(user_api_key_dict, model, self.models, callers=self.callers)
         wanted = data.get("max_completion_tokens") or data.get("max_tokens") or self.output_tokens
         estimate = len(_text(data)) // CHARACTERS_PER_TOKEN + int(wanted)
         exceptions: Any = import_module("fastapi")
@@ -165,6 +167,7 @@ def make_handler(
     address: str | None = None,
     token: str | None = None,
     models: Mapping[str, ModelTerms] | None = None,
+    callers: CallerTerms = ANY_CALLERS,
     output_tokens: int = 256,
     is_open: bool = True,
     has_routing: bool = False,
@@ -177,6 +180,7 @@ def make_handler(
         address: of a node; None: the variable `MESH_ADDRESS`, or port 8000 here.
         token: of that node; None: the variable `MESH_TOKEN`, or none.
         models: what models admit over all callers, by name.
+        callers: what each user and each team may have at once.
         output_tokens: what an answer is taken for that says no `max_tokens`.
         is_open: whether calls pass while the node cannot be asked; else they are answered 503.
         has_routing: whether deployments are chosen by prefix and load.
@@ -199,5 +203,6 @@ def make_handler(
     made.metering = Metering(client, is_open=is_open, call_s=call_s)
     made.routing = DeploymentRouting(client) if has_routing else None
     made.models = dict(models or {})
+    made.callers = callers
     made.output_tokens = output_tokens
     return made

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from meshlib.limits import SLOTS_MAX
 
-__all__ = ["ModelTerms", "Term", "terms_of"]
+__all__ = ["CallerTerms", "ModelTerms", "Term", "terms_of"]
 
 REQUESTS: Final = "requests"
 TOKENS: Final = "tokens"
@@ -38,6 +38,24 @@ class ModelTerms:
     parallel: int | None = None
 
 
+@frozen(kw_only=True)
+class CallerTerms:
+    """What each user and each team may have at once, for which LiteLLM keeps no such limit.
+
+    Args:
+        user_parallel: calls of one user that run at the same time; None: any.
+        team_parallel: the same of one team. A team whose metadata has `max_parallel_requests` has
+            that in its place.
+    """
+
+    user_parallel: int | None = None
+    team_parallel: int | None = None
+
+
+ANY_CALLERS: Final = CallerTerms()
+"""What users and teams have of themselves: as many calls as they like."""
+
+
 @frozen
 class Term:
     """One limit that a call is under.
@@ -64,13 +82,20 @@ def _a_minute(units: int) -> str:
     return f"{units}/minute"
 
 
-def terms_of(caller: Any, model: str, models: Mapping[str, ModelTerms]) -> list[Term]:
+def terms_of(
+    caller: Any,
+    model: str,
+    models: Mapping[str, ModelTerms],
+    *,
+    callers: CallerTerms = ANY_CALLERS,
+) -> list[Term]:
     """Return the limits that a call is under.
 
     Args:
         caller: LiteLLM's record of the key, with its limits and those of its user and team.
         model: the model that is asked for.
         models: what models admit, by name.
+        callers: what users and teams may have at once.
     """
     found = []
     for who, attribute, rpm, tpm in _HOLDERS:
@@ -78,9 +103,15 @@ def terms_of(caller: Any, model: str, models: Mapping[str, ModelTerms]) -> list[
         if name:
             rates = (getattr(caller, rpm, None), getattr(caller, tpm, None))
             found += list(_terms(who, str(name), rates))
-    key = getattr(caller, "api_key", None)
-    if key:
-        found += _parallel("key", str(key), getattr(caller, "max_parallel_requests", None))
+    in_team = (getattr(caller, "team_metadata", None) or {}).get("max_parallel_requests")
+    for who, attribute, slots in (
+        ("key", "api_key", getattr(caller, "max_parallel_requests", None)),
+        ("user", "user_id", callers.user_parallel),
+        ("team", "team_id", callers.team_parallel if in_team is None else in_team),
+    ):
+        name = getattr(caller, attribute, None)
+        if name:
+            found += _parallel(who, str(name), slots)
     if model in models:
         found += list(_terms("model", model, (models[model].rpm, models[model].tpm)))
         found += _parallel("model", model, models[model].parallel)
