@@ -17,6 +17,7 @@ tcp.py, links.py, listener.py, framing.py
 frames over TCP: the transport, its dialling side, its accepting side, lengths and the hello
 websocket/    frames over WebSockets, as the server carries them; with the extra of that name
 nats/         frames over NATS, where one network is outgrown; with the extra of that name
+bridged/      frames between regions: one transport inside, another one between bridges
 settings.py   checks of settings, and of the wall clock that a program passes
 """
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from meshlib.aio.bridged import BridgeCounters, BridgedTransport, Regions
 from meshlib.aio.concurrency import ConcurrencyLimit, HeldSlot, LeasedSlot, LeasedSlots
 from meshlib.aio.diagnosis import Diagnosis, SeedReport
 from meshlib.aio.discovery import (
@@ -82,6 +84,8 @@ __all__ = [
     "POLICY_VIOLATION",
     "TRY_AGAIN_LATER",
     "UNSUPPORTED_DATA",
+    "BridgeCounters",
+    "BridgedTransport",
     "ConcurrencyLimit",
     "Connection",
     "Diagnosis",
@@ -111,6 +115,7 @@ __all__ = [
     "PeerRefusedError",
     "QuietLog",
     "Receiver",
+    "Regions",
     "SavedState",
     "SeedReport",
     "SeveralSources",

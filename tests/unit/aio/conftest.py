@@ -10,9 +10,10 @@ from support.real_nats import RealNats, real_nats
 from support.transports import Eventually, NewTcp, Recorder, poll_until
 
 from meshlib.aio import (
+    BridgedTransport,
     MemoryNetwork,
-    MemoryTransport,
     NatsTransport,
+    Regions,
     TcpTransport,
     Transport,
     WebSocketTransport,
@@ -56,16 +57,23 @@ def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNats]:
         yield server
 
 
-@pytest.fixture(params=["tcp", "memory", "websocket", "nats"])
+EACH_ITS_OWN = Regions(
+    {f"across-{number}": [f"across-{number}"] for number in range(4)},
+    bridges=[f"across-{number}:7000" for number in range(4)],
+)
+"""Regions of one node each, which is its bridge."""
+
+
+@pytest.fixture(params=["tcp", "memory", "websocket", "nats", "bridged", "across"])
 async def new_transport(
     request: pytest.FixtureRequest, anyio_backend: str
 ) -> AsyncIterator[Callable[[], Transport]]:
     """Make transports of one kind that can reach each other; all are closed at the end."""
-    made: list[TcpTransport | MemoryTransport | WebSocketTransport | NatsTransport] = []
+    made: list[Transport] = []
     network = MemoryNetwork()
 
     def new() -> Transport:
-        transport: TcpTransport | MemoryTransport | WebSocketTransport | NatsTransport
+        transport: Transport
         if request.param == "tcp":
             transport = TcpTransport("127.0.0.1:0")
         elif request.param == "websocket":
@@ -73,6 +81,18 @@ async def new_transport(
         elif request.param == "nats":
             server = request.getfixturevalue("shared_nats")
             transport = NatsTransport(f"node-{len(made)}:7000", servers=[server.url])
+        elif request.param == "bridged":
+            one = Regions({"one": ["127.0.0.0/8"]})
+            transport = BridgedTransport(TcpTransport("127.0.0.1:0"), region="one", regions=one)
+        elif request.param == "across":
+            server = request.getfixturevalue("shared_nats")
+            name = f"across-{len(made)}"
+            transport = BridgedTransport(
+                network.transport(f"{name}:7000"),
+                region=name,
+                regions=EACH_ITS_OWN,
+                between=NatsTransport(f"{name}:7000", servers=[server.url]),
+            )
         else:
             transport = network.transport(f"node-{len(made)}:7000")
         made.append(transport)
