@@ -17,7 +17,7 @@ from meshlib.aio.bridged.places import Regions
 from meshlib.aio.transport import Transport
 from meshlib.hashing import hash64_text
 
-__all__ = ["LOST_MAX_S", "Choice", "Hop"]
+__all__ = ["Choice", "Hop"]
 
 LOST_FIRST_S: Final = 0.5
 LOST_MAX_S: Final = 16.0
@@ -124,7 +124,7 @@ class Choice:
         Args:
             bridge: the address of one.
             region: empty for all.
-            at_least_s: how long, if it would be for less.
+            at_least_s: how long, if it would be for less; may be infinite.
         """
         now, known = self._clock(), self._marks.get((bridge, region))
         for_s = LOST_FIRST_S

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 from typing import Protocol, cast
 
 import attrs
 
 from meshlib.aio.bridged.admitting import BridgeCounters
-from meshlib.aio.bridged.choosing import LOST_MAX_S, Choice
+from meshlib.aio.bridged.choosing import Choice
 from meshlib.aio.bridged.envelopes import Kind, is_envelope, put_in
 from meshlib.aio.bridged.hearing import Ear, Hearing
 from meshlib.aio.bridged.places import Regions
@@ -185,14 +186,18 @@ class BridgedTransport:
     def drop_link(self, address: str) -> None:
         """Give up the outgoing link to an address; see `Transport.drop_link`.
 
-        A bridge is passed over until it is heard again.
+        A bridge is passed over until it is heard again, and reported as lost so that this is told:
+        one that is frozen takes what it is sent, for ever.
         """
         for part in self.parts:
             part.drop_link(address)
-        if self._hearing is not None:
-            self._hearing.ways.forget(address)
+        hearing = self._hearing
+        if hearing is not None:
+            hearing.ways.forget(address)
             if self._regions.is_bridge(address):
-                self._hearing.lose(address, at_least_s=LOST_MAX_S)
+                hearing.lose(address, at_least_s=math.inf)
+                down = LinkFailure(LinkFault.TIMED_OUT, "it is Down")
+                hearing.receiver.connection_lost(address, down)
 
     def end_pause(self, address: str) -> None:
         """Dial again a peer that was heard; see `Transport.end_pause`.

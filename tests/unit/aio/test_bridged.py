@@ -212,6 +212,7 @@ async def test_a_bridge_that_is_down_is_passed_over_until_it_is_heard(lab: Bridg
     node.end_pause(first)
 
     assert then != first
+    assert [first] == lab.heard("a2").lost
     assert choice.hops("b", address_of("b2"))[0].bridge == first
 
 

@@ -96,8 +96,10 @@ def test_a_bridge_that_is_heard_is_asked_at_once_and_forgiven(clock: Clock) -> N
     """Also one that was to be passed over for long."""
     choice = new_choice(clock)
     first, *_ = asked(choice)
-    choice.lost(first, at_least_s=LOST_MAX_S)
+    choice.lost(first, at_least_s=math.inf)
     choice.lost(first, "b")
+    clock.now += 1e6
+    assert first == asked(choice)[-1]
     choice.heard(first)
     before = asked(choice)[0]
     choice.lost(first)
