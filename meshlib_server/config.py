@@ -30,7 +30,7 @@ from meshlib_server.lag import EventLoop
 from meshlib_server.logs import LogFormat, LogLevel
 from meshlib_server.plugs import EnvoySettings, WorkerSourceSettings
 from meshlib_server.structure import StructureError, read_yaml, structure
-from meshlib_server.transports import NatsSettings, PeerTransport
+from meshlib_server.transports import BridgingSettings, NatsSettings, PeerTransport
 
 __all__ = [
     "AuthSettings",
@@ -165,8 +165,10 @@ class MeshSettings:
         startup: what is decided before the node is ready.
         envoy: the port for Envoys.
         worker_sources: where workers are read from.
-        transport: what carries frames between the nodes, the same on all: `websocket` or `nats`.
+        transport: what carries frames between the nodes, the same on all: `websocket`, `nats`, or
+            `bridged` for both, within a region and between regions.
         nats: where NATS is.
+        bridging: the regions and the bridges between them.
     """
 
     enabled: bool = True
@@ -194,6 +196,7 @@ class MeshSettings:
     worker_sources: WorkerSourceSettings = field(factory=WorkerSourceSettings)
     transport: PeerTransport = field(default=PeerTransport.WEBSOCKET, converter=_transport)
     nats: NatsSettings = field(factory=NatsSettings)
+    bridging: BridgingSettings = field(factory=BridgingSettings)
 
 
 @frozen(kw_only=True)
@@ -453,6 +456,7 @@ def _check(mesh: MeshSettings) -> None:
     _check_discovery(mesh.discovery)
     _check_envoy(mesh.envoy)
     mesh.nats.check(mesh.transport)
+    mesh.bridging.check(mesh.transport, region=mesh.region, peers=mesh.init_peer)
     for section in ("discovery", "worker_sources"):
         refresh_s = getattr(mesh, section).refresh_s
         if not 0 < refresh_s < math.inf:

@@ -14,7 +14,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from attrs import frozen
 from starlette.applications import Starlette
@@ -44,10 +44,7 @@ from meshlib_server.metrics import Sources
 from meshlib_server.plugs import Plug, load_plugs, serve_plugs
 from meshlib_server.service import Service
 from meshlib_server.tracing import traced
-from meshlib_server.transports import MountedWebSockets, PeerTransport, make_nats_transport
-
-if TYPE_CHECKING:
-    from meshlib.aio import NatsTransport
+from meshlib_server.transports import PeerCarrier, make_transport, mounted_of
 
 __all__ = ["StartError", "run"]
 
@@ -235,7 +232,17 @@ async def _drain(server: HttpServer, prepared: _Prepared, end: _End) -> None:
 async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
     end, keyring = _End(), Keyring(prepared.secrets)
     mesh = prepared.settings.mesh
-    transport = _transport(prepared, keyring)
+    transport = make_transport(
+        mesh.transport,
+        nats=mesh.nats,
+        bridging=mesh.bridging,
+        region=mesh.region,
+        address=prepared.advertised,
+        token=prepared.secrets.peer_token,
+        judge=keyring,
+        tls=prepared.tls,
+        accepted_max=share_descriptors(mesh.http.connections_max).peers,
+    )
     config = MeshConfig(
         name=mesh.self_name,
         address=prepared.advertised,
@@ -269,25 +276,10 @@ async def _serve_node(prepared: _Prepared, sources: Sources) -> int:
         return await _run_node(prepared, runtime, transport, service, end=end, keyring=keyring)
 
 
-def _transport(prepared: _Prepared, keyring: Keyring) -> MountedWebSockets | NatsTransport:
-    """Make what carries frames between this node and its peers."""
-    mesh, token = prepared.settings.mesh, prepared.secrets.peer_token
-    if mesh.transport is PeerTransport.NATS:
-        return make_nats_transport(
-            mesh.nats, address=prepared.advertised, token=token, judge=keyring
-        )
-    return MountedWebSockets(
-        prepared.advertised,
-        token=token,
-        tls=prepared.tls,
-        accepted_max=share_descriptors(mesh.http.connections_max).peers,
-    )
-
-
 async def _run_node(
     prepared: _Prepared,
     runtime: MeshRuntime,
-    transport: MountedWebSockets | NatsTransport,
+    transport: PeerCarrier,
     service: Service,
     *,
     end: _End,
@@ -295,7 +287,8 @@ async def _run_node(
 ) -> int:
     """Answer HTTP for a node that has started until told to end; return the exit code."""
     mesh, sources = prepared.settings.mesh, service.sources
-    gossip = transport.endpoint if isinstance(transport, MountedWebSockets) else None
+    mounted = mounted_of(transport)
+    gossip = None if mounted is None else mounted.endpoint
     app = build_app(service, secrets=keyring, gossip=gossip, http=mesh.http)
     reload = _reloader(prepared, keyring, transport)
     async with (
@@ -323,7 +316,9 @@ async def _run_node(
 
 
 def _reloader(
-    prepared: _Prepared, keyring: Keyring, transport: MountedWebSockets | NatsTransport | None
+    prepared: _Prepared,
+    keyring: Keyring,
+    transport: PeerCarrier | None,
 ) -> Callable[[], None]:
     """Make what reads tokens and certificates again; what cannot be read stays as it was."""
 

@@ -13,6 +13,7 @@ from typing import Final
 from attrs import field, frozen
 
 __all__ = [
+    "BRIDGING",
     "DRIVER",
     "EVENT_LOOP",
     "GATE",
@@ -130,6 +131,27 @@ TRANSPORT: Final[Mapping[str, Name]] = {
     "hellos_timed_out": _counter("peer_connections_refused", _REFUSED, reason="silent"),
 }
 """`meshlib.aio.TransportCounters`."""
+
+_BRIDGE_DROPPED = "Frames between regions that went no further."
+
+BRIDGING: Final[Mapping[str, Name]] = {
+    "frames_passed_on": _counter("bridge_frames", "Frames of others that were passed on."),
+    "bytes_passed_on": _counter("bridge_bytes", "Their bytes."),
+    "frames_dropped_overloaded": _counter(
+        "bridge_frames_dropped", _BRIDGE_DROPPED, reason="overloaded"
+    ),
+    "frames_dropped_no_way": _counter("bridge_frames_dropped", _BRIDGE_DROPPED, reason="no_way"),
+    "frames_dropped_unknown_region": _counter(
+        "bridge_frames_dropped", _BRIDGE_DROPPED, reason="unknown_region"
+    ),
+    "frames_dropped_stray": _counter("bridge_frames_dropped", _BRIDGE_DROPPED, reason="stray"),
+    "frames_dropped_unwanted": _counter(
+        "bridge_frames_dropped", _BRIDGE_DROPPED, reason="unwanted"
+    ),
+    "frames_dropped_in_part": _counter("bridge_frames_dropped", _BRIDGE_DROPPED, reason="in_part"),
+    "detours": _counter("bridge_detours", "Times that a bridge was lost, or had no way."),
+}
+"""`meshlib.aio.BridgeCounters`."""
 
 DRIVER: Final[Mapping[str, Name]] = {
     "steps": _counter("steps", "Turns of the event loop in which the node was entered."),

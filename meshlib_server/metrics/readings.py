@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from meshlib import MeshNode, MeshRuntime, NodeState, SnapshotFile, __version__
+from meshlib.aio import BridgedTransport
 from meshlib.crdt import LWWMap
 from meshlib.errors import LocalError, RemoteError
 from meshlib.membership import MemberStatus
@@ -120,6 +121,8 @@ def read_families(mesh: MeshRuntime | None, sources: Sources) -> list[Family]:
         families += _counted(node.counters, names.NODE)
         families += _counted(mesh.counters, names.DRIVER)
         families += _counted(mesh.transport.counters, names.TRANSPORT)
+        if isinstance(mesh.transport, BridgedTransport):
+            families += _counted(mesh.transport.bridging, names.BRIDGING)
         families += _of_members(node)
         families += _of_clocks(node)
         families += _of_replication(node)

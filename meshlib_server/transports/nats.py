@@ -29,6 +29,9 @@ class PeerTransport(StrEnum):
     NATS = "nats"
     """NATS: no peer is dialled, and none dials."""
 
+    BRIDGED = "bridged"
+    """WebSockets within the region, and NATS between the bridges."""
+
     @classmethod
     def named(cls, name: str) -> PeerTransport:
         """Return the one of a name.
@@ -77,8 +80,8 @@ class NatsSettings:
         """
         if transport is PeerTransport.NATS and not self.servers:
             raise ConfigError("mesh.transport: nats needs mesh.nats.servers")
-        if transport is not PeerTransport.NATS and self.servers:
-            raise ConfigError("mesh.nats.servers needs mesh.transport: nats")
+        if transport is PeerTransport.WEBSOCKET and self.servers:
+            raise ConfigError("mesh.nats.servers needs mesh.transport: nats, or bridged")
         if any("@" in url for url in self.servers):
             raise ConfigError("mesh.nats.servers: a URL here holds no secret: set one of the files")
         if (self.user is None) != (self.password_file is None):

@@ -15,6 +15,7 @@ import attrs
 import pytest
 
 from meshlib import MemoryNetwork, MeshConfig, MeshRuntime, SnapshotFile
+from meshlib.aio import BridgedTransport, Regions
 from meshlib.gossip.messages.kinds import Message
 from meshlib.routing import CacheAwareConfig
 from meshlib_server.app import http_routes
@@ -184,7 +185,9 @@ def test_the_operations_page_lists_every_metric(tmp_path: Path) -> None:
 
     async def run() -> list[Family]:
         config = MeshConfig(name="a")
-        async with MeshRuntime(config, transport=MemoryNetwork().transport("a:1")) as mesh:
+        inside = MemoryNetwork().transport("a:1")
+        transport = BridgedTransport(inside, region="one", regions=Regions({"one": ["a"]}))
+        async with MeshRuntime(config, transport=transport) as mesh:
             await mesh.wait_ready(5)
             gate = Gate(HttpSettings(), connections_max=1)
             snapshots = SnapshotFile(tmp_path / "state.db")

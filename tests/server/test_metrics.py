@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.servers import Node, eventually
 
 from meshlib import MemoryNetwork, MeshConfig, MeshRuntime
-from meshlib.aio import DriverCounters, SnapshotCounters, TransportCounters
+from meshlib.aio import BridgeCounters, DriverCounters, SnapshotCounters, TransportCounters
 from meshlib.gossip import Counters
 from meshlib_server.app import build_app
 from meshlib_server.auth import Secrets, TokenSet
@@ -31,6 +31,7 @@ OPEN = Secrets(operators=TokenSet([]), peers=TokenSet([]), peer_token=None)
 RECORDS: list[tuple[Any, Mapping[str, Name]]] = [
     (Counters, names.NODE),
     (TransportCounters, names.TRANSPORT),
+    (BridgeCounters, names.BRIDGING),
     (DriverCounters, names.DRIVER),
     (SnapshotCounters, names.SNAPSHOTS),
     (LoopLag, names.EVENT_LOOP),

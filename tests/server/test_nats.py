@@ -25,7 +25,7 @@ SERVERS = {"servers": ["nats://127.0.0.1:4222"]}
     ("mesh", "named"),
     [
         ({"transport": "nats"}, r"mesh\.nats\.servers"),
-        ({"nats": SERVERS}, r"mesh\.transport"),
+        ({"nats": SERVERS}, r"mesh\.transport: nats, or bridged"),
         ({"transport": "pigeon"}, "transport must be"),
         ({"transport": "nats", "nats": {**SERVERS, "user": "u"}}, "password_file"),
         ({"transport": "nats", "nats": {**SERVERS, "key_file": "k"}}, "certificate_file"),
