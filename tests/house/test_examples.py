@@ -14,9 +14,13 @@ EXAMPLES = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [])
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
+IN_FOLDERS = [pytest.param(ROOT / "examples/two_regions/run.py", marks=pytest.mark.slow)]
+"""Of one command too, and more than a page; the others in folders have tests of their own."""
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", EXAMPLES + IN_FOLDERS, ids=lambda path: str(path.relative_to(ROOT / "examples"))
+)
 def test_an_example_runs_and_checks_its_own_outcome(path: Path) -> None:
     """As it is, from the project's folder, without a warning."""
     result = subprocess.run(
