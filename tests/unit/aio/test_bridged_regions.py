@@ -8,12 +8,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from support.bridged_lab import address_of
+from support.bridged_lab import regions as lab_regions
 from support.real_nats import RealNats, free_port, real_nats
 from support.relays import Relay
 from support.transports import Eventually
 
 from meshlib import MeshConfig, MeshRuntime
-from meshlib.aio import BridgedTransport, NatsConfig, NatsTransport, Regions, TcpTransport
+from meshlib.aio import (
+    BridgedTransport,
+    MemoryNetwork,
+    NatsConfig,
+    NatsTransport,
+    Regions,
+    TcpTransport,
+)
 from meshlib.crdt import LWWMap
 from meshlib.gossip import MemberDown
 from meshlib.membership import MemberStatus
@@ -26,14 +35,62 @@ QUICK = NatsConfig(connect_timeout_s=1.0, retry_s=0.1, ping_interval_s=0.5, sett
 LOOKED_S = 6.0
 
 
-class TwoRegions:
-    """Nodes of two regions, three each with two bridges, and whom they held for Down."""
+class Watched:
+    """Nodes that were started, and whom each of them held for Down."""
 
-    def __init__(self, link: Relay, servers: tuple[RealNats, RealNats]) -> None:
-        self.link = link
+    def __init__(self) -> None:
         self.nodes: dict[str, MeshRuntime] = {}
         self.downs: list[tuple[str, str]] = []
         self._listening: list[asyncio.Task[None]] = []
+
+    async def start_one(self, name: str, transport: BridgedTransport, seeds: list[str]) -> None:
+        """Start a node of the region that its name begins with."""
+        node = MeshRuntime(
+            MeshConfig(
+                name=name,
+                address="replaced:1",
+                region=name[0],
+                zone=f"{name[0]}-1",
+                full_mesh_threshold=1,
+            ),
+            transport=transport,
+            seeds=seeds,
+            rng=random.Random(name),
+        )
+        self.nodes[name] = node
+        self._listening.append(asyncio.create_task(self._listen(node)))
+        await node.start()
+
+    async def have_met(self) -> None:
+        """Return when all are ready, and hold all for alive."""
+        for node in self.nodes.values():
+            await node.wait_ready()
+            await node.wait_until(lambda node=node: self.sees_all(node), timeout_s=30)  # type: ignore[misc]
+
+    async def _listen(self, node: MeshRuntime) -> None:
+        async for event in node.events():
+            if isinstance(event, MemberDown):
+                self.downs.append((node.node.name, event.member.name))
+
+    def sees_all(self, node: MeshRuntime) -> bool:
+        """Tell whether a node holds all that live for alive."""
+        alive = {m.name for m in node.node.members() if m.status is MemberStatus.ALIVE}
+        return alive == set(self.nodes)
+
+    async def end(self) -> None:
+        """End the nodes."""
+        for task in self._listening:
+            task.cancel()
+        for node in self.nodes.values():
+            await node.abort()
+
+
+class TwoRegions(Watched):
+    """Nodes of two regions, three each with two bridges, and whom they held for Down."""
+
+    def __init__(self, link: Relay, servers: tuple[RealNats, RealNats]) -> None:
+        super().__init__()
+        self.link = link
         names = [f"{region}{number}" for region in "ab" for number in range(EACH)]
         self._addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
         self._told = Regions(
@@ -59,35 +116,9 @@ class TwoRegions:
     async def start(self, *names: str) -> None:
         """Start nodes, all at first, and return when all that live have met."""
         for name in names or self._addresses:
-            region = name[0]
-            node = MeshRuntime(
-                MeshConfig(
-                    name=name,
-                    address="replaced:1",
-                    region=region,
-                    zone=f"{region}-1",
-                    full_mesh_threshold=1,
-                ),
-                transport=self._transport(name),
-                seeds=[self._addresses[known] for known in self.nodes],
-                rng=random.Random(name),
-            )
-            self.nodes[name] = node
-            self._listening.append(asyncio.create_task(self._listen(node)))
-            await node.start()
-        for node in self.nodes.values():
-            await node.wait_ready()
-            await node.wait_until(lambda node=node: self.sees_all(node), timeout_s=30)  # type: ignore[misc]
-
-    async def _listen(self, node: MeshRuntime) -> None:
-        async for event in node.events():
-            if isinstance(event, MemberDown):
-                self.downs.append((node.node.name, event.member.name))
-
-    def sees_all(self, node: MeshRuntime) -> bool:
-        """Tell whether a node holds all that live for alive."""
-        alive = {m.name for m in node.node.members() if m.status is MemberStatus.ALIVE}
-        return alive == set(self.nodes)
+            seeds = [self._addresses[known] for known in self.nodes]
+            await self.start_one(name, self._transport(name), seeds)
+        await self.have_met()
 
     async def carry_a_write(self, writer: str, value: str, eventually: Eventually) -> None:
         """Write at one node, and return when all have it."""
@@ -118,13 +149,6 @@ class TwoRegions:
         """Sum a count of all transports."""
         transports = [node.transport for node in self.nodes.values()]
         return sum(count(one) for one in transports if isinstance(one, BridgedTransport))
-
-    async def end(self) -> None:
-        """End the nodes."""
-        for task in self._listening:
-            task.cancel()
-        for node in self.nodes.values():
-            await node.abort()
 
 
 @pytest.fixture
@@ -226,3 +250,73 @@ async def test_a_bridge_without_nats_is_passed_over_and_a_member_as_before(
     await asyncio.sleep(LOOKED_S)
 
     assert regions.downs == []
+
+
+class SilentLab(Watched):
+    """Two regions of three nodes in memory, whose frames are lost without a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between = MemoryNetwork()
+        self.inside = {"a": MemoryNetwork(), "b": MemoryNetwork()}
+
+    async def start(self) -> None:
+        """Start all, and return when they have met."""
+        told = lab_regions()
+        for name in (f"{region}{number}" for region in "ab" for number in range(EACH)):
+            address = address_of(name)
+            transport = BridgedTransport(
+                self.inside[name[0]].transport(address),
+                region=name[0],
+                regions=told,
+                between=self.between.transport(address) if told.is_bridge(address) else None,
+            )
+            await self.start_one(name, transport, [address_of(known) for known in self.nodes])
+        await self.have_met()
+
+    def silence(self, name: str) -> None:
+        """Lose what goes to a node, and what comes from it."""
+        for network in (self.between, self.inside[name[0]]):
+            network.partition([address_of(name)])
+
+    def heal(self) -> None:
+        """Lose nothing more."""
+        for network in (self.between, *self.inside.values()):
+            network.heal()
+
+    def first_asked(self, name: str, other: str) -> str:
+        """Return the bridge that a node asks first for another node."""
+        transport = self.nodes[name].transport
+        assert isinstance(transport, BridgedTransport)
+        hearing = transport._hearing
+        assert hearing is not None
+        assert hearing.choice is not None
+        return hearing.choice.hops(other[0], address_of(other))[0].bridge
+
+
+async def test_a_bridge_that_falls_silent_takes_nobody_with_it(
+    anyio_backend: str, eventually: Eventually
+) -> None:
+    """Frozen, it breaks no link: helpers ask by other bridges, and once it is Down so do all."""
+    lab = SilentLab()
+    try:
+        await lab.start()
+        pairs = [(f"{one}{i}", f"{two}2") for one, two in ("ab", "ba") for i in range(EACH)]
+        before = [lab.first_asked(*pair) for pair in pairs]
+        silent = max(("a0", "a1", "b0", "b1"), key=lambda name: before.count(address_of(name)))
+        lab.silence(silent)
+        others = set(lab.nodes) - {silent}
+        await eventually(
+            lambda: {(name, silent) for name in others} <= set(lab.downs), timeout_s=30
+        )
+        after = [lab.first_asked(*pair) for pair in pairs if pair[0] != silent]
+        await asyncio.sleep(LOOKED_S / 2)
+        held = {down for name, down in lab.downs if name != silent}
+        lab.heal()
+        await eventually(lambda: all(map(lab.sees_all, lab.nodes.values())), timeout_s=40)
+    finally:
+        await lab.end()
+
+    assert before.count(address_of(silent)) > 1
+    assert address_of(silent) not in after
+    assert held == {silent}
