@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from gossip_world import EPOCH_S, World
@@ -52,6 +53,7 @@ class LimitWorld(World):
         limit: units a second of every key.
         rate_limit: the limiter's settings.
         loss: share of frames lost once the cluster has rested.
+        skews_s: by how much each node's wall clock is ahead; none unless given.
         seed: of all chance.
     """
 
@@ -62,8 +64,10 @@ class LimitWorld(World):
         limit: int,
         rate_limit: RateLimitConfig | None = None,
         loss: float = 0.0,
+        skews_s: Sequence[float] = (),
         seed: int = 1,
     ) -> None:
+        self._skews_s = skews_s
         self.rate_limit = rate_limit or RateLimitConfig()
         self.limit = limit
         self.sent = _Bytes()
@@ -80,10 +84,12 @@ class LimitWorld(World):
         self.reset()
 
     def _make(self, name: str, address: str, seed: int) -> None:
+        place = len(self.nodes)
+        ahead_s = self._skews_s[place] if self._skews_s else 0.0
         node = MeshNode(
             MeshConfig(name=name, address=address, gossip=self.config, rate_limit=self.rate_limit),
             rng=random.Random(f"{seed}/{name}"),
-            wall_clock=lambda: EPOCH_S + self.now,
+            wall_clock=lambda: EPOCH_S + ahead_s + self.now,
             now=self.now,
         )
         self.nodes[name] = node
@@ -97,6 +103,18 @@ class LimitWorld(World):
         one_rule(self.nodes[first].sync.limits, self.limit)
         for name in self.nodes:
             self._drain(name)
+
+    def add(self, name: str, address: str) -> None:
+        """Let another node join by the first."""
+        self._make(name, address, seed=1)
+        self.names.append(name)
+        self.by_address[address] = name
+        self.nodes[name].join((self.nodes[self.names[0]].address,), now=self.now)
+        self.drain(name)
+
+    def drain(self, name: str) -> None:
+        """Send what waits at a node."""
+        self._drain(name)
 
     def reset(self) -> None:
         """Measure from here on."""
