@@ -225,7 +225,10 @@ class OwnedKey:
         elif node_count == 1:
             lease = left if part.ahead else 0
         else:
-            lease = min(part.ahead, left // (2 * node_count))
+            # When as much is about to be asked for everywhere, a lease would be missed there.
+            granted = limit.capacity - self.used - left
+            is_ample = granted * (node_count - 1) <= left
+            lease = min(part.ahead, left // (2 * node_count)) if is_ample else 0
             if not lease and part.ahead and left and not part.costs:
                 lease = 1  # for a call that does not wait: it asks for what it may need next
         lease = max(0, min(lease, self.ceiling - (limit.capacity - left)))

@@ -98,6 +98,22 @@ def test_demand_equal_to_the_limit_passes(nodes: int) -> None:
     assert ratio >= 0.995
 
 
+@pytest.mark.parametrize("nodes", [3, 8, 32])
+def test_what_comes_everywhere_at_once_has_the_whole_limit(nodes: int) -> None:
+    """Three times the limit in one moment of each second, and nothing else to use up a lease."""
+    arrivals = [
+        (REST_S + second + 0.37, node, 1)
+        for second in range(3)
+        for node in range(nodes)
+        for _ in range(900 // nodes)
+    ]
+
+    ratio, worst = Load(arrivals, limit=300, nodes=nodes).show(f"{nodes} nodes, all at once")
+
+    assert worst <= 1.0
+    assert 0.995 <= ratio <= 1.002
+
+
 @pytest.mark.parametrize("loss", [0.0, 0.25])
 def test_load_that_goes_on_and_off_passes(loss: float) -> None:
     """Three times the limit over eight nodes for two seconds, and none for two."""
