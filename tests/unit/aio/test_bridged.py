@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,13 @@ import pytest
 from support.bridged_lab import BridgedLab, address_of, regions
 from support.transports import Eventually, Recorder
 
-from meshlib.aio import BridgedTransport, LinkFault, MemoryNetwork
+from meshlib.aio import (
+    BridgedTransport,
+    LinkFault,
+    MemoryNetwork,
+    Regions,
+    WebSocketTransport,
+)
 from meshlib.errors import ConfigError, InvalidTypeError, StateError
 from meshlib.limits import FRAME_BYTES_MAX, PEER_QUEUE_BYTES_MAX
 
@@ -209,9 +216,11 @@ async def test_a_bridge_that_is_down_is_passed_over_until_it_is_heard(lab: Bridg
     first = choice.hops("b", address_of("b2"))[0].bridge
     node.drop_link(first)
     then = choice.hops("b", address_of("b2"))[0].bridge
+    until = [hop.until for hop in choice.hops("b", address_of("b2")) if hop.bridge == first]
     node.end_pause(first)
 
     assert then != first
+    assert [math.inf] == until
     assert [first] == lab.heard("a2").lost
     assert choice.hops("b", address_of("b2"))[0].bridge == first
 
@@ -331,3 +340,28 @@ async def test_a_node_is_started_once(lab: BridgedLab) -> None:
     """As every transport."""
     with pytest.raises(StateError):
         await lab.node("a0").start(Recorder())
+
+
+async def test_another_token_is_shown_by_each_part_that_can(
+    anyio_backend: str, eventually: Eventually
+) -> None:
+    """While tokens are being changed; a part without tokens of its own is left alone."""
+    one = Regions({"one": ["127.0.0.0/8"]})
+    sender, receiver = (
+        BridgedTransport(WebSocketTransport("127.0.0.1:0", token=token), region="one", regions=one)
+        for token in ("old", "new")
+    )
+    heard = Recorder()
+    await sender.start(Recorder())
+    await receiver.start(heard)
+    sender.present("new")
+    BridgedTransport(MemoryNetwork().transport("127.0.0.1:1"), region="one", regions=one).present(
+        "new"
+    )
+
+    sender.send(receiver.address, b"hello")
+    await eventually(lambda: heard.frames)
+    await sender.close(drain_s=0)
+    await receiver.close(drain_s=0)
+
+    assert receiver.counters.hellos_refused == 0

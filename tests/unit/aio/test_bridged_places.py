@@ -12,8 +12,8 @@ from meshlib.errors import ConfigError, InvalidTypeError, MeshError
 
 TOLD = Regions(
     {
-        "eu": ["10.1.0.0/16", "*.eu.example", "fd00:1::/48", "router-1.example", "127.0.0.1:7001"],
         "us": ["10.0.0.0/8", "*.example", "[fd00:2::7]", "127.0.0.1"],
+        "eu": ["10.1.0.0/16", "*.eu.example", "fd00:1::/48", "router-1.example", "127.0.0.1:7001"],
     },
     bridges=["10.1.0.1:7000", "a.us.example:7000"],
 )
