@@ -237,7 +237,9 @@ class SnapshotKeeper:
         others = [member for member in node.members() if member.name != node.name]
         self._has_met = self._has_met or bool(others)
         is_alone_by_choice = node.has_joined and not self._has_met
-        if is_alone_by_choice or any(member.is_reachable for member in others):
+        # Or the last one, which goes on alone, would look older than those that left before it.
+        is_whole = node.has_joined and not node.counted_members()
+        if is_alone_by_choice or is_whole or any(member.is_reachable for member in others):
             self._contact_at_s = self._wall_clock()
 
     def close(self) -> None:

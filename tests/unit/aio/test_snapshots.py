@@ -546,6 +546,24 @@ async def test_a_node_that_meets_nobody_does_not_become_younger(keeping: Keeping
     assert saved.saved_at_s < time.time() + 100.0
 
 
+async def test_the_last_one_of_a_cluster_does_not_become_older(keeping: Keeping) -> None:
+    """Who has said goodbye is awaited by nobody: the one that stays is the whole cluster."""
+    one, two = keeping.new("one"), keeping.new("two", "one")
+    await one.start()
+    await two.start()
+    await two.wait_ready()
+    await two.stop()
+    await one.wait_until(lambda: not one.node.counted_members(), timeout_s=10)
+    keeping.wall_ahead_s = 400.0
+    one.node.sync.app.set("key", b"x")
+    await one.stop()
+
+    saved = await SnapshotFile(keeping.folder / "one.db").load()
+
+    assert saved is not None
+    assert saved.saved_at_s > time.time() + 300.0
+
+
 async def test_a_state_of_another_cluster_is_set_aside(keeping: Keeping) -> None:
     """Two clusters never merge by a file either, and neither loses its own."""
     async with keeping.new("one") as one:
