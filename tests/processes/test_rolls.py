@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from functools import partial
 from typing import Any
 
 import pytest
+from support.rolls import (
+    PATIENT,
+    await_all,
+    end,
+    fill,
+    is_healthy,
+    keys_of,
+    nodes_of,
+    start_ready,
+)
 from support.servers import Launcher, Node, eventually
 
 LARGE = (60, 262_000)
@@ -17,66 +26,6 @@ LARGE = (60, 262_000)
 MANY = (400, 20_000)
 
 LONG = (pytest.mark.long, pytest.mark.timeout(1_800))
-
-
-def nodes_of(launcher: Launcher, count: int, prefix: str = "n") -> list[Node]:
-    """Make nodes that know each other, not started."""
-    ports = launcher.free_ports(count)
-    return [
-        launcher.node(f"{prefix}{index}", port=port, peers=[p for p in ports if p != port])
-        for index, port in enumerate(ports)
-    ]
-
-
-def fill(node: Node, count: int, size: int, *, prefix: str = "key") -> set[str]:
-    """Write keys that cannot be made smaller, and return their names."""
-    keys = {f"{prefix}{number}" for number in range(count)}
-    for key in keys:
-        node.request("POST", "/mesh/config", {"key": key, "value": os.urandom(size).hex()})
-    return keys
-
-
-def keys_of(node: Node) -> set[str]:
-    """Return the keys that a node has."""
-    return set(node.get("/mesh/config")["keys"])
-
-
-def is_ready(node: Node) -> bool:
-    """Tell whether a process that runs says that it is ready."""
-    assert node.process is not None
-    assert node.process.poll() is None, node.log.read_text()
-    return node.is_ready()
-
-
-def is_healthy(node: Node) -> bool:
-    """Tell whether a node says that all is well."""
-    return bool(node.get("/mesh/health")["status"] == "healthy")
-
-
-def await_all(nodes: list[Node], keys: set[str]) -> None:
-    """Wait until each node has just these keys."""
-    for node in nodes:
-        eventually(partial(lambda n: keys_of(n) == keys, node), f"{node.name} has {len(keys)} keys")
-
-
-def end(nodes: list[Node], number: signal.Signals) -> None:
-    """End processes at once, by a signal, and see to it that they end well if it asks them to."""
-    processes = [node.process for node in nodes]
-    for process in processes:
-        assert process is not None
-        process.send_signal(number)
-    codes = [process.wait(30) for process in processes if process is not None]
-    assert codes == [0 if number is signal.SIGTERM else -number] * len(nodes)
-
-
-def start_ready(nodes: list[Node]) -> None:
-    """Start processes together, and wait until all say that they are ready."""
-    for node in nodes:
-        node.spawn()
-    for node in nodes:
-        node.await_answer()
-    for node in nodes:
-        eventually(partial(is_ready, node), f"{node.name} is ready", deadline_s=60.0)
 
 
 @pytest.mark.slow
@@ -168,7 +117,7 @@ def test_random_rolls_lose_nothing(
 @pytest.mark.slow
 def test_three_empty_nodes_that_start_at_once_are_ready_soon(own_launcher: Launcher) -> None:
     """One of them begins; none says that it is ready before."""
-    nodes = nodes_of(own_launcher, 3)
+    nodes = nodes_of(own_launcher, 3, environment=PATIENT)
     start_ready(nodes)
     are_healthy = all(is_healthy(node) for node in nodes)
     logs = {node.name: node.log_of_its_life() for node in nodes}
