@@ -325,3 +325,47 @@ def test_a_seed_that_does_not_answer_is_awaited_for_a_second(clocks: Clocks) -> 
     clocks.network.run(1.1)
     assert not node.is_ready
     assert (True, False) == (was_comparing, node.is_comparing_clocks)
+
+
+def test_what_a_program_writes_far_ahead_before_it_met_anybody_is_told_of_and_kept(
+    clocks: Clocks,
+) -> None:
+    """The library takes it; the others hold it until it is plausible, and all agree then."""
+    nodes = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = 90.0
+    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    late.sync.set_config("key", b"early")
+    clocks.network.run(5.0)
+    there = [node.sync.get_config("key") for node in nodes]
+    told = [bool(lines(node)) for node in (late, *nodes)]
+    with pytest.raises(ClockAheadError):
+        late.sync.set_config("key", b"late")
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(90.0)
+
+    assert ([None, None], [True] * 3) == (there, told)
+    assert "EntriesHeld" in clocks.network.kinds("n0")
+    assert [b"early"] * 3 == [node.sync.get_config("key") for node in (late, *nodes)]
+    assert [] == lines(late)
+
+
+def test_what_a_program_writes_far_behind_before_it_met_anybody_replaces_nothing(
+    clocks: Clocks,
+) -> None:
+    """What nobody else has written reaches all; what somebody has stays as it is."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("known", b"right")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = -90.0
+    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    for key in ("known", "new"):
+        late.sync.set_config(key, b"early")
+    clocks.network.run(5.0)
+    told = [bool(lines(node)) for node in (late, *nodes)]
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(10.0)
+
+    assert [True] * 3 == told
+    for node in (late, *nodes):
+        assert (b"right", b"early") == tuple(node.sync.get_config(key) for key in ("known", "new"))
