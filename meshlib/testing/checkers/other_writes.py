@@ -77,6 +77,11 @@ class OtherWrites:
         if not is_placed:
             self._unplaced.add((document, tenant, text))
 
+    def note_passing_text(self, document: str, tenant: str, text: str) -> None:
+        """Take down that a tenant may have a text cached, and may lose it to make room."""
+        self._texts.setdefault((document, tenant, text), [])
+        self._unplaced.add((document, tenant, text))
+
     def note_tenant_removed(self, document: str, tenant: str) -> None:
         """Take down that a tenant has nothing cached any more."""
         self._removed_tenants.add((document, tenant))

@@ -39,6 +39,7 @@ from meshlib.testing.checkers.sometimes import Sometimes
 from meshlib.testing.checkers.watch import Broken, ContentByVector, Watch
 from meshlib.testing.simulation.incidents import Incidents
 from meshlib.testing.simulation.outcome import Failure, Outcome
+from meshlib.testing.simulation.prompt_use import PromptUse
 from meshlib.testing.simulation.requests import replay_arguments
 from meshlib.testing.simulation.slot_use import SlotUse
 from meshlib.testing.simulation.spread import Spread
@@ -133,6 +134,12 @@ class Simulation:
             rng=random.Random(f"{seed}/slots"),
             per_s=scenario.tuning.slot_requests_per_s,
             meetings=self.limits.meetings,
+        )
+        self.prompt_use = PromptUse(
+            self,
+            rng=random.Random(f"{seed}/prompts"),
+            per_s=scenario.tuning.prompts_per_s,
+            writes=self.ledger.others,
         )
         self.incidents = Incidents(self)
         self.calm = Calm(self)
@@ -464,6 +471,7 @@ class Simulation:
             self.schedule(incident.at_s, self.incidents.begin, incident)
         self.schedule(self.workload.wait_s(), self._write)
         self.slot_use.begin()
+        self.prompt_use.begin()
 
     def _write(self, now: float) -> None:
         if self.is_calm:

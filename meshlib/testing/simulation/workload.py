@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from meshlib.crdt import Dot, GCounter, ORSet
 from meshlib.errors import ClockAheadError, NotReadyError
+from meshlib.prefix import BLOCK_CHARACTERS
 from meshlib.ratelimit import GLOBAL_KEY
 from meshlib.replication import WriteContext, WriteReceipt
-from meshlib.routing import TREE_PREFIX, TreeInsert, TreeRemove
+from meshlib.routing import TREE_PREFIX, PrefixSync, TreeInsert, TreeRemove
 from meshlib.testing.checkers.ledger import Ledger
 from meshlib.testing.checkers.limits import LimitLedger
 from meshlib.testing.checkers.other_writes import MODELS, TAGS, VISITS
@@ -168,6 +169,10 @@ class Workload:
             self._ledger.others.note_tenant_removed(TREE_PREFIX + model, tenant)
             return bool(receipt.is_new)
         text = "".join(rng.choices(WORDS, k=rng.randint(1, 6)))
+        if self._tuning.prefix_sync is PrefixSync.HASH:
+            # Blocks have no texts to look for.
+            operation = TreeInsert(text * BLOCK_CHARACTERS, tenant)
+            return bool(host.node.sync.sync_tree_operation(model, operation).is_new)
         worker = host.node.sync.get_worker_state(tenant)
         is_placed = worker is not None and worker.model_id == model
         receipt = host.node.sync.sync_tree_operation(model, TreeInsert(text, tenant))

@@ -66,6 +66,7 @@ def make_node(host: Host, scenario: Scenario, *, now: float) -> MeshNode:
         ),
         startup=STARTUP_OPEN if tuning.is_startup_open else StartupConfig(),
         defaults=configured_file(host, scenario),
+        prefix_sync=tuning.prefix_sync,
     )
     node = MeshNode(
         config,

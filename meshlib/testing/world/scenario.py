@@ -12,6 +12,7 @@ from typing import Final
 from attrs import field, frozen
 
 from meshlib.errors import ConfigError
+from meshlib.routing import PrefixSync
 
 __all__ = [
     "Incident",
@@ -137,6 +138,8 @@ class Tuning:
         clock_rate_spread: by how much the machines' monotonic clocks run too fast or too slow,
             at most, as a share; that of a wall clock is an incident.
         slot_requests_per_s: requests that want slots, of the whole cluster; 0: none.
+        prompts_per_s: prompts that are placed in a tree that is full, likewise.
+        prefix_sync: what is replicated of prompts.
     """
 
     full_mesh_threshold: int = 10
@@ -156,6 +159,8 @@ class Tuning:
     seed_count: int = 2
     clock_rate_spread: float = 0.0
     slot_requests_per_s: float = 0.0
+    prompts_per_s: float = 0.0
+    prefix_sync: PrefixSync = PrefixSync.TEXT
 
 
 @frozen(slots=True, kw_only=True)
