@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from support.mini_network import MiniNetwork
 from support.world import World
 
+from meshlib.aio import SnapshotFile
 from meshlib.errors import ClockAheadError, ConfigError, MeshError, NotReadyError
 from meshlib.node import MeshConfig
 from meshlib.replication import Replica
@@ -219,10 +222,32 @@ def network() -> Iterator[MiniNetwork]:
         node._check()
 
 
-def said(network: MiniNetwork, prefix_sync: PrefixSync) -> list[bytes]:
-    """Run a cluster that routes prompts; return every frame, and every page that would be kept."""
-    frames: list[bytes] = []
-    network.is_lost = lambda frame: bool(frames.append(frame))  # type: ignore[func-returns-value]
+PIECE = 12
+
+
+class Said:
+    """What a run has sent and kept, and what was asked in it."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.kept: list[bytes] = []
+        self.asked: list[str] = []
+
+    def pieces_in(self, said: list[bytes]) -> int:
+        """Count the pieces of what was asked that can be read in what was said."""
+        everything = b"|".join(said)
+        pieces = {
+            text[start : start + PIECE]
+            for text in self.asked
+            for start in range(0, len(text) - PIECE, 4 * PIECE)
+        }
+        return sum(piece.encode() in everything for piece in pieces)
+
+
+def run(network: MiniNetwork, prefix_sync: PrefixSync, path: Path) -> Said:
+    """Run a cluster that routes prompts, with one that joins late; keep a file of it."""
+    said = Said()
+    network.is_lost = lambda frame: bool(said.frames.append(frame))  # type: ignore[func-returns-value]
     for name in ("n0", "n1", "n2"):
         network.start(name, prefix_sync=prefix_sync)
     network.run(2.0)
@@ -232,31 +257,43 @@ def said(network: MiniNetwork, prefix_sync: PrefixSync) -> list[bytes]:
     network.pump("n0")
     network.run(0.5)
     rng = random.Random(3)
+    secrets = ["".join(rng.choices("abcdefgh ", k=700)) for _ in range(4)]
     for number in range(40):
         node = network.nodes[f"n{number % 3}"]
-        middle = "".join(rng.choices("abcdefgh ", k=600))
-        prompt = f"SECRET{number % 4} " * 60 + middle + "SECRET"
-        node.sync.route("m", prompt, salt="SECRET salt", session=f"SECRET session {number % 5}")
+        prompt = secrets[number % 4] + "".join(rng.choices("abcdefgh ", k=600))
+        salt, session = f"salt of a secret {number % 4}", f"session of a secret {number % 5}"
+        node.sync.route("m", prompt, salt=salt, session=session)
+        said.asked += [prompt, salt, session]
         network.pump(f"n{number % 3}")
         network.run(0.1)
     network.start("late", prefix_sync=prefix_sync)
     network.run(5.0)
-    trees = {node.replica.get("tree:m").digest() for node in network.nodes.values()}
-    assert len(trees) == 1
+    assert len({node.replica.get("tree:m").digest() for node in network.nodes.values()}) == 1
     assert first.trees.entry_count("m") > 0
     replica = network.nodes["n1"].replica
-    pages = [*replica.export_state().pages, *replica.transfer_pages({})]
-    return frames + [page.state for page in pages]
+    said.kept = [page.state for page in replica.transfer_pages({})]
+    asyncio.run(keep(replica, path))
+    said.kept.append(path.read_bytes())
+    return said
 
 
-def test_no_prompt_text_is_in_any_frame_or_file(network: MiniNetwork) -> None:
+async def keep(replica: Replica, path: Path) -> None:
+    file = SnapshotFile(path)
+    try:
+        await file.save(replica, cluster_name="mesh", node_name="n1", wall_s=1000.0)
+    finally:
+        file.close()
+
+
+def test_no_prompt_text_is_in_any_frame_or_file(network: MiniNetwork, tmp_path: Path) -> None:
     """Prompts, salts and sessions stay where they were asked; transfers are read as well."""
-    everything = said(network, PrefixSync.HASH)
-    assert len(everything) > 100
-    assert not any(b"SECRET" in each for each in everything)
+    said = run(network, PrefixSync.HASH, tmp_path / "state.db")
+    assert len(said.frames) > 100
+    assert 0 == said.pieces_in(said.frames) == said.pieces_in(said.kept)
 
 
-def test_with_text_it_would_be_seen(network: MiniNetwork) -> None:
-    """What the test before looks for is there where it may be."""
-    everything = said(network, PrefixSync.TEXT)
-    assert any(b"SECRET" in each for each in everything)
+def test_with_text_it_would_be_seen(network: MiniNetwork, tmp_path: Path) -> None:
+    """What the test before looks for is there where it may be: all but the names of sessions."""
+    said = run(network, PrefixSync.TEXT, tmp_path / "state.db")
+    assert said.pieces_in(said.frames) > 500
+    assert said.pieces_in(said.kept) > 500
