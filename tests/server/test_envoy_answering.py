@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,14 @@ from support.envoys import plugged, rate_limit_request
 
 from meshlib import Decision
 from meshlib_server.adapters.envoy.answering import AS_SET, Form, Matched, answered
+from meshlib_server.adapters.envoy.bounds import Calls
 from meshlib_server.adapters.envoy.counting import Counting, Question, told
-from meshlib_server.adapters.envoy.protocol import RateLimitResponse
+from meshlib_server.adapters.envoy.picker import Picker
+from meshlib_server.adapters.envoy.protocol import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    RateLimitResponse,
+)
 from meshlib_server.adapters.envoy.rules import Rule
 
 RULES = """
@@ -139,4 +147,36 @@ def test_of_a_known_request_nothing_is_looked_up(
 
     plainly = Counting.counted_under
     monkeypatch.setattr(Counting, "counted_under", counted_under)
+    run(case())
+
+
+def test_calls_beyond_the_bound_are_told_to_come_again(
+    rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of health that are watched count too; where one has ended there is room again."""
+    calls = Calls(count_max=1)
+    monkeypatch.setattr("meshlib_server.adapters.envoy.serving.Calls", lambda: calls)
+
+    async def case() -> None:
+        async with plugged(rules, wall_clock=still) as node:
+            watch = node.channel.unary_stream(
+                "/grpc.health.v1.Health/Watch",
+                request_serializer=HealthCheckRequest.SerializeToString,
+                response_deserializer=HealthCheckResponse.FromString,
+            )(HealthCheckRequest(), timeout=30)
+            await watch.read()
+            for _ in range(2):
+                with pytest.raises(grpc.aio.AioRpcError, match="too many calls") as caught:
+                    await node.caller.ask(ANN)
+                assert grpc.StatusCode.RESOURCE_EXHAUSTED == caught.value.code()
+            picker = node.channel.stream_stream(f"/{Picker.NAME}/Process")(timeout=30)
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED == await picker.code()
+            watch.cancel()
+            deadline = asyncio.get_running_loop().time() + 20
+            while calls.count:
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.01)
+            assert ["OK"] * 4 == await node.caller.codes(ANN, 4)
+            assert 0 == calls.count
+
     run(case())

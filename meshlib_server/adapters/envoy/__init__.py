@@ -1,6 +1,7 @@
 """Envoy: its rate limit service and the endpoint picker, without a store. Extra `envoy`.
 
-serving.py    the gRPC port: which services are there, their bounds and their health
+serving.py    the gRPC port: which services are there
+bounds.py     how many calls are answered at one time
 certificates.py  TLS on that port
 health.py     gRPC health, of the node and of each service
 ratelimit.py  `envoy.service.ratelimit.v3`: a request in, a status for each descriptor out

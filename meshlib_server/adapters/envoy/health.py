@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 
 from meshlib import StateError
+from meshlib_server.adapters.envoy.bounds import Calls
 from meshlib_server.adapters.envoy.protocol import HealthCheckRequest, HealthCheckResponse
 from meshlib_server.service import Service
 
@@ -28,9 +29,11 @@ class Health:
     Args:
         service: the node.
         names: the services of this port.
+        calls: those that are under way.
     """
 
-    def __init__(self, service: Service, names: Iterable[str]) -> None:
+    def __init__(self, service: Service, names: Iterable[str], *, calls: Calls) -> None:
+        self._calls = calls
         self._service = service
         self._names = {"", "readiness", *names}
 
@@ -66,13 +69,16 @@ class Health:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return HealthCheckResponse(status=status)
 
-    async def watch(self, request: Any, _context: Any) -> AsyncIterator[Any]:
+    async def watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Say whether a service is served, now and whenever that changes."""
+        if self._calls.is_full:
+            await self._calls.refuse(context)
         told: int | None = None
-        while True:
-            status = self._status(request.service)
-            found = int(HealthCheckResponse.SERVICE_UNKNOWN) if status is None else status
-            if found != told:
-                told = found
-                yield HealthCheckResponse(status=found)
-            await asyncio.sleep(LOOK_S)
+        with self._calls:
+            while True:
+                status = self._status(request.service)
+                found = int(HealthCheckResponse.SERVICE_UNKNOWN) if status is None else status
+                if found != told:
+                    told = found
+                    yield HealthCheckResponse(status=found)
+                await asyncio.sleep(LOOK_S)

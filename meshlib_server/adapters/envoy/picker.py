@@ -12,6 +12,7 @@ from typing import Any, Final
 import grpc
 
 from meshlib import MeshError, MeshRuntime
+from meshlib_server.adapters.envoy.bounds import Calls
 from meshlib_server.adapters.envoy.choosing import choose
 from meshlib_server.adapters.envoy.counting import Counting, Question, Verdict
 from meshlib_server.adapters.envoy.exchange import Answer, Exchange, Refusal
@@ -38,12 +39,16 @@ class Picker:
         service: the node.
         rules: what the rule file says.
         settings: what is answered when nothing can be decided.
+        calls: those that are under way.
     """
 
     NAME: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 
-    def __init__(self, service: Service, rules: RuleBook, settings: EnvoySettings) -> None:
+    def __init__(
+        self, service: Service, rules: RuleBook, settings: EnvoySettings, *, calls: Calls
+    ) -> None:
         self.rules = rules
+        self._calls = calls
         self.held_bytes = 0
         """Of the bodies that are being read."""
         self._service = service
@@ -61,11 +66,14 @@ class Picker:
 
     async def process(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Take one HTTP request and its response, message by message."""
+        if self._calls.is_full:
+            await self._calls.refuse(context)
         exchange = Exchange(self)
         try:
-            async for message in requests:
-                for answer in await exchange.receive(message):
-                    yield answer
+            with self._calls:
+                async for message in requests:
+                    for answer in await exchange.receive(message):
+                        yield answer
         except (MeshError, Unavailable) as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         finally:

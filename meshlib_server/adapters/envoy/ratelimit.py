@@ -12,6 +12,7 @@ from attrs import define
 
 from meshlib import MeshError, StateError
 from meshlib_server.adapters.envoy.answering import AS_SET, Form, Matched, answered
+from meshlib_server.adapters.envoy.bounds import Calls
 from meshlib_server.adapters.envoy.counting import Counting, Verdict, told
 from meshlib_server.adapters.envoy.protocol import RateLimitRequest, RateLimitResponse
 from meshlib_server.adapters.envoy.rules import UNITS, Rule, RuleBook, counter_key
@@ -90,12 +91,16 @@ class RateLimitService:
         service: the node.
         rules: what the rule file says.
         settings: what is answered when nothing can be decided, and whether headers are sent.
+        calls: those that are under way.
     """
 
     NAME: Final = "envoy.service.ratelimit.v3.RateLimitService"
 
-    def __init__(self, service: Service, rules: RuleBook, settings: EnvoySettings) -> None:
+    def __init__(
+        self, service: Service, rules: RuleBook, settings: EnvoySettings, *, calls: Calls
+    ) -> None:
         self.rules = rules
+        self._calls = calls
         self._service = service
         self._settings = settings
         self._counting = None if service.running is None else Counting(service.running)
@@ -137,11 +142,17 @@ class RateLimitService:
         It takes at most four fifths of the time that the caller still waits; then the node's
         `partition_mode` decides.
         """
-        shortcut = asked.shortcut
-        if shortcut is not None:
-            answer = await self._take(shortcut, context)
-            if answer is not None:
-                return answer
+        if self._calls.is_full:
+            await self._calls.refuse(context)
+        with self._calls:
+            if asked.shortcut is not None:
+                answer = await self._take(asked.shortcut, context)
+                if answer is not None:
+                    return answer
+            return await self._look_up(asked, context)
+
+    async def _look_up(self, asked: _Asked, context: Any) -> bytes:
+        """Answer a request that is not known, or is not what it was."""
         request = asked.request
         if asked.matched is None:
             await self._check(request, context)

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from meshlib.errors import ConfigError
+from meshlib_server.adapters.envoy.bounds import Calls
 from meshlib_server.adapters.envoy.certificates import Certificates
 from meshlib_server.adapters.envoy.health import Health
 from meshlib_server.adapters.envoy.picker import Picker
@@ -20,9 +21,6 @@ from meshlib_server.plugs import EnvoySettings
 from meshlib_server.service import Service
 
 __all__ = ["EnvoyPlug", "plug"]
-
-CALLS_MAX: Final = 4096
-"""Calls that are answered at one time; the next ones are told to come again."""
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of one message: the part of a body that Envoy has in its buffers, a mebibyte unless set."""
@@ -83,17 +81,17 @@ class EnvoyPlug:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        limits = RateLimitService(service, self._rules, self._settings)
-        picker = Picker(service, self._rules, self._settings)
+        calls = Calls()
+        limits = RateLimitService(service, self._rules, self._settings, calls=calls)
+        picker = Picker(service, self._rules, self._settings, calls=calls)
         self._served = (limits, picker)
         server = grpc.aio.server(
-            maximum_concurrent_rpcs=CALLS_MAX,
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ],
         )
-        health = Health(service, [RateLimitService.NAME, Picker.NAME])
+        health = Health(service, [RateLimitService.NAME, Picker.NAME], calls=calls)
         server.add_generic_rpc_handlers((limits.handlers(), picker.handlers(), health.handlers()))
         self.port = _listen(server, self._settings.listen, self._certificates)
         await server.start()
