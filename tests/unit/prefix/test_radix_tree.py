@@ -590,3 +590,27 @@ def test_the_shape_follows_from_the_entries(
         detour.insert(text, tenant="x", access=1)
     detour.remove_tenant("x")
     assert shape(built) == shape(detour)
+
+
+@given(
+    st.text(st.characters(exclude_categories=()), min_size=1, max_size=30),
+    st.integers(0, 29),
+    st.integers(0, 20),
+)
+def test_two_texts_share_whole_characters(text: str, place: int, bit: int) -> None:
+    """In any Unicode, lone surrogates too, whichever bit of a character is another one."""
+    at = place % len(text)
+    near = ord(text[at]) ^ 1 << bit
+    other = text[:at] + (chr(near) if near < 0x110000 else "") + text[at + 1 :]
+    shared = at
+    while shared < min(len(text), len(other)) and text[shared] == other[shared]:
+        shared += 1
+    tree = tree_of((text, "v", 1))
+
+    assert Match(("v",) if shared else (), shared) == tree.match(other)
+    if other:
+        tree.insert(other, tenant="w", access=2)
+        each = {"v": len(text), "w": shared} if shared else {"v": len(text)}
+        assert each == tree.match_each(text)
+        assert [text] == [known for known, _ in tree.entries("v")]
+    tree._check()
