@@ -37,7 +37,8 @@ from typing import Any
 from prefix_beside import KV_INDEX, beside
 from prefix_beside import SIZES as BESIDE_SIZES
 from prefix_contenders import WORKERS, Contender, Tree, available, worker
-from prefix_routed import ROUTED_SIZES, routed
+from prefix_full import FULL_COLUMNS, full_trees
+from prefix_routed import ROUTED_SIZES, routed, routes
 from prefix_upkeep import MEMORY, collector, memory_per_character, upkeep
 
 from meshlib.crdt import HashedPrefixCacheState, PrefixCacheState, encode
@@ -211,6 +212,9 @@ def report(results: dict[str, Any]) -> None:
     print(f"\n{'a routed request, 70 % known':58}" + "".join(f"{n:>10,}" for n in ROUTED_SIZES))
     for label, figures in results["routed"].items():
         print(f"  {label:56}" + "".join(f"{figure:>10.3f}" for figure in figures))
+    print("\nroute alone, CPU microseconds")
+    for label, figures in results["routes"].items():
+        print(f"  {label:56}" + "".join(f"{figure:>10.1f}" for figure in figures))
 
     report_beside(results["beside"])
     print("\nmemory, bytes a distinct character (at most)")
@@ -221,6 +225,10 @@ def report(results: dict[str, Any]) -> None:
     print(f"  {'':24}{'entries':>10}{'while filling':>15}{'collection':>12}{'after freeze':>14}")
     for label, (entries, filling, whole, frozen) in results["collector"].items():
         print(f"  {label:24}{entries:>10,.0f}{filling:>15.1f}{whole:>12.1f}{frozen:>14.1f}")
+    print("\nroute beside a full tree of 67 million characters, CPU milliseconds")
+    print(f"  {'':24}" + "".join(f"{name:>12}" for name in FULL_COLUMNS))
+    for label, figures in results["full"].items():
+        print(f"  {label:24}" + "".join(f"{figure:>12,.2f}" for figure in figures))
     print("\nupkeep")
     for label, figure in results["upkeep"].items():
         print(f"  {label:48}{figure:>12.2f}")
@@ -299,6 +307,8 @@ def collect(kinds: list[type[Contender]], *, quick: bool) -> dict[str, Any]:
         },
         "maintenance": columns([maintenance(size, count(Tree)) for size in SIZES]),
         "routed": routed(quick=quick),
+        "routes": routes(quick=quick),
+        "full": full_trees(quick=quick),
         "replicated": columns([replicated(size, count(Tree)) for size in SIZES]),
     }
 

@@ -21,7 +21,7 @@ from meshlib.replication import LogEntry, Replica
 from meshlib.routing import PrefixSync
 from meshlib.sync import MeshSyncManager
 
-__all__ = ["ROUTED_SIZES", "routed"]
+__all__ = ["ROUTED_SIZES", "node", "routed", "routes"]
 
 ROUTED_SIZES = (2000, 8000, 20_000)
 ALPHABET = "abcdefghijklmnopqrstuvwxyz      etaoin"
@@ -80,6 +80,45 @@ def run(texts: list[str], at_once: int, prefix_sync: PrefixSync) -> dict[str, fl
     }
 
 
+def decisions(texts: list[str], prefix_sync: PrefixSync) -> dict[str, float]:
+    """Return what `route` alone takes of new prompts, and of the same ones asked again."""
+    replica, sync = node("a", prefix_sync)
+    for number in range(WORKERS):
+        name = f"w{number}"
+        sync.sync_worker_state(name, model_id="m", url=f"http://{name}", health=True, load=0.0)
+    replica.flush()
+    new, known = list[float](), list[float]()
+    clock = time.thread_time_ns
+    for number, text in enumerate(texts):
+        begin = clock()
+        sync.route("m", text)
+        new.append((clock() - begin) / 1000)
+        if number % 4 == 0:
+            replica.flush()
+            replica.changes()
+    for text in texts:
+        begin = clock()
+        sync.route("m", text)
+        known.append((clock() - begin) / 1000)
+    return {"new, us": statistics.median(new), "known, us": statistics.median(known)}
+
+
+def routes(*, quick: bool) -> dict[str, list[float]]:
+    """Return what `route` takes, without flush and message, by the sizes of `ROUTED_SIZES`."""
+    rows: dict[str, list[list[float]]] = {}
+    for _ in range(1 if quick else 5):
+        for position, size in enumerate(ROUTED_SIZES):
+            texts = prompts(100 if quick else 1600, size)
+            for prefix_sync in PrefixSync:
+                gc.collect()
+                gc.disable()
+                for name, figure in decisions(texts, prefix_sync).items():
+                    row = rows.setdefault(f"{prefix_sync}: {name}", [[] for _ in ROUTED_SIZES])
+                    row[position].append(figure)
+                gc.enable()
+    return {name: [statistics.median(runs) for runs in row] for name, row in rows.items()}
+
+
 def routed(*, quick: bool) -> dict[str, list[float]]:
     """Return each figure by the sizes of `ROUTED_SIZES`."""
     rows: dict[str, list[float]] = {}
@@ -97,5 +136,5 @@ def routed(*, quick: bool) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    for label, figures in routed(quick=False).items():
+    for label, figures in (routes(quick=False) | routed(quick=False)).items():
         print(f"{label:58}" + "".join(f"{figure:>10.3f}" for figure in figures))

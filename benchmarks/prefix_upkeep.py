@@ -20,7 +20,14 @@ from prefix_contenders import worker
 
 from meshlib.prefix import BlockIndex, RadixTree, text_chain
 
-__all__ = ["MEMORY", "collector", "memory_per_character", "upkeep"]
+__all__ = [
+    "MEMORY",
+    "collector",
+    "in_a_process",
+    "memory_per_character",
+    "text_of",
+    "upkeep",
+]
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz      etaoin"
 POOL = "".join(random.Random(0).choices(ALPHABET, k=2_000_000))
@@ -113,8 +120,9 @@ def collection_ms() -> float:
     return (time.perf_counter() - begin) * 1000
 
 
-def in_a_process(*arguments: object) -> list[float]:
-    command = [sys.executable, __file__, *map(str, arguments)]
+def in_a_process(*arguments: object, file: str = __file__) -> list[float]:
+    """Run a file of these with some arguments, and return the figures that it prints."""
+    command = [sys.executable, file, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(each) for each in done.stdout.split()]
 
