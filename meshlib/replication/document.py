@@ -323,8 +323,7 @@ class DocumentTable:
                 state = registry.bottom(tag)
             except RemoteError as error:
                 raise InvalidTypeError(str(error)) from error
-            document = HeldDocument(name, tag=tag, state=state, skipped=self._skipped.get(name))
-            self._documents[name] = document
+            document = self._documents[name] = self._new(name, tag, state)
         if document.tag != tag:
             raise DocumentTypeError(name, held=document.tag, wanted=tag)
         return document
@@ -349,8 +348,14 @@ class DocumentTable:
             check_name("the document's name", name, bytes_max=DOCUMENT_NAME_BYTES_MAX)
         except LocalError as error:
             raise DecodeError(str(error)) from error
-        tag = registry.type_tag(state)
-        return HeldDocument(name, tag=tag, state=type(state)(), skipped=self._skipped.get(name))
+        return self._new(name, registry.type_tag(state), type(state)())
+
+    def _new(self, name: str, tag: str, bottom: Any) -> HeldDocument:
+        document = HeldDocument(name, tag=tag, state=bottom, skipped=self._skipped.get(name))
+        if document.traits.is_paged:
+            # Kept up from here on: made when they are first asked for they hold up everything.
+            bottom.bucket_digests()
+        return document
 
     def skip(self, name: str, actor: ActorId, sequence: int) -> None:
         """Note that a document lacks an entry that was passed over. O(1)."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from support.world import World
 
 from meshlib.replication.transfers.digests import differing_buckets
+from meshlib.routing import TreeInsert
+from meshlib.sync import MeshSyncManager
 
 
 def test_equal_content_has_equal_digests(world: World) -> None:
@@ -49,3 +53,28 @@ def test_differing_buckets_are_named() -> None:
     assert [1] == differing_buckets((1, 2, 3), (1, 9, 3))
     assert [0, 1, 2] == differing_buckets((1, 2, 3), ())
     assert [] == differing_buckets((1, 2), (1, 2))
+
+
+def fresh_digest(cache: Any) -> int:
+    """Return the digest of a cache made anew of its parts."""
+    made = type(cache)()
+    for part in cache.decompose():
+        made.absorb(part)
+    digest: int = made.digest()
+    return digest
+
+
+def test_digests_are_kept_up_from_the_first_write(world: World) -> None:
+    """Of what is written and of what comes: nothing is left for the moment they are asked for."""
+    a, b = world.replica("a"), world.replica("b")
+    sync = MeshSyncManager(a)
+    for number in range(100):
+        sync.sync_tree_operation("m", TreeInsert(f"{number} of a hundred", "w"))
+    b.receive(a.flush())
+    for replica in (a, b):
+        document: Any = replica.get("tree:m")
+        cache = document.cache
+        assert len(cache) == 100
+        assert cache._digests is not None
+        assert cache._digests.total() == fresh_digest(cache)
+    assert a.content_digest() == b.content_digest()
