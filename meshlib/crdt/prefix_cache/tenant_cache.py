@@ -33,7 +33,8 @@ __all__ = ["EPOCH_MAX", "TenantCache"]
 EPOCH_MAX: Final = (1 << 63) - 1
 """The highest epoch of a tenant."""
 
-_HASH_BYTES: Final = 8
+_BLOCK_COST: Final = 128
+"""A block takes few bytes, and time as so many characters take."""
 
 _REPEATED_CHARACTERS: Final = 128
 """Another tenant's entry of the same text takes few bytes, and time as so many characters take."""
@@ -392,7 +393,7 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
 
         Args:
             buckets: which.
-            size_max: returns the characters, or bytes of hashes, after which a part ends.
+            size_max: returns the characters after which a part ends; a block counts for 128.
         """
         wanted = frozenset(buckets)
         rows = (
@@ -425,7 +426,7 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
                 part._place_all([(key, access)], tenant=tenant, epoch=generation.epoch)
                 part._generations[tenant] = generation
                 if not isinstance(key, str):
-                    size += _HASH_BYTES
+                    size += _BLOCK_COST
                 else:
                     size += len(key) if key is not previous else _REPEATED_CHARACTERS
                 previous = key

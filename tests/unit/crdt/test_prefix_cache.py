@@ -686,6 +686,19 @@ def test_pages_hold_a_bounded_number_of_entries() -> None:
     assert state == functools.reduce(operator.or_, parts)
 
 
+def test_pages_hold_a_bounded_number_of_blocks() -> None:
+    """A block has eight bytes: by their bytes alone a page of them would take 100 ms to make."""
+    state = HashedPrefixCacheState()
+    for worker in range(4):
+        blocks = [number << 50 | worker for number in range(1, 301)]
+        state.absorb(state.insert_blocks(blocks, tenant=f"w{worker}", access=worker + 1))
+    parts = list(state.bucket_parts(range(256), size_max=lambda: 12_800))
+
+    assert len(parts) > 11
+    assert max(map(len, parts)) <= 101
+    assert state == functools.reduce(operator.or_, parts)
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.text("ab\N{GRINNING FACE}", max_size=40))))
 def test_what_is_shared_is_read_as_it_was_written(placed: list[tuple[int, str]]) -> None:
     """Whatever texts share, in a row and between rows; and there is one way to write it."""
