@@ -12,9 +12,14 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from meshlib.identity import ActorId
+from meshlib.identity import ActorId, actor_incarnation
 from meshlib.invariants import require
-from meshlib.limits import RATE_KEYS_MAX, RATE_KEYS_PER_MESSAGE_MAX, RATE_PENDING_MAX
+from meshlib.limits import (
+    MEMBERS_MAX,
+    RATE_KEYS_MAX,
+    RATE_KEYS_PER_MESSAGE_MAX,
+    RATE_PENDING_MAX,
+)
 from meshlib.ratelimit.leases.calls import (
     CALL_DOCUMENT,
     FAREWELL_DOCUMENT,
@@ -42,6 +47,9 @@ OPEN_S: Final = 0.1
 """For how long an owner uses keys of its own before it looks again whether it still may, once half
 of its mandate is over: then votes are to be asked for."""
 
+STARTS_MAX: Final = 2 * MEMBERS_MAX
+"""Nodes of which the newest start is remembered."""
+
 TERMS_MAX: Final = 64
 """Views gone through without a break that are remembered; after more it counts as a break."""
 
@@ -53,6 +61,23 @@ class _Term:
     view: View
     at: float
     is_mandate: bool
+
+
+@frozen(slots=True)
+class _Handed:
+    """What an owner that left has handed on.
+
+    Args:
+        name: the owner.
+        actor: the owner, in the start that left.
+        until: for how long it is gone on from, in monotonic seconds.
+        count: of one key.
+    """
+
+    name: str
+    actor: ActorId
+    until: float
+    count: HeldCount
 
 
 class KeyOwner(KeyGranter):
@@ -97,7 +122,9 @@ class KeyOwner(KeyGranter):
         )
         self._parting: dict[str, HeldCount] = {}
         self._parting_until = -math.inf
-        self._farewells: dict[str, HeldCount] = {}
+        self._farewells: dict[str, _Handed] = {}
+        self._starts: dict[str, ActorId] = {}
+        """The newest start of each node that was heard to vote, to call for votes or to leave."""
         self._terms: list[_Term] = []
         """The views since the last break in what a majority voted for, the newest last."""
 
@@ -114,6 +141,8 @@ class KeyOwner(KeyGranter):
         if view.view_id == self.view.view_id:
             self.view.member_count = view.member_count
             return
+        for name in set(view.names) - set(self.view.names):
+            self._drop_farewells(name)  # who is back may have decided since
         self.view = view
         self.close()
         self.mandate.pass_view(view)
@@ -370,6 +399,7 @@ class KeyOwner(KeyGranter):
 
     def receive_call(self, name: str, call: Call, now: float) -> list[RateMessage]:
         """Vote for an owner, when it stands in this node's view and nothing forbids it."""
+        self._note_start(name, call.actor)
         is_of_view = call.view_id == self.view.view_id and name in self.view.names
         if self._has_left or not self._is_ready or not is_of_view:
             return []
@@ -390,6 +420,7 @@ class KeyOwner(KeyGranter):
         """Take a vote; return what can be answered now that could not before."""
         if self._has_left:
             return []
+        self._note_start(name, vote.actor)
         number = self._windows.read(now)
         is_beginning = self.mandate.receive(name, vote, view=self.view, number=number, now=now)
         self._note_mandate(now, is_beginning=is_beginning)
@@ -432,7 +463,11 @@ class KeyOwner(KeyGranter):
         number = self._windows.read(now)
         prior = self.mandate.prior_view_id
         handed = self.mandate.counts_to_take()
-        handed += [count for count in self._farewells.values() if count.view_id == prior]
+        handed += [
+            each.count
+            for each in self._farewells.values()
+            if each.count.view_id == prior and now < each.until
+        ]
         for count in handed:
             is_ours = self.view.owner(count.key) == self._name
             is_closed = self.mandate.closed_until(count.key) >= number
@@ -451,11 +486,35 @@ class KeyOwner(KeyGranter):
     def receive_farewell(self, name: str, farewell: Farewell, now: float) -> None:
         """Take what a leaving owner hands on, and let its promise go."""
         self.voter.release(name, actor=farewell.actor)
-        for count in farewell.counts:
-            if len(self._farewells) >= RATE_KEYS_MAX:
-                self._farewells.clear()
-            self._farewells[count.key] = count
+        if self._note_start(name, farewell.actor):
+            until = now + self._mandate_s
+            for count in farewell.counts:
+                if len(self._farewells) >= RATE_KEYS_MAX:
+                    self._farewells.clear()
+                self._farewells[count.key] = _Handed(name, farewell.actor, until, count)
         self._want_call(now)
+
+    def _note_start(self, name: str, actor: ActorId) -> bool:
+        """Note which start of a node was heard; tell whether it is the newest. O(1) mostly.
+
+        What an earlier one has handed on is of before this one, which may have decided since, in
+        the same view even: the same names make it.
+        """
+        known = self._starts.get(name)
+        if known == actor:
+            return True
+        if known is not None and actor_incarnation(actor) < actor_incarnation(known):
+            return False  # it comes late
+        if len(self._starts) >= STARTS_MAX:
+            self._starts.clear()
+            self._farewells.clear()
+        self._starts[name] = actor
+        self._drop_farewells(name)
+        return True
+
+    def _drop_farewells(self, name: str) -> None:
+        kept = {key: each for key, each in self._farewells.items() if each.name != name}
+        self._farewells = kept
 
     def leave(self) -> list[RateMessage]:
         """Decide nothing more, and hand on what was counted."""
