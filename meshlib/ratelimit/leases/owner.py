@@ -69,13 +69,11 @@ class _Handed:
 
     Args:
         name: the owner.
-        actor: the owner, in the start that left.
         until: for how long it is gone on from, in monotonic seconds.
         count: of one key.
     """
 
     name: str
-    actor: ActorId
     until: float
     count: HeldCount
 
@@ -491,7 +489,7 @@ class KeyOwner(KeyGranter):
             for count in farewell.counts:
                 if len(self._farewells) >= RATE_KEYS_MAX:
                     self._farewells.clear()
-                self._farewells[count.key] = _Handed(name, farewell.actor, until, count)
+                self._farewells[count.key] = _Handed(name, until, count)
         self._want_call(now)
 
     def _note_start(self, name: str, actor: ActorId) -> bool:
