@@ -147,6 +147,8 @@ METRICS: Final = {
     "suspicions": "meshlib_suspicions_total",
     "held": "meshlib_event_loop_held_total",
     "held_max_s": "meshlib_event_loop_held_max_seconds",
+    "starved": "meshlib_event_loop_starved_total",
+    "held_cpu_max_s": "meshlib_event_loop_held_cpu_max_seconds",
     "bytes_sent": 'meshlib_bytes_total{direction="sent"}',
 }
 
@@ -253,7 +255,9 @@ def measure(
         "CPU of this program, ms a request": own / count * 1000,
         "suspicions": sum(grown("suspicions")),
         "steps over 20 ms": grown("held"),
+        "of these, had a processor for less": grown("starved"),
         "longest step since the start, ms": [new["held_max_s"] * 1000 for new in later],
+        "most processor time of one, ms": [new["held_cpu_max_s"] * 1000 for new in later],
         "bytes sent a request, to both": grown("bytes_sent")[0] / count,
         "memory, MB": [new["memory_mb"] for new in after],
     }

@@ -5,6 +5,10 @@ waits for it: this is the lag that probes and requests see. It is measured where
 uvloop lets nobody see where it looks, so there a timer says how late it was: a turn that held the
 loop for long makes it late by as much, less up to the time between two of its rings.
 
+A turn is long because it does much, or because the machine lets it do nothing: another program
+has the processor, or the host of a virtual machine. Which of the two it was is told by the
+processor time of the thread, for only the first can be mended here.
+
 A full collection looks at all that is alive: a tree of some hundred thousand texts makes that take
 longer than the loop may be held, each time for nothing. What was alive after one that took long is
 frozen (`gc.freeze`): it goes when nothing refers to it any more, as ever, and only a cycle that was
@@ -22,7 +26,7 @@ import selectors
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from time import monotonic
+from time import monotonic, thread_time
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -63,20 +67,33 @@ class LoopLag:
         busy_s: how long they took together, in seconds; likewise.
         held_count: turns that took longer than `HELD_S`.
         held_max_s: how long the longest took.
+        starved_count: those of them that had a processor for no longer than `HELD_S`: they waited
+            for it, or for a disk.
+        held_cpu_max_s: the most processor time that one of them took, in seconds.
     """
 
     turns: int = 0
     busy_s: float = 0.0
     held_count: int = 0
     held_max_s: float = 0.0
+    starved_count: int = 0
+    held_cpu_max_s: float = 0.0
 
-    def note_held(self, turn_s: float) -> None:
-        """Count a turn that took too long, if it did."""
+    def note_held(self, turn_s: float, cpu_s: float) -> None:
+        """Count a turn that took too long, if it did.
+
+        Args:
+            turn_s: how long it took.
+            cpu_s: how long it had a processor meanwhile.
+        """
         if turn_s > HELD_S:
             self.held_count += 1
+            self.starved_count += cpu_s <= HELD_S
             self.held_max_s = max(self.held_max_s, turn_s)
+            self.held_cpu_max_s = max(self.held_cpu_max_s, cpu_s)
             if turn_s > _TOLD_S:
-                quiet_warning("the event loop was held", f"for {turn_s:.2f} s")
+                busy = f"for {turn_s:.2f} s, {cpu_s:.2f} s of them on a processor"
+                quiet_warning("the event loop was held", busy)
 
 
 _look: Final = selectors.DefaultSelector.select
@@ -89,6 +106,7 @@ class _WatchingSelector(selectors.DefaultSelector):
         super().__init__()
         self._lag = lag
         self._looked_at: float | None = None
+        self._cpu_at = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
         """Wait for what is ready, and note how long the turn before took."""
@@ -98,9 +116,9 @@ class _WatchingSelector(selectors.DefaultSelector):
             lag.turns += 1
             lag.busy_s += turn_s
             if turn_s > HELD_S:
-                lag.note_held(turn_s)
+                lag.note_held(turn_s, thread_time() - self._cpu_at)
         found = _look(self, timeout)
-        self._looked_at = monotonic()
+        self._looked_at, self._cpu_at = monotonic(), thread_time()
         return found
 
 
@@ -118,11 +136,11 @@ class _Bell:
         self._wind()
 
     def _wind(self) -> None:
-        self._due_at = self._loop.time() + HELD_S
+        self._due_at, self._cpu_at = self._loop.time() + HELD_S, thread_time()
         self._loop.call_at(self._due_at, self._ring)
 
     def _ring(self) -> None:
-        self._lag.note_held(self._loop.time() - self._due_at)
+        self._lag.note_held(self._loop.time() - self._due_at, thread_time() - self._cpu_at)
         self._wind()
 
 

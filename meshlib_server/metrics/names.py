@@ -179,6 +179,12 @@ EVENT_LOOP: Final[Mapping[str, Name]] = {
     "busy_s": _counter("event_loop_busy_seconds", "How long they took."),
     "held_count": _counter("event_loop_held", "Turns of over 20 ms."),
     "held_max_s": _gauge("event_loop_held_max_seconds", "How long the longest turn took."),
+    "starved_count": _counter(
+        "event_loop_starved", "Those of them that had a processor for no more than 20 ms."
+    ),
+    "held_cpu_max_s": _gauge(
+        "event_loop_held_cpu_max_seconds", "Most processor time of a turn of over 20 ms."
+    ),
 }
 """`meshlib_server.lag.LoopLag`."""
 

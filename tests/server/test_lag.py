@@ -32,6 +32,31 @@ def test_a_turn_that_holds_the_loop_is_counted_with_its_length() -> None:
     assert lag.busy_s >= lag.held_max_s
 
 
+def test_a_turn_that_works_is_told_from_one_that_is_let_wait() -> None:
+    """By the processor time of its thread: only the first is the program's own doing."""
+    lag = LoopLag()
+
+    async def hold(*, by_work: bool) -> None:
+        await asyncio.sleep(0)
+        if by_work:
+            end = time.thread_time() + 2 * HELD_S
+            while time.thread_time() < end:
+                pass
+        else:
+            time.sleep(2 * HELD_S)  # noqa: ASYNC251 - the thing that must not be
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=lambda: new_watched_loop(lag)) as runner:
+        runner.run(hold(by_work=False))
+        starved = lag.starved_count
+        runner.run(hold(by_work=True))
+
+    assert starved >= 1
+    assert lag.held_count > lag.starved_count
+    assert lag.held_cpu_max_s >= 2 * HELD_S
+
+
 def test_waiting_is_not_counted() -> None:
     """A loop that sleeps holds nobody up."""
     lag = LoopLag()
@@ -69,6 +94,7 @@ def test_another_loop_is_taken_where_it_is_installed(
 
     assert 0 == lag.turns
     assert lag.held_count >= 1
+    assert lag.starved_count >= 1
     assert lag.held_max_s >= 2 * HELD_S
 
 
