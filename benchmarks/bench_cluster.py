@@ -33,6 +33,7 @@ from meshlib_server.commands.demo import Node, make_nodes
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 KEY_COUNT = 10_000
+LIVED_S = 2.5
 
 
 class Caller:
@@ -124,6 +125,9 @@ def measure_detection(nodes: list[Node], count: int) -> dict[str, float]:
     suspected_s, down_s = [], []
     victim = nodes[2]
     for _ in range(count):
+        # A link that broke within its first second counts as a failed dial, and is dialled anew
+        # only after a pause: a process that ends as soon as it has begun is not what is asked.
+        time.sleep(LIVED_S)
         callers = [Caller(node) for node in nodes[:2]]
         assert victim.process is not None
         victim.process.kill()
@@ -276,8 +280,8 @@ def report(results: dict[str, dict[str, float]]) -> None:
         ("configuration reaches both others, p50", f"{spread['p50_ms']:.1f} ms", "10 ms", "990 ms"),
         ("configuration reaches both others, p99", f"{spread['p99_ms']:.1f} ms", "50 ms", ""),
         ("kill -9 to Suspected on both", f"{found['suspected_median_s']:.2f} s", "", "0.6 s"),
-        ("kill -9 to Down on both", f"{found['down_median_s']:.2f} s", "2.5 s", "2.7 s"),
-        ("kill -9 to Down on both, worst", f"{found['down_max_s']:.2f} s", "2.5 s", ""),
+        ("kill -9 to Down on both", f"{found['down_median_s']:.2f} s", "0.8 s", "2.7 s"),
+        ("kill -9 to Down on both, worst", f"{found['down_max_s']:.2f} s", "0.8 s", ""),
         (f"{kept['keys']:,} keys restored, from process start",
          f"{kept['from_process_start_s']:.2f} s", "2 s", ""),
         ("the same, from the first answer", f"{kept['from_listening_s']:.2f} s", "", ""),
