@@ -267,6 +267,30 @@ async def test_a_connection_that_nobody_acknowledges_is_broken_by_the_system(
     assert (option and 7500) == bound_ms
 
 
+async def test_what_is_not_acknowledged_is_sent_again_each_second(
+    new_tcp: NewTcp, new_recorder: type[Recorder]
+) -> None:
+    """On a network that loses much a link is not silent for longer; where the system can."""
+    one, other = new_tcp(), new_tcp()
+    await other.start(new_recorder())
+
+    connection: Any = await one._dial(other.address)
+    found_ms = retry_max_ms(connection._transport.get_extra_info("socket"))
+    await connection.close()
+
+    with socket.socket() as plain:
+        default_ms = retry_max_ms(plain)
+    assert found_ms == (None if default_ms is None else 1000)
+
+
+def retry_max_ms(sock: socket.socket) -> int | None:
+    """Return the longest wait before a packet is sent again; None where it cannot be told."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, 44)  # TCP_RTO_MAX_MS of Linux 6.15
+    except OSError:
+        return None
+
+
 async def test_an_idle_link_is_closed_without_alarm_and_dialled_again(
     new_tcp: NewTcp, new_recorder: type[Recorder], eventually: Eventually
 ) -> None:
