@@ -2,7 +2,7 @@
 
 members.py    MemberTable, MemberRecord: who is in the cluster, and in which state
 probe.py      whom to probe, how long to wait, and how healthy this node is itself
-suspicion.py  how long a suspected member may refute
+suspicion.py  how long a suspected member may refute, and how late others did
 partition.py  who counts for the majority, and whether it is in reach
 told.py       whom this node was told of, and has never met
 topology.py   who talks to whom
@@ -26,7 +26,7 @@ from meshlib.membership.partition import (
     PartitionView,
 )
 from meshlib.membership.probe import LocalHealth, Probe, ProbeOrder, RoundTrips
-from meshlib.membership.suspicion import Suspicion, suspicion_bounds_s
+from meshlib.membership.suspicion import Lateness, Suspicion, suspicion_bounds_s
 from meshlib.membership.told import ToldAddresses, ToldSeed
 from meshlib.membership.topology import (
     TopologyManager,
@@ -38,6 +38,7 @@ from meshlib.membership.topology import (
 __all__ = [
     "VERSION_MAX",
     "Electorate",
+    "Lateness",
     "LocalHealth",
     "MemberRecord",
     "MemberSet",

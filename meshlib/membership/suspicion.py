@@ -9,8 +9,12 @@ Detection", 2017, section IV-B; HashiCorp memberlist's constants for comparison.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["Suspicion", "suspicion_bounds_s"]
+from meshlib.invariants import require
+
+__all__ = ["Lateness", "Suspicion", "suspicion_bounds_s"]
 
 SIZE_SHARE = 0.25
 """What each factor of ten in the cluster's size adds to the shortest wait, as a share of it. News
@@ -20,6 +24,16 @@ full log10 of memberlist, whose news waits for its rounds, would be waiting for 
 
 TIMEOUT_RATIO_MAX = 6
 """The unconfirmed wait over the fully confirmed one, as in memberlist."""
+
+LATE_FACTOR = 4.0
+"""How many times as long as the latest refutation of late took a confirmed suspicion lasts."""
+
+LATE_RATIO_MAX = 4.0
+"""The longest confirmed wait over the shortest: under `TIMEOUT_RATIO_MAX`, so that on no network
+anybody is Down later than an unconfirmed suspicion ends."""
+
+LATE_HALF_LIFE_S = 120.0
+"""After this time half of what was seen of late refutations counts."""
 
 
 def suspicion_bounds_s(
@@ -35,6 +49,58 @@ def suspicion_bounds_s(
     scale = 1.0 + SIZE_SHARE * math.log10(max(10, member_count) / 10)
     shortest_s = multiplier * scale * probe_interval_s
     return shortest_s, TIMEOUT_RATIO_MAX * shortest_s
+
+
+class Lateness:
+    """How late the refutations have been that came of late, of all members together.
+
+    A network that loses many packets loses those of everybody: over TCP a frame then waits for
+    retransmissions, each of which waits for longer than the one before. All observers see that,
+    so each confirms the suspicions of the others, and what they agree on is not true. Where
+    refutations come in no time, or nobody is suspected who lives, nothing is different.
+    Three numbers, whatever happens.
+    """
+
+    __slots__ = ("_at", "_late_s")
+
+    def __init__(self) -> None:
+        self._late_s = 0.0
+        self._at = 0.0
+
+    def seen_s(self, now: float) -> float:
+        """Return how late the latest refutation was, halved every `LATE_HALF_LIFE_S`. O(1).
+
+        Args:
+            now: monotonic seconds.
+        """
+        return self._late_s * math.exp2(-max(0.0, now - self._at) / LATE_HALF_LIFE_S)
+
+    def observe(self, late_s: float, now: float) -> None:
+        """Take note that a member refuted `late_s` seconds after it was suspected here. O(1)."""
+        if late_s > self.seen_s(now):
+            self._late_s, self._at = late_s, now
+
+    def stretch(self, bounds_s: tuple[float, float], now: float) -> tuple[float, float]:
+        """Return the bounds of a suspicion that begins now: the shortest wait may be longer. O(1).
+
+        Args:
+            bounds_s: the shortest and the longest wait where refutations come in no time.
+            now: monotonic seconds.
+
+        Returns:
+            A shortest wait of up to `LATE_RATIO_MAX` times the given one, and the same longest.
+        """
+        shortest_s, longest_s = bounds_s
+        wanted_s = min(LATE_RATIO_MAX * shortest_s, LATE_FACTOR * self.seen_s(now))
+        return min(longest_s, max(shortest_s, wanted_s)), longest_s
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Show how late the latest was, and when that was."""
+        return {"late_s": self._late_s, "at": self._at}
+
+    def _check(self) -> None:
+        """Assert that nobody refuted before it was suspected."""
+        require(self, 0 <= self._late_s < math.inf, "a refutation came before the suspicion")
 
 
 class Suspicion:
@@ -85,6 +151,10 @@ class Suspicion:
         self.heard_at: float | None = None
         self._suspectors = {suspector}
 
+    def is_heard(self, now: float) -> bool:
+        """Tell whether a frame of the member came within the shortest wait before now. O(1)."""
+        return self.heard_at is not None and now - self.heard_at < self.bounds_s[0]
+
     @property
     def confirmation_count(self) -> int:
         """Independent confirmations so far, the first suspector not counted."""
@@ -99,6 +169,17 @@ class Suspicion:
         if self.confirmation_count >= self.confirmations_wanted or suspector in self._suspectors:
             return False
         self._suspectors.add(suspector)
+        return True
+
+    def lengthen(self, bounds_s: tuple[float, float]) -> bool:
+        """Take longer bounds, by what was learnt since it began; shorter ones are left. O(1).
+
+        Returns:
+            Whether the shortest wait is longer now.
+        """
+        if bounds_s[0] <= self.bounds_s[0]:
+            return False
+        self.bounds_s = bounds_s
         return True
 
     def timeout_s(self) -> float:

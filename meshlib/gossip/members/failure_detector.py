@@ -9,6 +9,7 @@ Rules this file owns:
   back.
 - A suspected member that is heard has more time to refute; it is suspected all the same, for it may
   hear nobody.
+- Where refutations have been coming late, suspicions that others confirm last longer.
 - A link that broke, a dial that was refused after it, and helpers that had no answer either are
   evidence that a process has ended: its suspicion lasts one probe interval, unless it is heard.
 - After a pause of this very process nobody is accused: probes under way are dropped and every
@@ -43,6 +44,7 @@ from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import require
 from meshlib.membership import (
+    Lateness,
     LocalHealth,
     MemberRecord,
     MemberStatus,
@@ -141,6 +143,7 @@ class FailureDetector:
         self._relays: dict[int, _Relay] = {}
         self._suspicions: dict[str, Suspicion] = {}
         self._broken: dict[str, _Break] = {}
+        self.lateness = Lateness()
         self.health = LocalHealth(score_max=config.local_health_max)
         self.round_trips = RoundTrips(
             timeout_min_s=config.probe_timeout_min_s, timeout_max_s=config.probe_timeout_s
@@ -446,17 +449,12 @@ class FailureDetector:
     def on_suspected(self, member: MemberRecord, suspector: str, now: float) -> None:
         """Start the clock of a suspicion that has just been applied to the table."""
         count = self._view.reachable_count()
-        config = self._config
         wanted = min(CONFIRMATIONS_MAX, max(0, count - 2))
         suspicion = Suspicion(
             incarnation=member.incarnation,
             suspector=suspector,
             started=now,
-            bounds_s=suspicion_bounds_s(
-                count,
-                multiplier=config.suspicion_multiplier,
-                probe_interval_s=config.probe_interval_s,
-            ),
+            bounds_s=self._bounds_s(now),
             confirmations_wanted=wanted,
             token=self._next_sequence(),
         )
@@ -466,6 +464,15 @@ class FailureDetector:
         if suspector != self._view.name and self._rng.random() * count < SECOND_LOOKS:
             # See for ourselves, so that a true crash is confirmed and a false alarm is not.
             self.probe(member.name, now)
+
+    def _bounds_s(self, now: float) -> tuple[float, float]:
+        """Return the shortest and the longest wait by what is known now, in seconds."""
+        bounds_s = suspicion_bounds_s(
+            self._view.reachable_count(),
+            multiplier=self._config.suspicion_multiplier,
+            probe_interval_s=self._config.probe_interval_s,
+        )
+        return self.lateness.stretch(bounds_s, now)
 
     def _arm(self, name: str, suspicion: Suspicion) -> None:
         timer = Timer(TimerKind.SUSPICION, name, suspicion.token)
@@ -477,8 +484,9 @@ class FailureDetector:
         member = self._view.members.get(timer.key)
         if suspicion is None or suspicion.token != timer.token:
             return None
+        is_longer = suspicion.lengthen(self._bounds_s(now))
         if now < suspicion.deadline():
-            if suspicion.heard_at is not None:
+            if is_longer or suspicion.heard_at is not None:
                 self._arm(timer.key, suspicion)
             return None
         if member is None or member.incarnation != suspicion.incarnation:
@@ -487,6 +495,17 @@ class FailureDetector:
             return None
         down = evolve(member, status=MemberStatus.DOWN, version=next_version(member.version))
         return MemberNews(down)
+
+    def is_heard(self, name: str, now: float) -> bool:
+        """Tell whether a suspected member was heard just now: its process lives. O(1)."""
+        suspicion = self._suspicions.get(name)
+        return suspicion is not None and suspicion.is_heard(now)
+
+    def on_refuted(self, name: str, now: float) -> None:
+        """Learn from a member that has just refuted how late that was. O(1)."""
+        suspicion = self._suspicions.get(name)
+        if suspicion is not None:
+            self.lateness.observe(now - suspicion.started, now)
 
     def on_settled(self, name: str) -> None:
         """Drop what was under way about a member that is no longer merely suspected."""

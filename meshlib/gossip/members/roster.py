@@ -130,11 +130,12 @@ class Roster:
             and (
                 before.status is MemberStatus.ALIVE
                 or self._doubted.get(record.name) == record.incarnation
+                or self._detector.is_heard(record.name, now)
             )
         ):
-            # Others gave up a member that answers here: it is to have its chance to refute,
-            # however many of them say so, or two halves that meet again would declare each
-            # other's members Down.
+            # Others gave up a member that answers here, or is heard: it is to have its chance to
+            # refute, however many of them say so, or two halves that meet again would declare
+            # each other's members Down.
             self._doubted[record.name] = record.incarnation
             record = evolve(record, status=MemberStatus.SUSPECTED)
         if (
@@ -245,6 +246,13 @@ class Roster:
             self._events.emit(MemberSuspected(member=member, suspector=suspector))
             self._detector.on_suspected(member, suspector or self._view.name, now)
             return
+        if (
+            status is MemberStatus.ALIVE
+            and before is not None
+            and before.status is MemberStatus.SUSPECTED
+            and before.actor == member.actor
+        ):
+            self._detector.on_refuted(member.name, now)
         self._detector.on_settled(member.name)
         self._doubted.pop(member.name, None)
         if status is MemberStatus.ALIVE:

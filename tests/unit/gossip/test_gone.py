@@ -93,6 +93,58 @@ def test_who_answers_late_and_is_heard_is_not_down_at_once(trio: MiniNetwork) ->
     assert trio.view("n0")["n2"] == "Alive"
 
 
+def test_who_is_heard_here_is_not_down_because_others_say_so(network: MiniNetwork) -> None:
+    """It hears nobody, and only one other hears it: that one waits as long as for itself."""
+    for index in range(4):
+        network.start(f"n{index}")
+    network.run(2.0)
+    for other in ("n0", "n1", "n2"):
+        network.cut(other, "n3")
+    for other in ("n1", "n2"):
+        network.cut("n3", other)
+    cut_at, down_at = network.now, dict.fromkeys(("n0", "n1", "n2"), 0.0)
+    while not all(down_at.values()):
+        network.put("n3", f"key {network.now}", 1)
+        network.run(0.1)
+        for name, at in down_at.items():
+            if not at and network.view(name)["n3"] == "Down":
+                down_at[name] = network.now - cut_at
+        network.nodes["n0"]._check()
+
+    assert max(down_at["n1"], down_at["n2"]) < 6.0
+    assert 9.0 < down_at["n0"] < 15.0
+
+
+def test_who_is_silent_here_is_down_because_others_say_so(network: MiniNetwork) -> None:
+    """What was heard of it before counts for nothing."""
+    for index in range(4):
+        network.start(f"n{index}")
+    network.run(2.0)
+    network.is_refusing = False
+    network.kill("n3")
+    network.run_until(lambda: "Down" in (network.view(n)["n3"] for n in network.nodes))
+
+    assert network.run_until(lambda: is_down(network, "n3")) <= 0.05
+
+
+def test_who_refuted_late_and_is_killed_is_down_within_0_8_s(trio: MiniNetwork) -> None:
+    """The evidence that a process has ended counts however late others have refuted."""
+    for cut in (("n0", "n2"), ("n1", "n2")):
+        trio.cut(*cut)
+    for turn in range(8):
+        trio.put("n2", f"key {turn}", turn)
+        trio.run(0.5)
+    trio.cuts.clear()
+    trio.run(2.0)
+    lateness = [trio.nodes[n].diagnostics()["lateness"]["late_s"] for n in ("n0", "n1")]
+    trio.kill("n2")
+    break_links(trio, "n2")
+    took_s = trio.run_until(lambda: is_down(trio, "n2"), limit_s=3.0)
+
+    assert min(lateness) > 1.0
+    assert took_s <= 0.8
+
+
 def test_who_hears_nobody_for_long_is_down(trio: MiniNetwork) -> None:
     """However much it says itself, and not before it has had the longer time."""
     trio.cut("n0", "n2")

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from meshlib.membership import (
+    Lateness,
     LocalHealth,
     ProbeOrder,
     RoundTrips,
@@ -67,6 +68,68 @@ def test_the_wait_grows_with_the_logarithm_of_the_cluster() -> None:
 
     assert small == (1.5, 9.0)
     assert large == pytest.approx((2.25, 13.5))
+
+
+def test_where_nobody_refuted_late_the_bounds_are_as_they_were() -> None:
+    """Neither for nothing that was seen, nor for refutations that took no time."""
+    lateness = Lateness()
+    before = lateness.stretch((1.5, 9.0), 100.0)
+    lateness.observe(0.02, 100.0)
+    lateness._check()
+
+    assert (1.5, 9.0) == before == lateness.stretch((1.5, 9.0), 100.0)
+
+
+def test_a_confirmed_suspicion_lasts_four_times_as_long_as_the_latest_refutation_took() -> None:
+    """The latest of late counts, and earlier ones that came sooner take nothing away."""
+    lateness = Lateness()
+    for late_s in (0.3, 1.0, 0.2):
+        lateness.observe(late_s, 100.0)
+
+    assert (4.0, 9.0) == lateness.stretch((1.5, 9.0), 100.0)
+
+
+def test_it_lasts_four_times_as_long_as_elsewhere_at_most_and_never_longer_than_unconfirmed() -> (
+    None
+):
+    """Whatever was seen: on no network anybody is Down later than after the longest wait."""
+    lateness = Lateness()
+    lateness.observe(1e9, 100.0)
+
+    assert (6.0, 9.0) == lateness.stretch((1.5, 9.0), 100.0)
+    assert (2.0, 2.0) == lateness.stretch((1.0, 2.0), 100.0)
+
+
+def test_half_of_what_was_seen_is_forgotten_every_two_minutes() -> None:
+    """By the time that is given, and not by another clock."""
+    lateness = Lateness()
+    lateness.observe(1.5, 100.0)
+    seen = [lateness.seen_s(100.0 + late_s) for late_s in (0.0, 120.0, 240.0)]
+    lateness.observe(0.5, 340.0)
+
+    assert [1.5, 0.75, 0.375] == pytest.approx(seen)
+    assert 0.5 == lateness.seen_s(340.0)
+    assert (1.5, 9.0) == lateness.stretch((1.5, 9.0), 3700.0)
+
+
+def test_a_suspicion_that_runs_takes_longer_bounds_and_no_shorter_ones() -> None:
+    """What others refute meanwhile counts for it."""
+    doubt = suspicion(wanted=3)
+    for name in "bcd":
+        doubt.confirm(name)
+    taken = [doubt.lengthen(bounds_s) for bounds_s in ((1.0, 30.0), (5.0, 30.0), (5.0, 30.0))]
+
+    assert [False, True, False] == taken
+    assert doubt.deadline() == pytest.approx(15.0)
+
+
+def test_who_was_heard_within_the_shortest_wait_is_heard() -> None:
+    """One that is silent for longer is not, and neither is one that was not heard since."""
+    doubt = suspicion(wanted=3)
+    before = doubt.is_heard(10.0)
+    doubt.heard_at = 11.0
+
+    assert [False, True, False] == [before, doubt.is_heard(12.9), doubt.is_heard(13.0)]
 
 
 def test_every_member_is_probed_before_any_again() -> None:
