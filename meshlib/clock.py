@@ -100,6 +100,19 @@ class HybridClock:
             self._last_logical = 0
         return Stamp(self._last_ms, self._last_logical, self.actor)
 
+    @property
+    def latest(self) -> tuple[int, int]:
+        """The latest time that was minted or observed: milliseconds and logical part."""
+        return self._last_ms, self._last_logical
+
+    def begin_again(self, actor: bytes, *, latest: tuple[int, int]) -> None:
+        """Mint stamps of another writer from now on, after a time that may be an earlier one. O(1).
+
+        For who has stamped again all that bears later stamps: else some would repeat.
+        """
+        self.actor = actor
+        self._last_ms, self._last_logical = latest
+
     def leap_s(self) -> float:
         """Return how far the next stamp is ahead of the wall clock, in seconds; 0 or more. O(1).
 

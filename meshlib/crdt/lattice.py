@@ -30,6 +30,7 @@ __all__ = [
     "Lattice",
     "Numbered",
     "Paged",
+    "Restampable",
     "Stamped",
     "absorb",
     "difference",
@@ -111,6 +112,22 @@ class Stamped(Protocol):
 
     def latest_stamp(self) -> Stamp | None:
         """Return the latest stamp inside, None without one."""
+        ...
+
+
+@runtime_checkable
+class Restampable(Protocol):
+    """A state whose writes may be put under other stamps while nobody else has them.
+
+    Not one whose writes hang on dots: a dot has one leaf for ever.
+    """
+
+    def restamped(self, change: Callable[[Stamp], Stamp]) -> Self:
+        """Return the state with every stamp changed; a container is changed itself.
+
+        Args:
+            change: returns the stamp to take instead; it keeps their order.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ later change of an object that was put, or of one that was read, reaches a peer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, Self, TypeVar, cast
 
 from meshlib.clock import Stamp
@@ -80,6 +80,15 @@ class LWWRegister(Generic[V]):
     def latest_stamp(self) -> Stamp | None:
         """Return the latest stamp inside, None without one."""
         return self._stamp
+
+    def restamped(self, change: Callable[[Stamp], Stamp]) -> Self:
+        """Return this write under another stamp; see `meshlib.crdt.lattice.Restampable`."""
+        if self._stamp is None:
+            return self
+        made: Self = _new(self.__class__)
+        made._stamp = change(self._stamp)
+        made._payload = self._payload
+        return made
 
     def __or__(self, other: Self, /) -> Self:
         if other.__class__ is not self.__class__:

@@ -44,6 +44,7 @@ from meshlib.gossip.events import (
     Rejoined,
     StateDiverged,
     StateRestored,
+    WritesRestamped,
 )
 from meshlib.gossip.members.links import LinkEnd
 from meshlib.gossip.messages.dialects import (
@@ -95,6 +96,7 @@ __all__ = [
     "StateDiverged",
     "StateRestored",
     "SyncProgress",
+    "WritesRestamped",
     "decode_frame",
     "record_from_wire",
     "record_to_wire",

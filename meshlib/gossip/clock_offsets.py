@@ -169,6 +169,34 @@ class ClockOffsets:
         )
         return measured_count + awaited_count >= needed
 
+    def is_any_awaited(self, now: float) -> bool:
+        """Tell whether anybody is to answer who was asked, and no majority has. O(members)."""
+        if not self._asked or self._measured_count() >= self._majority():
+            return False
+        return any(
+            peer.name in self._asked
+            and peer.name not in self._measured
+            and now - self._asked[peer.name][1] < ASK_S
+            for peer in self._view.peers()
+        )
+
+    def ahead_s(self, now: float) -> tuple[float, float]:
+        """Return by how much this node's clock is ahead of the members' in reach. O(members).
+
+        Of their offsets the one in the middle counts, and of two in the middle what is nearest to
+        none: where one of two says that this clock is right, it is two against one.
+
+        Returns:
+            the seconds, negative when it is behind, 0 where nobody was measured; and how far that
+            may be off.
+        """
+        peers = self.of_peers(now)
+        if not peers:
+            return 0.0, 0.0
+        ahead_s = sorted(-known.offset_s for known in peers)
+        low, high = ahead_s[(len(peers) - 1) // 2], ahead_s[len(peers) // 2]
+        return min(max(0.0, low), high), max(known.error_s for known in peers)
+
     def _measured_count(self) -> int:
         return sum(peer.name in self._measured for peer in self._view.peers())
 

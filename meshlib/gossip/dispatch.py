@@ -39,13 +39,26 @@ from meshlib.gossip.timers import Timer, TimerKind
 from meshlib.invariants import require
 from meshlib.limits import EVENTS_QUEUED_MAX
 
-__all__ = ["FROM_ANYONE", "Dispatch", "without_repeats"]
+__all__ = ["FROM_ANYONE", "OF_ENTRIES", "Dispatch", "without_repeats"]
 
 FROM_ANYONE: Final = (JoinRequest, ConflictNotice, PingRequest, SeedQuestion)
 """Read whoever sends them: a claim to a name comes from a start that is not known yet, its
 refusal may come from the very node that has the name, and a question whether one lives is
 answered to anyone, or two nodes of one name could never settle which of them goes on. Who asks at
 a seed is not known yet either, or is this node itself."""
+
+OF_ENTRIES: Final = (
+    EntriesMessage,
+    ExchangeEqual,
+    ExchangeRequest,
+    GapRequest,
+    TransferAvailable,
+    TransferNext,
+    TransferPageMessage,
+    TransferRequest,
+    VectorExchange,
+)
+"""What is not read while entries are held back: see `entries/early_writes.py`."""
 
 ANSWERED_ONCE: Final = frozenset(
     (
@@ -216,6 +229,7 @@ class Dispatch:
         """Take an answer: to a claim to a name, a probe, or how this node's clock stands."""
         self._parts.admission.on_ping_response(message, header, now)
         self._parts.detector.on_ping_response(message, header, now)
+        self._parts.early.holds(now)  # it may be the answer that was awaited
         self._parts.beginning.check_goal(now)
 
     def _on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from meshlib.errors import RejectReason, RemoteError, VersionMismatch
 from meshlib.gossip.clock_offsets import ClockOffset
 from meshlib.gossip.config import GossipConfig
-from meshlib.gossip.dispatch import FROM_ANYONE, Dispatch, without_repeats
+from meshlib.gossip.dispatch import FROM_ANYONE, OF_ENTRIES, Dispatch, without_repeats
 from meshlib.gossip.entries.beginning import NodeState, SyncProgress
 from meshlib.gossip.events import Event, FormatChanged, PacketRejected
 from meshlib.gossip.members.links import LinkEnd
@@ -260,6 +260,7 @@ class Engine:
         parts = self._parts
         if parts.view.is_draining or parts.view.is_leaving:
             return
+        parts.early.release(now)
         parts.dissemination.publish()
         parts.view.is_draining = True
         parts.beginning.drain(now)
@@ -274,6 +275,7 @@ class Engine:
         """Flush what was written and say goodbye to every peer."""
         self._enter(now)
         if not self._parts.view.is_leaving:
+            self._parts.early.release(now)
             self._parts.dissemination.publish()
             self._parts.own.leave(now)
 
@@ -287,7 +289,7 @@ class Engine:
         """
         self._enter(now)
         parts = self._parts
-        counters, speech = parts.counters, parts.speech
+        counters, speech, early = parts.counters, parts.speech, parts.early
         counters.frames_received += 1
         counters.bytes_received += len(data)
         try:
@@ -310,6 +312,8 @@ class Engine:
         if not is_current:
             messages = tuple(m for m in messages if isinstance(m, FROM_ANYONE))
         for message in without_repeats(messages):
+            if not early.is_over and isinstance(message, OF_ENTRIES) and early.holds(now):
+                continue  # as if it had been lost: the exchanges that follow make it good
             try:
                 self._message_handlers[type(message)](message, header, now)
             except RemoteError as error:  # a page of a transfer, which is read when it is taken
@@ -332,6 +336,8 @@ class Engine:
     def handle_timer(self, now: float) -> None:
         """Do everything that is due. O(due log timers)."""
         self._enter(now)
+        if not self._parts.early.is_over:
+            self._parts.early.note_time(now)
         self._dispatch.run_due(now)
 
     def next_deadline(self) -> float | None:
@@ -341,11 +347,15 @@ class Engine:
     def packets_to_send(self) -> list[Packet]:
         """Return the frames to send, local writes flushed; drains. O(size)."""
         parts = self._parts
+        now = parts.timers.now
         met = parts.acquaintances.just_met()
         if met:
-            parts.anti_entropy.greet(met, parts.timers.now)
-            parts.detector.compare_clocks(met, parts.timers.now)
-        parts.dissemination.publish()
+            parts.anti_entropy.greet(met, now)
+            parts.detector.compare_clocks(met, now)
+        if not parts.early.holds(now):
+            if parts.early.take_released():
+                parts.anti_entropy.greet(parts.view.peer_names(), now)
+            parts.dissemination.publish()
         header = parts.beginning.header()
         if not len(parts.outbox):
             return []

@@ -30,6 +30,7 @@ __all__ = [
     "Rejoined",
     "StateDiverged",
     "StateRestored",
+    "WritesRestamped",
 ]
 
 
@@ -210,6 +211,24 @@ class Rejoined:
 
 
 @frozen(slots=True, kw_only=True)
+class WritesRestamped:
+    """What this node wrote before it met anybody was stamped ahead of the clocks of those it met.
+
+    Before anybody was told of it, it was put under the time at which it was made by their clocks.
+    What somebody wrote later stays. The node is a new writer since.
+
+    Args:
+        old: the actor until then.
+        new: the actor from now on.
+        back_s: by how much the stamps are earlier now, in seconds.
+    """
+
+    old: ActorId
+    new: ActorId
+    back_s: float
+
+
+@frozen(slots=True, kw_only=True)
 class StateRestored:
     """A state transfer from a peer is complete."""
 
@@ -248,4 +267,5 @@ Event = (
     | StateRestored
     | StateDiverged
     | Rejoined
+    | WritesRestamped
 )

@@ -15,6 +15,7 @@ from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.anti_entropy import AntiEntropy
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination
+from meshlib.gossip.entries.early_writes import EarlyWrites
 from meshlib.gossip.entries.filling import Filling
 from meshlib.gossip.entries.handover import Handover
 from meshlib.gossip.entries.state_transfer import StateTransfer
@@ -145,6 +146,10 @@ class Parts:
             config, cluster=cluster, replica=replica, view=view, offsets=self.offsets,
             timers=timers, events=events, now=now,
         )  # fmt: skip
+        self.early = EarlyWrites(
+            rng=rng, replica=replica, view=view, beginning=self.beginning, offsets=self.offsets,
+            news=self.news, events=events,
+        )  # fmt: skip
         self.ways = Ways(view)
         self.transfer = StateTransfer(
             config, rng=rng, replica=replica, dissemination=self.dissemination, view=view,
@@ -154,7 +159,8 @@ class Parts:
         self.filling = Filling(view=view, timers=timers)
         self.anti_entropy = AntiEntropy(
             config, rng=rng, replica=replica, tracker=tracker, dissemination=self.dissemination,
-            transfer=self.transfer, beginning=self.beginning, filling=self.filling,
+            transfer=self.transfer, beginning=self.beginning, early=self.early,
+            filling=self.filling,
             offsets=self.offsets, tables=self.tables, view=view,
             timers=timers, ways=self.ways, outbox=outbox, events=events, counters=counters,
         )  # fmt: skip
@@ -218,6 +224,7 @@ class Parts:
             "told": self.told,
             "dialler": self.dialler, "claims": self.claims,
             "dissemination": self.dissemination, "beginning": self.beginning,
+            "early_writes": self.early,
             "state_transfer": self.transfer, "anti_entropy": self.anti_entropy,
             "filling": self.filling, "ways": self.ways,
             "acquaintances": self.acquaintances, "own_record": self.own, "roster": self.roster,

@@ -397,7 +397,7 @@ class MeshNode(RoutingVerbs):
             InvalidTypeError: no receipt.
         """
         check_kind("receipt", receipt, WriteReceipt, wanted="a WriteReceipt")
-        return self._tracker.seen_by(receipt.actor, receipt.sequence)
+        return self._tracker.seen_by(self.replica.writer_of(receipt), receipt.sequence)
 
     def request_acknowledgements(self, *, is_wanted: bool) -> None:
         """Ask peers to acknowledge entries at once instead of with the next exchange."""

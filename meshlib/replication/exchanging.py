@@ -371,3 +371,4 @@ class ExchangingReplica(LocalReplica):
         if not arrivals.complete(state.vector):
             reason = RejectReason.CLOCK if arrivals.is_waiting else RejectReason.MALFORMED
             raise DecodeError("the state is not whole, or from the future", reason=reason)
+        self._floor = self.clock.latest

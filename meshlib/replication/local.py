@@ -18,6 +18,7 @@ from meshlib.invariants import Inspectable
 from meshlib.replication.config import ReplicationConfig
 from meshlib.replication.intake import Intake
 from meshlib.replication.journal import Journal, Readings
+from meshlib.replication.late_writes import NEVER
 from meshlib.replication.page_content import PAGE_VERSION
 from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, ReplicaEvent, WriteReceipt
@@ -55,6 +56,8 @@ class LocalReplica:
         self._inspectable: tuple[Parts, OpenWrites, Mapping[str, Inspectable]] | None = None
         self._transfers = 0
         self._was_present = False
+        self._floor = NEVER
+        self._former: dict[ActorId, ActorId] = {}
 
     def _begin(self, parts: Parts) -> None:
         """Set up what absorbs and logs, over fresh parts."""
@@ -73,6 +76,18 @@ class LocalReplica:
     def clock(self) -> HybridClock:
         """The clock that mints and judges stamps."""
         return self._served.clock
+
+    @property
+    def has_own_writes(self) -> bool:
+        """Whether anything was written here since the start, sent or not. O(1)."""
+        return bool(self._writes) or self.actor in self._parts.vector.view
+
+    def writer_of(self, receipt: WriteReceipt) -> ActorId:
+        """Return the actor under which a write of this node travels, with its number. O(1).
+
+        Another one than it was made by, when it was stamped again since.
+        """
+        return self._former.get(receipt.actor, receipt.actor)
 
     @property
     def is_rejoining(self) -> bool:

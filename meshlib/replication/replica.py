@@ -22,6 +22,8 @@ from meshlib.codec import decode_value
 from meshlib.errors import StateError
 from meshlib.identity import ActorId
 from meshlib.invariants import Inspectable, check_parts, require
+from meshlib.replication.entries.restamping import restamp
+from meshlib.replication.entries.shortening import ShortEntries
 from meshlib.replication.exchanging import ExchangingReplica, ReplicaState
 from meshlib.replication.journal import QuietJournal
 from meshlib.replication.parts import Parts
@@ -165,6 +167,37 @@ class Replica(ExchangingReplica):
                 self.forget(actor)
                 learned.append(actor)
         return learned
+
+    # Stamping again
+
+    def stamp_again(self, actor: ActorId, *, back_ms: int) -> int:
+        """Put all that was written here under earlier stamps, as another writer. O(content).
+
+        For who learns that its clock was ahead, before anybody else has any of it and before
+        anything of others was absorbed, but for an imported state, whose writes stay. See
+        `entries/restamping.py`.
+
+        Args:
+            actor: the new writer, never used before.
+            back_ms: by how much, in milliseconds; over 0.
+
+        Returns:
+            by how much it was; 0 when nothing was changed.
+
+        Raises:
+            StateError: the actor is the present one, or this node comes back from an absence.
+                State unchanged.
+        """
+        parts, old = self._parts, self.actor
+        if actor == old or self.is_rejoining or self.has_early:
+            raise StateError("only what nobody else has is stamped again, as a new writer")
+        self._close_writes()
+        back_ms = restamp(parts, actor, back_ms=back_ms, floor=self._floor)
+        if back_ms:
+            self._writes.take_unsent()  # they are in the log, as they are now
+            parts.shorts = ShortEntries()
+            self._former[old] = actor
+        return back_ms
 
     # Coming back
 

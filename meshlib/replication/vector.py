@@ -96,6 +96,13 @@ class VersionVector:
         if before is not None:
             self._sum -= _term(actor, before)
 
+    def rename(self, actor: ActorId, new: ActorId) -> None:
+        """Count a writer's numbers for another one, who has none. O(1)."""
+        number = self._numbers.pop(actor, None)
+        if number is not None:
+            self._sum -= _term(actor, number)
+            self.set(new, number)
+
     def hash(self) -> int:
         """Return 64 bits that are equal for equal vectors. O(1)."""
         return self._sum & HASH64_MASK

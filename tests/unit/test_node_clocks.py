@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 from support.mini_network import MiniNetwork
 
+from meshlib.crdt import GCounter, LWWRegister, ORSet
 from meshlib.errors import ClockAheadError, NotReadyError
-from meshlib.gossip import ClockOffset, NodeState
+from meshlib.gossip import ClockOffset, NodeState, WritesRestamped
 from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.node import HealthStatus, MeshNode
 
@@ -327,27 +329,357 @@ def test_a_seed_that_does_not_answer_is_awaited_for_a_second(clocks: Clocks) -> 
     assert (True, False) == (was_comparing, node.is_comparing_clocks)
 
 
-def test_what_a_program_writes_far_ahead_before_it_met_anybody_is_told_of_and_kept(
+def events_of(clocks: Clocks, name: str) -> list[WritesRestamped]:
+    """Return what a node told of writes that it stamped again."""
+    return [e for e in clocks.network.events[name] if isinstance(e, WritesRestamped)]
+
+
+def value_on_each(clocks: Clocks, key: str) -> list[bytes | None]:
+    """Return a key's value on every node, by their names."""
+    nodes = clocks.network.nodes
+    return [nodes[name].sync.get_config(key) for name in sorted(nodes)]
+
+
+def app_entry(node: MeshNode, key: str) -> Any:
+    """Return what a node holds for a key of the configuration."""
+    app: Any = node.replica.get("app")
+    return app.entry(key)
+
+
+def start_apart(clocks: Clocks, name: str, ahead_s: float) -> MeshNode:
+    """Start a node that reaches nobody, with such a clock."""
+    for other in clocks.network.nodes:
+        clocks.network.cut_both(name, other)
+    clocks.ahead_s[name] = ahead_s
+    return clocks.start(name)[0]
+
+
+def test_what_a_program_writes_far_ahead_before_it_met_anybody_is_of_the_time_it_was_made(
     clocks: Clocks,
 ) -> None:
-    """The library takes it; the others hold it until it is plausible, and all agree then."""
+    """The others have it at once, under the time that they know; both sides say whose clock it is.
+
+    And what is written once it has met them is refused.
+    """
     nodes = clocks.start("n0", "n1")
     clocks.network.run(5.0)
-    clocks.ahead_s["n2"] = 90.0
-    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    late = start_apart(clocks, "n2", 90.0)
     late.sync.set_config("key", b"early")
+    clocks.network.run(3.0)
+    clocks.network.cuts.clear()
     clocks.network.run(5.0)
-    there = [node.sync.get_config("key") for node in nodes]
-    told = [bool(lines(node)) for node in (late, *nodes)]
+
+    assert [b"early"] * 3 == value_on_each(clocks, "key")
+    assert [True] * 3 == [bool(lines(node)) for node in (late, *nodes)]
     with pytest.raises(ClockAheadError):
         late.sync.set_config("key", b"late")
+    assert "EntriesHeld" not in [*clocks.network.kinds("n0"), *clocks.network.kinds("n1")]
+    (told,) = events_of(clocks, "n2")
+    assert told.back_s == pytest.approx(90.0, abs=0.1)
+    assert told.new == late.actor != told.old
+    for node in (late, *nodes):
+        stamp = app_entry(node, "key").stamp
+        assert stamp.actor == late.actor
+        assert stamp.wall_ms / 1000 == pytest.approx(RIGHT_S + 1005.0, abs=0.1)
     clocks.ahead_s["n2"] = 0.0
-    clocks.network.run(90.0)
-
-    assert ([None, None], [True] * 3) == (there, told)
-    assert "EntriesHeld" in clocks.network.kinds("n0")
-    assert [b"early"] * 3 == [node.sync.get_config("key") for node in (late, *nodes)]
+    clocks.network.run(5.0)
     assert [] == lines(late)
+    late.sync.set_config("key", b"right")
+    clocks.network.run(1.0)
+    assert [b"right"] * 3 == value_on_each(clocks, "key")
+
+
+@pytest.mark.parametrize("ahead_s", [5.0, 50.0, 90.0, 4000.0])
+def test_what_was_deleted_after_an_early_write_stays_deleted(
+    clocks: Clocks, ahead_s: float
+) -> None:
+    """Written ahead for 20 s and before it met anybody, deleted elsewhere, clocks agree again."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("key", b"first")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", ahead_s)
+    late.sync.set_config("key", b"early")
+    clocks.network.run(3.0)
+    nodes[1].sync.delete_config("key")
+    clocks.network.run(17.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(20.0)
+    assert [None] * 3 == value_on_each(clocks, "key")
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(120.0)
+    assert [None] * 3 == value_on_each(clocks, "key")
+
+
+def test_what_was_deleted_stays_so_where_the_clock_was_set_right_before_they_met(
+    clocks: Clocks,
+) -> None:
+    """Nothing is wrong with the clock any more when it is compared."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("key", b"first")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", 90.0)
+    late.sync.set_config("key", b"early")
+    late.sync.set_config("other", b"early")
+    clocks.network.run(3.0)
+    nodes[1].sync.delete_config("key")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(4.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(5.0)
+
+    assert [None] * 3 == value_on_each(clocks, "key")
+    assert [b"early"] * 3 == value_on_each(clocks, "other")
+    assert len(events_of(clocks, "n2")) == 1
+    late.sync.set_config("key", b"right")
+    clocks.network.run(1.0)
+    assert [b"right"] * 3 == value_on_each(clocks, "key")
+
+
+def test_an_early_write_does_not_replace_a_newer_one_that_is_on_its_way(clocks: Clocks) -> None:
+    """Whoever lets it in has not heard of the removal: a write of now would replace it."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("key", b"first")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", 90.0)
+    late.sync.set_config("key", b"early")
+    clocks.network.run(1.0)
+    clocks.network.cut_both("n0", "n1")
+    nodes[1].sync.delete_config("key")
+    clocks.network.run(1.0)
+    clocks.network.cuts -= {("n0", "n2"), ("n2", "n0")}
+    clocks.network.run(5.0)
+    assert b"early" == nodes[0].sync.get_config("key")
+    clocks.network.cuts.clear()
+    clocks.network.run(30.0)
+    assert [None] * 3 == value_on_each(clocks, "key")
+
+
+def test_an_early_write_that_is_newer_stays(clocks: Clocks) -> None:
+    """It is put back to its time and not before all others."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("key", b"first")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", 90.0)
+    late.sync.set_config("key", b"early")
+    late.sync.set_config("gone", b"early")
+    late.sync.delete_config("gone")
+    nodes[0].sync.set_config("late", b"first")
+    clocks.network.run(1.0)
+    late.sync.delete_config("late") if late.sync.get_config("late") else None
+    clocks.network.cuts.clear()
+    clocks.network.run(5.0)
+    assert [b"early"] * 3 == value_on_each(clocks, "key")
+    assert [None] * 3 == value_on_each(clocks, "gone")
+
+
+def test_what_one_wrote_that_began_alone_is_of_its_time(clocks: Clocks) -> None:
+    """It was ready for long, and is not any more when it meets a cluster."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("key", b"first")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", 90.0)
+    clocks.network.run(30.0)
+    assert late.is_ready
+    late.sync.set_config("key", b"alone")
+    late.sync.set_config("other", b"alone")
+    clocks.network.run(5.0)
+    nodes[1].sync.delete_config("key")
+    clocks.network.run(5.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(15.0)
+    assert late.is_ready
+    assert len(events_of(clocks, "n2")) == 1
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(120.0)
+    assert [None] * 3 == value_on_each(clocks, "key")
+    assert [b"alone"] * 3 == value_on_each(clocks, "other")
+
+
+@pytest.mark.parametrize("wrong", ["n0", "n1"])
+def test_of_two_that_write_before_they_meet_the_later_write_stays(
+    clocks: Clocks, wrong: str
+) -> None:
+    """Whichever clock is wrong: how far they are apart is all that counts."""
+    clocks.network.cut_both("n0", "n1")
+    clocks.ahead_s[wrong] = 90.0
+    first, second = (
+        clocks.network.start(name, seeds=("n0", "n1"), wall_clock=partial(clocks.read, name))
+        for name in ("n0", "n1")
+    )
+    first.sync.set_config("a", b"first")
+    second.sync.set_config("b", b"first")
+    clocks.network.run(2.0)
+    first.sync.set_config("b", b"second")
+    second.sync.set_config("a", b"second")
+    clocks.network.run(2.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(30.0)
+    assert [b"second"] * 2 == value_on_each(clocks, "a")
+    assert [b"second"] * 2 == value_on_each(clocks, "b")
+    assert {wrong: 1} == {
+        n: len(events_of(clocks, n)) for n in ("n0", "n1") if events_of(clocks, n)
+    }
+
+
+def test_a_node_that_others_join_keeps_its_stamps(clocks: Clocks) -> None:
+    """Whoever comes with a clock that is behind is to follow it."""
+    (first,) = clocks.start("n0")
+    first.sync.set_config("key", b"value")
+    clocks.network.run(5.0)
+    clocks.ahead_s["n1"] = -90.0
+    clocks.start("n1")
+    clocks.network.run(5.0)
+    assert [] == events_of(clocks, "n0")
+
+
+def test_two_against_one_keep_their_stamps(clocks: Clocks) -> None:
+    """Three that begin at once, all with early writes, and one clock that is behind."""
+    clocks.ahead_s["n2"] = -90.0
+    names = ("n0", "n1", "n2")
+    for name in names:
+        node = clocks.network.start(name, seeds=names, wall_clock=partial(clocks.read, name))
+        node.sync.set_config(name, b"early")
+    clocks.network.run(5.0)
+    assert [[], [], []] == [events_of(clocks, name) for name in names]
+
+
+def test_early_writes_of_a_right_clock_are_told_as_they_are(clocks: Clocks) -> None:
+    """A round trip later, by the same writer."""
+    clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", 0.0)
+    late.sync.set_config("key", b"early")
+    actor = late.actor
+    clocks.network.run(1.0)
+    clocks.network.cuts.clear()
+    while not late.has_joined:
+        clocks.network.run(0.0005)
+    clocks.network.run(0.03)
+    assert [b"early"] * 3 == value_on_each(clocks, "key")
+    assert late.actor == actor
+    assert [] == events_of(clocks, "n2")
+
+
+def test_who_is_told_nothing_of_clocks_tells_its_early_writes_all_the_same(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers are lost: two seconds later it goes on without them."""
+    clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    monkeypatch.setattr(ClockOffsets, "answer", lambda *_args, **_now: None)
+    monkeypatch.setattr(ClockOffsets, "observe", lambda *_args, **_now: None)
+    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    late.sync.set_config("key", b"early")
+    clocks.network.run(1.5)
+    assert [None, None, b"early"] == value_on_each(clocks, "key")
+    clocks.network.run(5.0)
+    assert late.is_ready
+    assert [b"early"] * 3 == value_on_each(clocks, "key")
+
+
+def test_everything_but_stamps_is_as_it_was_written(clocks: Clocks) -> None:
+    """Counters, sets, registers, values of several documents, and who has a write."""
+    nodes = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", 90.0)
+    register = late.document("register", LWWRegister)
+    counter = late.document("counter", GCounter)
+    tags = late.document("tags", ORSet)
+    register.write(lambda state, context: state.set("early", stamp=context.stamp()))
+    for _ in range(5):
+        counter.write(lambda state, context: state.increment(by=context.actor))
+    tags.write(lambda state, context: state.add("x", dot=context.dot()))
+    tags.write(lambda state, context: state.add("y", dot=context.dot()))
+    receipt = tags.write(lambda state, _context: state.remove("x"))
+    clocks.network.run(1.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(5.0)
+
+    assert late.seen_by(receipt) == {"n0", "n1"}
+    for node in (late, *nodes):
+        assert node.document("register", LWWRegister).state.value == "early"
+        stamp = node.document("register", LWWRegister).state.stamp
+        assert stamp is not None
+        assert stamp.wall_ms / 1000 == pytest.approx(RIGHT_S + 1005.0, abs=0.1)
+        assert node.document("counter", GCounter).state.value == 5
+        assert set(node.document("tags", ORSet).state.value) == {"y"}
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(1.0)
+    counter.write(lambda state, context: state.increment(by=context.actor))
+    tags.write(lambda state, context: state.add("z", dot=context.dot()))
+    clocks.network.run(1.0)
+    for node in (late, *nodes):
+        assert node.document("counter", GCounter).state.value == 6
+        assert set(node.document("tags", ORSet).state.value) == {"y", "z"}
+
+
+def test_a_file_of_before_the_writes_were_stamped_again_breaks_nothing(clocks: Clocks) -> None:
+    """It is of another writer: no number has two contents, and all come to the same."""
+    nodes = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    late = start_apart(clocks, "n2", 50.0)
+    late.sync.set_config("key", b"early")
+    late.document("counter", GCounter).write(lambda s, context: s.increment(by=context.actor))
+    state = late.export_state()
+    clocks.network.run(1.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(5.0)
+    assert state.actor != late.actor
+    clocks.network.kill("n2")
+    clocks.network.run(5.0)
+    again = clocks.network.start(
+        "n2", wall_clock=partial(clocks.read, "n2"), state=state, age_s=6.0
+    )
+    clocks.network.run(30.0)
+    for node in (again, *nodes):
+        assert node.sync.get_config("key") == b"early"
+        assert node.document("counter", GCounter).state.value == 1
+    told = [kind for name in ("n0", "n1", "n2") for kind in clocks.network.kinds(name)]
+    assert "StateDiverged" not in told
+
+
+def test_what_was_stored_stays_replaced_by_what_was_written_over_it(clocks: Clocks) -> None:
+    """The stored writes have the stamps of a clock as wrong, and may be known to others."""
+    clocks.ahead_s["n2"] = 50.0
+    (before,) = clocks.start("n2")
+    before.sync.set_config("key", b"stored")
+    state = before.export_state()
+    clocks.network.kill("n2")
+    clocks.network.run(5.0)
+    nodes = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    for other in ("n0", "n1"):
+        clocks.network.cut_both("n2", other)
+    again = clocks.network.start(
+        "n2", wall_clock=partial(clocks.read, "n2"), state=state, age_s=10.0
+    )
+    again.sync.set_config("key", b"over it")
+    clocks.network.run(2.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(20.0)
+    assert [b"over it"] * 3 == value_on_each(clocks, "key")
+    (told,) = events_of(clocks, "n2")
+    assert 9.0 < told.back_s < 10.0
+    assert nodes[0].replica.content_digest() == again.replica.content_digest()
+
+
+def test_who_leaves_at_once_has_told_its_early_writes(clocks: Clocks) -> None:
+    """Before the answers are in: what it wrote is not lost with it."""
+    clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    late = clocks.network.start("n2", wall_clock=partial(clocks.read, "n2"))
+    late.sync.set_config("key", b"early")
+    while not late.has_joined:
+        clocks.network.run(0.0005)
+    late.drain(now=clocks.network.now)
+    clocks.network.pump("n2")
+    while not late.has_handed_over:
+        clocks.network.run(0.01)
+    late.leave(now=clocks.network.now)
+    clocks.network.pump("n2")
+    clocks.network.run(1.0)
+    assert [b"early"] * 2 == value_on_each(clocks, "key")[:2]
 
 
 def test_what_a_program_writes_far_behind_before_it_met_anybody_replaces_nothing(

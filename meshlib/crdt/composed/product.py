@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, cast
 from meshlib.arguments import with_article
 from meshlib.clock import Stamp
 from meshlib.codec import pack
-from meshlib.crdt.lattice import Container, Numbered, Paged, absorb
+from meshlib.crdt.lattice import Container, Numbered, Paged, Restampable, absorb
 from meshlib.crdt.wire import cannot_join, wire_digest
 from meshlib.errors import InvalidTypeError
 from meshlib.hashing import HASH64_MASK, hash64
@@ -122,6 +122,13 @@ class Product:
         asked = [getattr(component, "latest_stamp", None) for _, component in self._components()]
         stamps = [ask() for ask in asked if ask is not None]
         return max([stamp for stamp in stamps if stamp is not None], default=None)
+
+    def restamped(self, change: Callable[[Stamp], Stamp]) -> Self:
+        """Put the writes of those components under other stamps, in place, that can be."""
+        for name, component in self._components():
+            if isinstance(component, Restampable):
+                self._put_component(name, component.restamped(change))
+        return self
 
     def bucket_digests(self) -> tuple[int, ...]:
         """Return 256 digests: each paged component's own, the others whole in bucket 0."""

@@ -19,6 +19,7 @@ from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.gossip.config import GossipConfig
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.entries.dissemination import Dissemination, batches
+from meshlib.gossip.entries.early_writes import EarlyWrites
 from meshlib.gossip.entries.filling import Filling
 from meshlib.gossip.entries.state_transfer import StateTransfer
 from meshlib.gossip.entries.ways import Ways
@@ -97,6 +98,7 @@ class AntiEntropy:
         dissemination: sends what was not sent yet; knows which links are busy.
         transfer: brings whole states.
         beginning: is told what peers have, and decides when this node is ready.
+        early: knows whether entries are held back yet.
         filling: knows who sends what this node lacks.
         offsets: know how long a peer takes to answer.
         tables: the member tables are compared on the same occasion.
@@ -118,6 +120,7 @@ class AntiEntropy:
         dissemination: Dissemination,
         transfer: StateTransfer,
         beginning: Beginning,
+        early: EarlyWrites,
         filling: Filling,
         offsets: ClockOffsets,
         tables: TableComparison,
@@ -135,6 +138,7 @@ class AntiEntropy:
         self._dissemination = dissemination
         self._transfer = transfer
         self._beginning = beginning
+        self._early = early
         self._filling = filling
         self._offsets = offsets
         self._tables = tables
@@ -217,7 +221,7 @@ class AntiEntropy:
 
     def begin(self, name: str, now: float, *, check_content: bool = False) -> None:
         """Begin an exchange with one member."""
-        if self._dissemination.is_busy(name):
+        if self._dissemination.is_busy(name) or self._early.holds(now):
             return
         self._dissemination.publish()
         self._counters.exchanges_started += 1

@@ -202,6 +202,11 @@ class Beginning:
         """Whether this node knows of others and has met nobody yet."""
         return self._has_others and not self.has_met
 
+    @property
+    def has_others(self) -> bool:
+        """Whether this node was told of others, or knows them from before a restart."""
+        return self._has_others
+
     def problem(self) -> str:
         """Say in one line why this node is not ready, or that it is alone; empty when all is well.
 

@@ -149,6 +149,23 @@ class ReplicationLog:
         if log is not None:
             self._drop_front(log, len(log.entries))
 
+    def rewrite(self, actor: ActorId, new: ActorId, change: Callable[[LogEntry], LogEntry]) -> None:
+        """Put other entries in the place of a writer's, as another writer's, who has none. O(size).
+
+        Args:
+            actor: the writer.
+            new: the other one.
+            change: returns the entry to take instead, of the same numbers and document.
+        """
+        log = self._actors.pop(actor, None)
+        if log is None:
+            return
+        for place, entry in enumerate(log.entries):
+            self._count(entry, -1)
+            log.entries[place] = changed = change(entry)
+            self._count(changed, 1)
+        self._actors[new] = log
+
     def join_adjacent(self) -> int:
         """Join neighbours of one actor and document, oldest first; return how many fewer there are.
 

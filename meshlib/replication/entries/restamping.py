@@ -1,0 +1,92 @@
+"""Own writes that nobody else has, put under the stamps that a right clock would have given them.
+
+Rules this file owns:
+- The stamps keep their order, and stay after all that was here before the first of those writes:
+  what this node wrote over stays replaced.
+- They become those of another writer, and so do the entries and their numbers. An older copy of
+  this state, such as one on disk, may come back: no number of a writer ever has two contents.
+- What hangs on dots stays as it is: a dot has one leaf for ever. So do numbers that count, such as
+  those of counters, and what a value says itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+
+from meshlib.clock import Stamp
+from meshlib.crdt import Restampable, registry
+from meshlib.identity import ActorId
+from meshlib.replication.late_writes import Time
+from meshlib.replication.parts import Parts
+from meshlib.replication.records import LogEntry
+
+__all__ = ["restamp"]
+
+Change = Callable[[Stamp], Stamp]
+
+
+def restamp(parts: Parts, new: ActorId, *, back_ms: int, floor: Time) -> int:
+    """Put the own writes of a replica, all of them closed, under earlier stamps. O(content).
+
+    Args:
+        parts: of the replica.
+        new: the writer that they are of from now on, never used before.
+        back_ms: by how much, in milliseconds; over 0.
+        floor: the latest time that was known here before the first of them.
+
+    Returns:
+        by how much it was; 0 where the floor allows nothing, or there are none: then nothing was
+        changed.
+    """
+    old, earliest = parts.actor, _earliest(parts)
+    back_ms = 0 if earliest is None else min(back_ms, earliest[0] - floor[0] - 1)
+    if back_ms <= 0:
+        return 0
+
+    def change(stamp: Stamp) -> Stamp:
+        if stamp.actor != old:
+            return stamp
+        return Stamp(stamp.wall_ms - back_ms, stamp.logical, new)
+
+    for document in parts.documents:
+        if isinstance(document.state, Restampable):
+            document.state = document.state.restamped(change)
+    parts.log.rewrite(old, new, lambda entry: _changed(entry, new, change))
+    parts.vector.rename(old, new)
+    # The writers of what is later are others, whose stamps this clock has seen, or nobody.
+    wall_ms, logical = parts.clock.latest
+    parts.clock.begin_again(new, latest=max(floor, (wall_ms - back_ms, logical)))
+    parts.actor = new
+    return back_ms
+
+
+def _earliest(parts: Parts) -> Time | None:
+    """Return when the first of the own writes was stamped that is here still. O(content)."""
+    own = parts.actor
+    earliest: Time | None = None
+
+    def look(stamp: Stamp) -> Stamp:
+        nonlocal earliest
+        if stamp.actor == own:
+            earliest = stamp[:2] if earliest is None else min(earliest, stamp[:2])
+        return stamp
+
+    for document in parts.documents:
+        if isinstance(document.state, Restampable):
+            document.state.restamped(look)
+    for entry in parts.log:
+        if entry.actor == own:
+            _changed(entry, own, look)
+    return earliest
+
+
+def _changed(entry: LogEntry, new: ActorId, change: Change) -> LogEntry:
+    """Return an entry of this node as another writer's, with other stamps. O(size)."""
+    delta: Any = registry.decode(entry.delta)
+    if isinstance(delta, Restampable):
+        changed: Any = delta.restamped(change)
+        return evolve(entry, actor=new, delta=registry.encode(changed))
+    return evolve(entry, actor=new)
