@@ -352,9 +352,12 @@ class Engine:
         if met:
             parts.anti_entropy.greet(met, now)
             parts.detector.compare_clocks(met, now)
-        if not parts.early.holds(now):
-            if parts.early.take_released():
-                parts.anti_entropy.greet(parts.view.peer_names(), now)
+        is_held = not parts.early.is_over and parts.early.holds(now)
+        if parts.early.take_released():
+            parts.anti_entropy.greet(parts.view.peer_names(), now)
+        if is_held:
+            parts.replica.flush()  # into the log, which keeps its limit; the exchanges bring it
+        else:
             parts.dissemination.publish()
         header = parts.beginning.header()
         if not len(parts.outbox):

@@ -109,8 +109,13 @@ class EarlyWrites:
         O(1) once that is over, and while nobody was met; else O(members), and O(content) at its
         end where the clock is ahead.
         """
-        if self.is_over or not self._view.peers():
+        if self.is_over:
             return False
+        if not self._beginning.has_others:
+            self.is_over = True  # it is its own cluster: who comes is to follow it
+            return False
+        if not self._view.peers():
+            return True  # from who is no member here yet, or no longer there: it comes again
         if self._is_concerned and self._offsets.is_any_awaited(now):
             self._has_held = True
             return True
@@ -120,7 +125,7 @@ class EarlyWrites:
     @property
     def _is_concerned(self) -> bool:
         replica = self._replica
-        return self._beginning.has_others and replica.has_own_writes and not replica.is_rejoining
+        return replica.has_own_writes and not replica.is_rejoining
 
     def take_released(self) -> bool:
         """Tell whether something was held back and is not any more, once."""
@@ -134,7 +139,8 @@ class EarlyWrites:
         if self.is_over:
             return
         self.is_over = True
-        if not self._is_concerned or self._beginning.is_ready or not self._view.peers():
+        is_followed = self._beginning.is_ready or not self._beginning.has_others
+        if is_followed or not self._is_concerned:
             return
         ahead_s, error_s = self._offsets.ahead_s(now)
         step_s = self._base_s - self._own_base_s(now)

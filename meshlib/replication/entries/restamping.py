@@ -21,11 +21,11 @@ from meshlib.crdt import Restampable, registry
 from meshlib.identity import ActorId
 from meshlib.replication.late_writes import Time
 from meshlib.replication.parts import Parts
-from meshlib.replication.records import LogEntry
+from meshlib.replication.records import Change, LogEntry
 
 __all__ = ["restamp"]
 
-Change = Callable[[Stamp], Stamp]
+Restamp = Callable[[Stamp], Stamp]
 
 
 def restamp(parts: Parts, new: ActorId, *, back_ms: int, floor: Time) -> int:
@@ -46,14 +46,23 @@ def restamp(parts: Parts, new: ActorId, *, back_ms: int, floor: Time) -> int:
     if back_ms <= 0:
         return 0
 
+    has_changed = False
+
     def change(stamp: Stamp) -> Stamp:
+        nonlocal has_changed
         if stamp.actor != old:
             return stamp
+        has_changed = True
         return Stamp(stamp.wall_ms - back_ms, stamp.logical, new)
 
     for document in parts.documents:
-        if isinstance(document.state, Restampable):
-            document.state = document.state.restamped(change)
+        state: Any = document.state
+        if isinstance(state, Restampable):
+            has_changed = False
+            document.state = state = state.restamped(change)
+            if has_changed:
+                # Who has gathered what was new so far would take what comes for older.
+                parts.journal.note(Change(document.name, state, False, True))
     parts.log.rewrite(old, new, lambda entry: _changed(entry, new, change))
     parts.vector.rename(old, new)
     # The writers of what is later are others, whose stamps this clock has seen, or nobody.
@@ -83,7 +92,7 @@ def _earliest(parts: Parts) -> Time | None:
     return earliest
 
 
-def _changed(entry: LogEntry, new: ActorId, change: Change) -> LogEntry:
+def _changed(entry: LogEntry, new: ActorId, change: Restamp) -> LogEntry:
     """Return an entry of this node as another writer's, with other stamps. O(size)."""
     delta: Any = registry.decode(entry.delta)
     if isinstance(delta, Restampable):

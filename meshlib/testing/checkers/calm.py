@@ -93,7 +93,6 @@ class Calm:
         began = cluster.now
         # One that is about to leave may have been cut off for all the time that it waits.
         vectors = [inside.covered(host.node) for host in cluster.running() if not host.is_leaving]
-        certain = cluster.ledger.certain(vectors)
         deadline = began + ROUNDS_MAX + self._held_s()
         while left := next(differences(cluster), None):
             if cluster.now >= deadline:
@@ -102,7 +101,9 @@ class Calm:
             del left
             cluster.advance(cluster.now + 0.5)
         self.converged_after_s = cluster.now - began
-        self._look_at_writes(certain)
+        # A node that was alone until then may have become another writer since.
+        vectors = [cluster.ledger.renamed(vector) for vector in vectors]
+        self._look_at_writes(cluster.ledger.certain(vectors))
         self._look_at_versions()
         for host in cluster.running()[:1]:
             has_rejoined = cluster.sometimes.counts()["rejoined"] > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from meshlib.clock import Stamp
 from meshlib.crdt import LWWEntry
@@ -49,6 +49,7 @@ class Ledger:
         self._pardoned: set[tuple[str, Any]] = set()
         self._collected: set[Place] = set()
         self._rejoined: set[ActorId] = set()
+        self._renamed: dict[ActorId, ActorId] = {}
         self.others = OtherWrites()
         self.count = 0
         self.removal_count = 0
@@ -106,6 +107,22 @@ class Ledger:
     def note_rejoined(self, actor: ActorId) -> None:
         """Note that a node came back as this writer, and wrote known values again as it did."""
         self._rejoined.add(actor)
+
+    def note_restamped(self, old: ActorId, new: ActorId, *, back_ms: int) -> None:
+        """Note that a node's writes travel under earlier stamps, as another writer's.
+
+        They are known as they were before, too: a file may have them so.
+        """
+        for writes in self._writes.values():
+            for write in [each for each in writes.values() if each.actor == old]:
+                stamp = Stamp(write.stamp.wall_ms - back_ms, write.stamp.logical, new)
+                writes[stamp] = evolve(write, stamp=stamp, actor=new)
+        self.others.note_renamed(old, new)
+        self._renamed[old] = new
+
+    def renamed(self, vector: Mapping[ActorId, int]) -> dict[ActorId, int]:
+        """Return a vector with the writers as they are now whose writes were stamped again."""
+        return {self._renamed.get(actor, actor): number for actor, number in vector.items()}
 
     def has_rejoined(self, actor: ActorId) -> bool:
         """Tell whether a node came back as this writer.

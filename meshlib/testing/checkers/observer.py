@@ -26,6 +26,7 @@ from meshlib.gossip import (
     Rejoined,
     StateDiverged,
     StateRestored,
+    WritesRestamped,
 )
 from meshlib.identity import ActorId
 from meshlib.replication import EntriesHeld, GapBufferFull, LogShortened
@@ -71,6 +72,7 @@ class Observer:
             IdentityRenewed: self._renewed,
             Rejoined: self._rejoined,
             StateDiverged: self._diverged,
+            WritesRestamped: self._restamped,
         }
 
     def events(self, host: Host, events: list[Event], cluster: Cluster) -> None:
@@ -162,6 +164,12 @@ class Observer:
         cluster.ledger.note_rejoined(event.new)
         for lost in event.lost:
             cluster.ledger.pardon(lost.document, lost.key)
+
+    def _restamped(self, host: Host, event: WritesRestamped, cluster: Cluster) -> None:
+        cluster.sometimes.count("stamped_again")
+        host.watch.renew()
+        back_ms = round(event.back_s * 1000)
+        cluster.ledger.note_restamped(event.old, event.new, back_ms=back_ms)
 
     def _diverged(self, host: Host, event: StateDiverged, cluster: Cluster) -> None:
         peers = [peer for peer in cluster.hosts.values() if peer.name == event.peer]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from meshlib.crdt import CausalContext, Dot
 from meshlib.identity import ActorId
@@ -107,6 +107,18 @@ class OtherWrites:
     def note_removal(self, dots: CausalContext, receipt: WriteReceipt) -> None:
         """Take down which additions were removed."""
         self._removals.append(_Removal(dots, receipt))
+
+    def note_renamed(self, old: ActorId, new: ActorId) -> None:
+        """Note that what a writer wrote travels as another one's."""
+
+        def renamed(receipt: WriteReceipt) -> WriteReceipt:
+            return evolve(receipt, actor=new) if receipt.actor == old else receipt
+
+        for place, receipts in self._texts.items():
+            self._texts[place] = list(map(renamed, receipts))
+        self._increments = list(map(renamed, self._increments))
+        self._additions = [evolve(a, receipt=renamed(a.receipt)) for a in self._additions]
+        self._removals = [evolve(r, receipt=renamed(r.receipt)) for r in self._removals]
 
     def pardon(self, document: str) -> None:
         """Note that a node reported a write to a document as lost."""

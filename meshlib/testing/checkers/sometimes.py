@@ -37,6 +37,7 @@ SOMETIMES: Mapping[str, str] = {
     "concurrent_writes": "two nodes wrote one key without knowing of each other",
     "name_conflict": "two processes claimed one name",
     "identity_renewed": "a node came back as another writer",
+    "stamped_again": "what a clock ahead had stamped before anybody was met was put back",
     "rejoined": "it had adopted a peer's state and written again what only it had",
     "member_forgotten": "a member that was gone for long was forgotten",
     "member_left": "a member said goodbye",
