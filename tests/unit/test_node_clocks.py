@@ -464,9 +464,7 @@ def test_an_early_write_that_is_newer_stays(clocks: Clocks) -> None:
     late.sync.set_config("key", b"early")
     late.sync.set_config("gone", b"early")
     late.sync.delete_config("gone")
-    nodes[0].sync.set_config("late", b"first")
     clocks.network.run(1.0)
-    late.sync.delete_config("late") if late.sync.get_config("late") else None
     clocks.network.cuts.clear()
     clocks.network.run(5.0)
     assert [b"early"] * 3 == value_on_each(clocks, "key")
@@ -662,6 +660,31 @@ def test_what_was_stored_stays_replaced_by_what_was_written_over_it(clocks: Cloc
     (told,) = events_of(clocks, "n2")
     assert 9.0 < told.back_s < 10.0
     assert nodes[0].replica.content_digest() == again.replica.content_digest()
+
+
+def test_what_comes_before_anybody_was_met_is_not_joined_with_early_writes(
+    clocks: Clocks,
+) -> None:
+    """Others know an earlier start of it, and push to it; it would drop what is newer for good."""
+    nodes = clocks.start("n0", "n1", "n2")[:2]
+    clocks.network.run(5.0)
+    clocks.network.kill("n2")
+    clocks.network.cuts |= {("n2", "n0"), ("n2", "n1")}
+    clocks.ahead_s["n2"] = 90.0
+    (late,) = clocks.start("n2")
+    late.sync.set_config("key", b"early")
+    clocks.network.run(0.3)
+    for node in nodes:
+        node.sync.set_config("key", b"newer")
+        node.sync.set_config(f"of {node.name}", b"value")
+        clocks.network.pump(node.name)
+    clocks.network.run(0.3)
+    assert late.sync.get_config("of n0") is None
+    clocks.network.cuts.clear()
+    clocks.network.run(20.0)
+    assert [b"newer"] * 3 == value_on_each(clocks, "key")
+    assert late.replica.content_digest() == nodes[0].replica.content_digest()
+    assert len(events_of(clocks, "n2")) == 1
 
 
 def test_who_leaves_at_once_has_told_its_early_writes(clocks: Clocks) -> None:
