@@ -353,6 +353,8 @@ class Engine:
             parts.anti_entropy.greet(met, now)
             parts.detector.compare_clocks(met, now)
         is_held = not parts.early.is_over and parts.early.holds(now)
+        if (renewed := parts.early.take_renewed()) is not None:
+            parts.news.spread(renewed, now)
         if parts.early.take_released():
             parts.anti_entropy.greet(parts.view.peer_names(), now)
         if is_held:

@@ -148,7 +148,7 @@ class Parts:
         )  # fmt: skip
         self.early = EarlyWrites(
             rng=rng, replica=replica, view=view, beginning=self.beginning, offsets=self.offsets,
-            news=self.news, events=events,
+            events=events,
         )  # fmt: skip
         self.ways = Ways(view)
         self.transfer = StateTransfer(

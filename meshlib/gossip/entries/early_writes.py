@@ -25,7 +25,6 @@ from meshlib.errors import LocalError
 from meshlib.gossip.clock_offsets import STEP_MIN_S, ClockOffsets
 from meshlib.gossip.entries.beginning import Beginning
 from meshlib.gossip.events import WritesRestamped
-from meshlib.gossip.members.news import NewsSpreader
 from meshlib.gossip.messages.kinds import MemberNews
 from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.view import MembershipView
@@ -49,7 +48,6 @@ class EarlyWrites:
         view: knows who is there.
         beginning: knows whether this node is ready, and was told of others.
         offsets: know how this node's clock stands.
-        news: spreads the renewed record.
         events: hears of writes that were stamped again.
     """
 
@@ -58,8 +56,8 @@ class EarlyWrites:
         "_beginning",
         "_events",
         "_has_held",
-        "_news",
         "_offsets",
+        "_renewed",
         "_replica",
         "_rng",
         "_view",
@@ -74,7 +72,6 @@ class EarlyWrites:
         view: MembershipView,
         beginning: Beginning,
         offsets: ClockOffsets,
-        news: NewsSpreader,
         events: EventQueue,
     ) -> None:
         self._rng = rng
@@ -82,7 +79,7 @@ class EarlyWrites:
         self._view = view
         self._beginning = beginning
         self._offsets = offsets
-        self._news = news
+        self._renewed: MemberNews | None = None
         self._events = events
         self._base_s = -math.inf
         self._has_held = False
@@ -134,6 +131,11 @@ class EarlyWrites:
             self._has_held = False
         return is_released
 
+    def take_renewed(self) -> MemberNews | None:
+        """Return the news that this node is a new writer, once, to be spread."""
+        renewed, self._renewed = self._renewed, None
+        return renewed
+
     def release(self, now: float) -> None:
         """Hold nothing back from now on, and stamp again what was written by a clock ahead."""
         if self.is_over:
@@ -155,7 +157,7 @@ class EarlyWrites:
         back_ms = self._replica.stamp_again(new, back_ms=math.ceil((ahead_s + error_s) * 1000))
         if back_ms:
             record = view.change_own_record(now, actor=new, incarnation=incarnation)
-            self._news.spread(MemberNews(record), now)
+            self._renewed = MemberNews(record)
             self._events.emit(WritesRestamped(old=old, new=new, back_s=back_ms / 1000))
 
     def diagnostics(self) -> Mapping[str, Any]:

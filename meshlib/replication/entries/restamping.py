@@ -12,23 +12,37 @@ Rules this file owns:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import evolve
 
-from meshlib.clock import Stamp
+from meshlib.clock import HybridClock, Stamp
 from meshlib.crdt import Restampable, registry
 from meshlib.identity import ActorId
+from meshlib.replication.document import DocumentTable
+from meshlib.replication.entries.log import ReplicationLog
+from meshlib.replication.journal import Journal
 from meshlib.replication.late_writes import Time
-from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry
+from meshlib.replication.vector import VersionVector
 
-__all__ = ["restamp"]
+__all__ = ["OwnWrites", "restamp"]
 
 Restamp = Callable[[Stamp], Stamp]
 
 
-def restamp(parts: Parts, new: ActorId, *, back_ms: int, floor: Time) -> int:
+class OwnWrites(Protocol):
+    """What of a replica has its own writes in it: `meshlib.replication.parts.Parts`."""
+
+    actor: ActorId
+    clock: HybridClock
+    journal: Journal
+    documents: DocumentTable
+    vector: VersionVector
+    log: ReplicationLog
+
+
+def restamp(parts: OwnWrites, new: ActorId, *, back_ms: int, floor: Time) -> int:
     """Put the own writes of a replica, all of them closed, under earlier stamps. O(content).
 
     Args:
@@ -72,7 +86,7 @@ def restamp(parts: Parts, new: ActorId, *, back_ms: int, floor: Time) -> int:
     return back_ms
 
 
-def _earliest(parts: Parts) -> Time | None:
+def _earliest(parts: OwnWrites) -> Time | None:
     """Return when the first of the own writes was stamped that is here still. O(content)."""
     own = parts.actor
     earliest: Time | None = None
