@@ -184,7 +184,8 @@ async def walk(nodes: dict[str, MeshRuntime], link: Link) -> None:
     link.mend(delay_s=0.02, loss=0.25)
     for name in NAMES:
         await write(nodes, name, f"lossy {name}")
-    assert all(member.status == "Alive" for node in nodes.values() for member in node.members())
+    # One whose answer was late may be suspected just now: it has time to say that it lives.
+    assert not any(m.status == "Down" for node in nodes.values() for m in node.members())
     print("lossy:  every fourth piece comes late, and nobody is Down")
 
 
