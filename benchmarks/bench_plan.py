@@ -1,5 +1,9 @@
 """What `meshlib-server plan` says beside real clusters: bytes, CPU and memory of 3 to 40 processes.
 
+With the time that a write takes to spread over three of them (the median, as `bench_transports.py`
+measures it), and how much of all cores was idle meanwhile: where next to nothing was, processes
+waited for their turn, and figures are those of a starved cluster.
+
     python benchmarks/bench_plan.py [--counts 3,20,40] [--quick]
 
 Caveats first: all processes share one machine's cores and its loopback, and whatever else runs
@@ -18,6 +22,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -29,7 +34,7 @@ from meshlib_server.commands.processes import free_ports
 from meshlib_server.planning import Load, plan
 
 RESULTS = Path(__file__).resolve().parent / "results"
-WRITES_PER_S = 20
+WRITES_PER_S = (5, 20)
 SETTLE_S = 4.0
 
 
@@ -71,9 +76,12 @@ async def child(index: int, addresses: list[str]) -> None:
             lambda: len(runtime.node.members()) == len(addresses), timeout_s=120
         )
         print("ready", flush=True)
-        tasks = []
+        tasks = list[asyncio.Task[None]]()
         while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
             verb, *numbers = line.split()
+            if verb == "stop":
+                while tasks:
+                    tasks.pop().cancel()
             if verb == "write":
                 rate, seconds = map(float, numbers)
                 share = index / len(addresses)
@@ -101,21 +109,29 @@ def ask_all(processes: list[subprocess.Popen[str]], line: str) -> list[dict[str,
     return [hear(process) for process in processes]
 
 
+def ticks() -> tuple[int, int]:
+    """Return for how long the cores were idle, and for how long they were there; Linux."""
+    spent_on = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    return spent_on[3], sum(spent_on)
+
+
 def window(processes: list[subprocess.Popen[str]], seconds: float) -> dict[str, float]:
     """Return what a node spends in a second, the mean over the nodes."""
-    before = ask_all(processes, "spent")
+    before, ticks_before = ask_all(processes, "spent"), ticks()
     time.sleep(seconds)
-    after = ask_all(processes, "spent")
+    after, ticks_after = ask_all(processes, "spent"), ticks()
+    idle, there = (late - early for early, late in zip(ticks_before, ticks_after, strict=True))
     rates: dict[str, list[float]] = {"cpu_s": [], "bytes": [], "frames": []}
     for early, late in zip(before, after, strict=True):
         for name, values in rates.items():
             values.append((late[name] - early[name]) / (late["at_s"] - early["at_s"]))
     found = {name: statistics.mean(values) for name, values in rates.items()}
-    return found | {"rss": statistics.mean(late["rss"] for late in after)}
+    rss = statistics.mean(late["rss"] for late in after)
+    return found | {"rss": rss, "idle_share": idle / there}
 
 
-def measure(count: int, seconds: float) -> dict[str, Any]:
-    """Start so many processes; measure them at rest, and while the cluster writes."""
+def measure(count: int, seconds: float) -> dict[int, dict[str, float]]:
+    """Start so many processes; measure them at rest, and at each rate of writes of them all."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     environment = os.environ | {"BENCH_TOKEN": os.urandom(8).hex()}
     processes = [
@@ -129,10 +145,15 @@ def measure(count: int, seconds: float) -> dict[str, Any]:
         for process in processes:
             assert hear(process) == "ready"
         time.sleep(SETTLE_S)
-        rest = window(processes, seconds)
-        ask_all(processes, f"write {WRITES_PER_S / count} {seconds + 6}")
-        time.sleep(2.0)
-        return {"rest": rest, "writing": window(processes, seconds)}
+        found = {0: window(processes, seconds)}
+        for rate in WRITES_PER_S:
+            # All begin within the time between two writes of one of them, and go on until stopped.
+            ask_all(processes, f"write {rate / count} {10 * seconds + 60}")
+            time.sleep(2.0)
+            found[rate] = window(processes, seconds)
+            ask_all(processes, "stop")
+            time.sleep(1.0)
+        return found
     finally:
         for process in processes:
             process.terminate()
@@ -140,14 +161,16 @@ def measure(count: int, seconds: float) -> dict[str, Any]:
             process.wait()
 
 
-def row(count: int, kind: str, found: dict[str, float]) -> dict[str, Any]:
-    planned = plan(Load(nodes=count, writes_per_s=WRITES_PER_S if kind == "writing" else 0.0))
+def row(count: int, rate: int, found: dict[str, float]) -> dict[str, Any]:
+    planned = plan(Load(nodes=count, writes_per_s=rate))
     node = planned.node
     return {
-        "n": count, "kind": kind, "bytes_per_s": found["bytes"], "planned_bytes": node.bytes_per_s,
+        "n": count, "writes_per_s": rate,
+        "bytes_per_s": found["bytes"], "planned_bytes": node.bytes_per_s,
         "cpu_ms_per_s": found["cpu_s"] * 1000, "planned_cpu_ms": node.cpu_ms_per_s,
         "memory_mb": found["rss"] / 1e6, "planned_mb": node.memory_bytes / 1e6,
-        "frames_per_s": found["frames"],
+        "frames_per_s": found["frames"], "planned_frames": node.frames_per_s,
+        "idle_share": found["idle_share"],
     }  # fmt: skip
 
 
@@ -163,19 +186,33 @@ def main() -> None:
     rows = []
     for count in map(int, given.counts.split(",")):
         found = measure(count, 5.0 if given.quick else 20.0)
-        rows += [row(count, kind, found[kind]) for kind in ("rest", "writing")]
-        for each in rows[-2:]:
+        rows += [row(count, rate, figures) for rate, figures in found.items()]
+        for each in rows[-len(found) :]:
             print(
-                f"n = {count:>3} {each['kind']:8} {each['bytes_per_s']:>9,.0f} B/s "
+                f"n = {count:>3} {each['writes_per_s']:>3} writes/s "
+                f"{each['bytes_per_s']:>9,.0f} B/s "
                 f"(planned {each['planned_bytes']:,.0f}) {each['cpu_ms_per_s']:>6.1f} ms/s "
                 f"(planned {each['planned_cpu_ms']:.1f}) {each['memory_mb']:>5.0f} MB "
-                f"(planned {each['planned_mb']:.0f}) {each['frames_per_s']:.1f} frames/s",
+                f"(planned {each['planned_mb']:.0f}) {each['frames_per_s']:.1f} frames/s, "
+                f"{each['idle_share']:.0%} of the cores idle",
                 flush=True,
             )
+    import bench_transports  # here, so that nodes do not load NATS for it
+
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = 2.0 if given.quick else 10.0
+        spread_ms = bench_transports.measure("tcp", seconds=seconds, folder=Path(folder))[
+            "spread_p50_ms"
+        ]
+    planned_ms = plan(Load(nodes=3)).spread_ms
+    print(f"n =   3 a write is everywhere after {spread_ms:.2f} ms (planned {planned_ms:.2f})")
     if not given.quick:
+        spread = {"n": 3, "p50_ms": spread_ms, "planned_ms": planned_ms}
         machine = {"python": platform.python_version(), "cores": os.cpu_count()}
         path = RESULTS / "bench_plan.json"
-        path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        path.write_text(
+            json.dumps({"machine": machine, "rows": rows, "spread": spread}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

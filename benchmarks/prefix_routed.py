@@ -21,7 +21,7 @@ from meshlib.replication import LogEntry, Replica
 from meshlib.routing import PrefixSync
 from meshlib.sync import MeshSyncManager
 
-__all__ = ["ROUTED_SIZES", "node", "routed", "routes"]
+__all__ = ["ROUTED_SIZES", "WORKERS", "beginnings", "node", "prompts", "routed", "routes"]
 
 ROUTED_SIZES = (2000, 8000, 20_000)
 ALPHABET = "abcdefghijklmnopqrstuvwxyz      etaoin"
@@ -35,12 +35,20 @@ def node(name: str, prefix_sync: PrefixSync) -> tuple[Replica, MeshSyncManager]:
     return replica, MeshSyncManager(replica, prefix_sync=prefix_sync)
 
 
+def _beginnings(rng: random.Random, shared: int) -> list[str]:
+    return ["".join(rng.choices(ALPHABET, k=shared)) for _ in range(20)]
+
+
+def beginnings(size: int) -> list[str]:
+    """Return what the prompts of a size begin with."""
+    return _beginnings(random.Random(1), int(size * SHARED_PART))
+
+
 def prompts(count: int, size: int) -> list[str]:
     rng, shared = random.Random(1), int(size * SHARED_PART)
-    beginnings = ["".join(rng.choices(ALPHABET, k=shared)) for _ in range(20)]
+    known = _beginnings(rng, shared)
     return [
-        rng.choice(beginnings) + "".join(rng.choices(ALPHABET, k=size - shared))
-        for _ in range(count)
+        rng.choice(known) + "".join(rng.choices(ALPHABET, k=size - shared)) for _ in range(count)
     ]
 
 

@@ -42,13 +42,16 @@ MEASURED: Final = {
         Measured("entry_bytes", 145.0, "B", "a frame with one entry, beside its value", GOSSIP),
         Measured("acknowledgement_bytes", 74.0, "B", "a frame that says what came", GOSSIP),
         Measured("copies", 3.0, "", "copies of a write for each node of a large cluster", GOSSIP),
-        Measured("base_cpu_ms", 2.0, "ms/s", "a node of which nothing is asked", PLAN),
-        Measured("frame_cpu_us", 430.0, "us", "sending a frame and taking one in, over TCP", PLAN),
+        Measured("base_cpu_ms", 3.6, "ms/s", "a node of which nothing is asked", PLAN),
+        Measured("frame_cpu_us", 270.0, "us", "sending a frame and taking one in, over TCP", PLAN),
+        Measured(
+            "entry_cpu_us", 1000.0, "us", "an entry beside its frames, where none is by", PLAN
+        ),
         Measured("base_mb", 45.0, "MB", "a process that has just begun", PLAN),
         Measured("member_bytes", 3427.0, "B", "what a node keeps of a member", GOSSIP),
         Measured("tree_bytes", 0.62, "B", "a character of prompts in the tree", "bench_prefix.py"),
         Measured(
-            "hop_ms", 1.5, "ms", "a write from node to node", "benchmarks/bench_transports.py"
+            "hop_ms", 1.4, "ms", "a write from node to node", "benchmarks/bench_transports.py"
         ),
         Measured("routed_bytes", 0.33, "B", "a character of a routed prompt to a peer", ROUTED),
         Measured("routed_cpu_us", 73.0, "us", "a routed request at its own node", ROUTED),

@@ -5,7 +5,8 @@ Rules this file owns:
 - In a full mesh a writer sends a write to everybody; in a larger cluster each node of a region has
   `gossip_fanout` senders and receivers, and regions are joined by single links.
 - An acknowledgement waits 20 ms for others to the same peer, so that there are fewer the more is
-  written: `rate / (1 + 0.02 rate)` of them.
+  written, placements of prompts among it: `rate / (1 + 0.02 rate)` of them. What a node does for
+  each entry beside its frames (to wake, to look at all deadlines, to set a timer) is shared alike.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from attrs import field, frozen
 from meshlib.errors import ConfigError
 from meshlib_server.planning.measured import MEASURED
 
-__all__ = ["Load", "NodePlan", "Plan", "plan"]
+__all__ = ["Load", "NodePlan", "Plan", "cpu_ms", "plan"]
 
-ACKNOWLEDGE_WAIT_S: Final = 0.02
+SHARED_WAIT_S: Final = 0.02
 NODES_MAX: Final = 4096
 VALUE_BYTES: Final = 20
 
@@ -121,6 +122,18 @@ class Plan:
     problems: tuple[str, ...] = field(default=())
 
 
+def cpu_ms(frames_per_s: float, entries_per_s: float = 0.0, *, of: float | None = None) -> float:
+    """Return the milliseconds of CPU a second for frames, and for entries that are new to a node.
+
+    Args:
+        frames_per_s: that it sends; it takes in as many.
+        entries_per_s: writes and placements that it makes or hears of.
+        of: so many are there in all, which share what is done once for several.
+    """
+    per_entry_us = _of("entry_cpu_us") / (1 + SHARED_WAIT_S * (of or entries_per_s))
+    return (frames_per_s * _of("frame_cpu_us") + entries_per_s * per_entry_us) / 1000
+
+
 def _of(name: str) -> float:
     return MEASURED[name].value
 
@@ -139,30 +152,31 @@ def plan(load: Load) -> Plan:
     count = load.nodes
     is_mesh = count <= load.full_mesh_threshold
     if count == 1:
-        copies, link_rate = 0.0, 0.0
+        copies, link_share = 0.0, 0.0
     elif is_mesh:
-        copies, link_rate = (count - 1) / count, load.writes_per_s / count
+        copies, link_share = (count - 1) / count, 1 / count
     else:
-        copies, link_rate = min(_of("copies"), count - 1.0), load.writes_per_s
-    written = load.writes_per_s * copies
-    acknowledged = written / (1 + ACKNOWLEDGE_WAIT_S * link_rate)
-    routed = load.routes_per_s * copies
+        copies, link_share = min(_of("copies"), count - 1.0), 1.0
+    entries = load.writes_per_s + load.routes_per_s
+    written, routed = load.writes_per_s * copies, load.routes_per_s * copies
+    per_entry = 1 / (1 + SHARED_WAIT_S * entries * link_share)
+    acknowledgement_bytes = per_entry * _of("acknowledgement_bytes")
     rest = "rest" if is_mesh else "sparse"
     entry_bytes = _of("entry_bytes") + load.value_bytes
     prompt_bytes = _of("entry_bytes") + _of("routed_bytes") * load.prompt_characters
     rest_frames = _of(f"{rest}_frames") if count > 1 else 0.0
-    frame_ms = _of("frame_cpu_us") / 1000
     node = NodePlan(
         bytes_by_part={
             "rest": _of(f"{rest}_bytes") if count > 1 else 0.0,
-            "writes": written * entry_bytes + acknowledged * _of("acknowledgement_bytes"),
-            "prompts": routed * prompt_bytes,
+            "writes": written * (entry_bytes + acknowledgement_bytes),
+            "prompts": routed * (prompt_bytes + acknowledgement_bytes),
         },
-        frames_per_s=rest_frames + written + acknowledged + routed,
+        frames_per_s=rest_frames + (written + routed) * (1 + per_entry),
         cpu_by_part={
-            "rest": _of("base_cpu_ms") + rest_frames * frame_ms,
-            "writes": (written + acknowledged) * frame_ms,
-            "prompts": _prompts_cpu_ms(load, routed, frame_ms),
+            "rest": _of("base_cpu_ms") + cpu_ms(rest_frames),
+            "writes": cpu_ms(written * (1 + per_entry), load.writes_per_s, of=entries),
+            "prompts": _prompts_cpu_ms(load)
+            + cpu_ms(routed * (1 + per_entry), load.routes_per_s, of=entries),
         },
         memory_by_part={
             "process": _of("base_mb") * 1e6,
@@ -182,12 +196,12 @@ def plan(load: Load) -> Plan:
     )
 
 
-def _prompts_cpu_ms(load: Load, routed: float, frame_ms: float) -> float:
-    """Return what routed prompts take: at their node, in frames, and at everybody who hears."""
+def _prompts_cpu_ms(load: Load) -> float:
+    """Return what routed prompts take beside frames: at their node, and at everybody who hears."""
     own = load.routes_per_s / load.nodes
     heard = load.routes_per_s - own
     us = own * _of("routed_cpu_us") + heard * _of("placed_cpu_us")
-    return us / 1000 + routed * frame_ms
+    return us / 1000
 
 
 def _spread(load: Load, *, is_mesh: bool) -> tuple[int, float]:
