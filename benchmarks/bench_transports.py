@@ -1,4 +1,4 @@
-"""Three processes over TCP, WebSockets and NATS: time to spread, processor time, and bytes.
+"""Three nodes over each transport: time to spread, processor time, and bytes.
 
     python benchmarks/bench_transports.py [--quick]
 
@@ -7,12 +7,18 @@ its loopback, and no transport is encrypted. A write is timed from before it is 
 last of the two other nodes holds it, on the one monotonic clock that Linux gives to all processes.
 Bytes are those of frames, without what TCP, WebSockets or NATS put around them. Over NATS
 each frame is read by the server too, whose processor time is told beside.
+
+`bridged` is a writer and a bridge in one region, over TCP, and a bridge in another one behind NATS:
+a write is everywhere when it has gone by both. `memory` is three nodes in one process, on
+one event loop, with a third of its processor time for each.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import json
 import math
 import os
@@ -28,13 +34,22 @@ from pathlib import Path
 from typing import Any
 
 from meshlib import MeshConfig, MeshRuntime
-from meshlib.aio import NatsTransport, TcpTransport, Transport, WebSocketTransport
+from meshlib.aio import (
+    BridgedTransport,
+    MemoryNetwork,
+    NatsTransport,
+    Regions,
+    TcpTransport,
+    Transport,
+    WebSocketTransport,
+)
 from meshlib.crdt import LWWMap
 from meshlib_server.commands.nats import NatsServer
 from meshlib_server.commands.processes import free_ports
 
 RESULTS = Path(__file__).resolve().parent / "results"
-KINDS = ("tcp", "websocket", "nats")
+KINDS = ("tcp", "websocket", "nats", "bridged")
+REGION_OF = ("here", "here", "there")
 WRITES_PER_S = 20
 SETTLE_S = 2.0
 
@@ -42,14 +57,22 @@ SETTLE_S = 2.0
 # A node in a process of its own
 
 
-def transport_of(kind: str, address: str, server: str, token: str) -> Transport:
+def transport_of(kind: str, index: int, addresses: list[str], server: str, token: str) -> Transport:
     """Make the transport of a node."""
+    address = addresses[index]
     if kind == "tcp":
         return TcpTransport(address, token=token)
     if kind == "websocket":
         return WebSocketTransport(address, token=token)
     # The token of NATS is this program's own, for as long as it runs.
-    return NatsTransport(address, servers=[server], token=token)
+    nats = NatsTransport(address, servers=[server], token=token)
+    if kind == "nats":
+        return nats
+    regions = Regions({"here": addresses[:2], "there": addresses[2:]}, bridges=addresses[1:])
+    return BridgedTransport(
+        TcpTransport(address, token=token), region=REGION_OF[index], regions=regions,
+        between=nats if index else None,
+    )  # fmt: skip
 
 
 def _set(key: str, state: Any, context: Any) -> Any:
@@ -97,8 +120,8 @@ async def child(kind: str, index: int, addresses: list[str], server: str) -> Non
     """Run one node, and answer a line for each line of input."""
     token = os.environ["BENCH_TOKEN"]
     runtime = MeshRuntime(
-        MeshConfig(name=f"node-{index}"),
-        transport=transport_of(kind, addresses[index], server, token),
+        MeshConfig(name=f"node-{index}", region=REGION_OF[index] if kind == "bridged" else ""),
+        transport=transport_of(kind, index, addresses, server, token),
         seeds=[address for address in addresses if address != addresses[index]],
     )
     async with runtime:
@@ -116,7 +139,69 @@ async def child(kind: str, index: int, addresses: list[str], server: str) -> Non
         noting.cancel()
 
 
+async def in_memory(seconds: float) -> dict[str, Any]:
+    """Measure three nodes of this process: at rest, and while one writes."""
+    network, addresses = MemoryNetwork(), [f"node-{index}:1" for index in range(3)]
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = []
+        for address in addresses:
+            runtime = MeshRuntime(
+                MeshConfig(name=address.partition(":")[0], address=address),
+                transport=network.transport(address),
+                seeds=[other for other in addresses if other != address],
+            )
+            nodes.append(Node(await stack.enter_async_context(runtime)))
+        for node in nodes:
+            await node.runtime.wait_ready()
+        noting = [asyncio.create_task(n.runtime.wait_until(n.note)) for n in nodes[1:]]
+        await asyncio.sleep(SETTLE_S)
+        spent = [[node.spent() for node in nodes]]
+        await asyncio.sleep(seconds)
+        spent.append([node.spent() for node in nodes])
+        began = await nodes[0].write(math.ceil(seconds * WRITES_PER_S))
+        spent.append([node.spent() for node in nodes])
+        await asyncio.sleep(SETTLE_S)
+        for task in noting:
+            task.cancel()
+    rest, writing = (cost(early, late) for early, late in itertools.pairwise(spent))
+    for each in (rest, writing):
+        each["cpu_ms_per_node_s"] /= 3  # each of them was told what the process has spent
+    return row(began, [node.came_at for node in nodes[1:]], rest, writing)
+
+
 # The measurement
+
+
+def cost(before: list[dict[str, float]], after: list[dict[str, float]]) -> dict[str, float]:
+    """Return what was spent, for a node and second."""
+    pairs = list(zip(before, after, strict=True))
+    seconds = statistics.mean(late["at_s"] - early["at_s"] for early, late in pairs)
+
+    def per_node_second(name: str) -> float:
+        spent: float = sum(late[name] - early[name] for early, late in pairs)
+        return spent / len(pairs) / seconds
+
+    return {
+        "cpu_ms_per_node_s": per_node_second("cpu_s") * 1000,
+        "bytes_per_node_s": per_node_second("bytes"),
+        "frames_per_node_s": per_node_second("frames"),
+    }
+
+
+def row(
+    began: dict[str, float], came: list[dict[str, float]], rest: Any, writing: Any
+) -> dict[str, Any]:
+    """Return how long writes took until the others had them, and what it cost."""
+    missing = sum(key not in seen for seen in came for key in began)
+    assert not missing, f"{missing} writes have not come within {SETTLE_S} s"
+    spread = sorted(max(seen[key] for seen in came) - at for key, at in began.items())
+    return {
+        "writes": len(began),
+        "spread_p50_ms": spread[len(spread) // 2] * 1000,
+        "spread_p99_ms": spread[min(len(spread) - 1, math.ceil(len(spread) * 0.99) - 1)] * 1000,
+        "rest": rest,
+        "writing": writing,
+    }
 
 
 class Process:
@@ -163,27 +248,16 @@ def spend(
     before, server_before = [n.ask("spent") for n in nodes], cpu_of(server) if server else 0.0
     answer = work()
     after, server_after = [n.ask("spent") for n in nodes], cpu_of(server) if server else 0.0
-    seconds: float = statistics.mean(
-        b["at_s"] - a["at_s"] for a, b in zip(before, after, strict=True)
-    )
-
-    def per_node_second(name: str) -> float:
-        spent: float = sum(b[name] - a[name] for a, b in zip(before, after, strict=True))
-        return spent / len(nodes) / seconds
-
-    return answer, {
-        "cpu_ms_per_node_s": per_node_second("cpu_s") * 1000,
-        "bytes_per_node_s": per_node_second("bytes"),
-        "frames_per_node_s": per_node_second("frames"),
-        "nats_cpu_ms_per_s": (server_after - server_before) / seconds * 1000,
-    }
+    found = cost(before, after)
+    seconds = statistics.mean(b["at_s"] - a["at_s"] for a, b in zip(before, after, strict=True))
+    return answer, found | {"nats_cpu_ms_per_s": (server_after - server_before) / seconds * 1000}
 
 
 def measure(kind: str, *, seconds: float, folder: Path) -> dict[str, Any]:
     """Measure one transport: at rest, and while one node writes."""
     ports, server = free_ports(4), None
     url = f"nats://of-nats@127.0.0.1:{ports[3]}"
-    if kind == "nats":
+    if kind in {"nats", "bridged"}:
         server = NatsServer(folder, port=ports[3], token="of-nats")
         server.start()
     addresses = [f"127.0.0.1:{port}" for port in ports[:3]]
@@ -202,16 +276,7 @@ def measure(kind: str, *, seconds: float, folder: Path) -> dict[str, Any]:
             node.stop()
         if server is not None:
             server.stop()
-    missing = sum(key not in seen for seen in came for key in began)
-    assert not missing, f"{missing} writes have not come within {SETTLE_S} s"
-    spread = sorted(max(seen[key] for seen in came) - at for key, at in began.items())
-    return {
-        "writes": count,
-        "spread_p50_ms": spread[len(spread) // 2] * 1000,
-        "spread_p99_ms": spread[min(len(spread) - 1, math.ceil(len(spread) * 0.99) - 1)] * 1000,
-        "rest": rest,
-        "writing": writing,
-    }
+    return row(began, came, rest, writing)
 
 
 def report(rows: dict[str, dict[str, Any]]) -> None:
@@ -230,7 +295,7 @@ def report(rows: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     """Measure all, print the table, and keep the figures."""
-    parser = argparse.ArgumentParser(description="TCP, WebSockets and NATS.")
+    parser = argparse.ArgumentParser(description="Memory, TCP, WebSockets, NATS and bridges.")
     parser.add_argument("--quick", action="store_true", help="two seconds each; keeps nothing")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -238,7 +303,8 @@ def main() -> None:
         kind, index, server, *addresses = arguments.child
         asyncio.run(child(kind, int(index), addresses, server))
         return
-    seconds, rows = 2.0 if arguments.quick else 10.0, {}
+    seconds = 2.0 if arguments.quick else 10.0
+    rows = {"memory": asyncio.run(in_memory(seconds))}
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
             rows[kind] = measure(kind, seconds=seconds, folder=Path(folder))
