@@ -14,7 +14,9 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import platform
+import re
 import shutil
 import socket
 import statistics
@@ -118,6 +120,33 @@ def measure_propagation(nodes: list[Node], count: int) -> dict[str, float]:
     for caller in callers:
         caller.close()
     return {"p50_ms": percentile(taken_ms, 0.5), "p99_ms": percentile(taken_ms, 0.99)}
+
+
+def sent_bytes(caller: Caller) -> float:
+    """Return the bytes of frames that a node has sent, as its metrics tell it."""
+    status, text = caller.call("GET", "/metrics")
+    assert status == 200
+    found = re.search(
+        r'^meshlib_transport_bytes_total\{[^}]*"sent"[^}]*\} (\S+)$', text.decode(), re.MULTILINE
+    )
+    assert found is not None, text
+    return float(found[1])
+
+
+def measure_rest(nodes: list[Node], seconds: float) -> dict[str, float]:
+    """Return the bytes of frames that a node sends in a second while nothing is asked of it."""
+    callers = [Caller(node) for node in nodes]
+    time.sleep(3.0)
+    start, before = time.perf_counter(), [sent_bytes(caller) for caller in callers]
+    time.sleep(seconds)
+    taken_s = time.perf_counter() - start
+    rates = [
+        (sent_bytes(caller) - early) / taken_s
+        for caller, early in zip(callers, before, strict=True)
+    ]
+    for caller in callers:
+        caller.close()
+    return {"bytes_per_s": statistics.mean(rates), "bytes_max_per_s": max(rates)}
 
 
 def measure_detection(nodes: list[Node], count: int) -> dict[str, float]:
@@ -277,6 +306,7 @@ def report(results: dict[str, dict[str, float]]) -> None:
     spread, found = results["propagation"], results["detection"]
     kept, cost = results["restoration"], results["status"]
     rows = [
+        ("a node at rest sends", f"{results['rest']['bytes_per_s']:.0f} B/s", "600 B/s", ""),
         ("configuration reaches both others, p50", f"{spread['p50_ms']:.1f} ms", "10 ms", "990 ms"),
         ("configuration reaches both others, p99", f"{spread['p99_ms']:.1f} ms", "50 ms", ""),
         ("kill -9 to Suspected on both", f"{found['suspected_median_s']:.2f} s", "", "0.6 s"),
@@ -299,12 +329,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, to see that it runs")
     quick = parser.parse_args().quick
     results: dict[str, Any] = {}
+    load_before = os.getloadavg()[0]
     with cluster() as nodes:
+        results["rest"] = measure_rest(nodes, 3.0 if quick else 20.0)
         results["propagation"] = measure_propagation(nodes, 40 if quick else 200)
         results["detection"] = measure_detection(nodes, 2 if quick else 10)
         results["status"] = measure_status(nodes, 2 if quick else 7, 0.5 if quick else 2.0)
         results["restoration"] = measure_restoration(nodes, 1 if quick else 5)
     report(results)
+    results["load"] = {"cores": os.cpu_count(), "before": load_before, "after": os.getloadavg()[0]}
     results["versions"] = {
         "python": platform.python_version(),
         **{name: version(name) for name in ("meshlib-crdt", "starlette", "uvicorn", "websockets")},

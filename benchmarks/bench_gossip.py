@@ -101,6 +101,13 @@ def marks(results: dict[str, Rows]) -> list[Mark]:
         if row["n"] == 1000 and not row["writes_per_s"]:
             value = row["other_bytes_per_s"]
             add("n = 1,000 at rest: under 200 B/s", f"{value:.0f} B/s", value < 200)
+        if row["n"] <= 10 and not row["writes_per_s"]:
+            value = row["other_bytes_per_s"] + row["probe_bytes_per_s"]
+            add(f"n = {row['n']} at rest: under 600 B/s", f"{value:.0f} B/s", value < 600)
+    for row in results.get("healing", []):
+        ratio, seconds = row["ratio"], row["seconds"]
+        add("healing: at most 2.5 times what differs", f"{ratio:.2f}", ratio <= 2.5)
+        add("... agreed within 0.3 s", f"{seconds:.2f} s", row["is_equal"] and seconds <= 0.3)
     for row in results.get("detection", []):
         if row["n"] == 1000 and row["loss"] == 0.1:
             worst, wrong = row["everywhere_max_s"], row["false_downs"]
