@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -119,3 +120,37 @@ def test_of_two_both_say_that_their_clocks_differ_and_neither_refuses(
     for each in (node, other):
         eventually(lambda each=each: len(lines(each)) == 1, "each says so")  # type: ignore[misc]
         assert (200, "") == write(each, "01")
+
+
+@pytest.mark.slow
+def test_what_a_node_writes_that_began_alone_far_ahead_replaces_nothing_newer(
+    own_launcher: Launcher,
+) -> None:
+    """The others are silent while it begins and writes; what they delete then stays deleted."""
+    others = own_launcher.cluster("a", "b")
+    for key in ("k", "other"):
+        others[0].request("POST", "/mesh/config", {"key": key, "value": "01"})
+    node, clock = node_with_clock(own_launcher, others, 90.0)
+    for each in others:
+        each.started.send_signal(signal.SIGSTOP)
+    try:
+        node.start()
+        eventually(node.is_ready, "it has begun alone")
+        outcomes = [write(node, "02")]
+        answer = node.client.post("/mesh/config", json={"key": "other", "value": "02"})
+        outcomes.append((answer.status_code, ""))
+    finally:
+        for each in others:
+            each.started.send_signal(signal.SIGCONT)
+    others[0].request("DELETE", "/mesh/config/k")
+    all_nodes = [*others, node]
+    agree(all_nodes, "/mesh/config/other", {"key": "other", "value": "02", "format": "hex"})
+    eventually(lambda: bool(lines(others[0])), "the others say whose clock is wrong")
+    clock.set(0.0)
+    eventually(lambda: not lines(node), "its clock is right")
+
+    assert [(200, "")] * 2 == outcomes
+    for each in all_nodes:
+        each.request("GET", "/mesh/config/k", status=404)
+    assert (200, "") == write(node, "03")
+    agree(all_nodes, "/mesh/config/k", {"key": "k", "value": "03", "format": "hex"})
