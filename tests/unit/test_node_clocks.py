@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from support.mini_network import MiniNetwork
 
-from meshlib.crdt import GCounter, LWWRegister, ORSet
+from meshlib.crdt import GCounter, LWWMap, LWWRegister, ORSet, Pair
 from meshlib.errors import ClockAheadError, NotReadyError
 from meshlib.gossip import ClockOffset, NodeState, WritesRestamped
 from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.node import HealthStatus, MeshNode
+from meshlib.replication import ReplicationConfig
 
 RIGHT_S = 1.7e9
 
@@ -685,6 +686,73 @@ def test_what_comes_before_anybody_was_met_is_not_joined_with_early_writes(
     assert [b"newer"] * 3 == value_on_each(clocks, "key")
     assert late.replica.content_digest() == nodes[0].replica.content_digest()
     assert len(events_of(clocks, "n2")) == 1
+
+
+def test_early_writes_that_the_log_dropped_come_with_the_state(clocks: Clocks) -> None:
+    """Removals among them; and a state waits until its sender's clock is believed."""
+    nodes = clocks.start("n0", "n1")
+    nodes[0].sync.set_config("key3", b"first")
+    clocks.network.run(5.0)
+    for other in ("n0", "n1"):
+        clocks.network.cut_both("n2", other)
+    clocks.ahead_s["n2"] = 90.0
+    late = clocks.network.start(
+        "n2",
+        wall_clock=partial(clocks.read, "n2"),
+        replication=ReplicationConfig(log_bytes_max=2_000),
+    )
+    for number in range(60):
+        late.sync.set_config(f"key{number}", b"early" * 10)
+        clocks.network.pump("n2")
+    for number in range(10, 20):
+        late.sync.delete_config(f"key{number}")
+        clocks.network.pump("n2")
+    clocks.network.run(1.0)
+    nodes[0].sync.set_config("key3", b"newer")
+    clocks.network.run(1.0)
+    assert "LogShortened" in clocks.network.kinds("n2")
+    clocks.network.cuts.clear()
+    clocks.network.run(10.0)
+    clocks.ahead_s["n2"] = 0.0
+    clocks.network.run(60.0)
+    for node in (late, *nodes):
+        assert 50 == len(node.sync.config_keys())
+        assert b"newer" == node.sync.get_config("key3")
+        assert node.sync.get_config("key15") is None
+        node._check()
+    digests = {node.replica.content_digest() for node in (late, *nodes)}
+    assert 1 == len(digests)
+
+
+def test_a_record_is_stamped_again_in_its_registers_and_maps(clocks: Clocks) -> None:
+    """And whoever has gathered what became new in it reads it anew."""
+    nodes = clocks.start("n0", "n1")
+    clocks.network.run(5.0)
+    kind = Pair.of(LWWRegister, LWWMap)
+    late = start_apart(clocks, "n2", 90.0)
+    document = late.document("both", kind)
+    changes = document.changes()
+    changes.take()
+    document.write(
+        lambda state, context: kind(first=state.first.set("early", stamp=context.stamp()))
+    )
+    document.write(
+        lambda state, context: kind(
+            second=state.second.set(
+                "key", "early", stamp=context.stamp(), sequence=context.sequence
+            )
+        )
+    )
+    clocks.network.run(1.0)
+    theirs = nodes[0].document("both", kind)
+    theirs.write(lambda state, context: kind(first=state.first.set("newer", stamp=context.stamp())))
+    clocks.network.run(1.0)
+    clocks.network.cuts.clear()
+    clocks.network.run(5.0)
+    for node in (late, *nodes):
+        state = node.document("both", kind).state
+        assert ("newer", "early") == (state.first.value, state.second["key"])
+    assert changes.take() is None
 
 
 def test_who_leaves_at_once_has_told_its_early_writes(clocks: Clocks) -> None:
