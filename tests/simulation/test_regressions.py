@@ -35,12 +35,13 @@ FOUND = {
     2290: "a whole transfer within one event, or by a process that is gone, was not seen as one",
     2293: "a vector without forgotten writers is that of before they wrote, and its content is not",
     2326: "as 2127: three nodes forget two writers at rest",
+    4099: "a link became free while its process was stopped, which never learnt of it",
     4549: "what a node had before was looked at while it was still coming back with all of it",
     4782: "three of 23 counted a writer until each member's turn came to say that it had all of it",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",
 }
 
-SLOW = {6, 12, 47, 56, 475, 488, 688, 884, 888, 907, 1777, 2127, 2229, 2287, 2326, 4549, 4782}
+SLOW = {6, 12, 47, 56, 475, 488, 688, 884, 888, 907, 1777, 2127, 2229, 2287, 2326, 4099, 4549, 4782}
 """Seeds whose clusters take seconds."""
 
 SEEDS = [
@@ -159,3 +160,23 @@ def test_a_write_soon_is_everywhere_at_a_tenth_of_loss() -> None:
     slowest = spread.quantile(0.99)
     assert slowest is not None
     assert slowest < 5.0
+
+
+def test_a_stopped_process_learns_of_its_links_when_it_goes_on() -> None:
+    """The last of what became of a link meanwhile, as from the queue of a driver."""
+    simulation = Simulation(scripted_scenario(node_count=3, duration_s=8.0))
+    simulation._begin()
+    simulation.advance(4.0)
+    host, other = simulation.running()[:2]
+
+    def busy() -> bool:
+        return other.address in host.node.diagnostics()["dissemination"]["busy"]
+
+    simulation.network._busy(simulation.now, host.address, other.address, True)
+    was_busy = busy()
+    simulation.pause(simulation.now, host, 1.0)
+    simulation.network._busy(simulation.now, host.address, other.address, False)
+    was_still = busy()
+    simulation.advance(simulation.now + 1.5)
+
+    assert (True, True, False) == (was_busy, was_still, busy())

@@ -295,6 +295,9 @@ class Simulation:
         if self._places.random() < 0.5:
             host.armed_at = None
             self._timer(now, host, start_count, now)
+        reports, host.link_reports = host.link_reports, {}
+        for address, is_busy in reports.items():
+            self._link_busy(now, host.address, address, is_busy)
         for sender, data in waiting:
             if host.is_running:
                 self._receive(host, sender, data)
@@ -418,7 +421,11 @@ class Simulation:
 
     def _link_busy(self, _now: float, sender: str, address: str, is_busy: bool) -> None:
         host = self._by_address.get(sender)
-        if host is not None and host.is_running:
+        if host is None or host.node is None:
+            return
+        if host.paused_until is not None:
+            host.link_reports[address] = is_busy
+        else:
             self.sometimes.count("link_was_busy", int(is_busy))
             self._call(
                 host,

@@ -49,6 +49,9 @@ class Host:
     paused_until: float | None = None
     inbox: deque[tuple[str, bytes]] = field(factory=deque)
     inbox_bytes: int = 0
+    link_reports: dict[str, bool] = field(factory=dict)
+    """Which links became busy, or free, while the process was stopped: it learns of the last."""
+
     armed_at: float | None = None
     seeds: tuple[str, ...] = ()
     snapshot: tuple[float, int, Any, Any] | None = None
@@ -115,6 +118,7 @@ class Host:
         self.armed_at = None
         self.inbox.clear()
         self.inbox_bytes = 0
+        self.link_reports.clear()
         self.is_leaving = False
         self.watch = None
         self.waiting_count = self.exchanged_count = 0
