@@ -60,7 +60,7 @@ class Departures:
     def left_behind(self, changes: Iterable[Change]) -> list[Departure]:
         """Return (model, worker, when it went) for each that is gone and still in the tree.
 
-        O(workers that changed + trees that hold one that went), and O(workers) after a reset.
+        O(workers that changed * trees), and O(workers + tenants) after a reset.
 
         Args:
             changes: what the replica reports, of all documents.
@@ -68,30 +68,42 @@ class Departures:
         told = changed_workers(changes)
         if told is None:
             return self.left_behind_by_all()
-        return self._follow(told) if told else []
+        behind = self._follow(told)
+        for model_id in self._trees.models() if told else ():
+            behind += self.late(model_id, sorted(told))
+        return list(dict.fromkeys(behind))
 
     def left_behind_by_all(self) -> list[Departure]:
         """Return the same where nobody knows what has changed. O(workers + tenants)."""
         behind = self._follow(set(self._everybody()))
         for model_id in self._trees.models():
             behind += self.late(model_id, self._trees.tenants(model_id))
-        return behind
+        return list(dict.fromkeys(behind))
 
     def late(self, model_id: str, tenants: Iterable[str]) -> list[Departure]:
         """Return the same of tenants of one tree: what came after the worker was gone. O(tenants).
 
         A tree that names the removal already was put right, and what it holds is there on purpose.
+        Of a worker that serves another model now nothing is: it may be one that placed it there
+        who had moved the worker, was overruled, and was killed before it heard of that. What is of
+        later than its last write is left alone, for the write that moves it here may be under way.
         """
         behind: list[Departure] = []
-        if not self._workers.removed_count:
-            return behind
+        is_any_removed = self._workers.removed_count > 0
         for tenant in tenants:
-            removed_at = self._workers.removed_at(tenant)
-            if removed_at is None or not self._trees.holds(model_id, tenant):
+            named: tuple[int, int] | None
+            if self._models.get(tenant, model_id) != model_id:
+                gone_at = self._workers.written_at(tenant)
+                named = self._trees.epoch_stamp(model_id, tenant)
+            elif is_any_removed:
+                gone_at = self._workers.removed_at(tenant)
+                named = self._trees.shut_through(model_id, tenant)
+            else:
                 continue
-            named = self._trees.shut_through(model_id, tenant)
-            if named is None or named < removed_at[:2]:
-                behind.append((model_id, tenant, removed_at))
+            if gone_at is None or not self._trees.holds(model_id, tenant):
+                continue
+            if named is None or named < gone_at[:2]:
+                behind.append((model_id, tenant, gone_at))
         return behind
 
     def _everybody(self) -> Iterator[str]:
@@ -99,8 +111,8 @@ class Departures:
         yield from (worker.worker_id for worker in self._workers.all())
 
     def _follow(self, worker_ids: set[str]) -> list[Departure]:
+        """Take note of which models workers serve now; return who left one. O(workers)."""
         behind: list[Departure] = []
-        gone = []
         for worker_id in sorted(worker_ids):
             worker = self._workers.get(worker_id)
             model_id = None if worker is None else worker.model_id
@@ -109,10 +121,7 @@ class Departures:
             if model_id is not None:
                 self._models[worker_id] = model_id
             elif written_at is not None:
-                gone.append(worker_id)
-                continue
+                continue  # removed: see `late`
             if before not in (None, model_id) and self._trees.holds(before, worker_id):
                 behind.append((before, worker_id, written_at))
-        for model_id in self._trees.models() if gone else ():
-            behind += self.late(model_id, gone)
         return behind

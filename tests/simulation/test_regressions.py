@@ -36,6 +36,7 @@ FOUND = {
     2293: "a vector without forgotten writers is that of before they wrote, and its content is not",
     2326: "as 2127: three nodes forget two writers at rest",
     4099: "a link became free while its process was stopped, which never learnt of it",
+    4278: "who moved a worker, was overruled and killed, left prompts in the wrong tree",
     4549: "what a node had before was looked at while it was still coming back with all of it",
     4782: "three of 23 counted a writer until each member's turn came to say that it had all of it",
     5018: "three nodes that had all forgotten each other, and a removal that was dropped meanwhile",

@@ -24,6 +24,12 @@ def put(manager: MeshSyncManager, worker_id: str = "w1", model_id: str = MODEL) 
     manager.sync_worker_state(worker_id, model_id=model_id, url="u", health=True, load=0.0)
 
 
+def worker_model(manager: MeshSyncManager) -> str:
+    worker = manager.get_worker_state("w1")
+    assert worker is not None
+    return worker.model_id
+
+
 def test_a_worker_removed_during_its_first_prompt_comes_back_with_nothing(
     state_cluster: type[StateCluster],
 ) -> None:
@@ -157,6 +163,75 @@ def test_a_worker_cleared_by_who_has_not_heard_of_its_removal_is_in_no_tree(
     assert 0 == here.trees.entry_count(MODEL)
 
 
+def test_what_one_placed_that_was_overruled_and_killed_is_in_no_tree(
+    state_cluster: type[StateCluster],
+) -> None:
+    """It had moved the worker to another model; a later write of its model came from elsewhere."""
+    cluster = state_cluster(3)
+    here, there, other = cluster.managers
+    put(here)
+    cluster.exchange()
+    put(there, model_id=MODELS[1])
+    there.route(MODELS[1], PROMPT)
+    moved = cluster.replicas[1].flush()  # and its process ends
+    cluster.time.now += 1.0
+    put(here)
+    overruled = cluster.replicas[0].flush()
+    deliver(cluster, 2, overruled)
+    for at in (0, 2):
+        deliver(cluster, at, moved)
+
+    assert [MODEL] * 2 == [worker_model(manager) for manager in (here, other)]
+    assert [0, 0] == [manager.trees.entry_count(MODELS[1]) for manager in (here, other)]
+
+
+def test_it_is_dropped_too_when_only_a_later_write_of_the_worker_shows_it(
+    state_cluster: type[StateCluster],
+) -> None:
+    """What it placed is of later than the write that overruled it; the worker is written again."""
+    cluster = state_cluster(3)
+    here, there, other = cluster.managers
+    put(here)
+    cluster.exchange()
+    put(there, model_id=MODELS[1])
+    cluster.time.now += 1.0
+    put(here)
+    deliver(cluster, 2, cluster.replicas[0].flush())
+    cluster.time.now += 1.0
+    there.clear_worker("w1")
+    there.route(MODELS[1], PROMPT)
+    deliver(cluster, 2, cluster.replicas[1].flush())  # and its process ends
+    held = other.trees.entry_count(MODELS[1])
+    cluster.time.now += 1.0
+    put(here)
+    deliver(cluster, 2, cluster.replicas[0].flush())
+
+    assert (1, 0) == (held, other.trees.entry_count(MODELS[1]))
+
+
+def test_what_is_placed_by_who_has_heard_of_a_move_stays_with_who_has_not(
+    state_cluster: type[StateCluster],
+) -> None:
+    """The move is under way: the tree tells of something newer than what is known here."""
+    cluster = state_cluster(3)
+    here, there, other = cluster.managers
+    put(here)
+    cluster.exchange()
+    cluster.time.now += 1.0
+    put(here, model_id=MODELS[1])
+    move = cluster.replicas[0].flush()
+    deliver(cluster, 1, move)
+    there.route(MODELS[1], PROMPT)
+    placed = cluster.replicas[1].flush()
+    take_tree(cluster, 2, of=0, model_id=MODELS[1])
+    deliver(cluster, 2, placed)
+    known = worker_model(other)
+    deliver(cluster, 2, move)
+
+    assert (MODEL, MODELS[1]) == (known, worker_model(other))
+    assert 1 == other.trees.entry_count(MODELS[1])
+
+
 def test_a_worker_that_is_removed_before_its_prompt_is_placed_is_in_no_tree(
     state_cluster: type[StateCluster],
 ) -> None:
@@ -220,10 +295,10 @@ def test_what_is_put_under_the_name_of_a_former_worker_stays(
     assert [1, 1] == [manager.trees.entry_count(MODEL) for manager in cluster.managers]
 
 
-def take_tree(cluster: StateCluster, number: int, *, of: int) -> None:
+def take_tree(cluster: StateCluster, number: int, *, of: int, model_id: str = MODEL) -> None:
     """Bring a node the tree of another one as it stands, and nothing else."""
-    copy = decode(encode(cluster.replicas[of].get(f"tree:{MODEL}")))
-    absorb(cluster.replicas[number].open(f"tree:{MODEL}", type_tag="record:tree"), copy)
+    copy = decode(encode(cluster.replicas[of].get(f"tree:{model_id}")))
+    absorb(cluster.replicas[number].open(f"tree:{model_id}", type_tag="record:tree"), copy)
 
 
 def deliver(cluster: StateCluster, number: int, entries: list[LogEntry]) -> None:
