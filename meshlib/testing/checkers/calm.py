@@ -168,7 +168,8 @@ class Calm:
             cluster.advance(cluster.now + 1.0)
         else:
             raise Broken("memory", "; ".join(list(_leftovers(cluster))[:8]))
-        cluster.advance(cluster.now + SETTLE_S)
+        # What a clock ahead has written, of who is gone too, is followed when its time has come.
+        cluster.advance(cluster.now + self._held_s() + SETTLE_S)
         hosts = cluster.running()
         before = {host.label: _work(host) for host in hosts}
         forgotten_before = {host.label: inside.forgotten(host.node) for host in hosts}
