@@ -277,6 +277,7 @@ def remove_only_what_is_there(patch: Patch) -> None:
 
     patch(MeshSyncManager, "_shut_tenant", broken)
     patch(Departures, "_follow", lambda _self, _worker_ids: [])
+    patch(Departures, "late", lambda _self, _model_id, _tenants: [])
     patch(WorkerStore, "removed_at", lambda _self, _worker_id: None)
 
 
