@@ -159,26 +159,13 @@ class ClockOffsets:
         if not self._asked:
             return False
         measured_count, needed = self._measured_count(), self._majority()
-        if measured_count >= needed:
-            return False
-        awaited_count = sum(
-            peer.name in self._asked
-            and peer.name not in self._measured
-            and now - self._asked[peer.name][1] < ASK_S
-            for peer in self._view.peers()
-        )
-        return measured_count + awaited_count >= needed
+        return measured_count < needed <= measured_count + self._awaited_count(now)
 
     def is_any_awaited(self, now: float) -> bool:
         """Tell whether anybody is to answer who was asked, and no majority has. O(members)."""
         if not self._asked or self._measured_count() >= self._majority():
             return False
-        return any(
-            peer.name in self._asked
-            and peer.name not in self._measured
-            and now - self._asked[peer.name][1] < ASK_S
-            for peer in self._view.peers()
-        )
+        return self._awaited_count(now) > 0
 
     def ahead_s(self, now: float) -> tuple[float, float]:
         """Return by how much this node's clock is ahead of the members' in reach. O(members).
@@ -199,6 +186,14 @@ class ClockOffsets:
 
     def _measured_count(self) -> int:
         return sum(peer.name in self._measured for peer in self._view.peers())
+
+    def _awaited_count(self, now: float) -> int:
+        return sum(
+            peer.name in self._asked
+            and peer.name not in self._measured
+            and now - self._asked[peer.name][1] < ASK_S
+            for peer in self._view.peers()
+        )
 
     def _majority(self) -> int:
         return self._electorate.judge().known_count // 2 + 1

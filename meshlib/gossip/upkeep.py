@@ -25,7 +25,7 @@ from meshlib.gossip.messages.kinds import MemberNews
 from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
-from meshlib.identity import ActorId, actor_id
+from meshlib.identity import ActorId
 from meshlib.invariants import require
 from meshlib.membership import MemberStatus
 from meshlib.replication import (
@@ -114,8 +114,7 @@ class Upkeep:
             was_present: whether it was never out of contact: see `Replica.begin_rejoin`.
         """
         old = self._view.actor
-        incarnation = self._view.record.incarnation + 1 + self._rng.getrandbits(16)
-        new = actor_id(self._view.name, incarnation)
+        incarnation, new = self._view.next_identity(self._rng)
         self._replica.begin_rejoin(new, was_present=was_present)
         record = self._view.change_own_record(now, actor=new, incarnation=incarnation)
         self._transfer.restart()

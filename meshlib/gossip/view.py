@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
 
-from meshlib.identity import ActorId
+from meshlib.identity import ActorId, actor_id
 from meshlib.invariants import require
 from meshlib.membership import (
     MemberRecord,
@@ -113,6 +114,15 @@ class MembershipView:
         self.record = evolve(self.record, version=next_version(version), **changes)
         self.members.apply(self.record, now=now)
         return self.record
+
+    def next_identity(self, rng: random.Random) -> tuple[int, ActorId]:
+        """Return an incarnation after this node's, and the actor of that: one never used before.
+
+        Args:
+            rng: how far from the present one it is, so that two that are made at a time differ.
+        """
+        incarnation = self.record.incarnation + 1 + rng.getrandbits(16)
+        return incarnation, actor_id(self.name, incarnation)
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show this node's record, and whom it talks to."""

@@ -28,7 +28,6 @@ from meshlib.gossip.events import WritesRestamped
 from meshlib.gossip.messages.kinds import MemberNews
 from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.view import MembershipView
-from meshlib.identity import actor_id
 from meshlib.invariants import require
 from meshlib.replication import Replica
 
@@ -151,8 +150,7 @@ class EarlyWrites:
         if ahead_s - error_s <= AHEAD_S:
             return
         view, old = self._view, self._replica.actor
-        incarnation = view.record.incarnation + 1 + self._rng.getrandbits(16)
-        new = actor_id(view.name, incarnation)
+        incarnation, new = view.next_identity(self._rng)
         # Rather too early than too late: what others wrote at about the same time stays.
         back_ms = self._replica.stamp_again(new, back_ms=math.ceil((ahead_s + error_s) * 1000))
         if back_ms:
