@@ -15,7 +15,8 @@ Rules this file owns:
   meanwhile, or two such nodes would wait for each other; who knows another ready peer does not.
 - Who has the state of one that began alone knows no more than that one: for `bootstrap_listen_s`
   it says so, is no proof of a cluster, and when it hears of one it is not ready until it has what
-  that holds.
+  that holds. The one that began alone does so until somebody has had its state for long enough for
+  all who know it to have dialled it: then it has a cluster, of which it need not have heard all.
 - A peer that was reached and does not let this node in shows that there is a cluster: as long as it
   says so this node does not begin alone beside it, and is ready no longer if it has. A rollout that
   skips a release, or has the wrong token, stops there and splits nothing.
@@ -160,6 +161,8 @@ class Beginning:
         self._is_armed = False
         self._denied_at: float | None = None
         self._listens_until = -math.inf
+        self._followed_at: float | None = None
+        """Since when somebody is known to be ready by what this node had when it began alone."""
         self._is_started = False
         self._has_entered = False
         self._has_others = False
@@ -398,6 +401,8 @@ class Beginning:
         known.at = now
         if header.is_ready and member.is_reachable:
             self._since = now
+            if known.is_newcomer:
+                self._note_follower(now)
             if self._is_goal_lone and not header.is_alone:
                 self._goal, self._is_goal_lone = None, False
             is_proof = not known.is_newcomer and (self._is_alone or not header.is_alone)
@@ -406,6 +411,16 @@ class Beginning:
                 self.is_ready = False
                 self._arm(now)
         return False
+
+    def _note_follower(self, now: float) -> None:
+        """Take note that somebody is ready who was not when it met this node."""
+        if not (self._is_alone and self.is_ready):
+            return
+        if self._followed_at is None:
+            self._followed_at = now
+        config = self._config
+        if now - self._followed_at > config.heal_interval_s + config.bootstrap_listen_s:
+            self._is_alone = False
 
     def on_vector(self, vector: Mapping[ActorId, int], header: FrameHeader, now: float) -> None:
         """Take a ready peer's whole vector for the goal, unless there is one. O(actors)."""
@@ -500,7 +515,7 @@ class Beginning:
 
     def _begin(self, now: float, *, is_final: bool) -> None:
         if not self.is_ready:
-            self._is_alone = not self.has_met
+            self._is_alone, self._followed_at = not self.has_met, None
             if self._has_others or self.has_met:  # else nobody was waited for
                 self._events.emit(
                     Began(peers=self._view.peer_names(), is_isolated=self._is_isolated)
@@ -586,6 +601,7 @@ class Beginning:
             "goal": self._goal,
             "denied_at": self._denied_at,
             "listens_until": self._listens_until,
+            "followed_at": self._followed_at,
             "heard": MappingProxyType(self._heard),
         }
 

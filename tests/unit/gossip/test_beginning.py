@@ -496,6 +496,30 @@ def test_a_node_that_begins_with_nobody_listens_for_a_while(network: MiniNetwork
     assert third.is_ready
 
 
+def test_the_first_stays_ready_when_it_hears_first_of_who_joined_at_another(
+    network: MiniNetwork,
+) -> None:
+    """What it has is its cluster's: those that others let in are no proof of another one."""
+    first = network.start("n0", seeds=())
+    network.start("n1", seeds=("n0",))
+    network.run(5.0)
+    network.cut_both("n0", "n2")
+    third = network.start("n2", seeds=("n1",))
+    network.run_until(lambda: third.is_ready)
+    network.put("n2", "key", 1)
+    network.cuts.clear()
+    seen = set()
+
+    def look() -> bool:
+        seen.add(first.is_ready)
+        return network.values("key") == [1, 1, 1]
+
+    network.run_until(look)
+    network.run(2.0)
+
+    assert (seen, first.is_ready) == ({True}, True)
+
+
 @pytest.mark.parametrize("away_s", [3.0, 70.0, 400.0])
 @pytest.mark.parametrize("names", [ALL[:2], ALL])
 def test_the_first_comes_back_with_all_however_long_it_was_away(
