@@ -331,7 +331,8 @@ class ExchangingReplica(LocalReplica):
         O(content) for a copy of it. The pages are made as they are asked for, from that copy
         alone: that may be on another thread, and takes most of the time.
         """
-        self._close_writes()
+        # While this node comes back too: what is here must be in the vector that goes with it.
+        self._writes.close()
         return TransferPages(
             self._served,
             None,

@@ -170,6 +170,43 @@ def test_a_state_meanwhile_is_the_former_one(world: World) -> None:
     assert {"x": "old"} == world.live(restored)
 
 
+def test_a_state_meanwhile_counts_what_was_written_meanwhile(world: World) -> None:
+    """Else a start from it has what no vector names: peers lack it, and removals stay for ever."""
+    a, b, _ = pair(world)
+    a.begin_rejoin(NEW)
+    a.open("n", type_tag="g_counter")
+    a.write("m", lambda s, c: s.remove("x", stamp=c.stamp(), sequence=c.sequence))
+    a.write("n", lambda s, c: s.increment(by=c.actor))
+    state = a.export_state()
+    later = a.write("m", lambda s, c: s.set("y", 1, stamp=c.stamp(), sequence=c.sequence))
+    restored = world.replica("a", incarnation=9)
+    restored.import_state(state)
+    assert (state.vector[actor_id("a", 1)], later.sequence) == (3, 4)
+    assert not b.reaches(restored.advertised_vector())
+    world.transfer(restored, b)
+    counter: Any = b.get("n")
+    assert ({}, 1) == (world.live(b), counter.value)
+    assert restored.content_digest() == b.content_digest()
+    for each in (restored, b):
+        assert 1 == each.collect_tombstones(each.version_vector, now=0.0)
+
+
+def test_what_was_counted_on_disk_meanwhile_is_sent_by_one_that_goes_on(world: World) -> None:
+    """Under the numbers that it has there."""
+    a, b, _ = pair(world)
+    a.begin_rejoin(NEW)
+    for _ in range(2):
+        a.write("m", lambda s, c: s.set("x", c.sequence, stamp=c.stamp(), sequence=c.sequence))
+        a.export_state()
+    a.finish_rejoin()
+    entries = a.flush()
+    b.receive(entries)
+    assert [2, 3] == [entry.first for entry in entries]
+    assert {"x": 3} == world.live(a) == world.live(b)
+    assert a.vector_hash() == b.vector_hash()
+    a._check()
+
+
 def test_two_that_come_back_to_each_other_go_on(world: World) -> None:
     """A peer that has nothing is adopted by keeping what was here, as the new writer."""
     a, b, _ = pair(world)
