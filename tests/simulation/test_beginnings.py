@@ -124,6 +124,27 @@ def test_nodes_that_start_together_beside_others_take_their_state(size: int, see
     assert (outcome.sometimes["began_after_waiting"] > 1) is (size == 3)
 
 
+@pytest.mark.parametrize("seed", [7, 13])
+def test_a_survivor_that_comes_back_to_a_first_node_without_anything_goes_on(seed: int) -> None:
+    """It may: the one frame by which it is a new writer says that the other has nothing."""
+    crash = Incident(
+        number=0, kind=IncidentKind.CRASH, at_s=10.0, duration_s=6.0, names=("n0",), amount=0.0
+    )
+    scenario = Scenario(
+        seed=seed,
+        node_count=2,
+        duration_s=20.0,
+        network=NetworkFaults(),
+        incidents=(crash,),
+        tuning=Tuning(
+            writes_per_s=20.0, key_count=60, seed_count=1, forget_after_s=8.0, bootstrap_after_s=2.0
+        ),
+    )
+    outcome = Simulation(scenario).run()
+
+    assert outcome.failure is None, str(outcome)
+
+
 @pytest.mark.parametrize(
     ("mutation", "kind", "rule"),
     [

@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from meshlib.gossip import Packet
+from meshlib.replication import vector_hash
 from meshlib.testing.checkers import inside
 from meshlib.testing.checkers.watch import Broken
 from meshlib.testing.world.hosts import Host
@@ -113,9 +114,10 @@ class Beginnings:
         start.has_equal = start.is_proven = False
         start.was_ready = start.was_ready[0], False
         if start.latest is not None and start.latest[2] == local:
-            # The frame by which it has become a new writer may tell what is there, too.
-            data, hash_before, _ = start.latest
-            self.received(host, data, hash_before=hash_before, local=local)
+            # The frame by which it has become a new writer may tell what is there, too. It has
+            # adopted nothing by then: somebody ready who has nothing either has the same.
+            data, _, _ = start.latest
+            self.received(host, data, hash_before=vector_hash({}), local=local)
 
     def after_event(self, host: Host, packets: Iterable[Packet], *, local: float) -> None:
         """Look whether a node that has become ready may be so, and what it says of it.
