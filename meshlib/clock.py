@@ -106,9 +106,14 @@ class HybridClock:
         return self._last_ms, self._last_logical
 
     def begin_again(self, actor: bytes, *, latest: tuple[int, int]) -> None:
-        """Mint stamps of another writer from now on, after a time that may be an earlier one. O(1).
+        """Mint stamps of another writer from now on, all after a given time. O(1).
 
-        For who has stamped again all that bears later stamps: else some would repeat.
+        The time may be before the latest stamp of the former writer. Only for a caller that has
+        put all later stamps of that writer back, or a stamp would be given twice.
+
+        Args:
+            actor: the new writer, never used before.
+            latest: milliseconds since 1970 and logical part; the next stamp is later.
         """
         self.actor = actor
         self._last_ms, self._last_logical = latest

@@ -119,14 +119,16 @@ class Stamped(Protocol):
 class Restampable(Protocol):
     """A state whose writes may be put under other stamps while nobody else has them.
 
-    Not one whose writes hang on dots: a dot has one leaf for ever.
+    States that tell writes apart by dots are none: a dot never gets a second content.
     """
 
-    def restamped(self, change: Callable[[Stamp], Stamp]) -> Self:
-        """Return the state with every stamp changed; a container is changed itself.
+    def restamp(self, change: Callable[[Stamp], Stamp]) -> Self:
+        """Put every write under the stamp that `change` returns; return the state. O(size).
+
+        A container is changed in place, a register is returned anew.
 
         Args:
-            change: returns the stamp to take instead; it keeps their order.
+            change: takes a stamp, returns the one to use instead; must keep their order.
         """
         ...
 

@@ -81,7 +81,7 @@ class LWWRegister(Generic[V]):
         """Return the latest stamp inside, None without one."""
         return self._stamp
 
-    def restamped(self, change: Callable[[Stamp], Stamp]) -> Self:
+    def restamp(self, change: Callable[[Stamp], Stamp]) -> Self:
         """Return this write under another stamp; see `meshlib.crdt.lattice.Restampable`."""
         if self._stamp is None:
             return self

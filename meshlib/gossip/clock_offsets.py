@@ -161,8 +161,8 @@ class ClockOffsets:
         measured_count, needed = self._measured_count(), self._majority()
         return measured_count < needed <= measured_count + self._awaited_count(now)
 
-    def is_any_awaited(self, now: float) -> bool:
-        """Tell whether anybody is to answer who was asked, and no majority has. O(members)."""
+    def is_undecided(self, now: float) -> bool:
+        """Tell whether an answer is awaited still, and no majority has answered. O(members)."""
         if not self._asked or self._measured_count() >= self._majority():
             return False
         return self._awaited_count(now) > 0
@@ -170,8 +170,8 @@ class ClockOffsets:
     def ahead_s(self, now: float) -> tuple[float, float]:
         """Return by how much this node's clock is ahead of the members' in reach. O(members).
 
-        Of their offsets the one in the middle counts, and of two in the middle what is nearest to
-        none: where one of two says that this clock is right, it is two against one.
+        Their median counts. Of two in the middle it is the value nearest to zero: where one of two
+        peers says that this clock is right, two clocks agree against one.
 
         Returns:
             the seconds, negative when it is behind, 0 where nobody was measured; and how far that

@@ -229,7 +229,7 @@ class Dispatch:
         """Take an answer: to a claim to a name, a probe, or how this node's clock stands."""
         self._parts.admission.on_ping_response(message, header, now)
         self._parts.detector.on_ping_response(message, header, now)
-        self._parts.early.holds(now)  # it may be the answer that was awaited
+        self._parts.early.settle(now)  # it may be the answer that was awaited
         self._parts.beginning.check_goal(now)
 
     def _on_entries(self, message: EntriesMessage, header: FrameHeader, now: float) -> None:

@@ -312,7 +312,7 @@ class Engine:
         if not is_current:
             messages = tuple(m for m in messages if isinstance(m, FROM_ANYONE))
         for message in without_repeats(messages):
-            if not early.is_over and isinstance(message, OF_ENTRIES) and early.holds(now):
+            if not early.is_over and isinstance(message, OF_ENTRIES) and early.settle(now):
                 continue  # as if it had been lost: the exchanges that follow make it good
             try:
                 self._message_handlers[type(message)](message, header, now)
@@ -352,7 +352,7 @@ class Engine:
         if met:
             parts.anti_entropy.greet(met, now)
             parts.detector.compare_clocks(met, now)
-        is_held = not parts.early.is_over and parts.early.holds(now)
+        is_held = not parts.early.is_over and parts.early.settle(now)
         if (renewed := parts.early.take_renewed()) is not None:
             parts.news.spread(renewed, now)
         if parts.early.take_released():

@@ -26,14 +26,14 @@ TIMEOUT_RATIO_MAX = 6
 """The unconfirmed wait over the fully confirmed one, as in memberlist."""
 
 LATE_FACTOR = 4.0
-"""How many times as long as the latest refutation of late took a confirmed suspicion lasts."""
+"""A confirmed suspicion lasts this many times as long as the slowest recent refutation took."""
 
 LATE_RATIO_MAX = 4.0
 """The longest confirmed wait over the shortest: under `TIMEOUT_RATIO_MAX`, so that on no network
 anybody is Down later than an unconfirmed suspicion ends."""
 
 LATE_HALF_LIFE_S = 120.0
-"""After this time half of what was seen of late refutations counts."""
+"""After this time half of what was seen counts."""
 
 
 def suspicion_bounds_s(
@@ -52,13 +52,13 @@ def suspicion_bounds_s(
 
 
 class Lateness:
-    """How late the refutations have been that came of late, of all members together.
+    """How slow recent refutations were, of all members together.
 
     A network that loses many packets loses those of everybody: over TCP a frame then waits for
     retransmissions, each of which waits for longer than the one before. All observers see that,
     so each confirms the suspicions of the others, and what they agree on is not true. Where
     refutations come in no time, or nobody is suspected who lives, nothing is different.
-    Three numbers, whatever happens.
+    Two numbers, whatever happens.
     """
 
     __slots__ = ("_at", "_late_s")
@@ -68,7 +68,9 @@ class Lateness:
         self._at = 0.0
 
     def seen_s(self, now: float) -> float:
-        """Return how late the latest refutation was, halved every `LATE_HALF_LIFE_S`. O(1).
+        """Return how long the slowest recent refutation took, in seconds. O(1).
+
+        Half of it is forgotten every `LATE_HALF_LIFE_S`.
 
         Args:
             now: monotonic seconds.
@@ -95,7 +97,7 @@ class Lateness:
         return min(longest_s, max(shortest_s, wanted_s)), longest_s
 
     def diagnostics(self) -> Mapping[str, Any]:
-        """Show how late the latest was, and when that was."""
+        """Show how long the slowest took, and when it came."""
         return {"late_s": self._late_s, "at": self._at}
 
     def _check(self) -> None:

@@ -22,7 +22,7 @@ from meshlib.codec import decode_value
 from meshlib.errors import StateError
 from meshlib.identity import ActorId
 from meshlib.invariants import Inspectable, check_parts, require
-from meshlib.replication.entries.restamping import restamp
+from meshlib.replication.entries.restamping import restamp_own_writes
 from meshlib.replication.entries.shortening import ShortEntries
 from meshlib.replication.exchanging import ExchangingReplica, ReplicaState
 from meshlib.replication.journal import QuietJournal
@@ -185,14 +185,14 @@ class Replica(ExchangingReplica):
             by how much it was; 0 when nothing was changed.
 
         Raises:
-            StateError: the actor is the present one, or this node comes back from an absence.
-                State unchanged.
+            StateError: the actor is the present one, this node comes back from an absence, or
+                readers are shown what is not joined yet. State unchanged.
         """
         parts, old = self._parts, self.actor
         if actor == old or self.is_rejoining or self.has_early:
             raise StateError("only what nobody else has is stamped again, as a new writer")
         self._close_writes()
-        back_ms = restamp(parts, actor, back_ms=back_ms, floor=self._floor)
+        back_ms = restamp_own_writes(parts, actor, back_ms=back_ms, floor=self._floor)
         if back_ms:
             self._writes.take_unsent()  # they are in the log, as they are now
             parts.shorts = ShortEntries()

@@ -84,9 +84,9 @@ class Departures:
         """Return the same of tenants of one tree: what came after the worker was gone. O(tenants).
 
         A tree that names the removal already was put right, and what it holds is there on purpose.
-        Of a worker that serves another model now nothing is: it may be one that placed it there
-        who had moved the worker, was overruled, and was killed before it heard of that. What is of
-        later than its last write is left alone, for the write that moves it here may be under way.
+        Nothing of a worker that serves another model now is: a node may have placed it there that
+        had moved the worker, was overruled, and was killed before it heard so. A tree that is newer
+        than the worker's last write is left alone: the write that moves it here may be under way.
         """
         behind: list[Departure] = []
         is_any_removed = self._workers.removed_count > 0

@@ -123,11 +123,11 @@ class Product:
         stamps = [ask() for ask in asked if ask is not None]
         return max([stamp for stamp in stamps if stamp is not None], default=None)
 
-    def restamped(self, change: Callable[[Stamp], Stamp]) -> Self:
+    def restamp(self, change: Callable[[Stamp], Stamp]) -> Self:
         """Put the writes of those components under other stamps, in place, that can be."""
         for name, component in self._components():
             if isinstance(component, Restampable):
-                self._put_component(name, component.restamped(change))
+                self._put_component(name, component.restamp(change))
         return self
 
     def bucket_digests(self) -> tuple[int, ...]:

@@ -220,7 +220,7 @@ class LWWMap(Generic[K, V]):
         latest = max((entry[:3] for entry in self._entries.values()), default=NO_WRITE)
         return None if latest == NO_WRITE else Stamp(*latest)
 
-    def restamped(self, change: Callable[[Stamp], Stamp]) -> Self:
+    def restamp(self, change: Callable[[Stamp], Stamp]) -> Self:
         """Put every write under another stamp, in place; see `Restampable`. O(n)."""
         entries = self._entries
         for key, (wall_ms, logical, actor, sequence, payload, changes) in entries.items():

@@ -221,7 +221,7 @@ class AntiEntropy:
 
     def begin(self, name: str, now: float, *, check_content: bool = False) -> None:
         """Begin an exchange with one member."""
-        if self._dissemination.is_busy(name) or self._early.holds(now):
+        if self._dissemination.is_busy(name) or self._early.settle(now):
             return
         self._dissemination.publish()
         self._counters.exchanges_started += 1

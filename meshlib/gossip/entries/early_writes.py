@@ -51,7 +51,7 @@ class EarlyWrites:
     """
 
     __slots__ = (
-        "_base_s",
+        "_base_max_s",
         "_beginning",
         "_events",
         "_has_held",
@@ -80,7 +80,7 @@ class EarlyWrites:
         self._offsets = offsets
         self._renewed: MemberNews | None = None
         self._events = events
-        self._base_s = -math.inf
+        self._base_max_s = -math.inf
         self._has_held = False
         self.is_over = False
         """Whether nothing is held back any more, until the end."""
@@ -91,19 +91,19 @@ class EarlyWrites:
         From the first write on: what it was before does not matter.
         """
         if self._replica.has_own_writes:
-            self._base_s = max(self._base_s, self._own_base_s(now))
+            self._base_max_s = max(self._base_max_s, self._base_now_s(now))
 
-    def _own_base_s(self, now: float) -> float:
+    def _base_now_s(self, now: float) -> float:
         try:
             return self._replica.clock.wall_s() - now
         except LocalError:
             return -math.inf  # the clock is broken, which every write says
 
-    def holds(self, now: float) -> bool:
-        """Tell whether entries are neither told nor taken yet.
+    def settle(self, now: float) -> bool:
+        """Hold nothing back any more if that may be; return whether entries still are.
 
-        O(1) once that is over, and while nobody was met; else O(members), and O(content) at its
-        end where the clock is ahead.
+        Where the clock is ahead this stamps early writes again: see `release`. O(1) once it is
+        over, and while nobody was met; else O(members), and O(content) at its end.
         """
         if self.is_over:
             return False
@@ -112,7 +112,7 @@ class EarlyWrites:
             return False
         if not self._view.peers():
             return True  # from who is no member here yet, or no longer there: it comes again
-        if self._is_concerned and self._offsets.is_any_awaited(now):
+        if self._is_concerned and self._offsets.is_undecided(now):
             self._has_held = True
             return True
         self.release(now)
@@ -144,7 +144,7 @@ class EarlyWrites:
         if is_followed or not self._is_concerned:
             return
         ahead_s, error_s = self._offsets.ahead_s(now)
-        step_s = self._base_s - self._own_base_s(now)
+        step_s = self._base_max_s - self._base_now_s(now)
         if STEP_MIN_S < step_s < math.inf:
             ahead_s += step_s
         if ahead_s - error_s <= AHEAD_S:
@@ -160,7 +160,7 @@ class EarlyWrites:
 
     def diagnostics(self) -> Mapping[str, Any]:
         """Show whether entries are held back, and how the clock stood at the writes."""
-        return {"is_over": self.is_over, "has_held": self._has_held, "base_s": self._base_s}
+        return {"is_over": self.is_over, "has_held": self._has_held, "base_max_s": self._base_max_s}
 
     def _check(self) -> None:
         """Assert that a node which has met nobody has nothing to let go."""

@@ -150,7 +150,7 @@ class ReplicationLog:
             self._drop_front(log, len(log.entries))
 
     def rewrite(self, actor: ActorId, new: ActorId, change: Callable[[LogEntry], LogEntry]) -> None:
-        """Put other entries in the place of a writer's, as another writer's, who has none. O(size).
+        """Replace a writer's entries, and log them under a new writer that has none yet. O(size).
 
         Args:
             actor: the writer.

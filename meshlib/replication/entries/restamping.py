@@ -5,8 +5,8 @@ Rules this file owns:
   what this node wrote over stays replaced.
 - They become those of another writer, and so do the entries and their numbers. An older copy of
   this state, such as one on disk, may come back: no number of a writer ever has two contents.
-- What hangs on dots stays as it is: a dot has one leaf for ever. So do numbers that count, such as
-  those of counters, and what a value says itself.
+- What hangs on dots stays as it is: a dot never gets a second content. So do numbers that count,
+  such as those of counters, and what a value says itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from meshlib.replication.late_writes import Time
 from meshlib.replication.records import Change, LogEntry
 from meshlib.replication.vector import VersionVector
 
-__all__ = ["OwnWrites", "restamp"]
+__all__ = ["OwnWrites", "restamp_own_writes"]
 
 Restamp = Callable[[Stamp], Stamp]
 
@@ -42,7 +42,7 @@ class OwnWrites(Protocol):
     log: ReplicationLog
 
 
-def restamp(parts: OwnWrites, new: ActorId, *, back_ms: int, floor: Time) -> int:
+def restamp_own_writes(parts: OwnWrites, new: ActorId, *, back_ms: int, floor: Time) -> int:
     """Put the own writes of a replica, all of them closed, under earlier stamps. O(content).
 
     Args:
@@ -73,7 +73,7 @@ def restamp(parts: OwnWrites, new: ActorId, *, back_ms: int, floor: Time) -> int
         state: Any = document.state
         if isinstance(state, Restampable):
             has_changed = False
-            document.state = state = state.restamped(change)
+            document.state = state = state.restamp(change)
             if has_changed:
                 # Who has gathered what was new so far would take what comes for older.
                 parts.journal.note(Change(document.name, state, False, True))
@@ -99,7 +99,7 @@ def _earliest(parts: OwnWrites) -> Time | None:
 
     for document in parts.documents:
         if isinstance(document.state, Restampable):
-            document.state.restamped(look)
+            document.state.restamp(look)  # changes nothing: each stamp is returned as it is
     for entry in parts.log:
         if entry.actor == own:
             _changed(entry, own, look)
@@ -110,6 +110,6 @@ def _changed(entry: LogEntry, new: ActorId, change: Restamp) -> LogEntry:
     """Return an entry of this node as another writer's, with other stamps. O(size)."""
     delta: Any = registry.decode(entry.delta)
     if isinstance(delta, Restampable):
-        changed: Any = delta.restamped(change)
+        changed: Any = delta.restamp(change)
         return evolve(entry, actor=new, delta=registry.encode(changed))
     return evolve(entry, actor=new)
