@@ -28,7 +28,7 @@ from prefix_routed import WORKERS, beginnings, prompts
 from meshlib.node import MeshConfig, MeshNode
 from meshlib.routing import PrefixSync
 from meshlib.sync import MeshSyncManager
-from meshlib_server.planning import MEASURED, Load, Plan, cpu_ms, plan
+from meshlib_server.planning import MEASURED, Load, Plan, cpu_ms_per_s, plan
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SETTLE_S = 5.0
@@ -161,7 +161,7 @@ def rates(world: RegionalWorld, seconds: float, per_s: float, act: Act = write) 
         "bytes_p99_per_s": quantile(bytes_sent, 0.99),
         "bytes_max_per_s": max(bytes_sent),
         "frames_per_s": frames,
-        "cpu_ms_per_s": MEASURED["base_cpu_ms"].value + cpu_ms(frames, per_s),
+        "cpu_ms_per_s": MEASURED["base_cpu_ms"].value + cpu_ms_per_s(frames, per_s),
     }
 
 

@@ -67,9 +67,10 @@ class LoopLag:
         busy_s: how long they took together, in seconds; likewise.
         held_count: turns that took longer than `HELD_S`.
         held_max_s: how long the longest took.
-        starved_count: those of them that had a processor for no longer than `HELD_S`: they waited
-            for it, or for a disk.
-        held_cpu_max_s: the most processor time that one of them took, in seconds.
+        starved_count: turns longer than `HELD_S` that had a processor for no longer than that: they
+            waited for it, or for a disk. On uvloop some are missed: see `held_cpu_max_s`.
+        held_cpu_max_s: the most processor time that such a long turn took, in seconds; on uvloop
+            with what ran in the `HELD_S` before it.
     """
 
     turns: int = 0

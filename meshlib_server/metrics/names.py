@@ -180,7 +180,7 @@ EVENT_LOOP: Final[Mapping[str, Name]] = {
     "held_count": _counter("event_loop_held", "Turns of over 20 ms."),
     "held_max_s": _gauge("event_loop_held_max_seconds", "How long the longest turn took."),
     "starved_count": _counter(
-        "event_loop_starved", "Those of them that had a processor for no more than 20 ms."
+        "event_loop_starved", "Turns of over 20 ms that had a processor for no more than 20 ms."
     ),
     "held_cpu_max_s": _gauge(
         "event_loop_held_cpu_max_seconds", "Most processor time of a turn of over 20 ms."

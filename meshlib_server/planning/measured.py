@@ -45,7 +45,11 @@ MEASURED: Final = {
         Measured("base_cpu_ms", 3.6, "ms/s", "a node of which nothing is asked", PLAN),
         Measured("frame_cpu_us", 270.0, "us", "sending a frame and taking one in, over TCP", PLAN),
         Measured(
-            "entry_cpu_us", 1000.0, "us", "an entry beside its frames, where none is by", PLAN
+            "entry_cpu_us",
+            1000.0,
+            "us",
+            "an entry that is new and comes alone, without frames",
+            PLAN,
         ),
         Measured("base_mb", 45.0, "MB", "a process that has just begun", PLAN),
         Measured("member_bytes", 3427.0, "B", "what a node keeps of a member", GOSSIP),

@@ -19,7 +19,7 @@ from attrs import field, frozen
 from meshlib.errors import ConfigError
 from meshlib_server.planning.measured import MEASURED
 
-__all__ = ["Load", "NodePlan", "Plan", "cpu_ms", "plan"]
+__all__ = ["Load", "NodePlan", "Plan", "cpu_ms_per_s", "plan"]
 
 SHARED_WAIT_S: Final = 0.02
 NODES_MAX: Final = 4096
@@ -122,16 +122,20 @@ class Plan:
     problems: tuple[str, ...] = field(default=())
 
 
-def cpu_ms(frames_per_s: float, entries_per_s: float = 0.0, *, of: float | None = None) -> float:
-    """Return the milliseconds of CPU a second for frames, and for entries that are new to a node.
+def cpu_ms_per_s(
+    frames_per_s: float, entries_per_s: float = 0.0, *, all_entries_per_s: float | None = None
+) -> float:
+    """Return the milliseconds of CPU a second for frames, and for entries new to a node. O(1).
 
     Args:
         frames_per_s: that it sends; it takes in as many.
         entries_per_s: writes and placements that it makes or hears of.
-        of: so many are there in all, which share what is done once for several.
+        all_entries_per_s: those of every kind, which share the work done once for several;
+            `entries_per_s` when None.
     """
-    per_entry_us = _of("entry_cpu_us") / (1 + SHARED_WAIT_S * (of or entries_per_s))
-    return (frames_per_s * _of("frame_cpu_us") + entries_per_s * per_entry_us) / 1000
+    shared_per_s = entries_per_s if all_entries_per_s is None else all_entries_per_s
+    entry_us = _of("entry_cpu_us") / (1 + SHARED_WAIT_S * shared_per_s)
+    return (frames_per_s * _of("frame_cpu_us") + entries_per_s * entry_us) / 1000
 
 
 def _of(name: str) -> float:
@@ -159,8 +163,8 @@ def plan(load: Load) -> Plan:
         copies, link_share = min(_of("copies"), count - 1.0), 1.0
     entries = load.writes_per_s + load.routes_per_s
     written, routed = load.writes_per_s * copies, load.routes_per_s * copies
-    per_entry = 1 / (1 + SHARED_WAIT_S * entries * link_share)
-    acknowledgement_bytes = per_entry * _of("acknowledgement_bytes")
+    acknowledgements = 1 / (1 + SHARED_WAIT_S * entries * link_share)
+    acknowledgement_bytes = acknowledgements * _of("acknowledgement_bytes")
     rest = "rest" if is_mesh else "sparse"
     entry_bytes = _of("entry_bytes") + load.value_bytes
     prompt_bytes = _of("entry_bytes") + _of("routed_bytes") * load.prompt_characters
@@ -171,12 +175,16 @@ def plan(load: Load) -> Plan:
             "writes": written * (entry_bytes + acknowledgement_bytes),
             "prompts": routed * (prompt_bytes + acknowledgement_bytes),
         },
-        frames_per_s=rest_frames + (written + routed) * (1 + per_entry),
+        frames_per_s=rest_frames + (written + routed) * (1 + acknowledgements),
         cpu_by_part={
-            "rest": _of("base_cpu_ms") + cpu_ms(rest_frames),
-            "writes": cpu_ms(written * (1 + per_entry), load.writes_per_s, of=entries),
+            "rest": _of("base_cpu_ms") + cpu_ms_per_s(rest_frames),
+            "writes": cpu_ms_per_s(
+                written * (1 + acknowledgements), load.writes_per_s, all_entries_per_s=entries
+            ),
             "prompts": _prompts_cpu_ms(load)
-            + cpu_ms(routed * (1 + per_entry), load.routes_per_s, of=entries),
+            + cpu_ms_per_s(
+                routed * (1 + acknowledgements), load.routes_per_s, all_entries_per_s=entries
+            ),
         },
         memory_by_part={
             "process": _of("base_mb") * 1e6,
