@@ -11,14 +11,16 @@ LOSS = 0.35
 RETRY_MAX_S = 1.0
 """See `bound_silence`: what a link asks of the system, and Linux 6.15 or later does."""
 
-SYSTEMS_S = 120.0
+UNBOUNDED_RETRY_MAX_S = 120.0
 """The longest wait between two tries on older systems."""
 
 NODE_HOURS = 10.0
 SEEDS = 6
 
 both_systems = pytest.mark.parametrize(
-    ("seed", "retry_max_s"), [(3, SYSTEMS_S), (4, RETRY_MAX_S)], ids=["older systems", "bounded"]
+    ("seed", "retry_max_s"),
+    [(3, UNBOUNDED_RETRY_MAX_S), (4, RETRY_MAX_S)],
+    ids=["older systems", "bounded"],
 )
 
 
@@ -77,7 +79,7 @@ def test_nobody_who_lives_is_down_for_hours() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("retry_max_s", [SYSTEMS_S, RETRY_MAX_S])
+@pytest.mark.parametrize("retry_max_s", [UNBOUNDED_RETRY_MAX_S, RETRY_MAX_S])
 def test_who_has_ended_is_down_within_20_s_where_a_quarter_is_lost(retry_max_s: float) -> None:
     """What the suspicions that last longer cost."""
     took_s = []

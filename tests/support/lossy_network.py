@@ -26,7 +26,7 @@ class LossyNetwork(MiniNetwork):
 
     Args:
         seed: of all chance.
-        loss: of a try to be lost, from `lose` on; 0 to 1.
+        loss: probability that a try is lost, once the nodes have met; 0 to 1.
         retry_max_s: the longest wait between two tries.
     """
 

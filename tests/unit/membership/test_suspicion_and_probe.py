@@ -80,8 +80,8 @@ def test_where_nobody_refuted_late_the_bounds_are_as_they_were() -> None:
     assert (1.5, 9.0) == before == lateness.stretch((1.5, 9.0), 100.0)
 
 
-def test_a_confirmed_suspicion_lasts_four_times_as_long_as_the_latest_refutation_took() -> None:
-    """The latest of late counts, and earlier ones that came sooner take nothing away."""
+def test_a_confirmed_suspicion_lasts_four_times_as_long_as_the_slowest_refutation_took() -> None:
+    """Quicker ones before and after it change nothing."""
     lateness = Lateness()
     for late_s in (0.3, 1.0, 0.2):
         lateness.observe(late_s, 100.0)
