@@ -320,7 +320,8 @@ class MeshSyncManager:
         """Apply an operation to a model's tree, everywhere.
 
         The size of the tree is kept under what the model's policy allows, by dropping what was
-        used least recently, everywhere too.
+        used least recently, everywhere too. A text of a tenant that is a worker of another model is
+        dropped at once: who sends it may not have heard yet that the worker was moved.
 
         Args:
             model_id: 1 byte to 1 KiB in UTF-8.

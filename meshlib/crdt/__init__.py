@@ -29,6 +29,7 @@ from meshlib.crdt.composed.record import Record, lattice
 from meshlib.crdt.counters import GCounter, PNCounter
 from meshlib.crdt.known import KnownText, known_texts, text_named
 from meshlib.crdt.lattice import (
+    NOBODY,
     Causal,
     Container,
     Lattice,
@@ -67,6 +68,7 @@ from meshlib.crdt.window import WindowCounter
 
 __all__ = [
     "FORMAT_VERSION",
+    "NOBODY",
     "NO_WRITE",
     "BoundedCounter",
     "Causal",

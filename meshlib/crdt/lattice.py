@@ -16,7 +16,7 @@ Baquero, Leitão, "Efficient synchronization of state-based CRDTs", ICDE 2019 (d
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from meshlib.clock import Stamp
 from meshlib.identity import ActorId
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meshlib.crdt.causal.context import CausalContext
 
 __all__ = [
+    "NOBODY",
     "Causal",
     "Container",
     "Lattice",
@@ -36,6 +37,9 @@ __all__ = [
     "difference",
     "join_all",
 ]
+
+NOBODY: Final = b""
+"""The writer of a stamp that is kept without one."""
 
 
 @runtime_checkable
@@ -128,7 +132,8 @@ class Restampable(Protocol):
         A container is changed in place, a register is returned anew.
 
         Args:
-            change: takes a stamp, returns the one to use instead; must keep their order.
+            change: takes a stamp, returns the one to use instead; must keep their order. What
+                keeps a time without its writer comes as a stamp of `NOBODY`.
         """
         ...
 

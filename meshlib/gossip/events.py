@@ -212,10 +212,11 @@ class Rejoined:
 
 @frozen(slots=True, kw_only=True)
 class WritesRestamped:
-    """What this node wrote before it met anybody was stamped ahead of the clocks of those it met.
+    """What this node wrote before it met anybody was stamped by a clock that was ahead.
 
-    Before anybody was told of it, it was put under the time at which it was made by their clocks.
-    What somebody wrote later stays. The node is a new writer since.
+    Before anybody was told of it, it was put under the time at which it was made: by the clocks of
+    those it met, or by its own after that was set back. What somebody wrote later stays. The node
+    is a new writer since.
 
     Args:
         old: the actor until then.

@@ -51,7 +51,7 @@ from meshlib.replication.records import (
     ShortEntry,
     WriteReceipt,
 )
-from meshlib.replication.replica import Replica, ReplicaState
+from meshlib.replication.replica import Replica, ReplicaState, SetBack
 from meshlib.replication.stability import StabilityTracker
 from meshlib.replication.transfers.digests import DocumentDigests
 from meshlib.replication.transfers.pages import TransferPage, TransferPages
@@ -88,6 +88,7 @@ __all__ = [
     "ReplicaEvent",
     "ReplicaState",
     "ReplicationConfig",
+    "SetBack",
     "ShortEntry",
     "StabilityTracker",
     "TransferPage",

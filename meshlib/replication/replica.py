@@ -22,7 +22,7 @@ from meshlib.codec import decode_value
 from meshlib.errors import StateError
 from meshlib.identity import ActorId
 from meshlib.invariants import Inspectable, check_parts, require
-from meshlib.replication.entries.restamping import restamp_own_writes
+from meshlib.replication.entries.restamping import SetBack, restamp_own_writes
 from meshlib.replication.entries.shortening import ShortEntries
 from meshlib.replication.exchanging import ExchangingReplica, ReplicaState
 from meshlib.replication.journal import QuietJournal
@@ -32,7 +32,7 @@ from meshlib.replication.rejoin import setter, write_again
 from meshlib.replication.vector import BASE, Vector, is_mark, marked_number
 from meshlib.replication.writes import OpenWrites
 
-__all__ = ["Replica", "ReplicaState"]
+__all__ = ["Replica", "ReplicaState", "SetBack"]
 
 
 class Replica(ExchangingReplica):
@@ -170,7 +170,7 @@ class Replica(ExchangingReplica):
 
     # Stamping again
 
-    def stamp_again(self, actor: ActorId, *, back_ms: int) -> int:
+    def stamp_again(self, actor: ActorId, *, back_ms: int, set_back: SetBack | None = None) -> int:
         """Put all that was written here under earlier stamps, as another writer. O(content).
 
         For who learns that its clock was ahead, before anybody else has any of it and before
@@ -180,6 +180,8 @@ class Replica(ExchangingReplica):
         Args:
             actor: the new writer, never used before.
             back_ms: by how much, in milliseconds; over 0.
+            set_back: how the wall clock was set back, if it is because of that: what was
+                written since is left as it is, or put to that time.
 
         Returns:
             by how much it was; 0 when nothing was changed.
@@ -192,10 +194,15 @@ class Replica(ExchangingReplica):
         if actor == old or self.is_rejoining or self.has_early:
             raise StateError("only what nobody else has is stamped again, as a new writer")
         self._close_writes()
-        back_ms = restamp_own_writes(parts, actor, back_ms=back_ms, floor=self._floor)
+        back_ms = restamp_own_writes(
+            parts, actor, back_ms=back_ms, floor=self._floor, set_back=set_back
+        )
         if back_ms:
             self._writes.take_unsent()  # they are in the log, as they are now
             parts.shorts = ShortEntries()
+            for writer, later in self._former.items():
+                if later == old:
+                    self._former[writer] = actor
             self._former[old] = actor
         return back_ms
 

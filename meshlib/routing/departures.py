@@ -85,8 +85,9 @@ class Departures:
 
         A tree that names the removal already was put right, and what it holds is there on purpose.
         Nothing of a worker that serves another model now is: a node may have placed it there that
-        had moved the worker, was overruled, and was killed before it heard so. A tree that is newer
-        than the worker's last write is left alone: the write that moves it here may be under way.
+        had moved the worker, was overruled, and was killed before it heard so. Where the tree knows
+        of a removal that is later than the worker's last write it is left alone: the write that
+        moves it here may be under way.
         """
         behind: list[Departure] = []
         is_any_removed = self._workers.removed_count > 0

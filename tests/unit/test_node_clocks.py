@@ -6,30 +6,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+from support.clocks import RIGHT_S, Clocks, events_of, start_apart, value_on_each
 from support.mini_network import MiniNetwork
 
 from meshlib.crdt import GCounter, LWWMap, LWWRegister, ORSet, Pair
 from meshlib.errors import ClockAheadError, NotReadyError
-from meshlib.gossip import ClockOffset, NodeState, WritesRestamped
+from meshlib.gossip import ClockOffset, NodeState
 from meshlib.gossip.clock_offsets import ClockOffsets
 from meshlib.node import HealthStatus, MeshNode
 from meshlib.replication import ReplicationConfig
-
-RIGHT_S = 1.7e9
-
-
-class Clocks:
-    """Nodes whose clocks a test sets while they run: seconds ahead of the right time, by name."""
-
-    def __init__(self) -> None:
-        self.network = MiniNetwork()
-        self.ahead_s: dict[str, float] = {}
-
-    def read(self, name: str) -> float:
-        return RIGHT_S + self.network.now + self.ahead_s.get(name, 0.0)
-
-    def start(self, *names: str) -> list[MeshNode]:
-        return [self.network.start(name, wall_clock=partial(self.read, name)) for name in names]
 
 
 @pytest.fixture
@@ -330,29 +315,10 @@ def test_a_seed_that_does_not_answer_is_awaited_for_a_second(clocks: Clocks) -> 
     assert (True, False) == (was_comparing, node.is_comparing_clocks)
 
 
-def events_of(clocks: Clocks, name: str) -> list[WritesRestamped]:
-    """Return what a node told of writes that it stamped again."""
-    return [e for e in clocks.network.events[name] if isinstance(e, WritesRestamped)]
-
-
-def value_on_each(clocks: Clocks, key: str) -> list[bytes | None]:
-    """Return a key's value on every node, by their names."""
-    nodes = clocks.network.nodes
-    return [nodes[name].sync.get_config(key) for name in sorted(nodes)]
-
-
 def app_entry(node: MeshNode, key: str) -> Any:
     """Return what a node holds for a key of the configuration."""
     app: Any = node.replica.get("app")
     return app.entry(key)
-
-
-def start_apart(clocks: Clocks, name: str, ahead_s: float) -> MeshNode:
-    """Start a node that reaches nobody, with such a clock."""
-    for other in clocks.network.nodes:
-        clocks.network.cut_both(name, other)
-    clocks.ahead_s[name] = ahead_s
-    return clocks.start(name)[0]
 
 
 def test_what_a_program_writes_far_ahead_before_it_met_anybody_is_of_the_time_it_was_made(

@@ -16,11 +16,13 @@ Releases that do not know the bit read a higher number, which is all they ask.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from meshlib.clock import Stamp
+from meshlib.crdt.lattice import NOBODY
 
-__all__ = ["open_epoch", "shut_epoch", "shut_through", "stamp_of_epoch"]
+__all__ = ["open_epoch", "restamped_epoch", "shut_epoch", "shut_through", "stamp_of_epoch"]
 
 _WALL_SHIFT: Final = 16
 _SHUT: Final = 1 << 15
@@ -58,6 +60,20 @@ def shut_epoch(stamp: Stamp | None, *, above: int) -> int:
 def shut_through(epoch: int) -> tuple[int, int] | None:
     """Return up to which millisecond and logical part writes are removed; None of an open one."""
     return stamp_of_epoch(epoch) if epoch & _SHUT else None
+
+
+def restamped_epoch(epoch: int, change: Callable[[Stamp], Stamp]) -> int:
+    """Return the epoch as its stamp is changed, by whole milliseconds. O(1).
+
+    Args:
+        epoch: of a removal; 0 stays so.
+        change: see `meshlib.crdt.lattice.Restampable`.
+    """
+    wall_ms = epoch >> _WALL_SHIFT
+    if not wall_ms:
+        return epoch
+    changed = change(Stamp(*stamp_of_epoch(epoch), NOBODY))
+    return epoch + ((changed.wall_ms - wall_ms) << _WALL_SHIFT)
 
 
 def stamp_of_epoch(epoch: int) -> tuple[int, int]:

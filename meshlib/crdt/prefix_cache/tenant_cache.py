@@ -19,8 +19,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Final, Self
 
+from meshlib.clock import Stamp
 from meshlib.crdt.prefix_cache.digests import bucket_of_tenant
 from meshlib.crdt.prefix_cache.entries import KeyT, StoreT, TenantEntries
+from meshlib.crdt.prefix_cache.epochs import restamped_epoch
 from meshlib.crdt.prefix_cache.store import ORIGIN, Generation
 from meshlib.crdt.wire import cannot_join
 from meshlib.errors import InvalidValueError, LimitError, LimitExceeded
@@ -124,6 +126,15 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
         delta = type(self)()
         delta._generations[tenant] = Generation(epoch, 0)
         return delta
+
+    def restamp(self, change: Callable[[Stamp], Stamp]) -> Self:
+        """Put removals under other stamps, in place; see `Restampable`. O(tenants)."""
+        for tenant, (epoch, floor) in self._generations.items():
+            changed = restamped_epoch(epoch, change)
+            if changed != epoch:
+                self._generations[tenant] = Generation(changed, floor)
+                self._digests = None  # all of the tenant's entries are counted with its epoch
+        return self
 
     def evict(self, tenant: str, *, floor: int) -> Self:
         """Return the delta that drops what a tenant last used at or before `floor`. O(1).

@@ -10,8 +10,11 @@ Rules this file owns:
 - Clocks less than `AHEAD_S` apart are left alone. Who is behind too: its writes replace nothing,
   and stamps ahead of the own clock would make a state that this node could not begin with again.
 - A node that is ready by then is left alone: those it meets are to follow it.
-- A clock that was set back between the writes and the meeting counts as ahead: where it stood
-  beside the monotonic clock is looked at with every timer.
+- A clock that is set back before anybody was met was wrong: what it has stamped is put back at
+  once by as much, so that all that was written here stands beside the clock as it is. Where it
+  stands beside the monotonic clock is looked at with every timer.
+- One that is set forward after a write, or whose stamps are ahead of it for another reason, leaves
+  writes of which nobody can tell how wrong they are: then all stamps stay as they are.
 """
 
 from __future__ import annotations
@@ -29,13 +32,17 @@ from meshlib.gossip.messages.kinds import MemberNews
 from meshlib.gossip.reports import EventQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.invariants import require
-from meshlib.replication import Replica
+from meshlib.replication import Replica, SetBack
 
 __all__ = ["EarlyWrites"]
 
 AHEAD_S: Final = 1.0
 """How far ahead a clock must be for its writes to be stamped again, in seconds: as far as is told
 as a problem. Time services keep far below."""
+
+PUT_BACK_MAX: Final = 8
+"""How often writes are put back, at most: a clock that is set more often than that knows no time,
+and each time makes a new writer."""
 
 
 class EarlyWrites:
@@ -51,11 +58,13 @@ class EarlyWrites:
     """
 
     __slots__ = (
-        "_base_max_s",
         "_beginning",
         "_events",
         "_has_held",
+        "_is_mixed",
+        "_looked",
         "_offsets",
+        "_put_back_count",
         "_renewed",
         "_replica",
         "_rng",
@@ -80,24 +89,38 @@ class EarlyWrites:
         self._offsets = offsets
         self._renewed: MemberNews | None = None
         self._events = events
-        self._base_max_s = -math.inf
+        self._looked: tuple[float, float, tuple[int, int]] | None = None
+        """When the wall clock was looked at, its time then less that one, and the latest stamp."""
         self._has_held = False
+        self._is_mixed = False
+        """Whether the stamps of this start are wrong by unlike amounts, or may be."""
+        self._put_back_count = 0
         self.is_over = False
         """Whether nothing is held back any more, until the end."""
 
     def note_time(self, now: float) -> None:
-        """Take note of where the wall clock stands beside the monotonic one. O(1).
+        """Take note of where the wall clock stands beside the monotonic one, and of its steps.
 
-        From the first write on: what it was before does not matter.
+        O(1), and O(content) where it was set back.
         """
-        if self._replica.has_own_writes:
-            self._base_max_s = max(self._base_max_s, self._base_now_s(now))
+        base_s, before = self._read_base_s(now), self._looked
+        if base_s is None:
+            return
+        if before is not None:
+            at, before_s, latest = before
+            if base_s > before_s + STEP_MIN_S:
+                self._is_mixed = self._is_mixed or self._replica.has_own_writes
+            elif base_s < before_s - STEP_MIN_S:
+                wrong_ms, right_ms = (int((at + each_s) * 1000) for each_s in (before_s, base_s))
+                set_back = SetBack(latest, wrong_ms, right_ms)
+                self._put_back(before_s - base_s, now, set_back=set_back)
+        self._looked = now, base_s, self._replica.clock.latest
 
-    def _base_now_s(self, now: float) -> float:
+    def _read_base_s(self, now: float) -> float | None:
         try:
             return self._replica.clock.wall_s() - now
         except LocalError:
-            return -math.inf  # the clock is broken, which every write says
+            return None  # the clock is broken, which every write says
 
     def settle(self, now: float) -> bool:
         """Hold nothing back any more if that may be; return whether entries still are.
@@ -139,28 +162,55 @@ class EarlyWrites:
         """Hold nothing back from now on, and stamp again what was written by a clock ahead."""
         if self.is_over:
             return
+        self.note_time(now)
         self.is_over = True
         is_followed = self._beginning.is_ready or not self._beginning.has_others
         if is_followed or not self._is_concerned:
             return
         ahead_s, error_s = self._offsets.ahead_s(now)
-        step_s = self._base_max_s - self._base_now_s(now)
-        if STEP_MIN_S < step_s < math.inf:
-            ahead_s += step_s
-        if ahead_s - error_s <= AHEAD_S:
+        if ahead_s - error_s > AHEAD_S and not self._is_ahead_of_itself:
+            # Rather too early than too late: what others wrote at about the same time stays.
+            self._put_back(ahead_s + error_s, now)
+
+    @property
+    def _is_ahead_of_itself(self) -> bool:
+        """Whether stamps are ahead of this very clock: then some are more wrong than it is."""
+        try:
+            return self._replica.clock.leap_s() > AHEAD_S
+        except LocalError:
+            return True
+
+    def _put_back(self, by_s: float, now: float, *, set_back: SetBack | None = None) -> None:
+        """Put back all that was written here, as another writer; or nothing, from now on.
+
+        Args:
+            by_s: by how much, in seconds; over 0.
+            now: monotonic seconds.
+            set_back: how the clock was set back, if it was.
+        """
+        view, replica = self._view, self._replica
+        is_possible = not (self._is_mixed or replica.is_rejoining or replica.has_early)
+        if not is_possible or self._put_back_count >= PUT_BACK_MAX:
+            self._is_mixed = True
             return
-        view, old = self._view, self._replica.actor
-        incarnation, new = view.next_identity(self._rng)
-        # Rather too early than too late: what others wrote at about the same time stays.
-        back_ms = self._replica.stamp_again(new, back_ms=math.ceil((ahead_s + error_s) * 1000))
+        old, (incarnation, new) = replica.actor, view.next_identity(self._rng)
+        by_ms = math.ceil(by_s * 1000)
+        back_ms = replica.stamp_again(new, back_ms=by_ms, set_back=set_back)
         if back_ms:
+            self._put_back_count += 1
             record = view.change_own_record(now, actor=new, incarnation=incarnation)
             self._renewed = MemberNews(record)
             self._events.emit(WritesRestamped(old=old, new=new, back_s=back_ms / 1000))
 
     def diagnostics(self) -> Mapping[str, Any]:
-        """Show whether entries are held back, and how the clock stood at the writes."""
-        return {"is_over": self.is_over, "has_held": self._has_held, "base_max_s": self._base_max_s}
+        """Show whether entries are held back, and what became of the clock."""
+        return {
+            "is_over": self.is_over,
+            "has_held": self._has_held,
+            "looked": self._looked,
+            "is_mixed": self._is_mixed,
+            "put_back_count": self._put_back_count,
+        }
 
     def _check(self) -> None:
         """Assert that a node which has met nobody has nothing to let go."""

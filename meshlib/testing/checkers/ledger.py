@@ -118,6 +118,9 @@ class Ledger:
                 stamp = Stamp(write.stamp.wall_ms - back_ms, write.stamp.logical, new)
                 writes[stamp] = evolve(write, stamp=stamp, actor=new)
         self.others.note_renamed(old, new)
+        for writer, later in self._renamed.items():
+            if later == old:
+                self._renamed[writer] = new
         self._renamed[old] = new
 
     def renamed(self, vector: Mapping[ActorId, int]) -> dict[ActorId, int]:
