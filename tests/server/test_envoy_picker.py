@@ -312,18 +312,18 @@ def test_an_adapter_of_the_only_model_has_prefixes_of_its_own() -> None:
 
 
 def test_a_model_over_its_limit_is_429(tmp_path: Path) -> None:
-    """By a rule of the domain `picker`, or by a limit that was set for its key."""
+    """By a rule of the domain `picker`, or by one that was set for its key."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(
         "domain: picker\ndescriptors: [{key: model, value: m, "
-        "rate_limit: {unit: second, requests_per_unit: 1}}]"
+        "rate_limit: {unit: hour, requests_per_unit: 1}}]"
     )
 
     async def case() -> None:
         async with plugged(rules, wall_clock=lambda: 1_800_000_000.25) as node:
             add_workers(node)
             add_workers(node, model="other")
-            node.mesh.limits.set("picker/model=other", 1)
+            node.mesh.limits.set_rule("other", pattern="picker/model=other", limits=["1/hour"])
             for model in ("m", "other"):
                 call = Call(node.channel)
                 await call.tell(asked(), prompt(TEXT, model=model), answers=2)

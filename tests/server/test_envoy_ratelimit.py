@@ -22,7 +22,7 @@ RULES = """
 domain: llm
 descriptors:
   - key: api_key
-    rate_limit: {unit: second, requests_per_unit: 3, name: each}
+    rate_limit: {unit: hour, requests_per_unit: 3, name: each}
   - key: api_key
     value: banned
     rate_limit: {unit: second, requests_per_unit: 0}
@@ -30,17 +30,19 @@ descriptors:
     value: staff
     rate_limit: {unlimited: true}
   - key: team
-    rate_limit: {unit: second, requests_per_unit: 2}
+    rate_limit: {unit: hour, requests_per_unit: 2}
   - key: vip
-    rate_limit: {unit: second, requests_per_unit: 5, replaces: [{name: each}]}
+    rate_limit: {unit: hour, requests_per_unit: 5, replaces: [{name: each}]}
   - key: trial
     shadow_mode: true
-    rate_limit: {unit: second, requests_per_unit: 1}
+    rate_limit: {unit: hour, requests_per_unit: 1}
   - key: slow
     rate_limit: {unit: hour, requests_per_unit: 4}
+  - key: tick
+    rate_limit: {unit: second, requests_per_unit: 5}
   - key: soft
     quota_mode: true
-    rate_limit: {unit: second, requests_per_unit: 1}
+    rate_limit: {unit: hour, requests_per_unit: 1}
 """
 
 
@@ -53,7 +55,10 @@ def rules(tmp_path: Path) -> Path:
 
 
 def still() -> float:
-    """Return a wall clock that stands, so that no window ends within a test."""
+    """Return a wall clock that stands, at the begin of an hour.
+
+    A window of a second ends all the same, by the monotonic clock; one of an hour lasts.
+    """
     return 1_800_000_000.25
 
 
@@ -82,16 +87,13 @@ def test_each_value_has_its_own_limit(rules: Path) -> None:
                 status.current_limit.name,
                 status.current_limit.requests_per_unit,
             )
-            assert status.current_limit.unit == RateLimitResponse.RateLimit.SECOND
+            assert status.current_limit.unit == RateLimitResponse.RateLimit.HOUR
             assert 0 == status.limit_remaining
-            assert 0 < status.duration_until_reset.ToNanoseconds() <= 1e9
+            assert 0 < status.duration_until_reset.ToNanoseconds() <= 3600e9
             headers = {one.key: one.value for one in refused.response_headers_to_add}
-            assert {
-                "ratelimit-limit": "3",
-                "ratelimit-remaining": "0",
-                "ratelimit-reset": "1",
-                "retry-after": "1",
-            } == headers
+            waits = [int(headers.pop(name)) for name in ("ratelimit-reset", "retry-after")]
+            assert all(0 < wait_s <= 3600 for wait_s in waits)
+            assert {"ratelimit-limit": "3", "ratelimit-remaining": "0"} == headers
 
     run(case())
 
@@ -189,7 +191,7 @@ def test_an_override_has_a_count_of_its_own(rules: Path) -> None:
         async with plugged(rules, wall_clock=still) as node:
             request = rate_limit_request("llm", {"api_key": "o"})
             request.descriptors[0].limit.requests_per_unit = 1
-            request.descriptors[0].limit.unit = RateLimitResponse.RateLimit.SECOND
+            request.descriptors[0].limit.unit = RateLimitResponse.RateLimit.HOUR
             assert ["OK", "OVER_LIMIT"] == await node.caller.codes(request, 2)
             plain = rate_limit_request("llm", {"api_key": "o"})
             assert ["OK"] * 3 + ["OVER_LIMIT"] == await node.caller.codes(plain, 4)
@@ -205,7 +207,10 @@ def test_a_limit_that_was_set_counts_without_a_rule() -> None:
             request = rate_limit_request("llm", {"api_key": "alice"})
             assert ["OK"] * 3 == await node.caller.codes(request, 3)
             node.mesh.limits.set("llm/api_key=alice", 2)
-            assert ["OK", "OK", "OVER_LIMIT"] == await node.caller.codes(request, 3)
+            two = rate_limit_request("llm", {"api_key": "alice"}, hits_addend=2)
+            three = rate_limit_request("llm", {"api_key": "alice"}, hits_addend=3)
+            assert ["OVER_LIMIT"] == await node.caller.codes(three, 1)
+            assert ["OK"] == await node.caller.codes(two, 1)
 
     run(case())
 
@@ -222,7 +227,7 @@ def test_a_changed_file_is_in_force_and_a_broken_one_is_not(rules: Path) -> None
             )
             node.plug.reload()
             assert ["OK"] * 4 + ["OVER_LIMIT"] == await node.caller.codes(request, 5)
-            assert ["envoy 4/second"] == [rule.name for rule in node.mesh.limits.rules()]
+            assert ["envoy 4/hour"] == [rule.name for rule in node.mesh.limits.rules()]
             await asyncio.to_thread(rules.write_text, "domain: llm\ndescriptors: [{}]")
             with pytest.raises(ConfigError):
                 node.plug.reload()
@@ -375,7 +380,7 @@ def test_no_key_is_written_however_many_there_are(rules: Path) -> None:
                 request = rate_limit_request("llm", {"api_key": f"k{at}"})
                 assert ["OK"] == await node.caller.codes(request, 1)
             assert [] == node.mesh.limits.keys()
-            assert ["envoy 3/second"] == [rule.name for rule in node.mesh.limits.rules()]
+            assert ["envoy 3/hour"] == [rule.name for rule in node.mesh.limits.rules()]
 
     run(case())
 
@@ -387,9 +392,24 @@ def test_a_rule_that_another_node_took_back_is_written_again(rules: Path) -> Non
         async with plugged(rules, wall_clock=still) as node:
             request = rate_limit_request("llm", {"api_key": "a"})
             assert ["OK"] == await node.caller.codes(request, 1)
-            node.mesh.limits.remove_rule("envoy 3/second")
+            node.mesh.limits.remove_rule("envoy 3/hour")
             assert ["OK"] == await node.caller.codes(request, 1)
-            assert node.mesh.limits.rule("envoy 3/second") is not None
+            assert node.mesh.limits.rule("envoy 3/hour") is not None
+
+    run(case())
+
+
+def test_a_second_is_over_within_a_second(rules: Path) -> None:
+    """The status and the header say so."""
+
+    async def case() -> None:
+        async with plugged(rules, wall_clock=still) as node:
+            answer = await node.caller.ask(rate_limit_request("llm", {"tick": "a"}))
+            status = answer.statuses[0]
+            assert RateLimitResponse.RateLimit.SECOND == status.current_limit.unit
+            assert 0 < status.duration_until_reset.ToNanoseconds() <= 1e9
+            headers = {one.key: one.value for one in answer.response_headers_to_add}
+            assert "1" == headers["ratelimit-reset"]
 
     run(case())
 
