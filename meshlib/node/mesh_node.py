@@ -589,10 +589,18 @@ class MeshNode(RoutingVerbs):
         """
         return self._engine.round_trips_s()
 
+    @property
+    def _is_first_in_reach(self) -> bool:
+        """Whether this node does what one node does for all. O(members).
+
+        None that leaves does, and when all do nobody is in reach.
+        """
+        return self._engine.reachable_names()[:1] == [self.name]
+
     def _remove_overdue(self) -> None:
         """Remove workers that are long gone, where it is this node's turn."""
         is_our_turn = self.is_ready and self._partition().has_quorum and not self._clocks.is_ahead()
-        if is_our_turn and self.name == min(self._engine.reachable_names()):
+        if is_our_turn and self._is_first_in_reach:
             with unguarded(self.replica):
                 for worker_id in self.leases.overdue():
                     if self.sync.get_worker_state(worker_id) is not None:
@@ -679,7 +687,7 @@ class MeshNode(RoutingVerbs):
     def _collect_defaults(self) -> None:
         """Remove what the files of nodes say that are gone for long, where it is our turn."""
         said_by = self.sync.defaults.said_by()
-        if not said_by or not self.is_ready or self.name != min(self._engine.reachable_names()):
+        if not (said_by and self.is_ready and self._is_first_in_reach):
             return
         if not self._partition().has_quorum:
             return

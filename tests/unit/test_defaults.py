@@ -492,3 +492,14 @@ def test_a_node_that_began_alone_admits_its_part_still() -> None:
 
     assert 33 == early
     assert 33 == admitted(node, network)
+
+
+def test_one_that_leaves_as_the_last_collects_nothing() -> None:
+    """Nobody is in reach then, itself neither: what others do for all is left to who comes next."""
+    network = MiniNetwork()
+    node = started(network, "n0", A)
+    node.leave(now=network.now)
+    network.pump("n0")
+    network.run(30.0)
+
+    assert ["A"] == in_force(network)
