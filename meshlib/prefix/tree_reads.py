@@ -213,7 +213,8 @@ class TreeReads(ABC, Generic[KeyT]):
         is what a router needs that may not choose everybody.
         """
         node, _, units, below, _, count = self._seek(key)[1]
-        nodes, reached = self._nodes, dict[int, int]()
+        nodes = self._nodes
+        reached: dict[int, int] = {}
         owners, shared, counts, parents = nodes.owners, nodes.shared, nodes.counts, nodes.parents
         if below and count:
             reached = dict.fromkeys(nodes.holders(below), units + count)

@@ -60,6 +60,7 @@ def test_a_default_is_in_force_everywhere_and_shows_as_one() -> None:
         assert policy is not None
         assert ("n0", 0) == (policy.default_of, policy.version)
         assert [policy] == node.sync.get_all_policy_states()
+        assert node.sync.get_policy_state("m") is policy
         assert ("n0", 10, ["k"]) == (
             node.sync.limits.default_of("k"),
             node.sync.limits.configured("k"),

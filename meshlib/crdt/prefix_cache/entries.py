@@ -85,7 +85,8 @@ class TenantEntries(ABC, Generic[KeyT, StoreT]):
             For each that is new or was raised: its key's hash, its access before, the key, and
             its access.
         """
-        place, stored = self._store.place, list[tuple[int, int | None, KeyT, int]]()
+        place = self._store.place
+        stored: list[tuple[int, int | None, KeyT, int]] = []
         for key, access in entries:
             key_hash, previous = place(key, tenant=tenant, access=access)
             if previous is None or previous < access:

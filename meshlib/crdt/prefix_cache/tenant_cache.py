@@ -82,7 +82,8 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
 
     def _older(self, keys: Iterable[KeyT], *, tenant: str, access: int) -> list[KeyT]:
         """Return the keys that are not held, or were used before. O(keys)."""
-        get, found = self._store.access, list[KeyT]()
+        get = self._store.access
+        found: list[KeyT] = []
         for key in keys:
             held = get(key, tenant=tenant)
             if held is None or held < access:

@@ -41,8 +41,9 @@ def shortened(entry: LogEntry, known: Sequence[KnownText], *, bytes_min: int) ->
         known: of the deltas that are in it.
         bytes_min: how long a beginning must be to be left out.
     """
-    data, kept, holes = entry.delta, list[bytes](), list[Hole]()
-    at, group, previous = 0, "", b""
+    data, at, group, previous = entry.delta, 0, "", b""
+    kept: list[bytes] = []
+    holes: list[Hole] = []
     inside = {text.own_name for text in known}
     for text in sorted(known, key=attrgetter("group", "data")):
         # What a text shares with the one before it in its row is not written a second time.
@@ -78,7 +79,8 @@ def whole(short: ShortEntry, text_of: Callable[[int], bytes | None]) -> LogEntry
     size = len(short.rest) + sum(hole.end - hole.start for hole in short.holes)
     if size > ENTRY_BYTES_MAX:
         return None
-    pieces, at = list[bytes](), 0
+    pieces: list[bytes] = []
+    at = 0
     for after, name, start, end in short.holes:
         text = text_of(name)
         if text is None:

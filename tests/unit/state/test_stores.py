@@ -250,6 +250,26 @@ def test_what_a_peer_wrote_and_is_no_worker_is_left_out(
     assert 1 == len(manager.problems())
 
 
+def test_a_policy_is_the_same_record_until_one_is_written(manager: MeshSyncManager) -> None:
+    """Also that there is none, for any number of models: each decision asks for it."""
+    absent = [manager.get_policy_state(f"m{number}") for number in range(10_000)]
+    manager.sync_policy_state("m1", policy_type="cache_aware", config="")
+    first = manager.get_policy_state("m1")
+    again = manager.get_policy_state("m1")
+    manager.sync_policy_state("m1", policy_type="least_loaded", config="")
+    other = manager.get_policy_state("m1")
+    manager.remove_policy_state("m1")
+    kept = len(manager.policies._found)
+
+    assert {None} == set(absent)
+    assert first is not None
+    assert other is not None
+    assert first is again
+    assert ("cache_aware", "least_loaded") == (first.policy_type, other.policy_type)
+    assert manager.get_policy_state("m1") is None
+    assert kept <= 4096
+
+
 @pytest.mark.parametrize("document", ["app", "workers", "policies"])
 @pytest.mark.parametrize("is_back", [False, True], ids=["running", "coming back"])
 def test_a_store_cannot_become_another_type(
