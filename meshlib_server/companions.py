@@ -1,4 +1,4 @@
-"""What runs beside a node: it logs what happens."""
+"""What runs beside a node: it logs what happens, and has the collector look often."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from meshlib.gossip import (
 )
 from meshlib_server.dashboard import tell_unheard
 from meshlib_server.dashboard.stream import fields_of
+from meshlib_server.lag import COLLECTED_EACH_S, collect_often
 from meshlib_server.logs import get_logger
 from meshlib_server.metrics import Sources
 
@@ -55,6 +56,7 @@ async def companions(runtime: MeshRuntime, *, sources: Sources) -> AsyncIterator
         asyncio.create_task(_log_events(runtime, sources)),
         asyncio.create_task(_log_problems(runtime)),
         asyncio.create_task(tell_unheard(runtime)),
+        asyncio.create_task(collect_often(each_s=COLLECTED_EACH_S)),
     ]
     try:
         yield

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Iterator
 
 import pytest
 
-from meshlib_server.lag import PAUSE_S, Freezer
+from meshlib_server.lag import PAUSE_S, Freezer, collect_often
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +16,7 @@ def _thawed() -> Iterator[None]:
     """Leave the collector as it was found."""
     yield
     gc.unfreeze()
+    gc.enable()
 
 
 class Clock:
@@ -58,3 +60,27 @@ def test_nothing_is_watched_afterwards() -> None:
     with Freezer():
         assert len(gc.callbacks) == len(callbacks) + 1
     assert gc.callbacks == callbacks
+
+
+def test_what_is_no_container_is_frozen_as_well_while_it_is_little() -> None:
+    """Texts come to stay, and the interpreter sees no reason to collect: the clock does."""
+    clock, texts = Clock(), list[bytes]()
+    counts = list[int]()
+
+    async def run() -> None:
+        collecting = asyncio.create_task(collect_often(each_s=0.0))
+        while freezer.count < 4:
+            texts.append(b"%d" % len(texts))
+            counts.append(freezer.count)
+            await asyncio.sleep(0)
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
+        frozen = freezer.count
+        await asyncio.sleep(0)
+        assert frozen == freezer.count, "it goes on after its end"
+
+    with Freezer(seconds=clock) as freezer:
+        clock.step_s = 2 * PAUSE_S
+        gc.disable()  # from here on only who asks for a collection gets one
+        asyncio.run(run())
+    assert sorted(set(counts)) == [1, 2, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -75,3 +76,14 @@ def test_a_problem_is_a_warning_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> 
     assert {"warning"} == {line["log_level"] for line in lines if line["event"] == "problem"}
     assert len(problems) == len(set(problems))
     assert "b is down" in problems
+
+
+def test_all_is_collected_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not the interpreter sees a reason to."""
+    collected = list[int]()
+    monkeypatch.setattr(module, "COLLECTED_EACH_S", 0.01)
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(len(collected)))
+
+    logged(monkeypatch, lambda _: len(collected) > 2)
+
+    assert [0, 1, 2] == collected[:3]
