@@ -27,6 +27,7 @@ __all__ = [
     "FORMAT_MAX",
     "FORMAT_NEWEST",
     "FRAME_BYTES_MAX",
+    "FRAME_CLOSED_BYTES",
     "GAP_BUFFER_BYTES_MAX",
     "HELLO_BYTES_MAX",
     "HOLES_MAX",
@@ -93,6 +94,10 @@ FORMAT_MAX: Final = 63
 
 FRAME_BYTES_MAX: Final = 1 * MIB
 """One frame between peers. memberlist allows 20 MiB, gRPC 4 MiB; ours pages what is larger."""
+
+FRAME_CLOSED_BYTES: Final = 8 * KIB
+"""A frame of several messages is closed at this size: it is taken in one step, and so many bytes
+of short texts take 10 ms."""
 
 TRANSFER_PAGE_BYTES_MAX: Final = 256 * KIB
 """One page of a state transfer: small enough that probes are not held up behind it."""

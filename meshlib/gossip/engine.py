@@ -26,6 +26,7 @@ from meshlib.gossip.outbox import Packet
 from meshlib.gossip.parts import Parts
 from meshlib.gossip.reports import Counters
 from meshlib.invariants import Inspectable
+from meshlib.limits import FRAME_CLOSED_BYTES
 from meshlib.membership import MemberRecord, MemberSet, PartitionView, TopologyManager
 from meshlib.replication import Replica, ReplicaState, StabilityTracker
 
@@ -364,7 +365,8 @@ class Engine:
         header = parts.beginning.header()
         if not len(parts.outbox):
             return []
-        packets = parts.outbox.drain(header, bytes_max=self._config.packet_bytes_max)
+        bytes_max = min(self._config.packet_bytes_max, FRAME_CLOSED_BYTES)
+        packets = parts.outbox.drain(header, bytes_max=bytes_max)
         parts.counters.frames_sent += len(packets)
         parts.counters.bytes_sent += sum([len(packet.data) for packet in packets])
         return packets

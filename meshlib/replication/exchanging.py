@@ -275,7 +275,8 @@ class ExchangingReplica(LocalReplica):
                 continue
             shown, held = document.view, document.state
             wanted: set[Any] = set()
-            for key, entry in shown.entries():
+            # After a transfer that came whole the two are the same, which is told at once.
+            for key, entry in shown.entries() if shown != held else ():
                 mine = held.entry(key)
                 if mine is None:
                     is_wanted = not self._parts.vector.covers(entry.stamp.actor, entry.sequence)

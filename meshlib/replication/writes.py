@@ -7,7 +7,7 @@ vector counts a number only when its group is closed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from meshlib.arguments import with_article
 from meshlib.clock import HybridClock, Stamp
@@ -22,6 +22,10 @@ from meshlib.replication.parts import Parts
 from meshlib.replication.records import Change, LogEntry, WriteReceipt
 
 __all__ = ["Mutator", "OpenWrites", "WriteContext"]
+
+APPLIED_GROUP_BYTES_MAX: Final = ENTRY_BYTES_MAX // 4
+"""A group of placements ends here: a peer takes an entry in one step, and so many bytes are some
+400 short texts."""
 
 
 class WriteContext:
@@ -160,7 +164,7 @@ class OpenWrites:
         parts, name = self._parts, document.name
         group = self._groups.get(name)
         sequence = self.reserved + 1
-        if group is not None and group.size + bytes_max <= ENTRY_BYTES_MAX:
+        if group is not None and group.size + bytes_max <= APPLIED_GROUP_BYTES_MAX:
             sequence = group.sequence
         state = document.state
         context = WriteContext(parts.actor, sequence=sequence, clock=parts.clock, state=state)

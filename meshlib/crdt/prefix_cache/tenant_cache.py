@@ -35,8 +35,11 @@ __all__ = ["EPOCH_MAX", "TenantCache"]
 EPOCH_MAX: Final = (1 << 63) - 1
 """The highest epoch of a tenant."""
 
-_BLOCK_COST: Final = 128
+_BLOCK_COST: Final = 192
 """A block takes few bytes, and time as so many characters take."""
+
+_TEXT_COST: Final = 512
+"""What a text takes beside its characters, in the time that so many of them take."""
 
 _REPEATED_CHARACTERS: Final = 128
 """Another tenant's entry of the same text takes few bytes, and time as so many characters take."""
@@ -440,7 +443,8 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
                 if not isinstance(key, str):
                     size += _BLOCK_COST
                 else:
-                    size += len(key) if key is not previous else _REPEATED_CHARACTERS
+                    is_new = key is not previous
+                    size += _TEXT_COST + len(key) if is_new else _REPEATED_CHARACTERS
                 previous = key
         yield part
 

@@ -28,6 +28,7 @@ from meshlib.gossip.timers import Timer, TimerKind, TimerQueue
 from meshlib.gossip.view import MembershipView
 from meshlib.identity import ActorId
 from meshlib.invariants import require
+from meshlib.limits import FRAME_CLOSED_BYTES
 from meshlib.replication import Gap, LogEntry, Received, Replica, ShortEntry, StabilityTracker
 
 __all__ = ["Dissemination"]
@@ -76,7 +77,8 @@ Unacknowledged = dict[str, dict[ActorId, _Pushed]]
 def batches(
     entries: Iterable[LogEntry | ShortEntry], bytes_max: int
 ) -> Iterable[tuple[LogEntry | ShortEntry, ...]]:
-    """Yield the entries in groups that fit a packet, in order. O(n)."""
+    """Yield the entries in groups that fit a frame, in order; one too large goes alone. O(n)."""
+    bytes_max = min(bytes_max, FRAME_CLOSED_BYTES)
     batch: list[LogEntry | ShortEntry] = []
     size = 0
     for entry in entries:

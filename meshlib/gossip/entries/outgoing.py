@@ -92,9 +92,11 @@ class OutgoingState:
         """Whether another page is sent now: one may be on its way whatever its size."""
         if self.is_all_sent:
             return False
-        return not self.way_bytes or self.way_bytes + self._next_bytes() <= self.way.window_bytes
+        return not self.way_bytes or self.way_bytes + self.next_bytes <= self.way.window_bytes
 
-    def _next_bytes(self) -> int:
+    @property
+    def next_bytes(self) -> int:
+        """How many bytes the page that is sent next counts for."""
         known = self.sent.get(self.cursor)
         if known is not None:
             return known.size
@@ -115,13 +117,14 @@ class OutgoingState:
             known.is_repeated = True
         self.cursor += 1
         self.way_bytes += known.size
+        # Of those that are sent together each comes by itself: a small one before a large one.
+        known.ahead_bytes = self.way_bytes
         return known
 
     def note_step(self, pages: Sequence[SentPage]) -> None:
-        """Take note that these pages were sent together: they come when the last of them has."""
+        """Take note that these pages were sent together: none is missing before the last came."""
         wait_s = self.way.wait_s(self.way_bytes)
         for page in pages:
-            page.ahead_bytes = self.way_bytes
             page.wait_s = max(2 * page.wait_s, wait_s) if page.is_repeated else wait_s
 
     def _make(self, now: float) -> SentPage:

@@ -6,7 +6,8 @@ Rules this file owns:
 - At most one transfer comes in at a time, and at most one goes out to each peer.
 - Several pages are on their way at a time, as many as the way holds and no more than
   `TRANSFER_WINDOW_BYTES_MAX`. They are taken in their order, and what comes before its turn waits,
-  as long as there is room. In one step one large page is made or taken, so that none takes long.
+  as long as there is room. In one step one page is made or taken, or some that are tiny, so that
+  none takes long: what a page takes in time its bytes do not tell.
 """
 
 from __future__ import annotations
@@ -52,12 +53,9 @@ TRIES_MAX = 6
 """How often it is asked for again before a transfer is given up: the page may be on a slow link,
 and is not sent twice for being asked for twice."""
 
-STEP_BYTES = TRANSFER_PAGE_BYTES_MAX // 2
-"""After how many bytes no further page is made in the same step."""
-
-TAKEN_MAX = 64
-"""How many pages that came before their turn are taken in one step: each has a price beside that
-of its bytes."""
+STEP_BYTES = 6 * 1024
+"""Over how many bytes no page is made or taken in a step beside the first: one of short texts, or
+of hashes, is hardly larger and takes 3 to 6 ms."""
 
 PACE_S = 0.001
 """How long after a step the next one follows, in seconds."""
@@ -235,13 +233,15 @@ class StateTransfer:
         self._timers.set(outgoing.given_up_at, timer)
 
     def _send_more(self, outgoing: OutgoingState, name: str, now: float) -> None:
-        """Send pages while there is room for them; in one step no more than a large one."""
+        """Send pages while there is room for them; in one step one, or some that are tiny."""
         wait_s = (TRIES_MAX + 1) * self._config.transfer_timeout_s
         outgoing.given_up_at = now + wait_s
         step: list[SentPage] = []
-        while outgoing.has_room and sum(page.size for page in step) < STEP_BYTES:
+        step_bytes = outgoing.next_bytes
+        while outgoing.has_room and (not step or step_bytes <= STEP_BYTES):
             step.append(outgoing.next_page(now))
             self._outbox.send(outgoing.address, step[-1].message)
+            step_bytes += outgoing.next_bytes
         outgoing.note_step(step)
         if outgoing.has_room and not outgoing.is_paced:
             outgoing.is_paced = True
@@ -317,18 +317,21 @@ class StateTransfer:
     def take_waiting(self, timer: Timer, now: float) -> bool:
         """Take pages that came before their turn, now that it is; see `take_page`.
 
-        As many bytes in one step as are sent in one, and no more than `TAKEN_MAX` pages.
+        One in one step, or some that together are no more than `STEP_BYTES`.
         """
         incoming = self._incoming
         if incoming is None or incoming.session != timer.token or incoming.peer != timer.key:
             return False
         incoming.is_taking = False
         taken_bytes = 0
-        for _ in range(TAKEN_MAX):
+        while self._incoming is incoming:
             waiting = incoming.early.get(incoming.next_index)
-            if waiting is None or taken_bytes >= STEP_BYTES or self._incoming is not incoming:
+            if waiting is None:
                 break
+            is_first = not taken_bytes
             taken_bytes += PAGE_COST_BYTES + len(waiting[0].state)
+            if taken_bytes > STEP_BYTES and not is_first:
+                break
             try:
                 if self._take(incoming, *waiting, now):
                     return True

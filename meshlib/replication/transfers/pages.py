@@ -31,6 +31,9 @@ __all__ = ["TransferPage", "TransferPages"]
 PAGE_OVERHEAD_BYTES: Final = 1024
 """Room for a page's head: numbers, flags and bucket numbers."""
 
+MAP_BYTES_MAX: Final = 96 * 1024
+"""Bytes of a map in one page: some thousand small entries take their receiver 10 ms."""
+
 SAMPLE_BUCKETS: Final = 8
 """Buckets that are written once only to learn how large they are."""
 
@@ -66,14 +69,20 @@ def _share(state: Any, bucket_count: int) -> int:
     return size_of(state) * bucket_count // max(1, len(document_digests(state)))
 
 
+def _has_passes(state: Any) -> bool:
+    """Tell whether the states of some buckets are made in one pass: see `_parts`."""
+    return hasattr(state, "bucket_parts") or any(
+        hasattr(component, "bucket_parts") for component in components_of(state).values()
+    )
+
+
 def _parts(state: Any, buckets: list[int], *, size_max: Callable[[], int]) -> Iterator[Any] | None:
     """Return the states of some buckets, made in one pass; None where the type has no such pass."""
     if hasattr(state, "bucket_parts"):
         parts: Iterator[Any] = state.bucket_parts(buckets, size_max=size_max)
         return parts
-    components = components_of(state)
-    if any(hasattr(component, "bucket_parts") for component in components.values()):
-        return _parts_of_components(state, components, buckets, size_max)
+    if _has_passes(state):
+        return _parts_of_components(state, components_of(state), buckets, size_max)
     return None
 
 
@@ -142,9 +151,9 @@ class TransferPages:
             self._stream = self._pages(self._everything(parts.documents))
         else:
             differing = self._differing(parts.documents, offer)
-            counts = [_share(document.state, len(buckets)) for document, buckets in differing]
-            self._head = evolve(self._head, entry_count=sum(counts))
-            self._stream = self._pages([(d, self._pieces(d, buckets)) for d, buckets in differing])
+            self._head = evolve(self._head, entry_count=sum(share for _, _, share in differing))
+            pieces = [(d, self._pieces(d, buckets)) for d, buckets, _ in differing]
+            self._stream = self._pages(pieces)
 
     def set_page_bytes(self, page_bytes: int) -> None:
         """Make the next pages so large, and no larger than was said at first. O(1)."""
@@ -154,6 +163,10 @@ class TransferPages:
     def _part_size(self) -> int:
         """Return how many characters of text go into a part: so many bytes, and its tenants."""
         return self._piece_bytes_max // 2
+
+    def _entry_bytes_max(self) -> int:
+        """Return how many bytes of entries of a map go into a page."""
+        return min(self._piece_bytes_max, MAP_BYTES_MAX)
 
     def _everything(self, documents: DocumentTable) -> list[tuple[HeldDocument, _Pieces]]:
         """Return every document and the pieces of it as it is now, made as they are asked for."""
@@ -168,21 +181,27 @@ class TransferPages:
     @staticmethod
     def _differing(
         documents: DocumentTable, offer: DocumentDigests
-    ) -> list[tuple[HeldDocument, list[int]]]:
-        """Return copies of the documents that differ, small ones first, and the buckets."""
-        found: list[tuple[HeldDocument, list[int]]] = []
+    ) -> list[tuple[HeldDocument, list[int], int]]:
+        """Return copies of the documents that differ, small ones first.
+
+        Each with the buckets that differ, and about how many entries are in these.
+        """
+        found: list[tuple[HeldDocument, list[int], int]] = []
         for document in sorted(documents, key=_size):
             tag, theirs = offer.get(document.name, (document.tag, ()))
             if tag != document.tag:
                 # This is enough for the receiver to learn that the types differ.
-                found.append((document.empty(), []))
-            else:
-                buckets = differing_buckets(document_digests(document.state), theirs)
-                if buckets:
-                    found.append((document.copy(), buckets))
+                found.append((document.empty(), [], 0))
+                continue
+            state = document.state
+            buckets = differing_buckets(document_digests(state), theirs)
+            if buckets:
+                # What is read in one pass needs nothing else of a copy, and some of that is dear.
+                copy = document.copy_content() if _has_passes(state) else document.copy()
+                found.append((copy, buckets, _share(state, len(buckets))))
         if not found and len(documents):
             # The receiver learns this node's time from a page, even when nothing differs.
-            found.append((next(iter(documents)).empty(), []))
+            found.append((next(iter(documents)).empty(), [], 0))
         return found
 
     def __iter__(self) -> Iterator[TransferPage]:
@@ -237,7 +256,7 @@ class TransferPages:
             group = tuple(buckets[start : start + count])
             part: Any = document.state.part(group)
             data = registry.encode(part)
-            bytes_max = self._piece_bytes_max
+            bytes_max = self._entry_bytes_max()
             if len(data) > bytes_max and len(group) > 1:
                 count = len(group) // 2
                 continue
@@ -255,4 +274,4 @@ class TransferPages:
 
     def _group_size(self, sent_bytes: int, sent_buckets: int) -> int:
         """Return how many buckets fill three quarters of a page, by those seen so far."""
-        return max(1, self._piece_bytes_max * sent_buckets * 3 // (sent_bytes * 4))
+        return max(1, self._entry_bytes_max() * sent_buckets * 3 // (sent_bytes * 4))

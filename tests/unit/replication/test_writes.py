@@ -12,6 +12,7 @@ from meshlib.errors import InvalidTypeError, LimitError, StateError, UnknownKeyE
 from meshlib.identity import actor_id
 from meshlib.limits import ENTRY_BYTES_MAX, VALUE_BYTES_MAX
 from meshlib.replication import Replica
+from meshlib.replication.writes import APPLIED_GROUP_BYTES_MAX
 
 
 def put(replica: Replica, key: str, value: Any) -> Any:
@@ -237,7 +238,7 @@ def test_an_applied_write_begins_an_entry_where_the_last_has_no_room(world: Worl
     a = world.replica("a")
     a.open("s", type_tag="or_set")
     for _ in range(3):
-        count_up(a, bytes_max=ENTRY_BYTES_MAX // 2)
+        count_up(a, bytes_max=APPLIED_GROUP_BYTES_MAX // 2)
     assert [1, 2] == [entry.first for entry in a.flush()]
     a._check()
 
