@@ -21,10 +21,11 @@ from meshlib.gossip import (
     NameConflict,
     PacketRejected,
     StateDiverged,
+    StateRestored,
 )
 from meshlib_server.dashboard import tell_unheard
 from meshlib_server.dashboard.stream import fields_of
-from meshlib_server.lag import COLLECTED_EACH_S, collect_often
+from meshlib_server.lag import COLLECTED_EACH_S, collect_often, freeze_what_came
 from meshlib_server.logs import get_logger
 from meshlib_server.metrics import Sources
 
@@ -51,6 +52,7 @@ async def companions(runtime: MeshRuntime, *, sources: Sources) -> AsyncIterator
         runtime: the node, started.
         sources: where what happens is counted.
     """
+    freeze_what_came()  # its file was read
     tasks = [
         asyncio.create_task(_log_readiness(runtime)),
         asyncio.create_task(_log_events(runtime, sources)),
@@ -79,10 +81,15 @@ async def _log_readiness(runtime: MeshRuntime) -> None:
 
 
 async def _log_events(runtime: MeshRuntime, sources: Sources) -> None:
-    """Count what happens to the node, and log it: one line for each event."""
+    """Count what happens to the node, and log it: one line for each event.
+
+    What a peer's state has brought is frozen as soon as it is told of.
+    """
     log = get_logger()
     async for event in runtime.events():
         sources.note_event(event)
+        if isinstance(event, StateRestored):
+            freeze_what_came()
         if not isinstance(event, PacketRejected):  # those the runtime logs itself, and not each
             name = type(event).__name__
             tell = log.warning if name in _WARNED else log.info

@@ -18,6 +18,7 @@ life of a process: each time when as much again has come to stay.
 The interpreter collects when enough containers have come to stay, however long that takes. A text
 in a tree is hardly any of them, and takes as long to look at: a tree had 190,000 before it was
 looked at for the first time. So full collections come by the clock as well, and find little new.
+And a state that comes whole, from a file or from a peer, is frozen as it has come.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ __all__ = [
     "Freezer",
     "LoopLag",
     "collect_often",
+    "freeze_what_came",
     "new_watched_loop",
 ]
 
@@ -193,6 +195,14 @@ async def collect_often(*, each_s: float = COLLECTED_EACH_S) -> None:
     while True:
         await asyncio.sleep(each_s)
         gc.collect()
+
+
+def freeze_what_came() -> None:
+    """Freeze what is alive, garbage too: for a large state that has just come, before it is seen.
+
+    O(1). A cycle that nothing refers to any more stays for good, as for `Freezer`.
+    """
+    gc.freeze()
 
 
 class Freezer:

@@ -88,7 +88,8 @@ class GossipConfig:
         leave_handover_s: how long a leaving node waits, at most, while what it has is not
             confirmed by ready nodes that stay. 0: not at all.
         packet_bytes_max: a frame is closed at this size, unless one message needs more; one of
-            several messages at 8 KiB at the latest. Pages of a state are no larger.
+            several messages at 8 KiB at the latest. Pages of a state are no larger either, but for
+            a single text or value that is.
     """
 
     probe_interval_s: float = 0.5

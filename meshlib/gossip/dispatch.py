@@ -236,7 +236,8 @@ class Dispatch:
         """Take entries: with them this node may hold all that it waited for."""
         is_much = self._parts.dissemination.on_entries(message, header, now)
         if not message.is_pushed:
-            self._parts.filling.note_given(header.name, now, is_much=is_much)
+            goes_on = message.wants_acknowledgement
+            self._parts.filling.note_given(header.name, now, is_much=is_much, goes_on=goes_on)
         self._parts.beginning.check_goal(now)
 
     def _on_gap_request(self, message: GapRequest, header: FrameHeader, now: float) -> None:

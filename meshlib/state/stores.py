@@ -42,9 +42,6 @@ WORKERS_DOCUMENT: Final = "workers"
 POLICIES_DOCUMENT: Final = "policies"
 APP_DOCUMENT: Final = "app"
 
-_FOUND_MAX: Final = 4096
-"""Models whose policies, or the lack of one, are kept ready for the next decision."""
-
 
 class WorkerStore:
     """The workers, by id.
@@ -204,12 +201,12 @@ class PolicyStore:
         defaults: what the nodes' files say of models without one; by default nothing.
     """
 
-    __slots__ = ("_defaults", "_found", "_seen", "_table")
+    __slots__ = ("_by_default", "_defaults", "_defaults_seen", "_table")
 
     def __init__(self, documents: Documents, *, defaults: Defaults | None = None) -> None:
         self._defaults = defaults if defaults is not None else Defaults(documents)
-        self._found: dict[str, PolicyState | None] = {}
-        self._seen: tuple[int, int] | None = None
+        self._by_default: dict[str, PolicyState] = {}
+        self._defaults_seen = -1
         self._table = RecordTable(documents, POLICIES_DOCUMENT, what="policy", thaw=_thaw_policy)
 
     def __len__(self) -> int:
@@ -220,24 +217,18 @@ class PolicyStore:
     def get(self, model_id: str) -> PolicyState | None:
         """Return a model's policy, else what is its default, or None.
 
-        O(1), and O(nodes with a default for it) when a policy or a default has changed. The record
-        is the same object until then.
+        O(1), and O(defaults) once after these have changed.
         """
-        seen = (self._table.map.digest(), self._defaults.revision)
-        if seen != self._seen or len(self._found) >= _FOUND_MAX:
-            self._found.clear()
-            self._seen = seen
-        elif model_id in self._found:
-            return self._found[model_id]
-        found = self._found[model_id] = self._read(model_id)
-        return found
-
-    def _read(self, model_id: str) -> PolicyState | None:
         if model_id in self._table.map:  # whether or not it can be read: it was written
             return self._table.get(model_id)
+        if self._defaults_seen != self._defaults.revision:
+            self._defaults_seen = self._defaults.revision
+            self._by_default = {model: self._default(model) for model in self._of_files()}
+        return self._by_default.get(model_id)
+
+    def _default(self, model_id: str) -> PolicyState:
         default = self._defaults.get(POLICIES, model_id)
-        if default is None:
-            return None
+        assert default is not None, model_id
         kind, config = default.value
         return PolicyState(
             model_id=model_id, policy_type=kind, config=config, version=0, default_of=default.node

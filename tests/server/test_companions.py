@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import attrs
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from support.servers import eventually
 
 from meshlib import GossipConfig, MemoryNetwork, MeshConfig, MeshRuntime
+from meshlib.gossip import Event, MessageUnsendable, StateRestored
 from meshlib_server import companions as module
 from meshlib_server.companions import companions
 from meshlib_server.metrics import Sources
@@ -87,3 +89,29 @@ def test_all_is_collected_often(monkeypatch: pytest.MonkeyPatch) -> None:
     logged(monkeypatch, lambda _: len(collected) > 2)
 
     assert [0, 1, 2] == collected[:3]
+
+
+@pytest.mark.parametrize(
+    "event", [StateRestored(peer="b", page_count=3), MessageUnsendable(destination="b:1", size=1)]
+)
+def test_a_state_that_came_whole_is_frozen(monkeypatch: pytest.MonkeyPatch, event: Event) -> None:
+    """From a file before the start, and from a peer; nothing else that happens is."""
+    frozen = list[str]()
+    monkeypatch.setattr(module, "freeze_what_came", lambda: frozen.append("once"))
+
+    async def events() -> AsyncIterator[Event]:
+        yield event
+
+    runtime = cast(MeshRuntime, SimpleNamespace(events=events))
+    anyio.run(module._log_events, runtime, Sources())
+
+    assert ["once"] * isinstance(event, StateRestored) == frozen
+
+
+def test_what_a_file_brought_is_frozen_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the collector sees it for the first time."""
+    frozen = list[str]()
+    monkeypatch.setattr(module, "freeze_what_came", lambda: frozen.append("once"))
+    logged(monkeypatch, lambda line: line["event"] == "MemberDown")
+
+    assert ["once"] == frozen[:1]

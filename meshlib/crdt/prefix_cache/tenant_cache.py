@@ -35,14 +35,16 @@ __all__ = ["EPOCH_MAX", "TenantCache"]
 EPOCH_MAX: Final = (1 << 63) - 1
 """The highest epoch of a tenant."""
 
-_BLOCK_COST: Final = 192
-"""A block takes few bytes, and time as so many characters take."""
+_BLOCK_SIZE: Final = 128
+_REPEATED_SIZE: Final = 128
+"""What a block, and another tenant's entry of the same text, count for in characters: few bytes."""
 
+_PART_COST_MAX: Final = 128 * 1024
 _TEXT_COST: Final = 512
-"""What a text takes beside its characters, in the time that so many of them take."""
-
-_REPEATED_CHARACTERS: Final = 128
-"""Another tenant's entry of the same text takes few bytes, and time as so many characters take."""
+_REPEATED_COST: Final = 128
+_BLOCK_COST: Final = 192
+"""A part ends at a cost, too: that of a text beside its characters, of another tenant's entry of
+it, and of a block. To take one in takes as long as so many characters."""
 
 
 class TenantCache(TenantEntries[KeyT, StoreT]):
@@ -408,7 +410,8 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
 
         Args:
             buckets: which.
-            size_max: returns the characters after which a part ends; a block counts for 128.
+            size_max: returns the characters after which a part ends; a block counts for 128. It
+                ends as well once it takes long to take in: with 256 short texts, or 682 blocks.
         """
         wanted = frozenset(buckets)
         rows = (
@@ -424,27 +427,31 @@ class TenantCache(TenantEntries[KeyT, StoreT]):
         size_max: Callable[[], int],
     ) -> Iterator[Self]:
         """Yield the parts that rows make; None among them ends one: it was long in coming."""
-        part, size = cls(), 0
+        part, size, cost = cls(), 0, 0
         previous: KeyT | None = None
         for row in rows:
             if row is None:
                 yield part
-                part, size, previous = cls(), 0, None
+                part, size, cost, previous = cls(), 0, 0, None
                 continue
             tenant, generation, entries = row
             if generation != ORIGIN:
                 part._generations[tenant] = generation
             for key, access in entries:
-                if size >= size_max():
+                if size >= size_max() or cost >= _PART_COST_MAX:
                     yield part
-                    part, size, previous = cls(), 0, None
+                    part, size, cost, previous = cls(), 0, 0, None
                 part._place_all([(key, access)], tenant=tenant, epoch=generation.epoch)
                 part._generations[tenant] = generation
                 if not isinstance(key, str):
-                    size += _BLOCK_COST
+                    size += _BLOCK_SIZE
+                    cost += _BLOCK_COST
+                elif key is previous:
+                    size += _REPEATED_SIZE
+                    cost += _REPEATED_COST
                 else:
-                    is_new = key is not previous
-                    size += _TEXT_COST + len(key) if is_new else _REPEATED_CHARACTERS
+                    size += len(key)
+                    cost += _TEXT_COST + len(key)
                 previous = key
         yield part
 

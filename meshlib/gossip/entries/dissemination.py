@@ -396,8 +396,9 @@ class Dissemination:
             bytes_left -= sum(len(entry.delta) for entry in found.entries)
             if bytes_left <= 0:
                 break
-        for batch in batches(entries, self._config.packet_bytes_max):
-            self._outbox.send(header.address, EntriesMessage(batch, True))
+        groups = list(batches(entries, self._config.packet_bytes_max))
+        for place, batch in enumerate(groups, 1):
+            self._outbox.send(header.address, EntriesMessage(batch, place == len(groups)))
         self._counters.entries_sent += len(entries)
         return is_whole
 

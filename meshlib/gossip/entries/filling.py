@@ -40,7 +40,10 @@ class Filling:
         timers: end the waiting.
     """
 
-    __slots__ = ("_is_armed", "_later", "_moved_at", "_owes", "_timers", "_until", "_view", "asked")
+    __slots__ = (
+        "_answer_s", "_is_armed", "_later", "_moved_at", "_owes", "_timers", "_until", "_view",
+        "asked",
+    )  # fmt: skip
 
     def __init__(self, *, view: MembershipView, timers: TimerQueue) -> None:
         self._view = view
@@ -48,6 +51,7 @@ class Filling:
         self.asked = ""
         """Who sends just now what this node lacks; empty for nobody."""
         self._until = self._moved_at = 0.0
+        self._answer_s = ANSWER_S
         self._later: dict[str, None] = {}
         self._owes = False
         self._is_armed = False
@@ -65,16 +69,26 @@ class Filling:
                 self._later[name] = None
             return False
         self.asked, self._moved_at = name, now
-        self._until = now + ANSWER_S + 2 * round_trip_s
+        self._answer_s = ANSWER_S + 2 * round_trip_s
+        self._until = now + self._answer_s
         self._arm()
         return True
 
-    def note_given(self, name: str, now: float, *, is_much: bool) -> None:
-        """Take note that a peer sent what this node lacked. O(1)."""
+    def note_given(self, name: str, now: float, *, is_much: bool, goes_on: bool = False) -> None:
+        """Take note that a peer sent what this node lacked. O(1).
+
+        Args:
+            name: the peer.
+            now: monotonic seconds.
+            is_much: whether it is to be told on.
+            goes_on: whether the peer sends more once it hears that this has come.
+        """
         if name == self.asked:
             took_s = now - self._moved_at
             self._moved_at = now
             self._until = now + min(QUIET_S_MAX, max(QUIET_S, 2 * took_s))
+            if goes_on:
+                self._until = max(self._until, now + self._answer_s)
         if is_much:
             self._owes = True
         if is_much or name == self.asked:

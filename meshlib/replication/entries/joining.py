@@ -12,16 +12,16 @@ from typing import Any, Final
 
 from meshlib.crdt import absorb, registry
 from meshlib.errors import MeshError
-from meshlib.limits import ENTRY_BYTES_MAX
+from meshlib.limits import FRAME_CLOSED_BYTES
 from meshlib.replication.records import LogEntry
 
 __all__ = ["JOINED_PER_STEP", "JoiningTime", "join_entries", "join_first", "run_of"]
 
-JOINED_BYTES_MAX: Final = ENTRY_BYTES_MAX // 32
-"""Joining stops here: a peer that lacks one write of a joined entry is sent all of it, and on a
-slow link all else waits behind it, a third of a second at 50 kB/s."""
+JOINED_BYTES_MAX: Final = FRAME_CLOSED_BYTES
+"""Joining stops here: a peer that lacks one write of a joined entry is sent all of it, and takes it
+in one step; and on a slow link all else waits behind it."""
 
-JOINED_PER_STEP: Final = 16 * JOINED_BYTES_MAX
+JOINED_PER_STEP: Final = 32 * JOINED_BYTES_MAX
 """What may be read to be joined in one step, in bytes."""
 
 JOINING_S: Final = 0.003

@@ -76,6 +76,15 @@ def _has_passes(state: Any) -> bool:
     )
 
 
+def _is_passed_once(state: Any) -> bool:
+    """Tell whether all that is large in a state is read in one pass, and no digest asked for."""
+    components = components_of(state).values() or (state,)
+    return all(
+        hasattr(component, "bucket_parts") or not hasattr(component, "bucket_digests")
+        for component in components
+    ) and _has_passes(state)
+
+
 def _parts(state: Any, buckets: list[int], *, size_max: Callable[[], int]) -> Iterator[Any] | None:
     """Return the states of some buckets, made in one pass; None where the type has no such pass."""
     if hasattr(state, "bucket_parts"):
@@ -161,7 +170,7 @@ class TransferPages:
         self._piece_bytes_max = max(1, page_bytes - PAGE_OVERHEAD_BYTES)
 
     def _part_size(self) -> int:
-        """Return how many characters of text go into a part: so many bytes, and its tenants."""
+        """Return how many characters of text go into a part at most: so many bytes, and tenants."""
         return self._piece_bytes_max // 2
 
     def _entry_bytes_max(self) -> int:
@@ -197,7 +206,7 @@ class TransferPages:
             buckets = differing_buckets(document_digests(state), theirs)
             if buckets:
                 # What is read in one pass needs nothing else of a copy, and some of that is dear.
-                copy = document.copy_content() if _has_passes(state) else document.copy()
+                copy = document.copy_content() if _is_passed_once(state) else document.copy()
                 found.append((copy, buckets, _share(state, len(buckets))))
         if not found and len(documents):
             # The receiver learns this node's time from a page, even when nothing differs.

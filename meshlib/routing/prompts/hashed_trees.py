@@ -34,8 +34,9 @@ __all__ = ["HashedTreeDocument", "HashedTreeSync", "PrefixSync", "tree_sync"]
 
 HASHED_TREE_TAG: Final = "record:tree_hash"
 
-_BLOCK_BYTES: Final = 20
-"""What a block takes at the most in an insertion: its hash, and when it was used."""
+_BLOCK_COST: Final = 96
+"""What a block counts for in an insertion: its hash and when it was used are 20 bytes at the most,
+and who takes them needs longer than for so many bytes of text."""
 
 _AGES_A_TURN: Final = 8
 """A block counts as used now for this part of the time from a use to being dropped."""
@@ -222,7 +223,7 @@ class HashedTreeSync(TreeSync):
             state.changes |= counted
             return HashedTreeDocument(cache=delta, changes=counted)
 
-        size = _BLOCK_BYTES * len(chain) + 4 * len(tenant) + INSERTION_BYTES
+        size = _BLOCK_COST * len(chain) + 4 * len(tenant) + INSERTION_BYTES
         replica = self._documents.replica
         return replica.write_applied(tree_document(model_id), insert, bytes_max=size)
 

@@ -16,7 +16,7 @@ from meshlib.gossip import DIALECTS
 from meshlib.gossip.messages.frames import PREFIX_BYTES, FrameHeader, decode_frame
 from meshlib.gossip.messages.kinds import ExchangeEqual, ExchangeRequest, VectorExchange
 from meshlib.identity import ActorId
-from meshlib.limits import FORMATS
+from meshlib.limits import FORMATS, FRAME_CLOSED_BYTES
 from meshlib.membership import MemberStatus
 from meshlib.replication.vector import vector_hash
 
@@ -114,7 +114,7 @@ def gap_actors(node: Any) -> set[Any]:
 
 def packet_bytes_max(node: Any) -> int:
     """Return the size at which a node closes a frame."""
-    return int(node.config.gossip.packet_bytes_max)
+    return min(int(node.config.gossip.packet_bytes_max), FRAME_CLOSED_BYTES)
 
 
 @frozen(slots=True)

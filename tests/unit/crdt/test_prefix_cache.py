@@ -676,6 +676,18 @@ def test_pages_have_what_workers_share_once() -> None:
         part._check()
 
 
+@pytest.mark.parametrize(("size_max", "least", "most"), [(1 << 20, 200, 256), (1536, 70, 80)])
+def test_short_texts_end_a_part_by_their_number_or_their_size(
+    size_max: int, least: int, most: int
+) -> None:
+    """A few hundred take long enough; where little may be sent at a time, what fits goes."""
+    state = of_workers([f"{number:020}" for number in range(1000)], 1)
+    parts = list(state.bucket_parts(range(256), size_max=lambda: size_max))
+
+    assert least <= max(map(len, parts)) <= most
+    assert state == functools.reduce(operator.or_, parts)
+
+
 def test_pages_hold_a_bounded_number_of_entries() -> None:
     """Those of a text that many have are parted too: to take one in takes time, not bytes."""
     state = of_workers(["s" * 1000], 500)

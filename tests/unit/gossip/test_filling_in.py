@@ -62,6 +62,17 @@ def test_on_a_slow_link_the_next_piece_has_longer(filling: Filling) -> None:
     assert filling.take_over(0.3 + QUIET_S_MAX) == ("b",)
 
 
+def test_who_sends_more_once_it_hears_has_a_round_trip_for_it(filling: Filling) -> None:
+    """However close together the pieces of one window came."""
+    filling.ask("a", 0.0, round_trip_s=0.08)
+    for at_s in (0.1, 0.1001, 0.1002):
+        filling.note_given("a", at_s, is_much=True, goes_on=at_s == 0.1002)
+    filling.ask("b", 0.11, round_trip_s=0.08)
+
+    assert filling.take_over(0.19) == ()
+    assert "b" in filling.take_over(0.5)
+
+
 def test_much_is_told_on_to_those_it_would_be_pushed_to(filling: Filling) -> None:
     """Who gave it knows."""
     filling.ask("a", 0.0, round_trip_s=0.0)

@@ -31,7 +31,7 @@ KINDS = {
 class Work:
     """Counts what trees take, for each step of each node."""
 
-    def __init__(self, network: MiniNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.most = 0
         self.all = 0
         for kind, name in ((RadixTree, "place"), (BlockIndex, "place"), (BlockIndex, "place_all")):
@@ -79,11 +79,12 @@ def in_order(network: MiniNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
 def filled(
     network: MiniNetwork, mode: PrefixSync, size: int, count: int, *, log_bytes_max: int
 ) -> MeshNode:
-    """Start a first node and give it texts, some at a time."""
-    node = network.start(
-        "n0", replication=ReplicationConfig(log_bytes_max=log_bytes_max), prefix_sync=mode
-    )
+    """Start two nodes, of which one joins what the other has in its log, and write texts."""
+    config = ReplicationConfig(log_bytes_max=log_bytes_max)
+    node = network.start("n0", replication=config, prefix_sync=mode)
     network.run_until(lambda: node.is_ready)
+    other = network.start("n2", replication=config, prefix_sync=mode)
+    network.run_until(lambda: other.is_ready)
     for number, text in zip(range(count), texts(size), strict=False):
         node.sync.sync_tree_operation("m", TreeInsert(text, f"w{number % 8}"))
         if number % 8 == 0:
@@ -102,7 +103,7 @@ def test_a_newcomer_takes_a_few_at_a_time(
     network = MiniNetwork()
     in_order(network, monkeypatch)
     first = filled(network, mode, size, count, log_bytes_max=log_bytes_max)
-    work = Work(network, monkeypatch)
+    work = Work(monkeypatch)
     late = network.start("n1", prefix_sync=mode)
     network.run_until(lambda: late.is_ready)
     network.run(2.0)
@@ -112,19 +113,20 @@ def test_a_newcomer_takes_a_few_at_a_time(
     assert work.most <= WORK_MAX
 
 
+@pytest.mark.parametrize(("mode", "size", "count"), KINDS.values(), ids=KINDS)
 def test_what_is_placed_in_one_turn_is_taken_a_few_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, mode: PrefixSync, size: int, count: int
 ) -> None:
     """A program may place thousands before its node has its turn."""
     network = MiniNetwork()
     in_order(network, monkeypatch)
-    first = network.start("n0")
+    first = network.start("n0", prefix_sync=mode)
     network.run_until(lambda: first.is_ready)
-    second = network.start("n1")
+    second = network.start("n1", prefix_sync=mode)
     network.run_until(lambda: second.is_ready)
-    for number, text in zip(range(TEXTS), texts(20), strict=False):
+    for number, text in zip(range(count), texts(size), strict=False):
         first.sync.sync_tree_operation("m", TreeInsert(text, f"w{number % 8}"))
-    work = Work(network, monkeypatch)
+    work = Work(monkeypatch)
     network.pump("n0")
     network.run(2.0)
 
